@@ -1,0 +1,80 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What can go wrong, as exceptions that carry one sentence for the user.
+
+Every room raises these and nothing else for what an image, an option, a disk
+or a network can cause; only a module's C(main) turns them into C(fail_json).
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+_SHOWN = 200
+
+
+def show(name: bytes | str) -> str:
+    """A name from an archive, quoted and cut so that it fits into one line of a message.
+
+    Bytes that are no UTF-8 and control characters are escaped, so that a hostile
+    name can neither break the line nor the terminal.
+    """
+    text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+    if len(text) > _SHOWN:
+        text = text[:_SHOWN] + "..."
+    return (
+        "'"
+        + "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
+            for c in text
+        )
+        + "'"
+    )
+
+
+class OciError(Exception):
+    """An error for the user; C(message) is one whole sentence."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class SourceError(OciError):
+    """The archive, layout directory or file cannot be read as one."""
+
+
+class ImageError(OciError):
+    """The documents of the image are wrong, or do not select one image."""
+
+
+class LayerError(OciError):
+    """A layer's bytes or one of its entries is wrong."""
+
+    def __init__(
+        self, what: str, layer: str, entry: bytes | None = None, advice: str = ""
+    ) -> None:
+        where = f"layer {layer}"
+        if entry is not None:
+            where += f", entry {show(entry)}"
+        super().__init__(f"{where}: {what}" + (f"; {advice}" if advice else ""))
+        self.layer = layer
+        self.entry = entry
+
+
+class RootfsError(OciError):
+    """The destination, its disk or an option forbids what was asked for."""
+
+
+class MissingLibraryError(OciError):
+    """A Python library that this image needs is not there."""
+
+    def __init__(self, library: str, why: str, details: t.Any = None) -> None:
+        super().__init__(f"the Python library {library} is missing: {why}")
+        self.library = library
+        self.why = why
+        self.details = details

@@ -1,0 +1,165 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""One 512-byte tar header and the records of one extended header.
+
+Both readers of tar, the index of the outer archive and the parser of layers,
+understand the same dialects through this file: v7, ustar, GNU, star and pax
+(docs/behaviour.md, section 3).
+"""
+
+from __future__ import annotations
+
+import typing as t
+import zlib
+
+BLOCK = 512
+ZERO_BLOCK = bytes(BLOCK)
+
+# The type flags that are not a thing in the tree but speak of the next header.
+PAX_HEADER = b"x"
+PAX_GLOBAL = b"g"
+GNU_LONG_NAME = b"L"
+GNU_LONG_LINK = b"K"
+
+# The most that one extended header may hold: fixed, so that no image decides on memory.
+EXTENDED_LIMIT = 1024 * 1024
+
+_BLANK_CHECKSUM = b" " * 8
+_INT64 = 2**63
+
+
+class HeaderError(ValueError):
+    """A header that is wrong; the text is a phrase without a place, which the caller adds."""
+
+
+class Header(t.NamedTuple):
+    """The fields of a header as they stand there: a tuple, since one is made for every entry."""
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    type: bytes
+    linkname: bytes
+    devmajor: int
+    devminor: int
+
+
+def parse_header(block: bytes) -> Header | None:
+    """Parse 512 bytes; C(None) for a block of zeros. Raises C(HeaderError)."""
+    if block == ZERO_BLOCK:
+        return None
+    _verify_checksum(block)
+    kind = block[156:157]
+    name = block[0:100].partition(b"\0")[0]
+    if block[257:263] == b"ustar\0":
+        # star keeps access and change time behind a shorter prefix
+        end = 476 if block[508:512] == b"tar\0" else 500
+        prefix = block[345:end].partition(b"\0")[0]
+        if prefix:
+            name = prefix + b"/" + name
+    major = minor = 0
+    if kind in (b"3", b"4"):
+        major = _not_negative(block[329:337], "device major")
+        minor = _not_negative(block[337:345], "device minor")
+    return Header(
+        name,
+        _not_negative(block[100:108], "mode") & 0o7777,
+        _not_negative(block[108:116], "uid"),
+        _not_negative(block[116:124], "gid"),
+        _not_negative(block[124:136], "size"),
+        number(block[136:148], "mtime"),
+        kind,
+        block[157:257].partition(b"\0")[0],
+        major,
+        minor,
+    )
+
+
+def number(field: bytes, what: str = "number") -> int:
+    """A numeric header field, octal or base-256, as a signed 64-bit number. Raises C(HeaderError)."""
+    digits = field[:-1]
+    if digits.isdigit() and field[-1] in (0, 32):
+        text = digits
+    elif field[:1] >= b"\x80":
+        return _base_256(field, what)
+    else:
+        text = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
+        if not text:
+            return 0
+        if not text.isdigit():
+            raise HeaderError(f"the {what} field {_quoted(field)} is no number")
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise HeaderError(
+            f"the {what} field {_quoted(field)} is no octal number"
+        ) from None
+
+
+def parse_pax(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The records of a pax extended header, in order, repeated keys kept. Raises C(HeaderError)."""
+    records = []
+    position = 0
+    end = len(data)
+    while position < end:
+        space = data.find(b" ", position, position + 10)
+        digits = data[position:space] if space > 0 else b""
+        if not digits.isdigit():
+            raise HeaderError("a pax record does not begin with its length")
+        stop = position + int(digits)
+        equals = data.find(b"=", space, stop)
+        if stop > end or equals <= space + 1 or data[stop - 1 : stop] != b"\n":
+            raise HeaderError("a pax record's length and content disagree")
+        records.append((data[space + 1 : equals], data[equals + 1 : stop - 1]))
+        position = stop
+    return records
+
+
+def pax_number(value: bytes, what: str) -> int:
+    """A decimal pax value that counts something: 0 to 2**63 - 1. Raises C(HeaderError)."""
+    if not value.isdigit() or len(value) > 19 or int(value) >= _INT64:
+        raise HeaderError(f"the pax record {what} holds {_quoted(value)}")
+    return int(value)
+
+
+def _verify_checksum(block: bytes) -> None:
+    stored = number(block[148:156], "checksum")
+    counted = block[:148] + _BLANK_CHECKSUM + block[156:]
+    # adler32's low half is the byte sum modulo 65521, which ASCII bytes alone cannot reach
+    if counted.isascii():
+        total = zlib.adler32(counted, 0) & 0xFFFF
+    else:
+        total = sum(counted)
+        if total != stored:
+            # some old writers summed signed bytes
+            total -= 256 * sum(1 for byte in counted if byte > 127)
+    if total != stored:
+        raise HeaderError("the checksum of a tar header is wrong")
+
+
+def _not_negative(field: bytes, what: str) -> int:
+    value = number(field, what)
+    if value < 0:
+        raise HeaderError(f"the {what} is negative: {value}")
+    return value
+
+
+def _base_256(field: bytes, what: str) -> int:
+    sign_bit = 8 * len(field) - 1
+    value = int.from_bytes(field, "big") & ((1 << sign_bit) - 1)
+    if field[0] & 0x40:
+        value -= 1 << sign_bit
+    if not -_INT64 <= value < _INT64:
+        raise HeaderError(f"the {what} does not fit into 64 bits")
+    return value
+
+
+def _quoted(field: bytes) -> str:
+    return repr(field[:40])[1:]
