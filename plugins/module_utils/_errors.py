@@ -12,6 +12,7 @@ or a network can cause; only a module's C(main) turns them into C(fail_json).
 
 from __future__ import annotations
 
+import errno
 import typing as t
 
 _SHOWN = 200
@@ -68,6 +69,33 @@ class LayerError(OciError):
 
 class RootfsError(OciError):
     """The destination, its disk or an option forbids what was asked for."""
+
+
+_DISK_FULL = {
+    errno.ENOSPC: "the file system has no room left (blocks or inodes)",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file is larger than the file system allows",
+}
+_DISK_ADVICE = {
+    errno.ENOSPC: "make room there and run again",
+    errno.EDQUOT: "raise the quota or make room and run again",
+    errno.EROFS: "mount it writable and run again",
+    errno.EIO: "the disk or its connection fails: look at the kernel's log",
+    errno.EMLINK: "the file system allows no more links to one file",
+    errno.EPERM: "run as a user who may do this",
+    errno.EACCES: "run as a user who may do this",
+}
+
+
+def os_phrase(error: OSError) -> str:
+    """What the system said, as a phrase that can stand in a sentence."""
+    code = error.errno or 0
+    return _DISK_FULL.get(code) or (error.strerror or str(error)).lower()
+
+
+def os_advice(error: OSError) -> str:
+    """What the user can do about it; empty where nothing general can be said."""
+    return _DISK_ADVICE.get(error.errno or 0, "")
 
 
 class MissingLibraryError(OciError):

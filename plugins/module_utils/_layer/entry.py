@@ -1,0 +1,43 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""An entry of a layer, as it travels from the parser to the tree."""
+
+from __future__ import annotations
+
+import typing as t
+
+FILE = b"0"
+HARD_LINK = b"1"
+SYMLINK = b"2"
+CHARACTER_DEVICE = b"3"
+BLOCK_DEVICE = b"4"
+DIRECTORY = b"5"
+FIFO = b"6"
+
+
+class Entry(t.NamedTuple):
+    """One thing that a layer brings; a tuple, since an image makes hundreds of thousands.
+
+    C(name) and C(link) are bytes as they stand in the archive, not yet cleaned; C(type) is one of this
+    file's constants; C(mtime) is in nanoseconds since the epoch and may be negative; C(size) is the
+    apparent size of a file in bytes. C(xattrs) holds values by name; C(acls) the textual form by the
+    name of the xattr that it would be. C(regions) are the C((offset, length)) pairs of a sparse file
+    whose data follows, C(None) for one that is stored whole.
+    """
+
+    name: bytes
+    type: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    size: int
+    link: bytes
+    device: tuple[int, int]
+    xattrs: dict[bytes, bytes]
+    acls: dict[bytes, bytes]
+    regions: tuple[tuple[int, int], ...] | None

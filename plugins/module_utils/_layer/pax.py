@@ -1,0 +1,108 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What the pax records of one entry say, over what its header says (docs/behaviour.md, section 3)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import typing as t
+from urllib.parse import unquote_to_bytes
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
+    HeaderError,
+    pax_number,
+)
+
+_TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?\Z")
+_SECOND = 10**9
+
+_ACL_XATTRS = {
+    b"SCHILY.acl.access": b"system.posix_acl_access",
+    b"SCHILY.acl.default": b"system.posix_acl_default",
+}
+
+
+class PaxFields:
+    """The records that change an entry; an attribute that is C(None) leaves the header's value."""
+
+    def __init__(self, records: t.Iterable[tuple[bytes, bytes]]) -> None:
+        self.path: bytes | None = None
+        self.linkpath: bytes | None = None
+        self.size: int | None = None
+        self.uid: int | None = None
+        self.gid: int | None = None
+        self.mtime: int | None = None
+        self.xattrs: dict[bytes, bytes] = {}
+        self.acls: dict[bytes, bytes] = {}
+        self.sparse: list[tuple[bytes, bytes]] = []
+        libarchive: dict[bytes, bytes] = {}
+        for key, value in records:
+            self._take(key, value, libarchive)
+        # for one name, SCHILY's raw value wins over libarchive's encoded one
+        self.xattrs = {**libarchive, **self.xattrs}
+
+    def _take(self, key: bytes, value: bytes, libarchive: dict[bytes, bytes]) -> None:
+        if key.startswith(b"SCHILY.xattr."):
+            self.xattrs[_xattr_name(key[13:])] = value
+        elif key.startswith(b"LIBARCHIVE.xattr."):
+            name = _xattr_name(unquote_to_bytes(key[17:]))
+            libarchive[name] = _from_base64(value, name)
+        elif key.startswith(b"GNU.sparse."):
+            self.sparse.append((key[11:], value))
+        elif not value:
+            # an empty value takes a record back: the header's own field counts again
+            return
+        elif key == b"path":
+            self.path = _text(value, "path")
+        elif key == b"linkpath":
+            self.linkpath = _text(value, "linkpath")
+        elif key == b"size":
+            self.size = pax_number(value, "size")
+        elif key == b"uid":
+            self.uid = pax_number(value, "uid")
+        elif key == b"gid":
+            self.gid = pax_number(value, "gid")
+        elif key == b"mtime":
+            self.mtime = _time(value)
+        elif key in _ACL_XATTRS:
+            self.acls[_ACL_XATTRS[key]] = value
+
+
+def _text(value: bytes, what: str) -> bytes:
+    if b"\0" in value:
+        raise HeaderError(f"the pax record {what} holds a NUL")
+    return value
+
+
+def _xattr_name(name: bytes) -> bytes:
+    if not name or b"\0" in name or len(name) > 255:
+        raise HeaderError("a pax record names an impossible extended attribute")
+    return name
+
+
+def _from_base64(value: bytes, name: bytes) -> bytes:
+    # libarchive leaves the padding out
+    padded = value + b"=" * (-len(value) % 4)
+    try:
+        return base64.b64decode(padded, validate=True)
+    except binascii.Error:
+        shown = name.decode("utf-8", "backslashreplace")
+        raise HeaderError(
+            f"the extended attribute {shown} is not valid base64"
+        ) from None
+
+
+def _time(value: bytes) -> int:
+    match = _TIME.match(value)
+    seconds = int(match.group(2)) if match else 2**63
+    if match is None or seconds >= 2**63:
+        raise HeaderError(f"the pax record mtime holds {repr(value[:40])[1:]}")
+    fraction = (match.group(3) or b"")[:9].ljust(9, b"0")
+    nanoseconds = seconds * _SECOND + int(fraction)
+    return -nanoseconds if match.group(1) else nanoseconds

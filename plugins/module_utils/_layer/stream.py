@@ -1,0 +1,185 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""One layer blob as verified, decompressed chunks: read once, hashed twice, drained to its end."""
+
+from __future__ import annotations
+
+import hashlib
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
+    new_hash,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.media_types import (
+    declared_compression,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
+    DecompressError,
+    decompressed,
+    detect,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
+    BLOCK,
+    HeaderError,
+    parse_header,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
+        Layer,
+    )
+
+# Smaller reads cost calls, larger ones memory; between 64 KiB and 4 MiB the time is the same.
+CHUNK = 256 * 1024
+
+
+class Readable(t.Protocol):
+    """A layer's bytes in order: a range of the archive, or inline data."""
+
+    def read(self, count: int = -1) -> bytes:
+        """At most C(count) bytes; empty at the end."""
+
+
+class LayerStream:
+    """The chunks of one layer's tar (docs/behaviour.md, section 3).
+
+    Iterating yields decompressed C(bytes), each at most about 1 MiB, and raises C(LayerError) at the
+    end where size or digest of the blob do not hold. Afterwards C(diff_id) is the computed one (it is
+    the caller who knows the list it must stand in), C(compression) what the bytes are, and
+    C(mislabelled) whether the media type says otherwise.
+    """
+
+    def __init__(self, layer: Layer, blob: Readable, budget: Budget) -> None:
+        self.layer = layer
+        self.compression = "none"
+        self.diff_id = ""
+        self._blob = blob
+        self._budget = budget
+
+    @property
+    def mislabelled(self) -> bool:
+        """Whether the media type names another compression than the bytes have."""
+        declared = declared_compression(self.layer.media_type)
+        return declared is not None and declared != self.compression
+
+    def __iter__(self) -> t.Iterator[bytes]:
+        digest = self.layer.digest
+        blob = _VerifiedBlob(self.layer, self._blob)
+        kind = detect(blob.head)
+        if kind is None:
+            self._require_tar(blob.head)
+            chunks: t.Iterator[bytes] = iter(blob)
+        else:
+            self.compression = kind
+            chunks = decompressed(iter(blob), kind)
+        diff_hash = new_hash(self.layer.diff_id)
+        add_bytes = self._budget.add_bytes
+        try:
+            for chunk in chunks:
+                add_bytes(len(chunk), digest)
+                diff_hash.update(chunk)
+                yield chunk
+        except DecompressError as error:
+            raise LayerError(
+                str(error), digest, advice="fetch or build the image again"
+            ) from error
+        blob.verify()
+        self.diff_id = f"{self.layer.diff_id.partition(':')[0]}:{diff_hash.hexdigest()}"
+
+    def _require_tar(self, head: bytes) -> None:
+        try:
+            if not head:
+                return
+            if len(head) == BLOCK:
+                parse_header(head)
+                return
+        except HeaderError:
+            pass
+        raise LayerError(
+            f"the blob is neither a tar nor compressed by gzip or zstd; it begins with {_magic(head)}",
+            self.layer.digest,
+            advice="build the image with one of these compressions",
+        )
+
+
+def drain(stream: LayerStream) -> str:
+    """Read a layer only to verify it; returns its computed diff_id. Raises C(LayerError)."""
+    for _chunk in stream:
+        pass
+    return stream.diff_id
+
+
+class _VerifiedBlob:
+    """The compressed bytes, hashed and counted on their way."""
+
+    def __init__(self, layer: Layer, blob: Readable) -> None:
+        self._layer = layer
+        self._blob = blob
+        # where only the diff_id is known, the blob itself has nothing to be held against
+        self._hash: hashlib._Hash | None = (
+            None if layer.digest_is_diff_id else new_hash(layer.digest)
+        )
+        self._size = 0
+        self._first = self._read(CHUNK)
+        while 0 < len(self._first) < BLOCK:
+            more = self._read(CHUNK)
+            if not more:
+                break
+            self._first += more
+        self.head = self._first[:BLOCK]
+
+    def __iter__(self) -> t.Iterator[bytes]:
+        chunk = self._first
+        self._first = b""
+        while chunk:
+            yield chunk
+            chunk = self._read(CHUNK)
+
+    def _read(self, count: int) -> bytes:
+        chunk = self._blob.read(count)
+        self._size += len(chunk)
+        if self._hash is not None:
+            self._hash.update(chunk)
+        return chunk
+
+    def verify(self) -> None:
+        """Size and digest, after the last chunk. Raises C(LayerError)."""
+        layer = self._layer
+        if layer.size is not None and self._size != layer.size:
+            raise LayerError(
+                f"the blob has {self._size} bytes, its descriptor says {layer.size}",
+                layer.digest,
+                advice="fetch the image again",
+            )
+        if self._hash is None:
+            return
+        found = self._hash.hexdigest()
+        if found != layer.digest.partition(":")[2]:
+            raise LayerError(
+                f"the blob's content has the digest {found}",
+                layer.digest,
+                advice="the archive is damaged: fetch the image again",
+            )
+
+
+_KNOWN_MAGIC = (
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"PK\x03\x04", "zip"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+)
+
+
+def _magic(head: bytes) -> str:
+    shown = head[:8].hex(" ")
+    for magic, name in _KNOWN_MAGIC:
+        if head.startswith(magic):
+            return f"{shown} ({name})"
+    return shown

@@ -1,0 +1,297 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The tar of a layer as a stream of entries and their data (docs/behaviour.md, section 3).
+
+The standard C(tarfile) is not used for layers: it stops without an error at a bad checksum, keeps times
+as floats and xattrs as text, and takes twice the time.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import (
+    DIRECTORY,
+    FILE,
+    Entry,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pax import PaxFields
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.sparse import (
+    SparseMap,
+    check_map,
+    old_gnu_map,
+    pax_map,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
+    BLOCK,
+    EXTENDED_LIMIT,
+    GNU_LONG_LINK,
+    GNU_LONG_NAME,
+    PAX_GLOBAL,
+    PAX_HEADER,
+    ZERO_BLOCK,
+    Header,
+    HeaderError,
+    parse_header,
+    parse_pax,
+)
+
+_EXTENDED = (PAX_HEADER, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK)
+_SPARSE = b"S"
+# NUL is a file of old archives, 7 a contiguous one: both are files today
+_KINDS = {bytes([flag]): bytes([flag]) for flag in b"0123456"}
+_KINDS.update({b"\0": FILE, b"7": FILE, _SPARSE: FILE})
+_NO_DEVICE = (0, 0)
+# the largest id: chown takes the one above as "leave it"
+_LAST_ID = 2**32 - 2
+_NANOSECONDS = 10**9
+_NOTHING: dict[bytes, bytes] = {}
+
+
+class TarReader:
+    """Iterates over the entries of one layer; C(data) yields the content of the entry at hand.
+
+    What of an entry's data is not read is skipped. All bytes after the end are read too, so that the
+    stream below verifies. Raises C(LayerError), which names the layer and the entry.
+    """
+
+    def __init__(
+        self, chunks: t.Iterable[bytes], layer: str, report: Report, budget: Budget
+    ) -> None:
+        self._chunks = iter(chunks)
+        self._layer = layer
+        self._report = report
+        self._budget = budget
+        self._chunk = b""
+        self._position = 0
+        self._unread = 0
+        self._padding = 0
+        self._entry_name: bytes | None = None
+
+    def __iter__(self) -> t.Iterator[Entry]:
+        try:
+            while True:
+                self._skip(self._unread + self._padding)
+                self._unread = self._padding = 0
+                entry = self._next_entry()
+                if entry is None:
+                    break
+                yield entry
+        except HeaderError as error:
+            raise LayerError(
+                str(error),
+                self._layer,
+                self._entry_name,
+                "build the image again with a sound tar writer",
+            ) from error
+        for _rest in self._chunks:
+            pass
+
+    def data(self) -> t.Iterator[bytes | memoryview]:
+        """The content of the current entry in pieces that each live until the next is asked for."""
+        while self._unread:
+            start = self._position
+            available = len(self._chunk) - start
+            if not available:
+                self._refill()
+                continue
+            take = min(available, self._unread)
+            self._position = start + take
+            self._unread -= take
+            if take == len(self._chunk):
+                yield self._chunk
+            else:
+                yield memoryview(self._chunk)[start : start + take]
+
+    def _next_entry(self) -> Entry | None:
+        name = link = None
+        pax: PaxFields | None = None
+        held = 0
+        while True:
+            block = self._header_block()
+            if block is None:
+                if held:
+                    raise HeaderError("the tar ends after an extended header")
+                return None
+            try:
+                header = parse_header(block)
+            except HeaderError:
+                self._entry_name = name or block[:100].partition(b"\0")[0]
+                raise
+            if header is None:
+                if held:
+                    raise HeaderError("the tar ends after an extended header")
+                self._expect_second_zero_block()
+                return None
+            if header.type not in _EXTENDED:
+                return self._entry(block, header, name, link, pax)
+            held += BLOCK + header.size
+            if held > EXTENDED_LIMIT:
+                self._entry_name = name
+                raise HeaderError(
+                    f"its extended headers hold more than {EXTENDED_LIMIT} bytes, a fixed limit"
+                )
+            content = self._exactly(header.size)
+            self._skip(-header.size % BLOCK)
+            if header.type == PAX_HEADER:
+                pax = PaxFields(parse_pax(content))
+            elif header.type == GNU_LONG_NAME:
+                name = content.partition(b"\0")[0]
+            elif header.type == GNU_LONG_LINK:
+                link = content.partition(b"\0")[0]
+            else:
+                self._report.count("pax_global_headers")
+
+    def _entry(
+        self,
+        block: bytes,
+        header: Header,
+        name: bytes | None,
+        link: bytes | None,
+        pax: PaxFields | None,
+    ) -> Entry:
+        uid = header.uid
+        gid = header.gid
+        size = header.size
+        mtime = header.mtime * _NANOSECONDS
+        xattrs = acls = _NOTHING
+        if pax is not None:
+            # GNU's long names win over pax paths, as in Go's reader
+            name = pax.path if name is None else name
+            link = pax.linkpath if link is None else link
+            size = size if pax.size is None else pax.size
+            uid = uid if pax.uid is None else pax.uid
+            gid = gid if pax.gid is None else pax.gid
+            mtime = mtime if pax.mtime is None else pax.mtime
+            xattrs = pax.xattrs
+            acls = pax.acls
+        if name is None:
+            name = header.name
+        if link is None:
+            link = header.linkname
+        self._entry_name = name
+        self._budget.add_entry(self._layer, name)
+        if uid > _LAST_ID or gid > _LAST_ID:
+            raise HeaderError(f"the owner {uid}:{gid} is beyond what a system can hold")
+        kind = _KINDS.get(header.type)
+        if kind is None:
+            raise HeaderError(
+                f"entries of type {header.type.decode('latin-1')!r} are not supported"
+            )
+        if header.type == b"\0" and name.endswith(b"/"):
+            kind = DIRECTORY
+        sparse = None
+        if kind == FILE:
+            self._unread = size
+            self._padding = -size % BLOCK
+            sparse = self._sparse_map(block, header, pax)
+        if sparse is None:
+            return Entry(
+                name,
+                kind,
+                header.mode,
+                uid,
+                gid,
+                mtime,
+                size,
+                link,
+                (header.devmajor, header.devminor),
+                xattrs,
+                acls,
+                None,
+            )
+        self._unread -= sparse.map_bytes
+        check_map(sparse.regions, sparse.size, self._unread)
+        # holes cost no byte of the stream, but count as what the user will see
+        self._budget.add_bytes(sparse.size - self._unread, self._layer, name)
+        return Entry(
+            sparse.name or name,
+            kind,
+            header.mode,
+            uid,
+            gid,
+            mtime,
+            sparse.size,
+            link,
+            _NO_DEVICE,
+            xattrs,
+            acls,
+            sparse.regions,
+        )
+
+    def _sparse_map(
+        self, block: bytes, header: Header, pax: PaxFields | None
+    ) -> SparseMap | None:
+        if header.type == _SPARSE:
+            return old_gnu_map(block, self._block)
+        if pax is None or not pax.sparse:
+            return None
+        return pax_map(pax.sparse, self._block)
+
+    # The three readers below share the chunk and the position in it; they are what every entry costs.
+
+    def _header_block(self) -> bytes | None:
+        """The next block, or C(None) at a clean end of the stream."""
+        start = self._position
+        end = start + BLOCK
+        if end <= len(self._chunk):
+            self._position = end
+            return self._chunk[start:end]
+        if start == len(self._chunk):
+            chunk = next(self._chunks, None)
+            while chunk is not None and not chunk:
+                chunk = next(self._chunks, None)
+            if chunk is None:
+                return None
+            self._chunk = chunk
+            self._position = 0
+        return self._exactly(BLOCK)
+
+    def _block(self) -> bytes:
+        return self._exactly(BLOCK)
+
+    def _exactly(self, count: int) -> bytes:
+        start = self._position
+        end = start + count
+        if end <= len(self._chunk):
+            self._position = end
+            return self._chunk[start:end]
+        parts = [self._chunk[start:]]
+        missing = count - len(parts[0])
+        self._position = len(self._chunk)
+        while missing:
+            self._refill()
+            part = self._chunk[:missing]
+            self._position = len(part)
+            missing -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def _skip(self, count: int) -> None:
+        while count:
+            available = len(self._chunk) - self._position
+            if available >= count:
+                self._position += count
+                return
+            count -= available
+            self._refill()
+
+    def _refill(self) -> None:
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            self._position = len(self._chunk)
+            raise HeaderError("the tar ends in the middle of an entry")
+        self._chunk = chunk
+        self._position = 0
+
+    def _expect_second_zero_block(self) -> None:
+        block = self._header_block()
+        if block is not None and block != ZERO_BLOCK:
+            raise HeaderError("a lone block of zeros stands between two entries")

@@ -1,0 +1,45 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What a run saw and did, in counts, and the warnings that it owes to the user."""
+
+from __future__ import annotations
+
+import typing as t
+
+
+class Report:
+    """Counts that grow while layers are applied (docs/behaviour.md, section 8).
+
+    C(entries), C(files), C(bytes) (of file content, holes not counted) and C(whiteouts)
+    are always there; C(count) adds to any kind of thing that was skipped, filtered or ignored.
+    """
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self.files = 0
+        self.bytes = 0
+        self.whiteouts = 0
+        self.warnings: list[str] = []
+        self._counts: dict[str, int] = {}
+
+    def count(self, kind: str, number: int = 1) -> None:
+        """Add C(number) to the things of this C(kind), a word in snake case."""
+        self._counts[kind] = self._counts.get(kind, 0) + number
+
+    def counted(self, kind: str) -> int:
+        """How many things of this kind were counted."""
+        return self._counts.get(kind, 0)
+
+    def to_dict(self) -> dict[str, t.Any]:
+        """The counts as the module returns and the record keeps them."""
+        return {
+            "entries": self.entries,
+            "files": self.files,
+            "bytes": self.bytes,
+            "whiteouts": self.whiteouts,
+            "ignored": dict(sorted(self._counts.items())),
+        }

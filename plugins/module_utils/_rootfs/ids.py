@@ -1,0 +1,70 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""User and group ids: from the image's numbers to the host's (docs/behaviour.md, section 6)."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
+
+_RANGE = re.compile(r"([0-9]{1,10}):([0-9]{1,10}):([0-9]{1,10})\Z")
+_IDS = 2**32 - 1
+
+
+class UnmappedError(ValueError):
+    """An id that no range holds; the text is a phrase."""
+
+
+@dataclass(frozen=True)
+class IdMap:
+    """Ranges of C((container, host, count)); none at all leaves every id as it is."""
+
+    what: str
+    ranges: tuple[tuple[int, int, int], ...] = ()
+
+    def to_host(self, container_id: int) -> int:
+        """The host's id. Raises C(UnmappedError)."""
+        if not self.ranges:
+            return container_id
+        for container, host, count in self.ranges:
+            if container <= container_id < container + count:
+                return host + container_id - container
+        raise UnmappedError(
+            f"the {self.what} {container_id} is in no range of {self.what}_map"
+        )
+
+    def to_list(self) -> list[str]:
+        """As the user wrote it: C(container:host:count)."""
+        return [":".join(map(str, numbers)) for numbers in self.ranges]
+
+
+def parse_id_map(what: str, ranges: t.Sequence[str]) -> IdMap:
+    """Parse C(container:host:count) strings; C(what) is C(uid) or C(gid). Raises C(RootfsError)."""
+    parsed = []
+    for text in ranges:
+        match = _RANGE.match(text.strip())
+        numbers = tuple(int(digits) for digits in match.groups()) if match else ()
+        if len(numbers) != 3 or not numbers[2]:
+            raise RootfsError(
+                f"{what}_map: {text!r} is no range; write container:host:count, three numbers with a count above 0"
+            )
+        if numbers[0] + numbers[2] > _IDS or numbers[1] + numbers[2] > _IDS:
+            raise RootfsError(
+                f"{what}_map: the range {text!r} goes beyond the largest id, {_IDS - 1}"
+            )
+        parsed.append((numbers[0], numbers[1], numbers[2]))
+    for side, name in ((0, "container"), (1, "host")):
+        spans = sorted((numbers[side], numbers[2]) for numbers in parsed)
+        for (start, count), (following, _count) in zip(spans, spans[1:]):
+            if start + count > following:
+                raise RootfsError(
+                    f"{what}_map: two ranges overlap at {name} id {following}; each id may stand in one range only"
+                )
+    return IdMap(what, tuple(sorted(parsed)))

@@ -1,0 +1,120 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The few system calls that Python has no function for, through the C library."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+
+# Not in every C library's header, but in every kernel since 3.15: the numbers by machine.
+_RENAMEAT2 = {
+    "x86_64": 316,
+    "aarch64": 276,
+    "riscv64": 276,
+    "loongarch64": 276,
+    "armv7l": 382,
+    "armv6l": 382,
+    "armv8l": 382,
+    "i386": 353,
+    "i686": 353,
+    "ppc64le": 357,
+    "ppc64": 357,
+    "s390x": 347,
+}
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+
+_AT_EMPTY_PATH = 0x1000
+_STATX_BTIME = 0x800
+_STATX_SIZE = 256
+# stx_mask is the first field of struct statx, stx_btime's seconds and nanoseconds lie at 80
+_STATX_MASK = struct.Struct("=I")
+_STATX_BIRTH = struct.Struct("=qI")
+_STATX_BIRTH_OFFSET = 80
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def exchange(first_dir: int, first: bytes, second_dir: int, second: bytes) -> None:
+    """Swap two names atomically. Raises C(OSError); C(ENOSYS) or C(EINVAL) where it cannot be had."""
+    _renameat2(first_dir, first, second_dir, second, _RENAME_EXCHANGE)
+
+
+def rename_new(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
+    """Rename, never over something that is there. Raises C(OSError) as C(exchange) does."""
+    _renameat2(old_dir, old, new_dir, new, _RENAME_NOREPLACE)
+
+
+def syncfs(fd: int) -> None:
+    """Make all of a file system durable. Raises C(OSError), which must be taken as lost data."""
+    if not hasattr(_libc, "syncfs"):
+        os.sync()
+        return
+    if _libc.syncfs(ctypes.c_int(fd)) != 0:
+        raise _last_error()
+
+
+def birth_time(fd: int) -> str | None:
+    """When the file behind C(fd) was made, as C(seconds.nanoseconds); C(None) where it is not known."""
+    if not hasattr(_libc, "statx"):
+        return None
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    failed = _libc.statx(
+        ctypes.c_int(fd),
+        ctypes.c_char_p(b""),
+        ctypes.c_int(_AT_EMPTY_PATH),
+        ctypes.c_uint(_STATX_BTIME),
+        buffer,
+    )
+    if failed or not _STATX_MASK.unpack_from(buffer, 0)[0] & _STATX_BTIME:
+        return None
+    seconds, nanoseconds = _STATX_BIRTH.unpack_from(buffer, _STATX_BIRTH_OFFSET)
+    return f"{seconds}.{nanoseconds:09d}"
+
+
+def mount_id(fd: int) -> int:
+    """The kernel's number of the mount that C(fd) lies on. Raises C(OSError)."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as info:
+        for line in info:
+            if line.startswith(b"mnt_id:"):
+                return int(line.split()[1])
+    raise OSError(errno.ENOSYS, "the kernel does not tell mounts apart")
+
+
+def _renameat2(
+    old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int
+) -> None:
+    arguments = (
+        ctypes.c_int(old_dir),
+        ctypes.c_char_p(old),
+        ctypes.c_int(new_dir),
+        ctypes.c_char_p(new),
+        ctypes.c_uint(flags),
+    )
+    if hasattr(_libc, "renameat2"):
+        failed = _libc.renameat2(*arguments)
+    else:
+        call = _RENAMEAT2.get(platform.machine())
+        # a 32-bit Python on a 64-bit kernel would need the other table
+        if call is None or struct.calcsize("P") * 8 != _bits(platform.machine()):
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        failed = _libc.syscall(ctypes.c_long(call), *arguments)
+    if failed:
+        raise _last_error()
+
+
+def _bits(machine: str) -> int:
+    return 64 if "64" in machine or machine == "s390x" else 32
+
+
+def _last_error() -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code))
