@@ -67,6 +67,15 @@ class LayerError(OciError):
         self.entry = entry
 
 
+class EntryError(Exception):
+    """An entry that cannot be applied: a phrase and an advice, to which its caller adds the place."""
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.advice = advice
+
+
 class RootfsError(OciError):
     """The destination, its disk or an option forbids what was asked for."""
 

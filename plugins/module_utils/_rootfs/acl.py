@@ -1,0 +1,117 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""POSIX ACLs: from the tar's text or the kernel's bytes to the kernel's bytes, ids mapped.
+
+The binary form is version 2 of the kernel's C(posix_acl_xattr): a 32-bit version, then tag, permissions
+(16 bits each) and id (32 bits) of every entry, little-endian (docs/behaviour.md, section 6).
+"""
+
+from __future__ import annotations
+
+import struct
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
+
+ACCESS = "system.posix_acl_access"
+DEFAULT = "system.posix_acl_default"
+
+_VERSION = struct.Struct("<I")
+_ENTRY = struct.Struct("<HHI")
+_NO_ID = 0xFFFFFFFF
+
+_USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_TAGS = {
+    ("user", False): _USER_OBJ,
+    ("user", True): _USER,
+    ("group", False): _GROUP_OBJ,
+    ("group", True): _GROUP,
+    ("mask", False): _MASK,
+    ("other", False): _OTHER,
+}
+_SHORT = {"u": "user", "g": "group", "m": "mask", "o": "other"}
+_BITS = {"r": 4, "w": 2, "x": 1, "-": 0}
+
+
+class AclError(ValueError):
+    """An ACL that is none; the text is a phrase."""
+
+
+class AclEntry(t.NamedTuple):
+    """One line of an ACL; C(id) is C(0xFFFFFFFF) where the tag has none."""
+
+    tag: int
+    permissions: int
+    id: int
+
+
+def parse_binary(value: bytes) -> list[AclEntry]:
+    """The entries of an xattr's value. Raises C(AclError)."""
+    body = value[_VERSION.size :]
+    if len(value) < _VERSION.size or len(body) % _ENTRY.size:
+        raise AclError("the ACL has an impossible length")
+    if _VERSION.unpack_from(value)[0] != 2:
+        raise AclError("the ACL is not of version 2")
+    return [AclEntry(*fields) for fields in _ENTRY.iter_unpack(body)]
+
+
+def parse_text(text: bytes) -> list[AclEntry]:
+    """The entries of the textual form: C(user:ID:rwx) or C(user:NAME:rwx:ID). Raises C(AclError)."""
+    entries = []
+    lines = text.decode("utf-8", "replace").replace("\n", ",").split(",")
+    for line in lines:
+        line = line.partition("#")[0].strip()
+        if line:
+            entries.append(_parse_line(line))
+    return sorted(entries, key=lambda entry: (entry.tag, entry.id))
+
+
+def to_binary(entries: t.Iterable[AclEntry], uids: IdMap, gids: IdMap) -> bytes:
+    """The xattr's value with the ids mapped. Raises C(UnmappedError)."""
+    parts = [_VERSION.pack(2)]
+    for tag, permissions, number in entries:
+        if tag == _USER:
+            number = uids.to_host(number)
+        elif tag == _GROUP:
+            number = gids.to_host(number)
+        else:
+            number = _NO_ID
+        parts.append(_ENTRY.pack(tag, permissions, number))
+    return b"".join(parts)
+
+
+def group_bits_without(value: bytes, mode: int) -> int:
+    """The mode for a file that must do without this access ACL: group is C(group::) and the mask."""
+    permissions = {entry.tag: entry.permissions for entry in parse_binary(value)}
+    group = permissions.get(_GROUP_OBJ, 0) & permissions.get(_MASK, 7)
+    return (mode & ~0o070) | ((group & 7) << 3)
+
+
+def _parse_line(line: str) -> AclEntry:
+    fields = line.split(":")
+    kind = _SHORT.get(fields[0], fields[0])
+    # `other::r--` may also be written `other:r--`
+    if kind in ("mask", "other") and len(fields) == 2:
+        fields.insert(1, "")
+    if len(fields) not in (3, 4):
+        raise AclError(f"the ACL line {line[:80]!r} is malformed")
+    tag = _TAGS.get((kind, bool(fields[1])))
+    bits = [_BITS.get(letter) for letter in fields[2]]
+    if tag is None or None in bits or len(bits) > 3:
+        raise AclError(f"the ACL line {line[:80]!r} is malformed")
+    number = _NO_ID
+    if tag in (_USER, _GROUP):
+        digits = fields[3] if len(fields) == 4 and fields[3] else fields[1]
+        if not (digits.isascii() and digits.isdigit()) or int(digits[:11]) >= _NO_ID:
+            raise AclError(
+                f"the ACL line {line[:80]!r} names nobody by number, and names are not looked up"
+            )
+        number = int(digits)
+    permissions = 0
+    for bit in bits:
+        permissions |= bit or 0
+    return AclEntry(tag, permissions, number)

@@ -1,0 +1,367 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The entries of a layer, applied to the root (docs/behaviour.md, sections 4 and 5)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    EntryError,
+    LayerError,
+    RootfsError,
+    os_advice,
+    os_phrase,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import (
+    BLOCK_DEVICE,
+    CHARACTER_DEVICE,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    HARD_LINK,
+    SYMLINK,
+    Entry,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.tar_entries import (
+    TarReader,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
+    Policy,
+    Writer,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
+    Directory,
+    Root,
+)
+
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+_AUFS = b".wh..wh."
+_SET_IDS = stat.S_ISUID | stat.S_ISGID
+
+# Nodes that give nobody anything: null, zero, full, random, urandom, tty, console, ptmx, and overlayfs's mark.
+_SAFE_CHARACTER_DEVICES = frozenset(
+    [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (0, 0)]
+)
+
+
+class Applier:
+    """Applies layers, in order, to a root.
+
+    C(devices) is C(safe), C(create), C(skip) or C(fail); C(keep_dirlinks) keeps a symlink to a directory
+    where a directory comes. Raises C(LayerError), which names the layer and the entry.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        policy: Policy,
+        report: Report,
+        budget: Budget,
+        devices: str,
+        keep_dirlinks: bool,
+    ) -> None:
+        self._root = root
+        self._policy = policy
+        self._writer = Writer(policy)
+        self._report = report
+        self._budget = budget
+        self._devices = devices
+        self._keep_dirlinks = keep_dirlinks
+
+    def apply_layer(self, chunks: t.Iterable[bytes], digest: str) -> None:
+        """Apply one layer's tar; reads C(chunks) to their end."""
+        root = self._root
+        report = self._report
+        reader = TarReader(chunks, digest, report, self._budget)
+        root.begin_layer()
+        entry: Entry | None = None
+        entries = iter(reader)
+        try:
+            while True:
+                # the reader's own errors name the place themselves
+                entry = None
+                entry = next(entries, None)
+                if entry is None:
+                    return
+                report.entries += 1
+                self._apply(entry, reader)
+        except EntryError as error:
+            name = entry.name if entry is not None else None
+            raise LayerError(error.what, digest, name, error.advice) from error
+        except OSError as error:
+            if entry is None:
+                raise
+            raise LayerError(
+                f"cannot be written: {os_phrase(error)}",
+                digest,
+                entry.name,
+                os_advice(error),
+            ) from error
+
+    def finish(self) -> None:
+        """Give all directories their owner, mode, xattrs and times, children first.
+
+        Raises C(RootfsError).
+        """
+        root = self._root
+        for directory in root.directories():
+            try:
+                self._writer.to_fd(root.fd(directory), directory.attributes)
+            except (EntryError, OSError) as error:
+                raise _directory_error(directory, error) from error
+
+    def _apply(self, entry: Entry, reader: TarReader) -> None:
+        parts = clean_name(entry.name)
+        if not parts:
+            self._apply_to_top(entry)
+            return
+        if _WHITEOUT in entry.name and self._apply_whiteout(parts):
+            return
+        kind = entry.type
+        if kind == FILE:
+            self._make_file(entry, parts, reader)
+        elif kind == DIRECTORY:
+            self._make_directory(entry, parts)
+        elif kind == SYMLINK:
+            self._make_symlink(entry, parts)
+        elif kind == HARD_LINK:
+            self._make_hard_link(entry, parts)
+        elif kind == FIFO:
+            self._make_node(entry, parts, stat.S_IFIFO, 0)
+        else:
+            self._make_device(entry, parts)
+
+    def _apply_to_top(self, entry: Entry) -> None:
+        if entry.type != DIRECTORY:
+            raise EntryError("the root itself must be a directory")
+        self._root.top.attributes = self._policy.of_entry(entry)
+
+    # -- whiteouts
+
+    def _apply_whiteout(self, parts: list[bytes]) -> bool:
+        """False where the name only looks like a whiteout's."""
+        for part in parts[:-1]:
+            if part.startswith(_AUFS):
+                self._report.count("aufs_leftovers")
+                return True
+            if part.startswith(_WHITEOUT):
+                raise EntryError(f"it lies below the whiteout {show(part)}")
+        last = parts[-1]
+        if not last.startswith(_WHITEOUT):
+            return False
+        if last == _OPAQUE:
+            self._report.whiteouts += 1
+            directory = self._root.find(parts[:-1])
+            if directory is None or not self._root.hide_all(directory):
+                self._report.count("whiteouts_of_nothing")
+            return True
+        if last.startswith(_AUFS):
+            self._report.count("aufs_leftovers")
+            return True
+        self._hide(parts[:-1], last[len(_WHITEOUT) :])
+        return True
+
+    def _hide(self, above: list[bytes], name: bytes) -> None:
+        if not name:
+            raise EntryError("the whiteout names nothing")
+        if name == b"..":
+            self._report.count("whiteouts_of_parent")
+            return
+        self._report.whiteouts += 1
+        parent = self._root.find(above)
+        if name == b"." and parent is not None:
+            if parent.parent is None:
+                self._report.count("whiteouts_of_root")
+                return
+            name = parent.name
+            parent = parent.parent
+        if parent is None or not self._root.hide(parent, name):
+            self._report.count("whiteouts_of_nothing")
+
+    # -- things
+
+    def _make_file(self, entry: Entry, parts: list[bytes], reader: TarReader) -> None:
+        root = self._root
+        attributes = self._policy.of_entry(entry)
+        parent = root.parent_of(parts)
+        fd = root.create_file(parent, parts[-1])
+        try:
+            if entry.regions is not None:
+                written = _write_sparse(fd, entry, reader)
+            else:
+                written = 0
+                for data in reader.data():
+                    written += len(data)
+                    # a short write is legal: what is left goes on
+                    done = os.write(fd, data)
+                    while done < len(data):
+                        done += os.write(fd, memoryview(data)[done:])
+            self._writer.to_fd(fd, attributes)
+        finally:
+            os.close(fd)
+        root.bring(parent, parts[-1])
+        report = self._report
+        report.files += 1
+        report.bytes += written
+        if attributes.mode & _SET_IDS:
+            report.count("setid_files")
+
+    def _make_directory(self, entry: Entry, parts: list[bytes]) -> None:
+        root = self._root
+        name = parts[-1]
+        attributes = self._policy.of_entry(entry)
+        parent = root.parent_of(parts)
+        known = parent.children.get(name)
+        if known is None and self._keep_dirlinks:
+            known = root.leads_to_directory(parent, name)
+        if known is not None:
+            known.attributes = attributes
+        else:
+            try:
+                root.make_directory(parent, name, attributes)
+            except FileExistsError:
+                root.remove(parent, name)
+                root.make_directory(parent, name, attributes)
+        root.bring(parent, name)
+
+    def _make_symlink(self, entry: Entry, parts: list[bytes]) -> None:
+        root = self._root
+        name = parts[-1]
+        if not entry.link:
+            raise EntryError("the symbolic link leads to an empty name")
+        attributes = self._policy.of_entry(entry)
+        parent = root.parent_of(parts)
+        try:
+            os.symlink(entry.link, name, dir_fd=root.fd(parent))
+        except FileExistsError:
+            root.remove(parent, name)
+            os.symlink(entry.link, name, dir_fd=root.fd(parent))
+        self._writer.to_symlink(root.fd(parent), name, attributes)
+        root.bring(parent, name)
+
+    def _make_hard_link(self, entry: Entry, parts: list[bytes]) -> None:
+        root = self._root
+        name = parts[-1]
+        target = [part for part in entry.link.split(b"/") if part not in (b"", b".")]
+        if not target or target[-1] == b"..":
+            raise EntryError(
+                f"it is a hard link to {show(entry.link)}, which is a directory"
+            )
+        parent = root.parent_of(parts)
+        source = root.find(target[:-1])
+        old = target[-1]
+        if source is None or len(old) > 255:
+            raise EntryError(
+                f"it is a hard link to {show(entry.link)}, which is not there"
+            )
+        if source is parent and old == name:
+            raise EntryError("it is a hard link to itself")
+        if old in source.children:
+            raise EntryError(
+                f"it is a hard link to {show(entry.link)}, which is a directory"
+            )
+        try:
+            root.link_file(source, old, parent, name)
+        except FileNotFoundError:
+            raise EntryError(
+                f"it is a hard link to {show(entry.link)}, which is not there"
+            ) from None
+        root.bring(parent, name)
+
+    def _make_device(self, entry: Entry, parts: list[bytes]) -> None:
+        choice = self._devices
+        safe = (
+            entry.type == CHARACTER_DEVICE and entry.device in _SAFE_CHARACTER_DEVICES
+        )
+        if choice == "fail":
+            raise EntryError(
+                "it is a device, and devices are set to fail",
+                "set devices to safe, create or skip",
+            )
+        if choice == "skip" or (choice == "safe" and not safe):
+            self._report.count("devices_skipped")
+            # what lower layers have there is hidden all the same
+            parent = self._root.find(parts[:-1])
+            if parent is not None:
+                self._root.remove(parent, parts[-1])
+            return
+        kind = stat.S_IFBLK if entry.type == BLOCK_DEVICE else stat.S_IFCHR
+        try:
+            number = os.makedev(*entry.device)
+        except (OverflowError, ValueError):
+            raise EntryError("its device number is too large") from None
+        self._make_node(entry, parts, kind, number)
+        self._report.count("devices_created")
+
+    def _make_node(
+        self, entry: Entry, parts: list[bytes], kind: int, number: int
+    ) -> None:
+        root = self._root
+        name = parts[-1]
+        attributes = self._policy.of_entry(entry)
+        parent = root.parent_of(parts)
+        root.remove(parent, name)
+        os.mknod(name, kind | 0o600, number, dir_fd=root.fd(parent))
+        self._writer.to_node(root.fd(parent), name, attributes)
+        root.bring(parent, name)
+
+
+def clean_name(name: bytes) -> list[bytes]:
+    """The components of an entry's name; none for the root itself. Raises C(EntryError)."""
+    parts = [part for part in name.split(b"/") if part and part != b"."]
+    if not name:
+        raise EntryError("its name is empty")
+    if b".." in parts:
+        raise EntryError("its name has a '..' component")
+    if len(name) > 255 and max(map(len, parts), default=0) > 255:
+        raise EntryError("its name has a component of over 255 bytes")
+    return parts
+
+
+def _write_sparse(fd: int, entry: Entry, reader: TarReader) -> int:
+    """Write the regions of a sparse file, leaving the holes; returns the bytes written."""
+    os.ftruncate(fd, entry.size)
+    regions = iter(entry.regions or ())
+    offset = length = 0
+    written = 0
+    for data in reader.data():
+        rest = memoryview(data)
+        while rest:
+            while not length:
+                offset, length = next(regions)
+            done = os.pwrite(fd, rest[:length], offset)
+            offset += done
+            length -= done
+            written += done
+            rest = rest[done:]
+    return written
+
+
+def _directory_error(
+    directory: Directory, error: EntryError | OSError
+) -> RootfsError:
+    parts = []
+    above: Directory | None = directory
+    while above is not None:
+        parts.append(above.name)
+        above = above.parent
+    path = b"/".join(reversed(parts)) or b"/"
+    if isinstance(error, OSError):
+        what, advice = f"cannot be finished: {os_phrase(error)}", os_advice(error)
+    else:
+        what, advice = error.what, error.advice
+    return RootfsError(
+        f"the directory {show(path)} of the image: {what}"
+        + (f"; {advice}" if advice else "")
+    )

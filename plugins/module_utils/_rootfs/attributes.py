@@ -1,0 +1,239 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What an entry's owner, mode, times and xattrs become on this host, and writing them.
+
+The policy decides (docs/behaviour.md, section 6); the writers keep the order of section 4: chown, chmod,
+xattrs (a chown drops capabilities), times.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import (
+    DIRECTORY,
+    SYMLINK,
+    Entry,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (
+    acl,
+    capability,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
+    IdMap,
+    UnmappedError,
+)
+
+_SET_IDS = stat.S_ISUID | stat.S_ISGID
+_NOTHING: dict[str, bytes] = {}
+
+
+class Attributes(t.NamedTuple):
+    """Metadata for this host: ids are the host's, C(mtime) in nanoseconds, C(xattrs) all to be written."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    xattrs: dict[str, bytes]
+
+
+class Policy:
+    """How metadata of an image becomes metadata of this host.
+
+    C(preserve) is false where everything belongs to the caller; C(extra_xattrs) are the names that the
+    user allows beyond the usual; C(drop_acls) gives up access ACLs where the file system has none.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        preserve: bool,
+        uids: IdMap,
+        gids: IdMap,
+        extra_xattrs: t.Iterable[str] = (),
+        drop_acls: bool = False,
+    ) -> None:
+        self.report = report
+        self.preserve = preserve
+        self.uids = uids
+        self.gids = gids
+        self.drop_acls = drop_acls
+        self._extra = frozenset(extra_xattrs)
+
+    def owner(self, uid: int, gid: int) -> tuple[int, int]:
+        """The host's ids. Raises C(EntryError)."""
+        try:
+            return self.uids.to_host(uid), self.gids.to_host(gid)
+        except UnmappedError as error:
+            raise EntryError(str(error), "add a range that holds it") from error
+
+    def of_missing_parent(self) -> Attributes:
+        """A directory that no entry speaks of: 0755, of the mapped root, from the epoch."""
+        uid, gid = self.owner(0, 0)
+        return Attributes(0o755, uid, gid, 0, _NOTHING)
+
+    def of_entry(self, entry: Entry) -> Attributes:
+        """The attributes to write; counts what is left out. Raises C(EntryError)."""
+        mode = entry.mode
+        uid, gid = entry.uid, entry.gid
+        if self.preserve:
+            if self.uids.ranges or self.gids.ranges:
+                uid, gid = self.owner(uid, gid)
+        elif mode & _SET_IDS:
+            mode &= ~_SET_IDS
+            self.report.count("setid_bits_dropped")
+        xattrs = _NOTHING
+        if entry.xattrs or entry.acls:
+            xattrs = self._xattrs(entry)
+        return Attributes(mode, uid, gid, entry.mtime, xattrs)
+
+    def _xattrs(self, entry: Entry) -> dict[str, bytes]:
+        kept: dict[str, bytes] = {}
+        try:
+            for name, text in entry.acls.items():
+                if name not in entry.xattrs:
+                    self._keep_acl(kept, entry, name.decode(), acl.parse_text(text))
+            for raw_name, value in entry.xattrs.items():
+                self._keep(kept, entry, os.fsdecode(raw_name), value)
+        except (acl.AclError, capability.CapabilityError) as error:
+            raise EntryError(str(error)) from error
+        except UnmappedError as error:
+            raise EntryError(str(error), "add a range that holds it") from error
+        return kept
+
+    def _keep(
+        self, kept: dict[str, bytes], entry: Entry, name: str, value: bytes
+    ) -> None:
+        if name in (acl.ACCESS, acl.DEFAULT):
+            self._keep_acl(kept, entry, name, acl.parse_binary(value))
+        elif name == capability.NAME:
+            value = capability.for_host(value, self.uids)
+            if self.preserve:
+                kept[name] = value
+                self.report.count("capabilities")
+            else:
+                self.report.count("capabilities_dropped")
+        elif name in self._extra or (
+            name.startswith("user.") and not name.startswith("user.overlay.")
+        ):
+            kept[name] = value
+        else:
+            self.report.count("xattrs_filtered")
+
+    def _keep_acl(
+        self,
+        kept: dict[str, bytes],
+        entry: Entry,
+        name: str,
+        entries: list[acl.AclEntry],
+    ) -> None:
+        if entry.type == SYMLINK or (name == acl.DEFAULT and entry.type != DIRECTORY):
+            self.report.count("acls_filtered")
+            return
+        kept[name] = acl.to_binary(entries, self.uids, self.gids)
+
+
+class Writer:
+    """Puts attributes onto what was made; the only place that does."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._preserve = policy.preserve
+
+    def to_fd(self, fd: int, attributes: Attributes) -> None:
+        """For a file or directory that is open. Raises C(EntryError) and C(OSError)."""
+        mode, uid, gid, mtime, xattrs = attributes
+        if self._preserve:
+            os.fchown(fd, uid, gid)
+        os.fchmod(fd, mode)
+        if xattrs:
+            for name, value in xattrs.items():
+                if not self._set_xattr(fd, True, name, value, False):
+                    os.fchmod(fd, acl.group_bits_without(value, mode))
+        os.utime(fd, ns=(mtime, mtime))
+
+    def to_node(self, parent: int, name: bytes, attributes: Attributes) -> None:
+        """For a device or FIFO, which must not be opened: through a descriptor of its path."""
+        mode, uid, gid, mtime, xattrs = attributes
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            path = f"/proc/self/fd/{fd}"
+            if self._preserve:
+                os.chown(path, uid, gid)
+            os.chmod(path, mode)
+            for xattr, value in xattrs.items():
+                if not self._set_xattr(path, True, xattr, value, True):
+                    os.chmod(path, acl.group_bits_without(value, mode))
+            os.utime(path, ns=(mtime, mtime))
+        finally:
+            os.close(fd)
+
+    def to_symlink(self, parent: int, name: bytes, attributes: Attributes) -> None:
+        """For a symlink, which has no mode of its own."""
+        _mode, uid, gid, mtime, xattrs = attributes
+        if self._preserve:
+            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+        for xattr, value in xattrs.items():
+            path = b"/proc/self/fd/%d/%s" % (parent, name)
+            self._set_xattr(path, False, xattr, value, True)
+        os.utime(name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _set_xattr(
+        self,
+        target: int | str | bytes,
+        follow: bool,
+        name: str,
+        value: bytes,
+        special: bool,
+    ) -> bool:
+        """False where an access ACL could not be held and its loss is accepted."""
+        try:
+            os.setxattr(target, os.fsencode(name), value, follow_symlinks=follow)
+        except OSError as error:
+            return self._without_xattr(error, name, special)
+        if name == capability.NAME:
+            found = os.getxattr(target, name, follow_symlinks=follow)
+            if found != value:
+                raise EntryError(
+                    "its file capability reads back otherwise than it was written",
+                    "give uid_map as the container's user namespace has it",
+                )
+        return True
+
+    def _without_xattr(self, error: OSError, name: str, special: bool) -> bool:
+        report = self._policy.report
+        if error.errno in (errno.ENOTSUP, errno.EOPNOTSUPP):
+            if name == capability.NAME:
+                raise EntryError(
+                    "the file system cannot hold its file capability",
+                    "choose a dest on a file system with extended attributes",
+                ) from error
+            if name == acl.ACCESS:
+                if self._policy.drop_acls:
+                    report.count("acls_dropped")
+                    return False
+                raise EntryError(
+                    "the file system cannot hold its access ACL, and without it rights would widen",
+                    "choose a dest with POSIX ACLs, or set acl: drop",
+                ) from error
+            report.count("xattrs_unsupported")
+            return True
+        if error.errno == errno.EPERM and special and name.startswith("user."):
+            report.count("user_xattrs_forbidden")
+            return True
+        if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EDQUOT):
+            raise EntryError(
+                f"the file system has no room for the extended attribute {name}",
+                "choose a file system with larger extended attributes",
+            ) from error
+        raise error

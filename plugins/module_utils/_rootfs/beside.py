@@ -1,0 +1,355 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Replacing dest as a whole: a new tree is made beside it and exchanged (docs/behaviour.md, section 7).
+
+The order on disk is what makes a crash harmless: staging durable, record C(prepared), exchange, parent
+durable, record done, and only then is anything old removed. The binding that is found at dest tells how
+far a run came.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from dataclasses import replace
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    RootfsError,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    NO_RENAMEAT2,
+    make_private,
+    move,
+    names_in,
+    open_or_none,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.in_use import (
+    in_words,
+    users_of,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import Site
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
+    PREPARED,
+    STAGED,
+    UNPACKING,
+    Binding,
+    Record,
+    Tree,
+    bind,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
+    remove_tree,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
+    exchange,
+)
+
+# Stands for the binding of a directory that is only known by its random name.
+_BY_NAME = Binding(None, 0, None)
+
+
+class Beside:
+    """The steps on disk for one dest; each leaves a record that the next run understands.
+
+    C(ignore_use) goes on although something uses the tree; C(keep) is how many old trees stay.
+    """
+
+    def __init__(self, site: Site, ignore_use: bool, keep: int) -> None:
+        self._site = site
+        self._ignore_use = ignore_use
+        self._keep = keep
+
+    def current(self, record: Record) -> Tree | None:
+        """The tree of ours that is at dest; C(None) where nothing or something foreign is."""
+        fd = self._site.open_dest()
+        if fd is None:
+            return None
+        try:
+            for tree in (record.tree, record.next):
+                if tree is not None and tree.fingerprint and tree.binding.holds(fd):
+                    return tree
+            return None
+        finally:
+            os.close(fd)
+
+    def holds_foreign(self, record: Record) -> bool:
+        """Whether dest has content that this module did not make."""
+        if self.current(record) is not None:
+            return False
+        fd = self._site.open_dest()
+        if fd is None:
+            return False
+        try:
+            return bool(names_in(fd))
+        finally:
+            os.close(fd)
+
+    def check_use(self) -> None:
+        """Raises C(RootfsError) that lists what uses the tree at dest."""
+        fd = self._site.open_dest()
+        if fd is None:
+            return
+        try:
+            self._check_use_of(fd, self._site.path)
+        finally:
+            os.close(fd)
+
+    def recover(self, record: Record) -> Record:
+        """Finish or undo what an earlier run left, and clear its leftovers."""
+        before = record
+        current = self.current(record)
+        if record.removing:
+            record = self._recover_removal(record, current)
+        if record.next is not None and record.phase == PREPARED:
+            if current == record.next:
+                record = self._exchanged(record)
+            elif current is None and record.aside and self._has(record.aside):
+                # stopped between the two renames
+                self._move_in(record.next)
+                record = self._exchanged(record)
+            else:
+                record = record.without_next()
+        elif record.phase == UNPACKING:
+            record = record.without_next()
+        if record != before:
+            self._sync()
+            self._site.save(record)
+        return self._clear(record)
+
+    def stage(self, record: Record) -> tuple[Record, int]:
+        """A new, private, empty directory for the next tree, and a descriptor of it."""
+        name = secrets.token_hex(16)
+        record = replace(
+            record.without_next(), next=Tree(_BY_NAME, name=name), phase=UNPACKING
+        )
+        # the record comes first: nothing lies here that it does not know
+        self._site.save(record)
+        return record, make_private(self._site.state, name.encode())
+
+    def staged(self, record: Record, tree: Tree) -> Record:
+        """Note that the next tree is whole and durable."""
+        name = record.next.name if record.next is not None else ""
+        record = replace(record, next=replace(tree, name=name), phase=STAGED)
+        self._site.save(record)
+        return record
+
+    def has_staged(self, record: Record) -> bool:
+        """Whether the next tree is there as the record says."""
+        if record.phase != STAGED or record.next is None:
+            return False
+        return self._is_there(record.next)
+
+    def discard_next(self, record: Record) -> Record:
+        """Remove the next tree."""
+        record = record.without_next()
+        self._site.save(record)
+        return self._clear(record)
+
+    def commit(self, record: Record) -> Record:
+        """Put the staged tree into dest and the old one away. Raises C(RootfsError)."""
+        tree = record.next
+        if tree is None:
+            raise RootfsError("no tree is staged; run again")
+        old = self._at_dest(record)
+        record = replace(record, tree=old, phase=PREPARED)
+        self._site.save(record)
+        if old is None:
+            self._move_in(tree)
+        else:
+            record = self._exchange(record, tree)
+        self._sync()
+        record = self._exchanged(record)
+        self._site.save(record)
+        return self._clear(record)
+
+    def restore_previous(self, record: Record) -> Record:
+        """Exchange dest with the newest old tree. Raises C(RootfsError) where there is none."""
+        old = next((tree for tree in record.generations if self._is_there(tree)), None)
+        if old is None:
+            raise RootfsError(
+                f"no earlier tree of {show(self._site.path)} is kept; set keep to more than 0 before the next update"
+            )
+        others = tuple(tree for tree in record.generations if tree is not old)
+        record = replace(
+            record.without_next(), next=old, phase=STAGED, generations=others
+        )
+        return self.commit(record)
+
+    def remove(self, record: Record, with_foreign: bool) -> list[str]:
+        """Remove the tree and all that belongs to it; returns where foreign trees stay."""
+        tree = self._at_dest(record)
+        if tree is not None:
+            name = secrets.token_hex(16)
+            record = replace(record, tree=tree, aside=name, removing=True)
+            self._site.save(record)
+            move(self._site.parent, self._site.name, self._site.state, name.encode())
+            self._sync()
+        else:
+            record = replace(record, tree=None, removing=True)
+        record = self._removed(record)
+        kept = [
+            old for old in record.generations if not old.fingerprint and not with_foreign
+        ]
+        record = replace(
+            record.without_next(),
+            generations=tuple(kept),
+            trash=(
+                *record.trash,
+                *(old for old in record.generations if old not in kept),
+            ),
+        )
+        if record.next is not None or record.trash or kept:
+            self._site.save(record)
+        record = self._clear(record)
+        if record.is_empty:
+            self._site.forget()
+        return [self._path_of(old) for old in kept]
+
+    def path_of_kept(self, record: Record) -> list[str]:
+        """Where foreign trees are kept."""
+        return [self._path_of(old) for old in record.generations if not old.fingerprint]
+
+    # -- the parts
+
+    def _at_dest(self, record: Record) -> Tree | None:
+        """What is at dest as a tree to put away, ours or foreign."""
+        current = self.current(record)
+        if current is not None:
+            return replace(current, name="")
+        fd = self._site.open_dest()
+        if fd is None:
+            return None
+        try:
+            return Tree(bind(fd, new_token=False))
+        finally:
+            os.close(fd)
+
+    def _exchange(self, record: Record, tree: Tree) -> Record:
+        site = self._site
+        name = tree.name.encode()
+        try:
+            exchange(site.state, name, site.parent, site.name)
+            return record
+        except OSError as error:
+            if error.errno not in (*NO_RENAMEAT2, errno.EXDEV):
+                raise
+        record = replace(record, aside=secrets.token_hex(16))
+        site.save(record)
+        try:
+            move(site.parent, site.name, site.state, record.aside.encode())
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise RootfsError(
+                f"{show(site.path)} cannot be moved on its file system (a lower layer of an overlay?);"
+                " remove it or choose another dest"
+            ) from error
+        self._move_in(tree)
+        return record
+
+    def _move_in(self, tree: Tree) -> None:
+        site = self._site
+        move(site.state, tree.name.encode(), site.parent, site.name)
+
+    def _exchanged(self, record: Record) -> Record:
+        """The record after the exchange: old becomes a generation or trash."""
+        tree = record.next
+        if tree is None:
+            return record
+        trash = list(record.trash)
+        generations = list(record.generations)
+        if record.tree is not None:
+            old = replace(record.tree, name=record.aside or tree.name)
+            if not old.fingerprint and not self._has_content(old):
+                trash.append(old)
+            else:
+                generations.insert(0, old)
+        kept = []
+        ours = 0
+        for old in generations:
+            # what the user's own force replaced is his to throw away
+            ours += bool(old.fingerprint)
+            if old.fingerprint and ours > self._keep:
+                trash.append(old)
+            else:
+                kept.append(old)
+        return Record(
+            tree=replace(tree, name=""), trash=tuple(trash), generations=tuple(kept)
+        )
+
+    def _recover_removal(self, record: Record, current: Tree | None) -> Record:
+        if current is not None and current == record.tree:
+            return replace(record, removing=False, aside="")
+        return self._removed(record)
+
+    def _removed(self, record: Record) -> Record:
+        trash = record.trash
+        if record.tree is not None:
+            trash = (*trash, replace(record.tree, name=record.aside))
+        return replace(record, tree=None, aside="", removing=False, trash=trash)
+
+    def _clear(self, record: Record) -> Record:
+        """Remove the trash, each by its binding or its random name, and then forget it."""
+        if not record.trash:
+            return record
+        for tree in record.trash:
+            fd = open_or_none(self._site.state, tree.name.encode())
+            if fd is None:
+                continue
+            try:
+                ours = tree.binding == _BY_NAME or tree.binding.holds(fd)
+                if ours:
+                    self._check_use_of(fd, self._path_of(tree))
+            finally:
+                os.close(fd)
+            if ours:
+                remove_tree(self._site.state, tree.name.encode())
+        record = replace(record, trash=())
+        self._site.save(record)
+        return record
+
+    def _check_use_of(self, fd: int, path: str) -> None:
+        if self._ignore_use:
+            return
+        users = users_of(fd, path)
+        if users:
+            raise RootfsError(
+                f"{show(path)} is in use by {in_words(users)}; stop what uses it, or set in_use: ignore"
+            )
+
+    def _path_of(self, tree: Tree) -> str:
+        place = self._site.place
+        return os.path.join(
+            place.state_parent, os.fsdecode(place.state_name), tree.name
+        )
+
+    def _has(self, name: str) -> bool:
+        return name.encode() in names_in(self._site.state)
+
+    def _is_there(self, tree: Tree) -> bool:
+        fd = open_or_none(self._site.state, tree.name.encode())
+        if fd is None:
+            return False
+        try:
+            return tree.binding.holds(fd)
+        finally:
+            os.close(fd)
+
+    def _has_content(self, tree: Tree) -> bool:
+        fd = open_or_none(self._site.state, tree.name.encode())
+        if fd is None:
+            return False
+        try:
+            return bool(names_in(fd))
+        finally:
+            os.close(fd)
+
+    def _sync(self) -> None:
+        os.fsync(self._site.parent)
+        os.fsync(self._site.state)

@@ -1,0 +1,51 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""File capabilities: the xattr C(security.capability) for the host (docs/behaviour.md, section 6).
+
+Version 2 is magic and two pairs of sets, 20 bytes; version 3 adds the root's uid, 24 bytes; all
+little-endian. The kernel honours a version 3 only in a user namespace whose root is that uid.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
+
+NAME = "security.capability"
+
+_MAGIC = struct.Struct("<I")
+_REVISION = 0xFF000000
+_V2 = 0x02000000
+_V3 = 0x03000000
+_V2_SIZE = 20
+_V3_SIZE = 24
+
+
+class CapabilityError(ValueError):
+    """A capability that is none; the text is a phrase."""
+
+
+def for_host(value: bytes, uids: IdMap) -> bytes:
+    """The value to write: version 2 without a map, version 3 with the host's root id with one.
+
+    Raises C(CapabilityError), and C(UnmappedError) for a root id that the map does not hold.
+    """
+    magic = _MAGIC.unpack_from(value)[0] if len(value) >= _MAGIC.size else 0
+    revision = magic & _REVISION
+    root = 0
+    if revision == _V3 and len(value) == _V3_SIZE:
+        root = _MAGIC.unpack_from(value, _V2_SIZE)[0]
+    elif revision != _V2 or len(value) != _V2_SIZE:
+        raise CapabilityError(
+            f"its security.capability is neither of version 2 nor of version 3 ({len(value)} bytes)"
+        )
+    flags = magic & ~_REVISION
+    sets = value[_MAGIC.size : _V2_SIZE]
+    if not uids.ranges:
+        return _MAGIC.pack(_V2 | flags) + sets
+    return _MAGIC.pack(_V3 | flags) + sets + _MAGIC.pack(uids.to_host(root))

@@ -1,0 +1,215 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Opening and making directories on the host, no component followed through a link."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    RootfsError,
+    os_phrase,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
+    rename_new,
+)
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# What kernels and file systems answer that cannot exchange or refuse to replace.
+NO_RENAMEAT2 = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+_THROUGH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_existing(path: bytes) -> tuple[int, list[bytes]]:
+    """A descriptor of the deepest directory of an absolute, resolved path that is there, and the rest.
+
+    Raises C(RootfsError) where a component is no directory (any more).
+    """
+    parts = [part for part in path.split(b"/") if part]
+    fd = os.open(b"/", _THROUGH)
+    try:
+        for index, part in enumerate(parts):
+            try:
+                below = os.open(part, _THROUGH, dir_fd=fd)
+            except FileNotFoundError:
+                return _readable(fd), parts[index:]
+            except OSError as error:
+                if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                    raise RootfsError(
+                        f"{show(b'/' + b'/'.join(parts[: index + 1]))} is not a directory; choose another dest"
+                    ) from error
+                raise
+            os.close(fd)
+            fd = below
+        return _readable(fd), []
+    finally:
+        os.close(fd)
+
+
+def make_below(fd: int, parts: list[bytes], last_mode: int) -> int:
+    """Make the directories C(parts) below C(fd), 0755 but for the last; returns a descriptor of that one.
+
+    What was made is removed again where a later one cannot be made.
+    """
+    current = os.dup(fd)
+    made: list[tuple[int, bytes]] = []
+    try:
+        for index, part in enumerate(parts):
+            mode = last_mode if index == len(parts) - 1 else 0o755
+            os.mkdir(part, 0o700, dir_fd=current)
+            made.append((os.dup(current), part))
+            below = os.open(part, DIRECTORY, dir_fd=current)
+            os.close(current)
+            current = below
+            os.fchmod(current, mode)
+        return os.dup(current)
+    except OSError:
+        for above, part in reversed(made):
+            remove_if_empty(above, part)
+        raise
+    finally:
+        os.close(current)
+        for above, _part in made:
+            os.close(above)
+
+
+def make_private(parent: int, name: bytes) -> int:
+    """Open C(name), made with 0700 where it is missing; another's, or one that is open to others, is an error."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        pass
+    else:
+        fd = os.open(name, DIRECTORY, dir_fd=parent)
+        # a setgid bit that comes from above would spread into the tree
+        os.fchmod(fd, 0o700)
+        drop_inherited_acl(fd)
+        return fd
+    fd = open_private(parent, name)
+    if fd is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return fd
+
+
+def open_private(parent: int, name: bytes) -> int | None:
+    """Open a folder that C(make_private) made; C(None) where it is missing. Raises C(RootfsError)."""
+    try:
+        fd = os.open(name, DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise RootfsError(
+                f"{show(name)} beside dest is not a directory; remove it and run again"
+            ) from error
+        raise
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        os.close(fd)
+        raise RootfsError(
+            f"the folder {show(name)} beside dest belongs to another user or is open to others, so its records"
+            " cannot be trusted; look at it, remove it and run again"
+        )
+    return fd
+
+
+def drop_inherited_acl(fd: int) -> None:
+    """Take away what a default ACL of the folder above left on a new directory."""
+    for name in ("system.posix_acl_default", "system.posix_acl_access"):
+        try:
+            os.removexattr(fd, name)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+                raise
+
+
+def remove_if_empty(parent: int, name: bytes) -> bool:
+    """Remove an empty directory; false where it is not empty, or not there."""
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY):
+            return False
+        raise
+    return True
+
+
+def move(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
+    """Rename, never over something that is there.
+
+    An ordinary user cannot move a directory that he may not write to, so it is opened for that time.
+    """
+    try:
+        _rename(old_dir, old, new_dir, new)
+    except PermissionError:
+        status = os.stat(old, dir_fd=old_dir, follow_symlinks=False)
+        if os.geteuid() == 0 or not stat.S_ISDIR(status.st_mode):
+            raise
+        fd = os.open(old, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=old_dir)
+        path = f"/proc/self/fd/{fd}"
+        try:
+            os.chmod(path, 0o700)
+            _rename(old_dir, old, new_dir, new)
+        finally:
+            os.chmod(path, stat.S_IMODE(status.st_mode))
+            os.close(fd)
+
+
+def _rename(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
+    try:
+        rename_new(old_dir, old, new_dir, new)
+    except OSError as error:
+        if error.errno not in NO_RENAMEAT2:
+            raise
+        # the lock and the private folders leave nobody who could make the name in between
+        if new in names_in(new_dir):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+        os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
+
+
+def names_in(fd: int) -> list[bytes]:
+    """The names in a directory."""
+    return [os.fsencode(name) for name in os.listdir(fd)]
+
+
+def open_or_none(parent: int, name: bytes) -> int | None:
+    """A directory's descriptor; C(None) where the name is missing. Raises C(RootfsError) for other things."""
+    try:
+        return os.open(name, DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise RootfsError(
+                f"{show(name)} is not a directory but a link or file; remove it or choose another dest"
+            ) from error
+        raise RootfsError(f"{show(name)} cannot be opened: {os_phrase(error)}") from error
+
+
+def reachable_by_others(fd: int) -> bool:
+    """Whether users without rights of their own can pass from C(/) to the directory C(fd)."""
+    current = os.dup(fd)
+    try:
+        while True:
+            status = os.fstat(current)
+            if not status.st_mode & 0o001:
+                return False
+            above = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=current)
+            same = os.path.samestat(status, os.fstat(above))
+            os.close(current)
+            current = above
+            if same:
+                return True
+    finally:
+        os.close(current)
+
+
+def _readable(fd: int) -> int:
+    return os.open(b".", DIRECTORY, dir_fd=fd)

@@ -1,0 +1,301 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Where C(dest) lies, and the private folder that belongs to it (docs/behaviour.md, section 7).
+
+Beside a dest that can be exchanged lies C(.NAME.oci_rootfs), which holds the record, the tree on its way
+and old trees. A dest that is a mount point has its folder elsewhere: what is inside of the mount belongs
+to the container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import time
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    RootfsError,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    make_below,
+    make_private,
+    open_existing,
+    open_or_none,
+    open_private,
+    remove_if_empty,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
+    Record,
+    from_json,
+    to_json,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
+    mount_id,
+)
+
+# What a system cannot live without, and what no container's root should ever be.
+_FORBIDDEN = frozenset(
+    "/" + name
+    for name in (
+        " bin boot dev etc home lib lib32 lib64 libx32 lost+found media mnt opt proc root run sbin srv sys tmp"
+        " usr var usr/bin usr/lib usr/lib64 usr/local usr/sbin usr/share var/cache var/lib var/log var/run"
+        " var/spool var/tmp var/lib/lxc var/lib/machines"
+    ).split(" ")
+)
+
+_RECORD = b"record.json"
+_NEW_RECORD = b"record.json.new"
+_LONGEST_NAME = 230
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Place:
+    """A dest, resolved: C(parent) is the directory above it, which may not be there yet."""
+
+    parent: str
+    name: str
+    inside: bool
+
+    @property
+    def path(self) -> str:
+        """The resolved path."""
+        return os.path.join(self.parent, self.name)
+
+    @property
+    def state_name(self) -> bytes:
+        """The name of the private folder."""
+        if self.inside:
+            digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
+            return b"%s-%s" % (os.fsencode(self.name)[:100], digest.encode())
+        name = os.fsencode(self.name)
+        if len(name) > _LONGEST_NAME:
+            name = hashlib.sha256(name).hexdigest().encode()
+        return b".%s.oci_rootfs" % name
+
+    @property
+    def state_parent(self) -> str:
+        """The directory that holds the private folder."""
+        if not self.inside:
+            return self.parent
+        if os.geteuid() == 0:
+            return "/var/lib/hypervisor.oci"
+        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        return os.path.join(os.path.realpath(home), "hypervisor.oci")
+
+
+def find_place(dest: str) -> Place:
+    """Resolve C(dest). Raises C(RootfsError) for what must never be one."""
+    if not dest.startswith("/") or "\0" in dest:
+        raise RootfsError(f"dest {dest!r} is not an absolute path; give one")
+    path = dest.rstrip("/")
+    name = os.path.basename(path)
+    parent = os.path.realpath(os.path.dirname(path) or "/")
+    resolved = os.path.join(parent, name)
+    if name in ("", ".", "..") or resolved in _FORBIDDEN:
+        raise RootfsError(
+            f"dest {dest!r} is a directory of the system itself; choose one that belongs to the container alone"
+        )
+    fd, missing = open_existing(os.fsencode(parent))
+    try:
+        below = None if missing else open_or_none(fd, os.fsencode(name))
+        if below is None:
+            return Place(parent, name, False)
+        try:
+            # btrfs subvolumes have a device number of their own without being mounts
+            return Place(parent, name, mount_id(below) != mount_id(fd))
+        finally:
+            os.close(below)
+    finally:
+        os.close(fd)
+
+
+class Site:
+    """The open directories of a place, with its lock held; C(close) gives all back.
+
+    C(parent) is the directory above dest, C(state) the private folder. C(state) is C(-1) where a dry run
+    found none.
+    """
+
+    def __init__(self, place: Place, parent: int, state: int, writable: bool) -> None:
+        self.place = place
+        self.parent = parent
+        self.state = state
+        self.name = os.fsencode(place.name)
+        self.writable = writable
+
+    @property
+    def path(self) -> str:
+        """The resolved path of dest, for messages."""
+        return self.place.path
+
+    def open_dest(self) -> int | None:
+        """A descriptor of dest, the caller's to close; C(None) where it is missing."""
+        if self.parent < 0:
+            return None
+        return open_or_none(self.parent, self.name)
+
+    def load(self) -> Record:
+        """The record; an empty one where there is none. Raises C(RootfsError)."""
+        if self.state < 0:
+            return Record()
+        where = os.path.join(
+            self.place.state_parent, os.fsdecode(self.place.state_name)
+        )
+        try:
+            fd = os.open(
+                _RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.state
+            )
+        except FileNotFoundError:
+            return Record()
+        with os.fdopen(fd, "rb") as file:
+            return from_json(file.read(), where)
+
+    def save(self, record: Record) -> None:
+        """Replace the record, durably: it is on disk when this returns."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(_NEW_RECORD, flags, 0o600, dir_fd=self.state)
+        with os.fdopen(fd, "wb") as file:
+            file.write(to_json(record))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(
+            _NEW_RECORD, _RECORD, src_dir_fd=self.state, dst_dir_fd=self.state
+        )
+        os.fsync(self.state)
+
+    def forget(self) -> None:
+        """Remove the record; C(close) removes the folder."""
+        for name in (_NEW_RECORD, _RECORD):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self.state)
+        os.fsync(self.state)
+
+    def close(self) -> None:
+        """Let go of the lock; a private folder that holds nothing goes too."""
+        if self.state >= 0:
+            if self.writable:
+                self._remove_empty_state()
+            os.close(self.state)
+        if self.parent >= 0:
+            os.close(self.parent)
+
+    def _remove_empty_state(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_NEW_RECORD, dir_fd=self.state)
+        _remove_empty(self.place.state_parent, self.place.state_name)
+        if self.place.inside:
+            above, name = os.path.split(self.place.state_parent)
+            _remove_empty(above, os.fsencode(name))
+
+
+@contextlib.contextmanager
+def open_site(
+    place: Place, timeout: float, parent_mode: int, dry_run: bool
+) -> t.Iterator[Site]:
+    """Open a place and lock it against other runs; a dry run makes nothing and shares the lock.
+
+    Directories above dest that are missing are made, the last with C(parent_mode), and removed again
+    where the run leaves nothing there. Raises C(RootfsError) where another run keeps the lock for longer
+    than C(timeout) seconds.
+    """
+    parent, made = _open_or_make(place.parent, parent_mode, dry_run)
+    try:
+        site = Site(place, parent, -1, False)
+        try:
+            if parent >= 0:
+                site.state = _lock_state(place, timeout, dry_run)
+                site.writable = not dry_run
+            yield site
+        finally:
+            site.close()
+    finally:
+        for path in reversed(made):
+            above, name = os.path.split(path)
+            _remove_empty(above, os.fsencode(name))
+
+
+def _open_or_make(path: str, mode: int, dry_run: bool) -> tuple[int, list[str]]:
+    """A descriptor (C(-1) in a dry run that would have to make it) and the paths that were made."""
+    fd, missing = open_existing(os.fsencode(path))
+    if not missing:
+        return fd, []
+    try:
+        if dry_run:
+            return -1, []
+        made = make_below(fd, missing, mode)
+    finally:
+        os.close(fd)
+    paths = []
+    for _part in missing:
+        paths.append(path)
+        path = os.path.dirname(path)
+    return made, paths[::-1]
+
+
+def _lock_state(place: Place, timeout: float, dry_run: bool) -> int:
+    """The private folder, locked; C(-1) where a dry run finds none."""
+    deadline = time.monotonic() + timeout
+    while True:
+        above, _made = _open_or_make(place.state_parent, 0o700, dry_run)
+        if above < 0:
+            return -1
+        try:
+            if dry_run:
+                state = open_private(above, place.state_name)
+                if state is None:
+                    return -1
+            else:
+                state = make_private(above, place.state_name)
+            try:
+                _lock(state, deadline, timeout, place.path, dry_run)
+                there = os.stat(
+                    place.state_name, dir_fd=above, follow_symlinks=False
+                )
+                if os.path.samestat(there, os.fstat(state)):
+                    return state
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(state)
+                raise
+            # the run before removed the folder while this one waited: once more
+            os.close(state)
+        finally:
+            os.close(above)
+
+
+def _lock(
+    state: int, deadline: float, timeout: float, path: str, shared: bool
+) -> None:
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    while True:
+        try:
+            fcntl.flock(state, how | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise RootfsError(
+                    f"another run works on {show(path)} and was not done after {timeout:g} seconds;"
+                    " wait for it or raise lock_timeout"
+                ) from None
+            time.sleep(min(_POLL_SECONDS, left))
+
+
+def _remove_empty(above: str, name: bytes) -> None:
+    fd, missing = open_existing(os.fsencode(above))
+    try:
+        if not missing:
+            remove_if_empty(fd, name)
+    finally:
+        os.close(fd)

@@ -1,0 +1,425 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Every file-system operation inside the root, by directory descriptor.
+
+The root starts as an empty directory that only this process fills, so all of its directories are known in
+memory: what is not a known directory is a file, a link, a node or nothing. No path string ever reaches
+the kernel with more than one component, and no component is followed by it: links are resolved here, as
+if chrooted (docs/behaviour.md, section 4).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import typing as t
+from collections import OrderedDict
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
+    Attributes,
+)
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_EXISTING_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+# As many links as the kernel follows in one lookup.
+_MOST_LINKS = 40
+# Descriptors of directories that are held open at once.
+_MOST_OPEN = 128
+# Steps through links and reopened levels that an image may cause: some, and more with every entry.
+_FREE_STEPS = 1_000_000
+_STEPS_PER_ENTRY = 256
+
+
+class Directory:
+    """A directory of the root: its place, its metadata to be, and what the layer at hand did to it.
+
+    C(brought) holds the names that layer number C(layer) put here, and a directory above something that
+    was brought has the same C(layer): whiteouts must leave those alone (section 5).
+    """
+
+    __slots__ = (
+        "parent",
+        "name",
+        "children",
+        "attributes",
+        "layer",
+        "brought",
+        "cleared",
+    )
+
+    def __init__(
+        self, parent: Directory | None, name: bytes, attributes: Attributes
+    ) -> None:
+        self.parent = parent
+        self.name = name
+        self.attributes = attributes
+        self.children: dict[bytes, Directory] = {}
+        self.layer = -1
+        self.cleared = -1
+        self.brought: set[bytes] | None = None
+
+
+class Root:
+    """A tree under construction in the directory behind C(fd), which must be empty.
+
+    C(count_directory) is called for every directory that no entry asked for, so that links and names
+    cannot make more of them than C(max_entries). Methods raise C(EntryError) for what the image causes
+    and C(OSError) for what the system does. The descriptor stays the caller's.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        missing: Attributes,
+        count_directory: t.Callable[[], None] = lambda: None,
+    ) -> None:
+        self.top = Directory(None, b"", missing)
+        self._missing = missing
+        self._count_directory = count_directory
+        self._top_fd = fd
+        self._fds: OrderedDict[Directory, int] = OrderedDict()
+        self._memo: tuple[list[bytes], Directory] = ([], self.top)
+        self._steps = _FREE_STEPS
+        self._layer = -1
+        self._tracked = False
+
+    def close(self) -> None:
+        """Close what is held open."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    # -- layers: what is brought by the one at hand, and what lies below it
+
+    def begin_layer(self) -> None:
+        """From here on, what is brought belongs to a new layer."""
+        self._layer += 1
+        # below nothing there is nothing to hide, and so nothing to tell apart
+        with os.scandir(self._top_fd) as found:
+            self._tracked = next(iter(found), None) is not None
+
+    def bring(self, parent: Directory, name: bytes) -> None:
+        """Note that the layer at hand put C(name) into C(parent)."""
+        self._steps += _STEPS_PER_ENTRY
+        if not self._tracked:
+            return
+        layer = self._layer
+        if parent.layer == layer:
+            if parent.brought is None:
+                parent.brought = set()
+            parent.brought.add(name)
+            return
+        parent.brought = {name}
+        above: Directory | None = parent
+        while above is not None and above.layer != layer:
+            above.layer = layer
+            if above is not parent:
+                above.brought = None
+            above = above.parent
+
+    def _is_brought(self, parent: Directory, name: bytes) -> bool:
+        return (
+            parent.layer == self._layer
+            and parent.brought is not None
+            and name in parent.brought
+        )
+
+    def hide(self, parent: Directory, name: bytes) -> bool:
+        """Remove what lower layers have at C(name); false where there was nothing."""
+        if not self._tracked:
+            return False
+        child = parent.children.get(name)
+        brought = self._is_brought(parent, name)
+        if child is None:
+            return not brought and self._unlink_if_there(parent, name)
+        self._memo = ([], self.top)
+        self._hide_directory(child, brought)
+        return True
+
+    def hide_all(self, directory: Directory) -> bool:
+        """Remove what lower layers put into C(directory); false where there was nothing to look at."""
+        if not self._tracked or directory.cleared == self._layer:
+            return False
+        self._memo = ([], self.top)
+        pending = [directory]
+        while pending:
+            above = pending.pop()
+            if above.cleared == self._layer:
+                continue
+            above.cleared = self._layer
+            for name in self._names(above):
+                child = above.children.get(name)
+                brought = self._is_brought(above, name)
+                if child is None:
+                    if not brought:
+                        os.unlink(name, dir_fd=self.fd(above))
+                elif brought or child.layer == self._layer:
+                    if not brought:
+                        child.attributes = self._missing
+                    pending.append(child)
+                else:
+                    self.remove_tree(child)
+        return True
+
+    def _hide_directory(self, child: Directory, brought: bool) -> None:
+        if not brought and child.layer != self._layer:
+            self.remove_tree(child)
+            return
+        if not brought:
+            child.attributes = self._missing
+        self.hide_all(child)
+
+    # -- looking up
+
+    def fd(self, directory: Directory) -> int:
+        """A descriptor of the directory, good until the next call."""
+        if directory.parent is None:
+            return self._top_fd
+        fds = self._fds
+        fd = fds.get(directory)
+        if fd is not None:
+            fds.move_to_end(directory)
+            return fd
+        chain = []
+        above: Directory | None = directory
+        while above is not None and above.parent is not None and above not in fds:
+            chain.append(above)
+            above = above.parent
+        self._step(len(chain) - 1)
+        fd = self._top_fd
+        if above is not None and above.parent is not None:
+            fd = fds[above]
+            fds.move_to_end(above)
+        while chain:
+            below = chain.pop()
+            fd = os.open(below.name, _DIRECTORY, dir_fd=fd)
+            fds[below] = fd
+            if len(fds) > _MOST_OPEN:
+                os.close(fds.popitem(last=False)[1])
+        return fd
+
+    def parent_of(self, parts: list[bytes]) -> Directory:
+        """The directory that the last of C(parts) belongs into, made where it is missing."""
+        above = parts[:-1]
+        if above == self._memo[0]:
+            return self._memo[1]
+        directory = self._walk(above, True)
+        if directory is None:
+            raise EntryError("its parent cannot be made")
+        self._memo = (above, directory)
+        return directory
+
+    def find(self, parts: list[bytes]) -> Directory | None:
+        """The directory that C(parts) lead to, links followed; C(None) where there is none."""
+        return self._walk(parts, False)
+
+    def _walk(self, parts: list[bytes], create: bool) -> Directory | None:
+        directory = self.top
+        pending = parts[::-1]
+        links = 0
+        while pending:
+            part = pending.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                directory = directory.parent or directory
+                continue
+            known = directory.children.get(part)
+            if known is not None:
+                directory = known
+                continue
+            if len(part) > 255:
+                raise EntryError("its path leads through a name of over 255 bytes")
+            target = self._link_text(directory, part)
+            if target:
+                links += 1
+                if links > _MOST_LINKS:
+                    raise EntryError(
+                        "its path leads through a loop of symbolic links",
+                        "build the image without it",
+                    )
+                further = target.split(b"/")
+                self._step(len(further))
+                if target[:1] == b"/":
+                    directory = self.top
+                pending += further[::-1]
+                continue
+            if not create:
+                return None
+            if target is not None:
+                self._unlink(directory, part)
+            self._count_directory()
+            directory = self.make_directory(directory, part, self._missing)
+        return directory
+
+    def _link_text(self, parent: Directory, name: bytes) -> bytes | None:
+        """The text of a symlink, nothing for another non-directory, C(None) where nothing is."""
+        try:
+            return os.readlink(name, dir_fd=self.fd(parent))
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return b""
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+
+    def leads_to_directory(self, parent: Directory, name: bytes) -> Directory | None:
+        """The directory that a symlink of this name leads to; C(None) if it is no such link."""
+        target = self._link_text(parent, name)
+        if not target:
+            return None
+        here = []
+        above = parent
+        while above.parent is not None:
+            here.append(above.name)
+            above = above.parent
+        parts = target.split(b"/")
+        try:
+            return self._walk(
+                parts if target[:1] == b"/" else here[::-1] + parts, False
+            )
+        except EntryError:
+            # a loop leads nowhere
+            return None
+
+    def open_file(self, path: bytes) -> int | None:
+        """A descriptor of a regular file for reading, links followed inside the root, nothing waited for."""
+        parts = [part for part in path.split(b"/") if part]
+        for _link in range(_MOST_LINKS):
+            if not parts:
+                return None
+            parent = self._walk(parts[:-1], False)
+            name = parts[-1]
+            if parent is None or name in parent.children or name in (b".", b".."):
+                return None
+            target = self._link_text(parent, name)
+            if target is None:
+                return None
+            if target:
+                parts = parts[:-1] if target[:1] != b"/" else []
+                parts += [part for part in target.split(b"/") if part]
+                continue
+            if not stat.S_ISREG(
+                os.stat(name, dir_fd=self.fd(parent), follow_symlinks=False).st_mode
+            ):
+                return None
+            return os.open(name, _EXISTING_FILE, dir_fd=self.fd(parent))
+        return None
+
+    # -- making
+
+    def make_directory(
+        self, parent: Directory, name: bytes, attributes: Attributes
+    ) -> Directory:
+        """A new directory, closed to others until C(finish) gives it its mode."""
+        os.mkdir(name, 0o700, dir_fd=self.fd(parent))
+        child = Directory(parent, name, attributes)
+        parent.children[name] = child
+        return child
+
+    def create_file(self, parent: Directory, name: bytes) -> int:
+        """A descriptor of a new, empty file, for writing; what was there is removed."""
+        fd = self.fd(parent)
+        try:
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=fd)
+        except FileExistsError:
+            self.remove(parent, name)
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=self.fd(parent))
+
+    def link_file(
+        self, source: Directory, old: bytes, parent: Directory, name: bytes
+    ) -> None:
+        """A hard link to a non-directory, which is not followed; what was at C(name) is removed."""
+        self.remove(parent, name)
+        # a copy, since looking the other directory up may close this one's descriptor
+        source_fd = os.dup(self.fd(source))
+        try:
+            os.link(
+                old,
+                name,
+                src_dir_fd=source_fd,
+                dst_dir_fd=self.fd(parent),
+                follow_symlinks=False,
+            )
+        finally:
+            os.close(source_fd)
+
+    # -- removing
+
+    def remove(self, parent: Directory, name: bytes) -> None:
+        """Remove whatever has this name, if anything has."""
+        child = parent.children.get(name)
+        if child is not None:
+            self.remove_tree(child)
+        else:
+            self._unlink_if_there(parent, name)
+
+    def remove_tree(self, directory: Directory) -> None:
+        """Remove a directory with all that it holds; only ever its own content."""
+        above = directory.parent
+        if above is None:
+            raise EntryError("the root itself cannot be removed")
+        self._memo = ([], self.top)
+        pending = [directory]
+        while pending:
+            current = pending[-1]
+            if current.children:
+                pending.append(next(iter(current.children.values())))
+                continue
+            for name in self._names(current):
+                os.unlink(name, dir_fd=self.fd(current))
+            self._forget(current)
+            pending.pop()
+
+    def _forget(self, directory: Directory) -> None:
+        fd = self._fds.pop(directory, None)
+        if fd is not None:
+            os.close(fd)
+        parent = directory.parent
+        if parent is not None:
+            os.rmdir(directory.name, dir_fd=self.fd(parent))
+            del parent.children[directory.name]
+
+    def _unlink(self, parent: Directory, name: bytes) -> None:
+        self._memo = ([], self.top)
+        os.unlink(name, dir_fd=self.fd(parent))
+
+    def _unlink_if_there(self, parent: Directory, name: bytes) -> bool:
+        try:
+            self._unlink(parent, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    # -- finishing
+
+    def directories(self) -> t.Iterator[Directory]:
+        """All directories, children before their parents."""
+        pending = [(self.top, iter(list(self.top.children.values())))]
+        while pending:
+            directory, children = pending[-1]
+            child = next(children, None)
+            if child is None:
+                pending.pop()
+                yield directory
+            else:
+                pending.append((child, iter(list(child.children.values()))))
+
+    def _names(self, directory: Directory) -> list[bytes]:
+        return [os.fsencode(name) for name in os.listdir(self.fd(directory))]
+
+    def _step(self, number: int) -> None:
+        if number > 0:
+            self._steps -= number
+            if self._steps < 0:
+                raise EntryError(
+                    "the image's paths lead through too many links and levels, a fixed limit",
+                    "build the image with shorter ways",
+                )

@@ -1,0 +1,157 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The image's user as numbers, from the root's own passwd and group (docs/behaviour.md, section 8)."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
+        Root,
+    )
+
+# Account files are lines of text; what is larger is no account file.
+_LIMIT = 1024 * 1024
+_LAST_ID = 2**32 - 2
+
+
+@dataclass(frozen=True)
+class ResolvedUser:
+    """Container ids; C(groups) are the supplementary ones. All null where the name does not exist."""
+
+    uid: int | None
+    gid: int | None
+    groups: tuple[int, ...]
+    warning: str | None = None
+
+    def to_facts(self) -> dict[str, t.Any]:
+        """The keys that join the image facts."""
+        known = self.uid is not None
+        return {
+            "uid": self.uid,
+            "gid": self.gid,
+            "groups": list(self.groups) if known else None,
+        }
+
+
+@dataclass(frozen=True)
+class _Account:
+    name: str
+    uid: int
+    gid: int
+
+
+def resolve_user(user: str, root: Root) -> ResolvedUser:
+    """Resolve C(USER[:GROUP]) of an image config in the tree itself.
+
+    Empty is 0:0. A number is taken as it is, with its account's group and supplementary groups where
+    it has one. A group that is given leaves no supplementary ones. A name that is not there gives
+    nulls and a warning, never root.
+    """
+    if not user:
+        return ResolvedUser(0, 0, ())
+    name, colon, group = user.partition(":")
+    accounts = _accounts(_lines(root, b"etc/passwd"))
+    groups = _lines(root, b"etc/group")
+    account = _find_account(name or "0", accounts)
+    uid = _number(name or "0") if account is None else account.uid
+    if uid is None:
+        return _unknown(f"the image's user {user!r} is not in its /etc/passwd")
+    if colon and group:
+        gid = _find_group(group, groups)
+        if gid is None:
+            return _unknown(f"the image's group {group!r} is not in its /etc/group")
+        return ResolvedUser(uid, gid, ())
+    if account is None:
+        return ResolvedUser(uid, 0, ())
+    return ResolvedUser(
+        uid, account.gid, _supplementary(account.name, account.gid, groups)
+    )
+
+
+def _unknown(warning: str) -> ResolvedUser:
+    return ResolvedUser(
+        None, None, (), f"{warning}; name another user before you start a container"
+    )
+
+
+def _lines(root: Root, path: bytes) -> list[list[str]]:
+    """The fields of each line; none where the file is missing, no regular file, or too large."""
+    try:
+        fd = root.open_file(path)
+    except EntryError:
+        return []
+    if fd is None:
+        return []
+    try:
+        if os.fstat(fd).st_size > _LIMIT:
+            return []
+        content = b""
+        while len(content) <= _LIMIT:
+            chunk = os.read(fd, 65536)
+            if not chunk:
+                break
+            content += chunk
+    finally:
+        os.close(fd)
+    return [
+        line.split(":")
+        for line in content.decode("utf-8", "surrogateescape").split("\n")
+        if line and not line.startswith("#")
+    ]
+
+
+def _accounts(lines: list[list[str]]) -> list[_Account]:
+    accounts = []
+    for fields in lines:
+        uid = _number(fields[2]) if len(fields) > 3 else None
+        gid = _number(fields[3]) if len(fields) > 3 else None
+        if uid is not None and gid is not None:
+            accounts.append(_Account(fields[0], uid, gid))
+    return accounts
+
+
+def _find_account(name: str, accounts: list[_Account]) -> _Account | None:
+    number = _number(name)
+    for account in accounts:
+        # a number is an id, whatever accounts may be called
+        if (account.name == name) if number is None else (account.uid == number):
+            return account
+    return None
+
+
+def _find_group(name: str, lines: list[list[str]]) -> int | None:
+    number = _number(name)
+    if number is not None:
+        return number
+    for fields in lines:
+        if len(fields) > 2 and fields[0] == name:
+            return _number(fields[2])
+    return None
+
+
+def _supplementary(
+    name: str, primary: int, lines: list[list[str]]
+) -> tuple[int, ...]:
+    found = set()
+    for fields in lines:
+        gid = _number(fields[2]) if len(fields) > 3 else None
+        if gid is not None and gid != primary and name in fields[3].split(","):
+            found.add(gid)
+    return tuple(sorted(found))
+
+
+def _number(text: str) -> int | None:
+    if text.isascii() and text.isdigit() and len(text) <= 10:
+        number = int(text)
+        return number if number <= _LAST_ID else None
+    return None
