@@ -348,9 +348,7 @@ def _write_sparse(fd: int, entry: Entry, reader: TarReader) -> int:
     return written
 
 
-def _directory_error(
-    directory: Directory, error: EntryError | OSError
-) -> RootfsError:
+def _directory_error(directory: Directory, error: EntryError | OSError) -> RootfsError:
     parts = []
     above: Directory | None = directory
     while above is not None:

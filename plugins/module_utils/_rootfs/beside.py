@@ -30,18 +30,19 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories
     open_or_none,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.in_use import (
-    in_words,
-    users_of,
+    require_unused,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import Site
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     PREPARED,
+    RESTORING,
     STAGED,
     UNPACKING,
     Binding,
     Record,
     Tree,
     bind,
+    unbind,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
     remove_tree,
@@ -106,15 +107,16 @@ class Beside:
         current = self.current(record)
         if record.removing:
             record = self._recover_removal(record, current)
-        if record.next is not None and record.phase == PREPARED:
-            if current == record.next:
+        tree = record.next
+        if tree is not None and record.phase in (PREPARED, RESTORING):
+            if current == tree:
                 record = self._exchanged(record)
             elif current is None and record.aside and self._has(record.aside):
                 # stopped between the two renames
-                self._move_in(record.next)
+                self._move_in(tree)
                 record = self._exchanged(record)
             else:
-                record = record.without_next()
+                record = self._not_exchanged(record, tree)
         elif record.phase == UNPACKING:
             record = record.without_next()
         if record != before:
@@ -151,13 +153,39 @@ class Beside:
         self._site.save(record)
         return self._clear(record)
 
-    def commit(self, record: Record) -> Record:
+    def abandon(self, record: Record) -> Record:
+        """Remove the next tree after an error, which may be a full disk: the room first, then the record."""
+        if record.next is None or self.current(record) == record.next:
+            return record
+        if record.phase == STAGED and record.next.binding.token is None:
+            return self.discard_next(record)
+        if record.aside and self._has(record.aside):
+            # the old tree was on its way out
+            move(
+                self._site.state,
+                record.aside.encode(),
+                self._site.parent,
+                self._site.name,
+            )
+        name = record.next.name.encode()
+        fd = open_or_none(self._site.state, name)
+        if fd is not None:
+            # from here on nobody takes what is left for a whole tree
+            unbind(fd)
+            os.close(fd)
+        remove_tree(self._site.state, name)
+        record = replace(record.without_next(), trash=record.trash)
+        self._save(record)
+        return record
+
+    def commit(self, record: Record, phase: str = PREPARED) -> Record:
         """Put the staged tree into dest and the old one away. Raises C(RootfsError)."""
         tree = record.next
         if tree is None:
             raise RootfsError("no tree is staged; run again")
+        self.check_use()
         old = self._at_dest(record)
-        record = replace(record, tree=old, phase=PREPARED)
+        record = replace(record, tree=old, phase=phase)
         self._site.save(record)
         if old is None:
             self._move_in(tree)
@@ -168,18 +196,32 @@ class Beside:
         self._site.save(record)
         return self._clear(record)
 
+    def previous(self, record: Record) -> Tree:
+        """The newest old tree. Raises C(RootfsError) where there is none."""
+        for tree in record.generations:
+            if tree.fingerprint and self._is_there(tree):
+                return tree
+        raise RootfsError(
+            f"no earlier tree of {show(self._site.path)} is kept; set keep to more than 0 before the next update"
+        )
+
     def restore_previous(self, record: Record) -> Record:
         """Exchange dest with the newest old tree. Raises C(RootfsError) where there is none."""
-        old = next((tree for tree in record.generations if self._is_there(tree)), None)
-        if old is None:
-            raise RootfsError(
-                f"no earlier tree of {show(self._site.path)} is kept; set keep to more than 0 before the next update"
-            )
+        old = self.previous(record)
+        if record.next is not None:
+            record = self.discard_next(record)
         others = tuple(tree for tree in record.generations if tree is not old)
-        record = replace(
-            record.without_next(), next=old, phase=STAGED, generations=others
-        )
-        return self.commit(record)
+        return self.commit(replace(record, next=old, generations=others), RESTORING)
+
+    def has_something(self, record: Record, with_foreign: bool) -> bool:
+        """Whether there is anything for C(remove) to do."""
+        fd = self._site.open_dest()
+        if fd is not None:
+            os.close(fd)
+            return True
+        kept = record.generations if not with_foreign else ()
+        foreign = tuple(tree for tree in kept if not tree.fingerprint)
+        return record != Record(generations=foreign)
 
     def remove(self, record: Record, with_foreign: bool) -> list[str]:
         """Remove the tree and all that belongs to it; returns where foreign trees stay."""
@@ -194,7 +236,9 @@ class Beside:
             record = replace(record, tree=None, removing=True)
         record = self._removed(record)
         kept = [
-            old for old in record.generations if not old.fingerprint and not with_foreign
+            old
+            for old in record.generations
+            if not old.fingerprint and not with_foreign
         ]
         record = replace(
             record.without_next(),
@@ -204,11 +248,9 @@ class Beside:
                 *(old for old in record.generations if old not in kept),
             ),
         )
-        if record.next is not None or record.trash or kept:
-            self._site.save(record)
+        self._save(record)
         record = self._clear(record)
-        if record.is_empty:
-            self._site.forget()
+        self._save(record)
         return [self._path_of(old) for old in kept]
 
     def path_of_kept(self, record: Record) -> list[str]:
@@ -258,30 +300,50 @@ class Beside:
         move(site.state, tree.name.encode(), site.parent, site.name)
 
     def _exchanged(self, record: Record) -> Record:
-        """The record after the exchange: old becomes a generation or trash."""
+        """The record after the exchange: the next tree is at dest, the old one put away."""
         tree = record.next
         if tree is None:
             return record
-        trash = list(record.trash)
-        generations = list(record.generations)
-        if record.tree is not None:
-            old = replace(record.tree, name=record.aside or tree.name)
-            if not old.fingerprint and not self._has_content(old):
-                trash.append(old)
-            else:
-                generations.insert(0, old)
-        kept = []
-        ours = 0
-        for old in generations:
-            # what the user's own force replaced is his to throw away
-            ours += bool(old.fingerprint)
-            if old.fingerprint and ours > self._keep:
-                trash.append(old)
-            else:
-                kept.append(old)
-        return Record(
-            tree=replace(tree, name=""), trash=tuple(trash), generations=tuple(kept)
+        old = record.tree
+        done = Record(
+            tree=replace(tree, name=""),
+            trash=record.trash,
+            generations=record.generations,
         )
+        if old is None:
+            return done
+        return self._put_away(done, replace(old, name=record.aside or tree.name))
+
+    def _put_away(self, record: Record, old: Tree) -> Record:
+        """Make the old tree a generation; generations beyond those to keep, and empty directories, are trash."""
+        if not old.fingerprint and not self._has_content(old):
+            return replace(record, trash=(*record.trash, old))
+        kept = []
+        trash = list(record.trash)
+        ours = 0
+        for tree in (old, *record.generations):
+            # what the user's own force replaced is his to throw away
+            ours += bool(tree.fingerprint)
+            if tree.fingerprint and ours > self._keep:
+                trash.append(tree)
+            else:
+                kept.append(tree)
+        return replace(record, trash=tuple(trash), generations=tuple(kept))
+
+    def _not_exchanged(self, record: Record, tree: Tree) -> Record:
+        """The record when dest does not hold the next tree: it goes, or goes back to where it was."""
+        if record.tree is not None:
+            old = replace(record.tree, name=tree.name)
+            if self._is_there(old):
+                # exchanged, and then dest was changed by others: what lies here is the old tree
+                record = replace(record, tree=None, next=None, phase="", aside="")
+                return self._put_away(record, old)
+        if record.phase == RESTORING:
+            generations = (tree, *record.generations)
+            return replace(
+                record, next=None, phase="", aside="", generations=generations
+            )
+        return record.without_next()
 
     def _recover_removal(self, record: Record, current: Tree | None) -> Record:
         if current is not None and current == record.tree:
@@ -311,17 +373,18 @@ class Beside:
             if ours:
                 remove_tree(self._site.state, tree.name.encode())
         record = replace(record, trash=())
-        self._site.save(record)
+        self._save(record)
         return record
 
     def _check_use_of(self, fd: int, path: str) -> None:
-        if self._ignore_use:
-            return
-        users = users_of(fd, path)
-        if users:
-            raise RootfsError(
-                f"{show(path)} is in use by {in_words(users)}; stop what uses it, or set in_use: ignore"
-            )
+        if not self._ignore_use:
+            require_unused(fd, path)
+
+    def _save(self, record: Record) -> None:
+        if record.is_empty:
+            self._site.forget()
+        else:
+            self._site.save(record)
 
     def _path_of(self, tree: Tree) -> str:
         place = self._site.place

@@ -92,10 +92,10 @@ def make_private(parent: int, name: bytes) -> int:
         os.fchmod(fd, 0o700)
         drop_inherited_acl(fd)
         return fd
-    fd = open_private(parent, name)
-    if fd is None:
+    found = open_private(parent, name)
+    if found is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    return fd
+    return found
 
 
 def open_private(parent: int, name: bytes) -> int | None:
@@ -190,7 +190,9 @@ def open_or_none(parent: int, name: bytes) -> int | None:
             raise RootfsError(
                 f"{show(name)} is not a directory but a link or file; remove it or choose another dest"
             ) from error
-        raise RootfsError(f"{show(name)} cannot be opened: {os_phrase(error)}") from error
+        raise RootfsError(
+            f"{show(name)} cannot be opened: {os_phrase(error)}"
+        ) from error
 
 
 def reachable_by_others(fd: int) -> bool:
@@ -201,7 +203,9 @@ def reachable_by_others(fd: int) -> bool:
             status = os.fstat(current)
             if not status.st_mode & 0o001:
                 return False
-            above = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=current)
+            above = os.open(
+                b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=current
+            )
             same = os.path.samestat(status, os.fstat(above))
             os.close(current)
             current = above

@@ -15,6 +15,10 @@ from __future__ import annotations
 import os
 import typing as t
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    RootfsError,
+    show,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     mount_id,
 )
@@ -36,11 +40,18 @@ def users_of(fd: int, path: str) -> list[str]:
     return [*_mounts(fd, path), *_processes(fd, path)]
 
 
-def in_words(users: list[str]) -> str:
-    """A list for one sentence, cut."""
+def require_unused(fd: int, path: str) -> None:
+    """Raises C(RootfsError) that lists what uses the tree."""
+    users = users_of(fd, path)
+    if not users:
+        return
     shown = ", ".join(users[:_MOST_SHOWN])
     rest = len(users) - _MOST_SHOWN
-    return f"{shown} and {rest} more" if rest > 0 else shown
+    if rest > 0:
+        shown += f" and {rest} more"
+    raise RootfsError(
+        f"{show(path)} is in use by {shown}; stop what uses it, or set in_use: ignore"
+    )
 
 
 def read_mounts(path: str = "/proc/self/mountinfo") -> list[Mount]:

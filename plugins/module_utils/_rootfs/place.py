@@ -43,13 +43,17 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls im
 )
 
 # What a system cannot live without, and what no container's root should ever be.
+_TOP = "bin boot dev etc home lib lib32 lib64 libx32 lost+found media mnt opt proc root run sbin srv sys tmp usr var"
+_BELOW = {
+    "usr": ("bin", "lib", "lib64", "local", "sbin", "share"),
+    "var": ("cache", "lib", "log", "run", "spool", "tmp", "lib/lxc", "lib/machines"),
+}
 _FORBIDDEN = frozenset(
-    "/" + name
-    for name in (
-        " bin boot dev etc home lib lib32 lib64 libx32 lost+found media mnt opt proc root run sbin srv sys tmp"
-        " usr var usr/bin usr/lib usr/lib64 usr/local usr/sbin usr/share var/cache var/lib var/log var/run"
-        " var/spool var/tmp var/lib/lxc var/lib/machines"
-    ).split(" ")
+    [
+        "/",
+        *(f"/{name}" for name in _TOP.split()),
+        *(f"/{top}/{name}" for top, names in _BELOW.items() for name in names),
+    ]
 )
 
 _RECORD = b"record.json"
@@ -168,9 +172,7 @@ class Site:
             file.write(to_json(record))
             file.flush()
             os.fsync(file.fileno())
-        os.rename(
-            _NEW_RECORD, _RECORD, src_dir_fd=self.state, dst_dir_fd=self.state
-        )
+        os.rename(_NEW_RECORD, _RECORD, src_dir_fd=self.state, dst_dir_fd=self.state)
         os.fsync(self.state)
 
     def forget(self) -> None:
@@ -258,9 +260,7 @@ def _lock_state(place: Place, timeout: float, dry_run: bool) -> int:
                 state = make_private(above, place.state_name)
             try:
                 _lock(state, deadline, timeout, place.path, dry_run)
-                there = os.stat(
-                    place.state_name, dir_fd=above, follow_symlinks=False
-                )
+                there = os.stat(place.state_name, dir_fd=above, follow_symlinks=False)
                 if os.path.samestat(there, os.fstat(state)):
                     return state
             except FileNotFoundError:
@@ -274,9 +274,7 @@ def _lock_state(place: Place, timeout: float, dry_run: bool) -> int:
             os.close(above)
 
 
-def _lock(
-    state: int, deadline: float, timeout: float, path: str, shared: bool
-) -> None:
+def _lock(state: int, deadline: float, timeout: float, path: str, shared: bool) -> None:
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         try:

@@ -30,6 +30,7 @@ _NO_XATTRS = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA)
 UNPACKING = "unpacking"
 STAGED = "staged"
 PREPARED = "prepared"
+RESTORING = "restoring"
 MOVING = "moving"
 
 
@@ -73,6 +74,20 @@ def move_token(binding: Binding, fd: int) -> Binding:
     if binding.token is not None:
         os.setxattr(fd, _TOKEN, binding.token.encode())
     return Binding(binding.token, os.fstat(fd).st_ino, birth_time(fd))
+
+
+def unbind(fd: int) -> None:
+    """Take the token away, so that the directory is no one's any more."""
+    try:
+        os.removexattr(fd, _TOKEN)
+    except OSError as error:
+        if error.errno not in _NO_XATTRS:
+            raise
+
+
+def is_token(xattr: str) -> bool:
+    """Whether an xattr's name is the token's."""
+    return xattr == _TOKEN
 
 
 def _read_token(fd: int) -> str | None:

@@ -89,9 +89,7 @@ def mount_id(fd: int) -> int:
     raise OSError(errno.ENOSYS, "the kernel does not tell mounts apart")
 
 
-def _renameat2(
-    old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int
-) -> None:
+def _renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
     arguments = (
         ctypes.c_int(old_dir),
         ctypes.c_char_p(old),

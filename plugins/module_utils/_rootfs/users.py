@@ -139,9 +139,7 @@ def _find_group(name: str, lines: list[list[str]]) -> int | None:
     return None
 
 
-def _supplementary(
-    name: str, primary: int, lines: list[list[str]]
-) -> tuple[int, ...]:
+def _supplementary(name: str, primary: int, lines: list[list[str]]) -> tuple[int, ...]:
     found = set()
     for fields in lines:
         gid = _number(fields[2]) if len(fields) > 3 else None

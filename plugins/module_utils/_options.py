@@ -1,0 +1,81 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The module's arguments as options, with the defaults that depend on who runs it."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    OciError,
+    RootfsError,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
+    parse_platform,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import Options
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
+    parse_id_map,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import (
+    UnpackOptions,
+)
+
+
+def options_from(params: dict[str, t.Any]) -> Options:
+    """Check arguments that speak of each other. Raises C(OciError) that names the option."""
+    is_root = os.geteuid() == 0
+    ownership = params["ownership"] or ("preserve" if is_root else "ignore")
+    if ownership == "preserve" and not is_root:
+        raise RootfsError(
+            "ownership: preserve needs root; run with become, or set ownership: ignore"
+        )
+    uids = parse_id_map("uid", params["uid_map"])
+    gids = parse_id_map("gid", params["gid_map"])
+    if bool(uids.ranges) != bool(gids.ranges):
+        raise OciError("uid_map and gid_map belong together; give both or none")
+    if uids.ranges and ownership == "ignore":
+        raise OciError(
+            "uid_map and gid_map need ownership: preserve, and that needs root"
+        )
+    devices = params["devices"]
+    if devices is None:
+        devices = "safe" if is_root and not uids.ranges else "skip"
+    if ownership == "ignore" and devices != "fail":
+        # without owners, a device would be the caller's own
+        devices = "skip"
+    for name in ("keep", "lock_timeout"):
+        if params[name] < 0:
+            raise OciError(f"{name} is {params[name]}; give 0 or more")
+    for name in ("max_size", "max_entries"):
+        if params[name] < 1:
+            raise OciError(f"{name} is {params[name]}; give more than 0")
+    return Options(
+        dest=params["dest"],
+        state=params["state"],
+        src=params["src"] or "",
+        ref=params["ref"] or None,
+        digest=params["digest"] or None,
+        platform=parse_platform(params["platform"]) if params["platform"] else None,
+        force=params["force"],
+        recreate=params["recreate"],
+        ignore_use=params["in_use"] == "ignore",
+        lock_timeout=float(params["lock_timeout"]),
+        keep=params["keep"],
+        unpack=UnpackOptions(
+            devices=devices,
+            preserve=ownership == "preserve",
+            xattrs=tuple(params["xattrs"]),
+            drop_acls=params["acl"] == "drop",
+            keep_dirlinks=params["keep_dirlinks"],
+            max_size=params["max_size"],
+            max_entries=params["max_entries"],
+            uids=uids,
+            gids=gids,
+        ),
+    )

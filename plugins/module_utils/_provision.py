@@ -1,0 +1,420 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The verb: a source and options in, a root file system and a result out. Read this first.
+
+The street runs from bytes to a tree: C(_source) opens what holds the image, C(_image) chooses one and
+knows its layers and config, C(_layer) makes verified entries of a blob, C(_rootfs) applies them beside
+dest and exchanges. Nothing here knows of Ansible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    RootfsError,
+    os_advice,
+    os_phrase,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import Image
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
+    Platform,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
+    select_image,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.beside import (
+    Beside,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    open_existing,
+    reachable_by_others,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside import (
+    Inside,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import (
+    Place,
+    Site,
+    find_place,
+    open_site,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
+    FORMAT,
+    Binding,
+    Record,
+    Tree,
+    bind,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
+    syncfs,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+    Source,
+    open_source,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import (
+    UnpackOptions,
+    unpack,
+)
+
+Steps = t.Union[Beside, Inside]
+Result = t.Dict[str, t.Any]
+
+# A directory that the module makes above dest: setuid files of an image are nobody else's business, but
+# a mapped root must be able to pass.
+_CLOSED = 0o700
+_PASSABLE = 0o711
+
+_MISSING = object()
+_NO_BINDING = Binding(None, 0, None)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for. C(state) is C(present), C(staged), C(previous) or C(absent).
+
+    C(platform) is C(None) for the node's own; C(lock_timeout) in seconds; C(keep) old trees stay.
+    """
+
+    dest: str
+    state: str
+    unpack: UnpackOptions
+    src: str = ""
+    ref: str | None = None
+    digest: str | None = None
+    platform: Platform | None = None
+    force: bool = False
+    recreate: bool = False
+    ignore_use: bool = False
+    lock_timeout: float = 300.0
+    keep: int = 1
+
+
+def provision(options: Options, check_mode: bool) -> Result:
+    """Bring dest into the state asked for; in check mode, say what would change and write nothing.
+
+    Returns the module's result (docs/behaviour.md, section 8) with C(warnings) in it. Raises C(OciError).
+    """
+    verbs = {"previous": _previous, "absent": _absent}
+    try:
+        return verbs.get(options.state, _present)(options, check_mode)
+    except OSError as error:
+        name = f" ({show(os.fsencode(error.filename))})" if error.filename else ""
+        advice = os_advice(error) or "look at the file systems of src and dest"
+        raise RootfsError(
+            f"{show(options.dest)} could not be worked on: {os_phrase(error)}{name}; {advice}"
+        ) from error
+
+
+def _present(options: Options, check_mode: bool) -> Result:
+    with contextlib.closing(open_source(options.src)) as source:
+        image = select_image(source, options.ref, options.digest, options.platform)
+        fingerprint = _fingerprint(image, options.unpack)
+        with _open(options, check_mode) as (site, steps):
+            record = site.load()
+            if not check_mode:
+                record = steps.recover(record)
+            current = steps.current(record)
+            if (
+                current is not None
+                and current.fingerprint == fingerprint
+                and not options.recreate
+            ):
+                if not check_mode and record.next is not None:
+                    # a staged tree that is no longer wanted
+                    steps.discard_next(record)
+                return _result(options, image, current, current, False)
+            _require_ours(options, site, steps, record)
+            staged = _usable_stage(options, steps, record, fingerprint)
+            if options.state == "present":
+                _check_use(options, steps)
+            if staged is not None and options.state == "staged":
+                return _result(options, image, current, staged, False)
+            if staged is None:
+                _require_room(site.place, image, source)
+            if check_mode:
+                return _result(
+                    options, image, current, staged or _predicted(image), True
+                )
+            fresh = staged is None
+            if fresh:
+                record = _stage(
+                    options, source, image, site, steps, record, fingerprint
+                )
+            tree = record.next or _predicted(image)
+            if options.state == "present":
+                try:
+                    record = steps.commit(record)
+                except BaseException:
+                    if fresh:
+                        steps.abandon(site.load())
+                    raise
+            result = _result(options, image, current, tree, True)
+            result["warnings"] += _exposure(options, site, tree)
+            result["warnings"] += _kept_foreign(steps, record)
+            return result
+
+
+def _previous(options: Options, check_mode: bool) -> Result:
+    with _open(options, check_mode) as (site, steps):
+        record = site.load()
+        if not check_mode:
+            record = steps.recover(record)
+        current = steps.current(record)
+        _require_ours(options, site, steps, record)
+        old = steps.previous(record)
+        _check_use(options, steps)
+        if not check_mode:
+            steps.restore_previous(record)
+        return {
+            "changed": True,
+            "dest": options.dest,
+            **old.result,
+            "diff": _diff(options.dest, current, old),
+            "warnings": [],
+        }
+
+
+def _absent(options: Options, check_mode: bool) -> Result:
+    with _open(options, check_mode) as (site, steps):
+        record = site.load()
+        if not check_mode:
+            record = steps.recover(record)
+        current = steps.current(record)
+        _require_ours(options, site, steps, record)
+        changed = steps.has_something(record, options.force)
+        kept: list[str] = []
+        if changed:
+            _check_use(options, steps)
+            if not check_mode:
+                kept = steps.remove(record, options.force)
+        return {
+            "changed": changed,
+            "dest": options.dest,
+            "diff": _diff(options.dest, current, None),
+            "warnings": [_kept_warning(path) for path in kept],
+        }
+
+
+@contextlib.contextmanager
+def _open(options: Options, check_mode: bool) -> t.Iterator[tuple[Site, Steps]]:
+    place = find_place(options.dest)
+    # nothing is made above a dest that is to be absent
+    dry = check_mode or (
+        options.state in ("absent", "previous") and not os.path.isdir(place.parent)
+    )
+    mapped = bool(options.unpack.uids.ranges)
+    mode = _PASSABLE if mapped else _CLOSED
+    with open_site(place, options.lock_timeout, mode, dry) as site:
+        if place.inside:
+            yield site, Inside(site, options.ignore_use)
+        else:
+            yield site, Beside(site, options.ignore_use, options.keep)
+
+
+def _fingerprint(image: Image, options: UnpackOptions) -> Result:
+    """What makes two runs the same (docs/behaviour.md, section 7)."""
+    return {
+        "format": FORMAT,
+        "manifest_digest": image.manifest_digest,
+        "config_digest": image.config_digest,
+        "platform": str(image.platform),
+        "options": options.to_fingerprint(),
+    }
+
+
+def _require_ours(options: Options, site: Site, steps: Steps, record: Record) -> None:
+    if not options.force and steps.holds_foreign(record):
+        raise RootfsError(
+            f"{show(site.path)} is not empty and was not made by this module (or was changed as a whole since);"
+            " choose another dest, or set force: true to replace it"
+        )
+
+
+def _check_use(options: Options, steps: Steps) -> None:
+    if not options.ignore_use:
+        steps.check_use()
+
+
+def _usable_stage(
+    options: Options, steps: Steps, record: Record, fingerprint: Result
+) -> Tree | None:
+    if options.recreate or record.next is None:
+        return None
+    if record.next.fingerprint != fingerprint or not steps.has_staged(record):
+        return None
+    return record.next
+
+
+def _stage(
+    options: Options,
+    source: Source,
+    image: Image,
+    site: Site,
+    steps: Steps,
+    record: Record,
+    fingerprint: Result,
+) -> Record:
+    """Unpack into a fresh staging directory and make it durable; on any error nothing of it is left."""
+    if record.next is not None:
+        record = steps.discard_next(record)
+    try:
+        record, fd = steps.stage(record)
+        try:
+            binding = bind(fd)
+            readable = source
+            if source.spooled_size is not None:
+                # the spool has no name, and so is no part of the tree
+                readable = source.spool(fd)
+            try:
+                unpacked = unpack(readable, image, fd, options.unpack)
+            finally:
+                if readable is not source:
+                    readable.close()
+            syncfs(fd)
+            mtime = os.fstat(fd).st_mtime_ns
+        finally:
+            os.close(fd)
+        user = unpacked.user
+        result = {
+            **_identity(image),
+            "image": {**image.config.to_facts(), **user.to_facts()},
+            "report": unpacked.report.to_dict(),
+        }
+        warnings = [*unpacked.report.warnings]
+        if user.warning:
+            warnings.append(user.warning)
+        tree = Tree(binding, fingerprint, {**result, "warnings": warnings}, "", mtime)
+        return steps.staged(record, tree)
+    except BaseException:
+        # not only errors: whoever interrupts the run must find nothing of it either
+        steps.abandon(site.load())
+        raise
+
+
+def _identity(image: Image) -> Result:
+    return {
+        "manifest_digest": image.manifest_digest,
+        "config_digest": image.config_digest,
+        "ref": image.ref,
+        "platform": str(image.platform),
+        "layers": [
+            {
+                "digest": layer.digest,
+                "diff_id": layer.diff_id,
+                "size": layer.size,
+                "media_type": layer.media_type,
+            }
+            for layer in image.layers
+        ],
+    }
+
+
+def _predicted(image: Image) -> Tree:
+    """What is known of a tree before it is made: all but the user and the report."""
+    facts = {**image.config.to_facts(), "uid": None, "gid": None, "groups": None}
+    result = {**_identity(image), "image": facts, "report": None, "warnings": []}
+    return Tree(binding=_NO_BINDING, result=result)
+
+
+def _result(
+    options: Options, image: Image, current: Tree | None, tree: Tree, changed: bool
+) -> Result:
+    result = dict(tree.result)
+    warnings = [*image.warnings, *result.pop("warnings", [])]
+    return {
+        "changed": changed,
+        "dest": options.dest,
+        **result,
+        # the same image may go by another name today
+        "ref": image.ref,
+        "diff": _diff(options.dest, current, tree),
+        "warnings": warnings,
+    }
+
+
+def _diff(dest: str, before: Tree | None, after: Tree | None) -> Result:
+    """Digests, layers added and dropped, and the config fields that change."""
+    old = before.result if before is not None else {}
+    new = after.result if after is not None else {}
+    return {
+        "before_header": f"{dest} (before)",
+        "after_header": f"{dest} (after)",
+        "before": _side(old, new),
+        "after": _side(new, old),
+    }
+
+
+def _side(one: Result, other: Result) -> Result:
+    if not one:
+        return {}
+    shown: Result = {
+        key: one.get(key) for key in ("manifest_digest", "config_digest", "platform")
+    }
+    shown["layers"] = [layer["digest"] for layer in one.get("layers", [])]
+    image = one.get("image", {})
+    others = other.get("image", {})
+    # the resolved user is not known before a tree is there, so it says nothing about a change
+    shown["image"] = {
+        key: value
+        for key, value in image.items()
+        if key not in ("uid", "gid", "groups") and others.get(key, _MISSING) != value
+    }
+    return shown
+
+
+def _require_room(place: Place, image: Image, source: Source) -> None:
+    """Compare what is known to be needed with what is free. Raises C(RootfsError)."""
+    fd, _missing = open_existing(
+        os.fsencode(place.path if place.inside else place.parent)
+    )
+    try:
+        status = os.fstatvfs(fd)
+    finally:
+        os.close(fd)
+    free = status.f_bavail * status.f_frsize
+    # a lower bound: content is at least as large as its compressed form, and layers may replace files
+    needed = max((layer.size or 0 for layer in image.layers), default=0)
+    needed += source.spooled_size or 0
+    if free < needed:
+        raise RootfsError(
+            f"the image needs at least {needed} bytes, and the file system of {show(place.path)} has {free} free;"
+            " make room there and run again"
+        )
+
+
+def _exposure(options: Options, site: Site, tree: Tree) -> list[str]:
+    """A warning where other users can reach files of an image that give rights away."""
+    ignored = (tree.result.get("report") or {}).get("ignored", {})
+    counts = [
+        (ignored.get(kind, 0), words)
+        for kind, words in (
+            ("setid_files", "setuid or setgid files"),
+            ("capabilities", "files with capabilities"),
+            ("devices_created", "device nodes"),
+        )
+    ]
+    found = ", ".join(f"{number} {words}" for number, words in counts if number)
+    if not found or options.state != "present" or not reachable_by_others(site.parent):
+        return []
+    return [
+        f"other users of this machine can reach {options.dest}, and the image brings {found};"
+        " close a directory above it (mode 0700, or 0711 with an id map)"
+    ]
+
+
+def _kept_foreign(steps: Steps, record: Record) -> list[str]:
+    return [_kept_warning(path) for path in steps.path_of_kept(record)]
+
+
+def _kept_warning(path: str) -> str:
+    return f"what was at dest before this module came is kept in {path}; remove it when you need it no longer"

@@ -1,0 +1,464 @@
+#!/usr/bin/python
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: oci_rootfs
+short_description: Turn an OCI image archive into a root file system
+version_added: 0.1.0
+author:
+  - the hypervisor.oci authors (@hypervisor-oci)
+description:
+  - Unpacks a container image that is bundled as a tar archive, as an image layout directory, or by C(docker save)
+    into a directory on a hypervisor node, for LXC, Proxmox VE, systemd-nspawn, runc or crun to run.
+  - The directory is fingerprinted by the digest of the image's manifest. A second run with the same image and options
+    opens no layer and changes nothing. Another image replaces the whole tree atomically.
+  - Every digest of the image is verified while it is read. Nothing is visible at O(dest) before all of it is.
+  - Names and links in the image are resolved inside of the root only, whatever the image says.
+  - What a container wrote into its root does not survive an update. Keep data on mounts.
+  - Returns the image's config, from which a container can be described to a runtime.
+requirements:
+  - Python 3.8 or newer on the node
+  - Linux 3.15 or newer; older file systems and kernels that cannot exchange two directories are replaced in two steps
+  - the Python library zstandard, for images with layers that are compressed by zstd, unless Python is 3.14 or newer
+extends_documentation_fragment:
+  - hypervisor.oci._attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Writes nothing at all. Layers are not read, so a damaged one is only found by a real run.
+  diff_mode:
+    support: full
+  idempotent:
+    support: partial
+    details:
+      - With O(recreate=true) the tree is always made anew, and O(state=previous) always exchanges.
+  platform:
+    platforms: linux
+    support: full
+  facts:
+    support: full
+  action:
+    support: full
+  async:
+    support: partial
+    details:
+      - Only with O(remote_src=true), since a transfer from the controller cannot go on in the background.
+  safe_file_operations:
+    support: none
+    details:
+      - The module has stricter file operations of its own, by directory descriptor.
+options:
+  src:
+    description:
+      - The image. An archive or directory on the controller, or on the node with O(remote_src=true).
+      - What it is shows from its content, never from its name. Understood are a tar that holds an OCI image layout,
+        the output of C(docker save), old and new, each of them also compressed as a whole by gzip or zstd,
+        and an OCI image layout directory.
+      - Required with O(state=present) and O(state=staged).
+    type: path
+  dest:
+    description:
+      - The root file system, as an absolute path. It belongs to this module alone, but for what containers write there.
+      - Directories above it that are missing are made; the last one is closed to other users.
+      - A folder C(.NAME.oci_rootfs) beside it, for root only, holds the record, and trees that are on their way or kept.
+      - Where it is a mount point, its content is replaced name by name, which is not atomic; the record then lies in
+        C(/var/lib/hypervisor.oci).
+      - A symbolic link, C(/) and the system's own directories are refused.
+    type: path
+    required: true
+  state:
+    description:
+      - V(present) makes sure that the image is at O(dest).
+      - V(staged) unpacks and verifies beside O(dest) and stops there, while the old container runs. The next run with
+        V(present) for the same image and options only exchanges.
+      - V(previous) exchanges O(dest) with the tree that was there before; see O(keep).
+      - V(absent) removes the tree and everything that belongs to it.
+    type: str
+    choices: [present, staged, previous, absent]
+    default: present
+  ref:
+    description:
+      - Which image of the archive, by name. Compared after Docker's rules, so that V(alpine) is
+        V(docker.io/library/alpine:latest). A bare tag matches the tag of a full name.
+      - Needed only where there is more than one.
+    type: str
+  digest:
+    description:
+      - The digest that the image's manifest, index or config must have, for example V(sha256:…).
+        Anything else is an error before a byte is written.
+    type: str
+  platform:
+    description:
+      - Which platform's image, as V(os/architecture) or V(os/architecture/variant). The default is the node's own.
+      - Lower variants are taken where the exact one is missing, another architecture never.
+    type: str
+  remote_src:
+    description:
+      - Whether O(src) is on the node already. Otherwise it is sent there from the controller.
+    type: bool
+    default: false
+  force:
+    description:
+      - Replace, or remove, what is at O(dest) although this module did not make it. The replaced tree is kept in the
+        folder beside O(dest), and a warning says where.
+      - Changes nothing where the fingerprint matches.
+    type: bool
+    default: false
+  recreate:
+    description:
+      - Make the tree anew even if the same image is there already.
+    type: bool
+    default: false
+  in_use:
+    description:
+      - What to do where a mount lies in the tree, or a process has its root or working directory there.
+      - V(fail) stops before anything is exchanged or removed, and lists them. V(ignore) goes on.
+    type: str
+    choices: [fail, ignore]
+    default: fail
+  keep:
+    description:
+      - How many earlier trees stay beside O(dest) for O(state=previous). None stay where O(dest) is a mount point.
+    type: int
+    default: 1
+  lock_timeout:
+    description:
+      - How many seconds to wait for another run on the same O(dest).
+    type: int
+    default: 300
+  devices:
+    description:
+      - What to do with character and block devices of the image.
+      - V(safe) creates null, zero, full, random, urandom, tty, console and ptmx, and the 0:0 marks of overlayfs; others
+        are skipped and counted. A disk's node in a readable tree is the disk.
+      - V(create) creates all, V(skip) none, V(fail) is an error where there are any.
+      - The default is V(safe) for root without an id map, V(skip) otherwise.
+    type: str
+    choices: [safe, create, skip, fail]
+  ownership:
+    description:
+      - V(preserve) gives files the owners that the image says, by number. It needs root.
+      - V(ignore) gives all to the user who runs the module. Devices, file capabilities, setuid and setgid bits are
+        dropped and counted.
+      - The default is V(preserve) for root, V(ignore) otherwise.
+    type: str
+    choices: [preserve, ignore]
+  uid_map:
+    description:
+      - Ranges of user ids, each as V(container:host:count), for a container with a user namespace.
+        File capabilities and ACLs are written for that namespace.
+      - An id outside of all ranges is an error.
+    type: list
+    elements: str
+    default: []
+  gid_map:
+    description:
+      - The same for groups. Required together with O(uid_map).
+    type: list
+    elements: str
+    default: []
+  xattrs:
+    description:
+      - Names of extended attributes to write beyond C(user.*), C(security.capability) and POSIX ACLs.
+    type: list
+    elements: str
+    default: []
+  acl:
+    description:
+      - What to do with an access ACL that the file system of O(dest) cannot hold.
+      - V(preserve) is an error, since its loss would widen rights. V(drop) narrows the group's rights to what the
+        ACL gave the owning group.
+    type: str
+    choices: [preserve, drop]
+    default: preserve
+  keep_dirlinks:
+    description:
+      - Keep a symbolic link to a directory where a layer brings a directory of that name, instead of replacing it.
+        The directory's owner, mode and times then go to the one that the link leads to.
+    type: bool
+    default: false
+  max_size:
+    description:
+      - The most that all layers together may hold when decompressed, as V(500M) or V(100G). Sparse files count with
+        their apparent size. A larger image is an error.
+    type: str
+    default: 100G
+  max_entries:
+    description:
+      - The most entries that all layers together may have. An image with more is an error.
+    type: int
+    default: 5000000
+notes:
+  - Ansible sends a module to the node for every task. Turn C(pipelining) on for fleets.
+  - Attributes of files that were left out are never lost in silence, RV(report) counts each kind.
+seealso:
+  - module: hypervisor.oci.oci_image_info
+  - name: OCI image format
+    description: The specification of what this module reads.
+    link: https://github.com/opencontainers/image-spec
+"""
+
+EXAMPLES = r"""
+- name: Provision a root file system from an archive on the controller
+  hypervisor.oci.oci_rootfs:
+    src: images/app.oci.tar
+    dest: /var/lib/lxc/app/rootfs
+  register: app
+
+- name: Show how the image wants to be run
+  ansible.builtin.debug:
+    msg: "{{ app.image.argv }} as {{ app.image.uid }}:{{ app.image.gid }} in {{ app.image.working_dir }}"
+
+- name: Choose one image of an archive with several, and pin what it may be
+  hypervisor.oci.oci_rootfs:
+    src: images/all.oci.tar
+    dest: /var/lib/machines/web
+    ref: registry.example.org/web:2.1
+    platform: linux/arm64
+    digest: sha256:0f5bbcb9c9b0d6e1f2a3c4d5e6f70819a2b3c4d5e6f708192a3b4c5d6e7f8091
+
+- name: Unpack on the node while the old container runs
+  hypervisor.oci.oci_rootfs:
+    src: /srv/images/app-2.oci.tar
+    remote_src: true
+    dest: /var/lib/lxc/app/rootfs
+    state: staged
+
+- name: A root for an unprivileged container
+  hypervisor.oci.oci_rootfs:
+    src: images/app.oci.tar
+    dest: /var/lib/lxc/unprivileged/rootfs
+    uid_map: ["0:100000:65536"]
+    gid_map: ["0:100000:65536"]
+
+- name: Go back to the tree from before the last update
+  hypervisor.oci.oci_rootfs:
+    dest: /var/lib/lxc/app/rootfs
+    state: previous
+
+- name: Remove it
+  hypervisor.oci.oci_rootfs:
+    dest: /var/lib/lxc/app/rootfs
+    state: absent
+"""
+
+RETURN = r"""
+dest:
+  description: The root file system, as it was given.
+  returned: success
+  type: str
+  sample: /var/lib/lxc/app/rootfs
+manifest_digest:
+  description: The digest of the image's manifest. Null for an old C(docker save) archive, which has none.
+  returned: O(state) is not V(absent)
+  type: str
+config_digest:
+  description: The digest of the image's config.
+  returned: O(state) is not V(absent)
+  type: str
+ref:
+  description: The name under which the archive holds the image, null where it has none.
+  returned: O(state) is not V(absent)
+  type: str
+  sample: docker.io/library/alpine:3.20
+platform:
+  description: The image's platform.
+  returned: O(state) is not V(absent)
+  type: str
+  sample: linux/amd64
+layers:
+  description: The image's layers in the order of their application.
+  returned: O(state) is not V(absent)
+  type: list
+  elements: dict
+  contains:
+    digest:
+      description: The digest of the blob; of its content where the archive gives no other.
+      type: str
+    diff_id:
+      description: The digest of the tar inside.
+      type: str
+    size:
+      description: The blob's size in bytes.
+      type: int
+    media_type:
+      description: What the manifest says that the blob is.
+      type: str
+image:
+  description: The image's config, normalised.
+  returned: O(state) is not V(absent)
+  type: dict
+  contains:
+    entrypoint:
+      description: The entry point, a list of words.
+      type: list
+      elements: str
+    cmd:
+      description: The default arguments, a list of words.
+      type: list
+      elements: str
+    argv:
+      description: What runs, entry point and arguments together.
+      type: list
+      elements: str
+    env:
+      description: Environment variables, in the image's order.
+      type: dict
+    working_dir:
+      description: The directory to start in, always absolute.
+      type: str
+    user:
+      description: The user as the image writes it.
+      type: str
+    uid:
+      description:
+        - The user's number in the container, from the image's own F(/etc/passwd).
+        - Null where the name does not exist, which is a warning, and in check mode for a new image.
+      type: int
+    gid:
+      description: The user's group, as RV(image.uid).
+      type: int
+    groups:
+      description: Supplementary groups, as RV(image.uid).
+      type: list
+      elements: int
+    stop_signal:
+      description: The signal that asks the container to stop.
+      type: str
+      sample: SIGTERM
+    exposed_ports:
+      description: Ports, as V(8080/tcp).
+      type: list
+      elements: str
+    volumes:
+      description: Paths that the image wants as volumes.
+      type: list
+      elements: str
+    labels:
+      description: The image's labels.
+      type: dict
+    healthcheck:
+      description: The health check as the image writes it, or null.
+      type: dict
+    architecture:
+      description: The architecture.
+      type: str
+    os:
+      description: The operating system.
+      type: str
+    variant:
+      description: The architecture's variant, or null.
+      type: str
+    created:
+      description: When the image was made, or null.
+      type: str
+    history:
+      description: How the image was made.
+      type: list
+      elements: dict
+report:
+  description:
+    - What was unpacked. Of the run that made the tree; null in check mode for a new image.
+  returned: O(state) is not V(absent)
+  type: dict
+  contains:
+    entries:
+      description: Entries of all layers.
+      type: int
+    files:
+      description: Regular files among them.
+      type: int
+    bytes:
+      description: Bytes of file content written, without holes.
+      type: int
+    whiteouts:
+      description: Whiteouts and opaque marks.
+      type: int
+    ignored:
+      description: Counts by kind of everything skipped, filtered, ignored or worth a look.
+      type: dict
+      sample: {"devices_skipped": 2, "pax_global_headers": 1}
+"""
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.common.text.formatters import human_to_bytes
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    MissingLibraryError,
+    OciError,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
+    options_from,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
+    provision,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
+    to_json_safe,
+)
+
+ARGUMENT_SPEC = {
+    "src": {"type": "path"},
+    "dest": {"type": "path", "required": True},
+    "state": {
+        "type": "str",
+        "choices": ["present", "staged", "previous", "absent"],
+        "default": "present",
+    },
+    "ref": {"type": "str"},
+    "digest": {"type": "str"},
+    "platform": {"type": "str"},
+    "remote_src": {"type": "bool", "default": False},
+    "force": {"type": "bool", "default": False},
+    "recreate": {"type": "bool", "default": False},
+    "in_use": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
+    "keep": {"type": "int", "default": 1},
+    "lock_timeout": {"type": "int", "default": 300},
+    "devices": {"type": "str", "choices": ["safe", "create", "skip", "fail"]},
+    "ownership": {"type": "str", "choices": ["preserve", "ignore"]},
+    "uid_map": {"type": "list", "elements": "str", "default": []},
+    "gid_map": {"type": "list", "elements": "str", "default": []},
+    "xattrs": {"type": "list", "elements": "str", "default": []},
+    "acl": {"type": "str", "choices": ["preserve", "drop"], "default": "preserve"},
+    "keep_dirlinks": {"type": "bool", "default": False},
+    "max_size": {"type": "str", "default": "100G"},
+    "max_entries": {"type": "int", "default": 5000000},
+}
+
+
+def main() -> None:
+    """Arguments in, one result out."""
+    module = AnsibleModule(
+        argument_spec=ARGUMENT_SPEC,
+        supports_check_mode=True,
+        required_if=[("state", "present", ["src"]), ("state", "staged", ["src"])],
+    )
+    try:
+        max_size = human_to_bytes(module.params["max_size"])
+    except ValueError as error:
+        module.fail_json(msg=f"max_size: {error}")
+    try:
+        options = options_from({**module.params, "max_size": max_size})
+        result = provision(options, module.check_mode)
+    except MissingLibraryError as error:
+        module.fail_json(
+            msg=missing_required_lib(error.library, reason=error.why),
+            exception=error.details,
+        )
+    except OciError as error:
+        module.fail_json(msg=error.message)
+    for warning in result.pop("warnings"):
+        module.warn(warning)
+    result = to_json_safe(result)
+    facts = {key: result[key] for key in result if key not in ("changed", "diff")}
+    if not module._diff:
+        del result["diff"]
+    module.exit_json(ansible_facts={"oci_rootfs": facts}, **result)
+
+
+if __name__ == "__main__":
+    main()
