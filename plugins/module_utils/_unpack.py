@@ -162,10 +162,9 @@ def _by_content(source: Source, image: Image, options: UnpackOptions) -> list[La
         found[drain(LayerStream(layer, open_layer(source, layer), budget))] = layer
     ordered = []
     for position in image.layers:
-        layer = found.get(position.diff_id)
-        if layer is None:
+        if position.diff_id not in found:
             raise ImageError(
                 f"no layer of the image yields the diff_id {position.diff_id} of its config; fetch the image again"
             )
-        ordered.append(replace(layer, diff_id=position.diff_id))
+        ordered.append(replace(found[position.diff_id], diff_id=position.diff_id))
     return ordered

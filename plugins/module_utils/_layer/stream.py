@@ -65,6 +65,9 @@ class LayerStream:
     @property
     def mislabelled(self) -> bool:
         """Whether the media type names another compression than the bytes have."""
+        if self.layer.digest_is_diff_id:
+            # an old archive says nothing of it
+            return False
         declared = declared_compression(self.layer.media_type)
         return declared is not None and declared != self.compression
 

@@ -1,0 +1,184 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The image config, normalised once for every runtime (image-spec, config.md; docs/behaviour.md, section 8)."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError
+from ansible_collections.hypervisor.oci.plugins.module_utils._image import documents
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
+    Platform,
+    platform_of,
+)
+
+_SIGNAL = re.compile(r"(?:SIG)?([A-Z][A-Z0-9]*(?:[+-][0-9]{1,2})?)\Z")
+# Linux's numbers, the same on every architecture that images are made for but MIPS and SPARC
+_NAMES = (
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG"
+    " XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
+)
+_SIGNALS = _NAMES.split()
+_FIRST_REALTIME = 34
+_LAST_SIGNAL = 64
+
+_SYSTEMD = re.compile(r"/(?:usr/)?(?:lib/systemd/systemd|s?bin/(?:systemd|init))\Z")
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What an image says of how it wants to be run; C(diff_ids) in the order of application.
+
+    C(warnings) speak of what was dropped or not understood.
+    """
+
+    platform: Platform
+    diff_ids: tuple[str, ...]
+    rootfs_type: str
+    entrypoint: tuple[str, ...]
+    cmd: tuple[str, ...]
+    env: dict[str, str]
+    env_dropped: int
+    working_dir: str
+    user: str
+    stop_signal: str
+    exposed_ports: tuple[str, ...]
+    volumes: tuple[str, ...]
+    labels: dict[str, str]
+    healthcheck: dict[str, t.Any] | None
+    created: str | None
+    history: tuple[dict[str, t.Any], ...]
+    warnings: tuple[str, ...]
+
+    def to_facts(self) -> dict[str, t.Any]:
+        """The C(image) value of the result, but for the resolved user."""
+        return {
+            "entrypoint": list(self.entrypoint),
+            "cmd": list(self.cmd),
+            "argv": [*self.entrypoint, *self.cmd],
+            "env": dict(self.env),
+            "env_dropped": self.env_dropped,
+            "working_dir": self.working_dir,
+            "user": self.user,
+            "stop_signal": self.stop_signal,
+            "exposed_ports": list(self.exposed_ports),
+            "volumes": list(self.volumes),
+            "labels": dict(self.labels),
+            "healthcheck": self.healthcheck,
+            "architecture": self.platform.architecture,
+            "os": self.platform.os,
+            "variant": self.platform.variant or None,
+            "created": self.created,
+            "history": list(self.history),
+        }
+
+
+def parse_config(data: bytes, where: str) -> ImageConfig:
+    """Parse a config document; any nullable field may be null. Raises C(ImageError)."""
+    value = documents.parse_object(data, where)
+    run = documents.mapping(value, "config", where)
+    rootfs = documents.mapping(value, "rootfs", where)
+    entrypoint = tuple(documents.strings(run, "Entrypoint", where))
+    cmd = tuple(documents.strings(run, "Cmd", where))
+    env, dropped = _environment(documents.strings(run, "Env", where))
+    warnings = []
+    if dropped:
+        warnings.append(
+            f"{dropped} environment entries of the image have no '=' and were dropped"
+        )
+    argv = [*entrypoint, *cmd]
+    signal = documents.text(run, "StopSignal", where)
+    stop_signal = normalise_signal(signal) if signal else None
+    if signal and stop_signal is None:
+        warnings.append(
+            f"the image's stop signal {signal[:40]!r} is none; the default is taken"
+        )
+    if stop_signal is None:
+        is_systemd = bool(argv) and _SYSTEMD.match(argv[0]) is not None
+        stop_signal = "SIGRTMIN+3" if is_systemd else "SIGTERM"
+    healthcheck = documents.mapping(run, "Healthcheck", where)
+    return ImageConfig(
+        platform=platform_of(value, where),
+        diff_ids=tuple(documents.strings(rootfs, "diff_ids", where)),
+        rootfs_type=documents.text(rootfs, "type", where) or "layers",
+        entrypoint=entrypoint,
+        cmd=cmd,
+        env=env,
+        env_dropped=dropped,
+        working_dir=posixpath.normpath(
+            posixpath.join("/", documents.text(run, "WorkingDir", where) or "/")
+        ),
+        user=documents.text(run, "User", where) or "",
+        stop_signal=stop_signal,
+        exposed_ports=_names(run, "ExposedPorts", where),
+        volumes=_names(run, "Volumes", where),
+        labels=documents.string_mapping(run, "Labels", where),
+        healthcheck=healthcheck or None,
+        created=documents.text(value, "created", where),
+        history=tuple(documents.objects(value, "history", where)),
+        warnings=tuple(warnings),
+    )
+
+
+def normalise_signal(text: str) -> str | None:
+    """A signal as C(SIGNAME), from a number or a name in any case; C(None) for what is none."""
+    text = text.strip().upper()
+    if text.isascii() and text.isdigit() and len(text) < 4:
+        return _signal_of_number(int(text))
+    match = _SIGNAL.match(text)
+    if match is None:
+        return None
+    name = match.group(1)
+    base, sign, offset = (
+        re.split(r"([+-])", name) if re.search(r"[+-]", name) else (name, "", "0")
+    )
+    if base in ("RTMIN", "RTMAX"):
+        steps = int(offset)
+        allowed = sign in ("", "+" if base == "RTMIN" else "-")
+        if not allowed or steps > _LAST_SIGNAL - _FIRST_REALTIME:
+            return None
+        return f"SIG{base}{sign}{steps}" if steps else f"SIG{base}"
+    known = {*_SIGNALS, "IOT", "POLL", "CLD"}
+    return f"SIG{base}" if base in known and not sign else None
+
+
+def _signal_of_number(number: int) -> str | None:
+    if 1 <= number <= len(_SIGNALS):
+        return "SIG" + _SIGNALS[number - 1]
+    if number == _FIRST_REALTIME:
+        return "SIGRTMIN"
+    if _FIRST_REALTIME < number <= _LAST_SIGNAL:
+        return f"SIGRTMIN+{number - _FIRST_REALTIME}"
+    return None
+
+
+def _environment(entries: list[str]) -> tuple[dict[str, str], int]:
+    env = {}
+    dropped = 0
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if name and equals:
+            env[name] = value
+        else:
+            dropped += 1
+    return env, dropped
+
+
+def _names(run: documents.Object, key: str, where: str) -> tuple[str, ...]:
+    """The keys of an object that serves as a set; some builders write a list."""
+    value = run.get(key)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(sorted(set(value)))
+    if value is None or isinstance(value, dict):
+        return tuple(sorted(value or {}))
+    raise ImageError(
+        f"{where}: the field {key!r} is not an object; fetch the image again"
+    )

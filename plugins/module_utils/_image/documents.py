@@ -1,0 +1,122 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Bounded JSON, and reading its fields without trusting their shape (docs/behaviour.md, section 1)."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    ImageError,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+    DOCUMENT_LIMIT,
+)
+
+Object = t.Dict[str, t.Any]
+
+_LONGEST_NUMBER = 20
+
+
+def parse_json(data: bytes, where: str) -> t.Any:
+    """Parse a document. Raises C(ImageError) that names it."""
+    if len(data) > DOCUMENT_LIMIT:
+        raise ImageError(
+            f"{where} has {len(data)} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
+        )
+    try:
+        return json.loads(
+            data.decode("utf-8"), parse_int=_parse_int, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        reason = (
+            "it is nested too deeply" if isinstance(error, RecursionError) else error
+        )
+        raise ImageError(
+            f"{where} is not valid JSON: {reason}; fetch the image again"
+        ) from error
+
+
+def parse_object(data: bytes, where: str) -> Object:
+    """Parse a document that must be an object. Raises C(ImageError)."""
+    value = parse_json(data, where)
+    if not isinstance(value, dict):
+        raise ImageError(f"{where} is not a JSON object; fetch the image again")
+    return value
+
+
+def text(value: Object, key: str, where: str) -> str | None:
+    """A string, or C(None) where it is missing or null. Raises C(ImageError)."""
+    found = value.get(key)
+    if found is None or isinstance(found, str):
+        return found
+    raise _wrong(key, where, "a string")
+
+
+def number(value: Object, key: str, where: str) -> int | None:
+    """An integer, or C(None) where it is missing or null. Raises C(ImageError)."""
+    found = value.get(key)
+    if found is None or (isinstance(found, int) and not isinstance(found, bool)):
+        return found
+    raise _wrong(key, where, "an integer")
+
+
+def mapping(value: Object, key: str, where: str) -> Object:
+    """An object, empty where it is missing or null. Raises C(ImageError)."""
+    found = value.get(key)
+    if found is None:
+        return {}
+    if isinstance(found, dict):
+        return found
+    raise _wrong(key, where, "an object")
+
+
+def objects(value: Object, key: str, where: str) -> list[Object]:
+    """A list of objects, empty where it is missing or null. Raises C(ImageError)."""
+    found = value.get(key)
+    if found is None:
+        return []
+    if isinstance(found, list) and all(isinstance(item, dict) for item in found):
+        return found
+    raise _wrong(key, where, "a list of objects")
+
+
+def strings(value: Object, key: str, where: str) -> list[str]:
+    """A list of strings, empty where it is missing or null. Raises C(ImageError)."""
+    found = value.get(key)
+    if found is None:
+        return []
+    if isinstance(found, list) and all(isinstance(item, str) for item in found):
+        return found
+    raise _wrong(key, where, "a list of strings")
+
+
+def string_mapping(value: Object, key: str, where: str) -> dict[str, str]:
+    """An object of strings; null values are left out. Raises C(ImageError)."""
+    found = mapping(value, key, where)
+    if all(item is None or isinstance(item, str) for item in found.values()):
+        return {name: item for name, item in found.items() if item is not None}
+    raise _wrong(key, where, "an object of strings")
+
+
+def _wrong(key: str, where: str, wanted: str) -> ImageError:
+    return ImageError(
+        f"{where}: the field {show(key)} is not {wanted}; fetch the image again"
+    )
+
+
+def _parse_int(digits: str) -> int:
+    # long numbers take quadratic time, and no field of an image needs one
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError("a number is too long")
+    return int(digits)
+
+
+def _refuse_constant(name: str) -> t.NoReturn:
+    raise ValueError(f"{name} is no number")

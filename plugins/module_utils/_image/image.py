@@ -1,0 +1,78 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""An image: what was chosen, with its layers in order and its config. It knows of no tar entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
+    ImageConfig,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
+    Platform,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+    RangeReader,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+    Source,
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: C(digest) and C(size) in bytes of its blob, C(diff_id) of the tar inside.
+
+    C(name) is its file in the source, C(data) the blob itself where it came inline. Where
+    C(digest_is_diff_id), an old archive gave no digest of the blob.
+    """
+
+    digest: str
+    size: int | None
+    media_type: str
+    diff_id: str
+    name: str
+    data: bytes | None = None
+    digest_is_diff_id: bool = False
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a source. C(manifest_digest) is C(None) for an old C(docker save) archive."""
+
+    ref: str | None
+    platform: Platform
+    manifest_digest: str | None
+    config_digest: str
+    layers: tuple[Layer, ...]
+    config: ImageConfig
+    warnings: tuple[str, ...] = ()
+
+
+def open_layer(source: Source, layer: Layer) -> RangeReader:
+    """A reader of a layer's blob. Raises C(SourceError)."""
+    if layer.data is not None:
+        return RangeReader(_Inline(layer.data), 0, len(layer.data))
+    return source.open(layer.name)
+
+
+class _Inline:
+    """Bytes that came with a descriptor."""
+
+    name = "inline data"
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """C(count) bytes from C(offset)."""
+        return self._data[offset : offset + count]
+
+    def close(self) -> None:
+        """Nothing to give back."""

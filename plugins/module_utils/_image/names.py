@@ -1,0 +1,50 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Image names after Docker's rules (docs/behaviour.md, section 2)."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+
+
+def normalise_name(name: str) -> str:
+    """The full name: C(alpine) is C(docker.io/library/alpine:latest)."""
+    name, at, digest = name.partition("@")
+    first, slash, rest = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        domain, path = first, rest
+    else:
+        domain, path = "docker.io", name
+    if domain == "index.docker.io":
+        domain = "docker.io"
+    if domain == "docker.io" and "/" not in path:
+        path = f"library/{path}"
+    if ":" not in path.rpartition("/")[2] and not at:
+        path += ":latest"
+    return f"{domain}/{path}{at}{digest}"
+
+
+def matches(ref: str, names: t.Iterable[str], loosely: bool) -> bool:
+    """Whether one of an image's names is the one asked for.
+
+    C(loosely) also takes a bare tag, on either side, for the whole tag of a full name on the other.
+    """
+    wanted = normalise_name(ref)
+    for name in names:
+        if normalise_name(name) == wanted:
+            return True
+        if loosely and (_is_tag_of(ref, name) or _is_tag_of(name, ref)):
+            return True
+    return False
+
+
+def _is_tag_of(tag: str, name: str) -> bool:
+    _path, colon, last = name.rpartition(":")
+    return bool(colon and "/" not in last and _TAG.match(tag) and last == tag)

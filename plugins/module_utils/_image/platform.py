@@ -1,0 +1,130 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Platforms: names as containerd normalises them, and which one serves another (docs/behaviour.md, section 2)."""
+
+from __future__ import annotations
+
+import platform as host
+import re
+import struct
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    ImageError,
+    show,
+)
+
+_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armv7l": ("arm", "v7"),
+    "armv8l": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "armv6l": ("arm", "v6"),
+    "armv5l": ("arm", "v5"),
+    "armv5tel": ("arm", "v5"),
+    "i386": ("386", ""),
+    "i486": ("386", ""),
+    "i586": ("386", ""),
+    "i686": ("386", ""),
+}
+_OPERATING_SYSTEMS = {"macos": "darwin"}
+# What a missing variant stands for.
+_DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+# What a 32-bit system under a 64-bit kernel is.
+_HALVED = {"amd64": ("386", ""), "arm64": ("arm", "v7")}
+
+_VARIANT = re.compile(r"v?([0-9]{1,3})(?:\.([0-9]{1,3}))?\Z")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A normalised platform; C(variant) is empty where it is the architecture's default."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        parts = [self.os, self.architecture, self.variant]
+        return "/".join(part for part in parts if part)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether this is how attestations are marked."""
+        return self.os == "unknown" and self.architecture == "unknown"
+
+    def rank_of(self, candidate: Platform) -> int | None:
+        """How well a candidate serves this platform: 0 is exact, more is lower, C(None) does not serve."""
+        if (self.os, self.architecture) != (candidate.os, candidate.architecture):
+            return None
+        if self.variant == candidate.variant:
+            return 0
+        wanted = _level(self)
+        offered = _level(candidate)
+        if wanted is None or offered is None or offered > wanted:
+            return None
+        return (wanted[0] - offered[0]) * 1000 + wanted[1] - offered[1]
+
+
+def parse_platform(text: str) -> Platform:
+    """Parse C(os/architecture[/variant]). Raises C(ImageError) that names the option."""
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(_WORD.match(part) for part in parts):
+        raise ImageError(
+            f"platform {show(text)} is none; write os/architecture or os/architecture/variant, as linux/arm64"
+        )
+    return normalise(*parts)
+
+
+def platform_of(value: dict[str, t.Any], where: str) -> Platform:
+    """The platform of a descriptor's or config's fields. Raises C(ImageError)."""
+    fields = [value.get(key) for key in ("os", "architecture", "variant")]
+    system, architecture, variant = ("" if field is None else field for field in fields)
+    for field in (system, architecture, variant):
+        if not isinstance(field, str):
+            raise ImageError(
+                f"{where} has a platform that is not text; fetch the image again"
+            )
+    return normalise(system, architecture, variant)
+
+
+def node_platform() -> Platform:
+    """The platform of the system that this runs on."""
+    own = normalise(host.system(), host.machine())
+    if struct.calcsize("P") == 4 and own.architecture in _HALVED:
+        return Platform(own.os, *_HALVED[own.architecture])
+    return own
+
+
+def normalise(system: str, architecture: str, variant: str = "") -> Platform:
+    """One name for what has several."""
+    system = system.lower()
+    architecture = architecture.lower()
+    variant = variant.lower()
+    architecture, implied = _ARCHITECTURES.get(architecture, (architecture, ""))
+    variant = variant or implied
+    if variant[:1].isdigit():
+        variant = "v" + variant
+    if architecture == "arm":
+        variant = variant or _DEFAULT_VARIANTS["arm"]
+    elif variant == _DEFAULT_VARIANTS.get(architecture):
+        variant = ""
+    return Platform(_OPERATING_SYSTEMS.get(system, system), architecture, variant)
+
+
+def _level(platform: Platform) -> tuple[int, int] | None:
+    match = _VARIANT.match(
+        platform.variant or _DEFAULT_VARIANTS.get(platform.architecture, "v0")
+    )
+    if match is None:
+        return None
+    return int(match.group(1)), int(match.group(2) or 0)

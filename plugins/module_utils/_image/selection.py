@@ -1,0 +1,313 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Choosing one image, and loading it whole but for its layers (docs/behaviour.md, section 2)."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    ImageError,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image import documents
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.candidates import (
+    Candidate,
+    find_candidates,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
+    ImageConfig,
+    parse_config,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.descriptor import (
+    Descriptor,
+    blob_size,
+    parse_descriptor,
+    read_document,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
+    blob_name,
+    check_digest,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
+    Image,
+    Layer,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.media_types import (
+    PLAIN_LAYER,
+    is_encrypted,
+    is_layer,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.names import (
+    matches,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
+    Platform,
+    node_platform,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+    Source,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
+    clean,
+)
+
+_MOST_LAYERS = 1000
+_MOST_LISTED = 20
+
+
+class Loaded(t.NamedTuple):
+    """A candidate with its documents read and verified; layers are still unchecked descriptors."""
+
+    candidate: Candidate
+    manifest: documents.Object
+    config_digest: str
+    config: ImageConfig
+
+    @property
+    def platform(self) -> Platform:
+        """The descriptor's where it has one, else the config's."""
+        return self.candidate.platform or self.config.platform
+
+    @property
+    def identity(self) -> str:
+        """What makes two candidates the same image."""
+        manifest = self.candidate.manifest
+        return self.config_digest if manifest is None else manifest.digest
+
+    def in_words(self) -> str:
+        """For a list in a message."""
+        names = ", ".join(map(show, self.candidate.refs)) or "without a name"
+        return f"{names} for {self.platform}"
+
+
+def select_image(
+    source: Source, ref: str | None, digest: str | None, platform: Platform | None
+) -> Image:
+    """The one image that is asked for, every blob of it in the source. Raises C(ImageError), C(SourceError)."""
+    candidates = find_candidates(source)
+    wanted = platform or node_platform()
+    chosen = _by_ref(candidates, ref)
+    if digest is None:
+        # whoever says his platform is judged by it, and his documents need not be read
+        chosen = [
+            candidate
+            for candidate in chosen
+            if candidate.platform is None
+            or wanted.rank_of(candidate.platform) is not None
+        ]
+    else:
+        check_digest(digest, "the option digest")
+    loaded = load(source, chosen)
+    if digest is not None:
+        loaded = [item for item in loaded if digest in _digests(item)]
+    ranked = [(wanted.rank_of(item.platform), item) for item in loaded]
+    served = [(rank, item) for rank, item in ranked if rank is not None]
+    best = min((rank for rank, _item in served), default=0)
+    finalists = {item.identity: item for rank, item in served if rank == best}
+    if len(finalists) == 1:
+        return to_image(source, next(iter(finalists.values())))
+    asked = _asked(ref, digest, wanted)
+    if finalists:
+        options = "ref, digest or platform" if platform is None else "ref or digest"
+        raise ImageError(
+            f"{show(source.path)} holds {len(finalists)} images {asked}: {_listed(finalists.values())};"
+            f" choose one by {options}"
+        )
+    raise ImageError(
+        f"{show(source.path)} holds no image {asked}; it holds {_all_in_words(source, candidates)}"
+    )
+
+
+def load(source: Source, candidates: t.Iterable[Candidate]) -> list[Loaded]:
+    """Read the documents of those that are there and are images. Raises C(ImageError), C(SourceError)."""
+    loaded = []
+    for candidate in candidates:
+        if not candidate.present:
+            continue
+        if candidate.manifest is None:
+            digest, data = candidate.saved_config(source)
+            loaded.append(Loaded(candidate, {}, digest, _config(data, digest)))
+            continue
+        manifest = candidate.manifest_document(source)
+        descriptor = candidate.config_descriptor(manifest)
+        if descriptor is None:
+            continue
+        if blob_size(source, descriptor) is None:
+            raise ImageError(
+                f"{show(source.path)} does not hold the config {descriptor.digest} of the manifest"
+                f" {candidate.manifest.digest}; save the image as a whole"
+            )
+        data = read_document(source, descriptor, "the config")
+        loaded.append(
+            Loaded(
+                candidate,
+                manifest,
+                descriptor.digest,
+                _config(data, descriptor.digest),
+            )
+        )
+    return loaded
+
+
+def to_image(source: Source, loaded: Loaded) -> Image:
+    """Check the layers of a loaded image against config and source. Raises C(ImageError), C(SourceError)."""
+    candidate = loaded.candidate
+    config = loaded.config
+    if config.rootfs_type != "layers":
+        raise ImageError(
+            f"the config {loaded.config_digest} has a rootfs of type {show(config.rootfs_type)}, and only layers is known"
+        )
+    for diff_id in config.diff_ids:
+        check_digest(diff_id, f"the config {loaded.config_digest}")
+    layers_of = _saved_layers if candidate.manifest is None else _layers
+    layers = layers_of(source, loaded)
+    warnings = list(config.warnings)
+    spoken = candidate.platform
+    if spoken is not None and spoken.rank_of(config.platform) != 0:
+        warnings.append(
+            f"the image's index says {spoken}, its config {config.platform}; the index was believed"
+        )
+    return Image(
+        ref=candidate.refs[0] if candidate.refs else None,
+        platform=loaded.platform,
+        manifest_digest=(
+            None if candidate.manifest is None else candidate.manifest.digest
+        ),
+        config_digest=loaded.config_digest,
+        layers=tuple(layers),
+        config=config,
+        warnings=tuple(warnings),
+    )
+
+
+def _by_ref(candidates: list[Candidate], ref: str | None) -> list[Candidate]:
+    if ref is None:
+        return candidates
+    for loosely in (False, True):
+        found = [item for item in candidates if matches(ref, item.refs, loosely)]
+        if found:
+            return found
+    return []
+
+
+def _digests(loaded: Loaded) -> list[str]:
+    return [loaded.identity, loaded.config_digest, *loaded.candidate.via]
+
+
+def _config(data: bytes, digest: str) -> ImageConfig:
+    return parse_config(data, f"the config {digest}")
+
+
+def _layers(source: Source, loaded: Loaded) -> list[Layer]:
+    manifest = loaded.candidate.manifest
+    where = f"the manifest {manifest.digest}" if manifest else "the manifest"
+    items = documents.objects(loaded.manifest, "layers", where)
+    _check_count(len(items), loaded, where)
+    layers = []
+    for item, diff_id in zip(items, loaded.config.diff_ids):
+        descriptor = parse_descriptor(item, f"a layer of {where}")
+        _check_layer(source, descriptor)
+        layers.append(
+            Layer(
+                digest=descriptor.digest,
+                size=descriptor.size,
+                media_type=descriptor.media_type,
+                diff_id=diff_id,
+                name=blob_name(descriptor.digest),
+                data=descriptor.data,
+            )
+        )
+    return layers
+
+
+def _saved_layers(source: Source, loaded: Loaded) -> list[Layer]:
+    where = "manifest.json"
+    names = documents.strings(loaded.candidate.saved or {}, "Layers", where)
+    _check_count(len(names), loaded, where)
+    layers = []
+    for name, diff_id in zip(names, loaded.config.diff_ids):
+        size = source.size_of(clean(name))
+        if size is None:
+            raise ImageError(
+                f"{show(source.path)} does not hold the layer {show(name)}; save the image as a whole"
+            )
+        layers.append(
+            Layer(
+                digest=diff_id,
+                size=size,
+                media_type=PLAIN_LAYER,
+                diff_id=diff_id,
+                name=clean(name),
+                digest_is_diff_id=True,
+            )
+        )
+    return layers
+
+
+def _check_count(number: int, loaded: Loaded, where: str) -> None:
+    if number > _MOST_LAYERS:
+        raise ImageError(
+            f"{where} has {number} layers, more than {_MOST_LAYERS}, a fixed limit"
+        )
+    if number != len(loaded.config.diff_ids):
+        raise ImageError(
+            f"{where} has {number} layers, the config {loaded.config_digest} {len(loaded.config.diff_ids)} diff_ids;"
+            " fetch the image again"
+        )
+
+
+def _check_layer(source: Source, descriptor: Descriptor) -> None:
+    media_type = descriptor.media_type
+    if not is_layer(media_type):
+        kind = "is encrypted" if is_encrypted(media_type) else "is of an unknown type"
+        raise ImageError(
+            f"the layer {descriptor.digest} {kind}: {show(media_type)}; use an image of plain, gzip or zstd layers"
+        )
+    size = blob_size(source, descriptor)
+    if size is None:
+        raise ImageError(
+            f"{show(source.path)} does not hold the layer {descriptor.digest}; save the image as a whole"
+        )
+    if size != descriptor.size:
+        raise ImageError(
+            f"the layer {descriptor.digest} has {size} bytes, its descriptor says {descriptor.size};"
+            " fetch the image again"
+        )
+
+
+def _asked(ref: str | None, digest: str | None, platform: Platform) -> str:
+    words = [f"for {platform}"]
+    if ref is not None:
+        words.append(f"of the name {show(ref)}")
+    if digest is not None:
+        words.append(f"with the digest {digest}")
+    return " ".join(words)
+
+
+def _listed(items: t.Iterable[Loaded]) -> str:
+    words = [item.in_words() for item in items]
+    shown = "; ".join(words[:_MOST_LISTED])
+    rest = len(words) - _MOST_LISTED
+    return f"{shown}; and {rest} more" if rest > 0 else shown
+
+
+def _all_in_words(source: Source, candidates: list[Candidate]) -> str:
+    words = []
+    for candidate in candidates:
+        names = ", ".join(map(show, candidate.refs)) or "one without a name"
+        platform = candidate.platform
+        if platform is None and candidate.present:
+            items = load(source, [candidate])
+            if not items:
+                continue
+            platform = items[0].platform
+        place = "" if candidate.present else " (not in this archive)"
+        words.append(f"{names} for {platform or 'an unknown platform'}{place}")
+    shown = "; ".join(words[:_MOST_LISTED]) or "none"
+    rest = len(words) - _MOST_LISTED
+    return f"{shown}; and {rest} more" if rest > 0 else shown

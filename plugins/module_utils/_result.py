@@ -1,0 +1,24 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Values for the edge: strict UTF-8 JSON, whatever an image put into them (docs/behaviour.md, section 8)."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.module_utils.common.text.converters import to_text
+
+
+def to_json_safe(value: t.Any) -> t.Any:
+    """The same value in valid Unicode: lone surrogates, from bytes that were none, are replaced."""
+    if isinstance(value, str):
+        return to_text(value.encode("utf-8", "surrogatepass"), errors="replace")
+    if isinstance(value, dict):
+        return {to_json_safe(key): to_json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json_safe(item) for item in value]
+    return value

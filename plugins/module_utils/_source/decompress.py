@@ -1,0 +1,245 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Streams of gzip and zstd, decompressed in bounded pieces to their very end.
+
+All members and frames count, a stream that ends too early is an error, and no input makes one piece of
+output large (docs/behaviour.md, section 3).
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import typing as t
+import zlib
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    MissingLibraryError,
+)
+
+PIECE = 256 * 1024
+WINDOW_LOG = 27
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE_MAGIC = b"\x2a\x4d\x18"
+# gzip's own header, not zlib's
+_GZIP_BITS = 16 + zlib.MAX_WBITS
+
+
+class DecompressError(ValueError):
+    """A stream that is wrong; the text is a phrase without a place, which the caller adds."""
+
+
+def detect(head: bytes) -> str | None:
+    """C(gzip), C(zstd), or C(None) for anything else, from a stream's first bytes."""
+    if head.startswith(_GZIP_MAGIC):
+        return "gzip"
+    if head.startswith(_ZSTD_MAGIC) or _is_skippable(head):
+        return "zstd"
+    return None
+
+
+def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
+    """The content of a C(gzip) or C(zstd) stream, in pieces of at most C(PIECE) bytes or little more.
+
+    Raises C(DecompressError), and C(MissingLibraryError) where nothing reads zstd.
+    """
+    if kind == "gzip":
+        return _gunzip(chunks)
+    library = _zstd_library()
+    if hasattr(library, "ZstdDecompressionReader"):
+        return _unzstd_by_reader(chunks, library)
+    return _unzstd_by_frames(chunks, library)
+
+
+def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
+    member = zlib.decompressobj(_GZIP_BITS)
+    between = False
+    try:
+        for chunk in chunks:
+            while chunk:
+                if between:
+                    # tape and block padding between or after members
+                    chunk = chunk.lstrip(b"\0")
+                    if not chunk:
+                        break
+                    member = zlib.decompressobj(_GZIP_BITS)
+                    between = False
+                data = member.decompress(chunk, PIECE)
+                if data:
+                    yield data
+                if member.eof:
+                    chunk = member.unused_data
+                    between = True
+                else:
+                    chunk = member.unconsumed_tail
+                    if not chunk:
+                        # the input is eaten, but output may wait inside
+                        while len(data) == PIECE and not member.eof:
+                            data = member.decompress(b"", PIECE)
+                            if data:
+                                yield data
+                        if member.eof:
+                            chunk = member.unused_data
+                            between = True
+    except zlib.error as error:
+        raise DecompressError(f"its gzip stream is damaged ({error})") from error
+    if not between:
+        raise DecompressError("its gzip stream ends too early")
+
+
+def _zstd_library() -> t.Any:
+    """The standard library's module (Python 3.14), or zstandard."""
+    reason = ""
+    for name in ("compression.zstd", "zstandard"):
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            reason = error.msg
+    raise MissingLibraryError("zstandard", "to read what is compressed by zstd", reason)
+
+
+def _unzstd_by_frames(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[bytes]:
+    """With C(compression.zstd), whose decompressor stops at the end of each frame."""
+    parameter = library.DecompressionParameter.window_log_max
+
+    def begin() -> t.Any:
+        return library.ZstdDecompressor(options={parameter: WINDOW_LOG})
+
+    frame = begin()
+    fresh = True
+    try:
+        for chunk in chunks:
+            while True:
+                if frame.eof:
+                    chunk = frame.unused_data + chunk
+                    frame = begin()
+                    fresh = True
+                if not chunk and (fresh or frame.needs_input):
+                    break
+                fresh = False
+                data = frame.decompress(chunk, PIECE)
+                chunk = b""
+                if data:
+                    yield data
+    except library.ZstdError as error:
+        raise DecompressError(f"its zstd stream is damaged ({error})") from error
+    if not (fresh or frame.eof):
+        raise DecompressError("its zstd stream ends too early")
+
+
+def _unzstd_by_reader(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[bytes]:
+    """With C(zstandard), whose reader bounds its output but takes a cut frame for an end.
+
+    So the frames are walked beside it, and must end where the stream does.
+    """
+    walker = FrameWalker()
+    decompressor = library.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
+    try:
+        reader = decompressor.stream_reader(
+            _Walked(chunks, walker), read_size=PIECE, read_across_frames=True
+        )
+        while True:
+            data = reader.read(PIECE)
+            if not data:
+                break
+            yield data
+    except library.ZstdError as error:
+        raise DecompressError(f"its zstd stream is damaged ({error})") from error
+    for chunk in chunks:
+        walker.feed(chunk)
+    walker.finish()
+
+
+class _Walked(io.RawIOBase):
+    """Chunks as a file for the reader; each passes the walker first."""
+
+    def __init__(self, chunks: t.Iterator[bytes], walker: FrameWalker) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._walker = walker
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, _count: int = -1) -> bytes:
+        """The next chunk, whatever its size: the reader takes what it gets."""
+        chunk = next(self._chunks, b"")
+        self._walker.feed(chunk)
+        return chunk
+
+
+class FrameWalker:
+    """Follows the frames and blocks of a zstd stream (RFC 8878) without decompressing them.
+
+    C(feed) takes the bytes in any pieces; C(finish) raises C(DecompressError) unless they ended with a frame.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._skip = 0
+        self._state = "frame"
+        self._checksum = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes. Raises C(DecompressError)."""
+        if len(chunk) <= self._skip:
+            self._skip -= len(chunk)
+            return
+        data = self._held + chunk
+        position = self._skip
+        self._skip = 0
+        while True:
+            step = self._step(data, position)
+            if step is None:
+                break
+            position += step
+            if position >= len(data):
+                self._skip = position - len(data)
+                position = len(data)
+                break
+        self._held = data[position:]
+
+    def finish(self) -> None:
+        """Raises C(DecompressError) in the middle of a frame."""
+        if self._state != "frame" or self._skip or self._held:
+            raise DecompressError("its zstd stream ends too early")
+
+    def _step(self, data: bytes, position: int) -> int | None:
+        """How many bytes the thing at C(position) takes; C(None) where more must be seen first."""
+        if self._state == "frame":
+            return self._frame_header(data[position : position + 8])
+        head = data[position : position + 3]
+        if len(head) < 3:
+            return None
+        fields = int.from_bytes(head, "little")
+        last, kind, size = fields & 1, fields >> 1 & 3, fields >> 3
+        length = 3 + (1 if kind == 1 else size)
+        if last:
+            self._state = "frame"
+            length += 4 if self._checksum else 0
+        return length
+
+    def _frame_header(self, head: bytes) -> int | None:
+        if len(head) < 8 and not (len(head) >= 5 and head.startswith(_ZSTD_MAGIC)):
+            return None
+        if _is_skippable(head):
+            return 8 + int.from_bytes(head[4:8], "little")
+        if not head.startswith(_ZSTD_MAGIC):
+            raise DecompressError("its zstd stream is followed by something else")
+        descriptor = head[4]
+        single = descriptor >> 5 & 1
+        dictionary = (0, 1, 2, 4)[descriptor & 3]
+        content = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
+        self._checksum = bool(descriptor >> 2 & 1)
+        self._state = "block"
+        return 5 + (0 if single else 1) + dictionary + content
+
+
+def _is_skippable(head: bytes) -> bool:
+    return head[1:4] == _SKIPPABLE_MAGIC and head[0] & 0xF0 == 0x50

@@ -1,0 +1,116 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Files that are read at any place, and windows on them: a blob in place, nothing copied."""
+
+from __future__ import annotations
+
+import os
+import stat
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    SourceError,
+    os_phrase,
+    show,
+)
+
+# Never waits for the other end of a FIFO, never becomes a terminal's process.
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class RandomAccess(t.Protocol):
+    """Bytes that can be read at any offset: a file, or later a URL."""
+
+    name: str
+    size: int
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """C(count) bytes, fewer only at the end. Raises C(SourceError)."""
+
+    def close(self) -> None:
+        """Give the file back."""
+
+
+class FileAccess:
+    """A regular file. Raises C(SourceError) for anything else."""
+
+    def __init__(self, path: str, fd: int | None = None) -> None:
+        self.name = path
+        if fd is None:
+            fd = open_regular(path)
+        self._fd = fd
+        self.size = os.fstat(fd).st_size
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """C(count) bytes from C(offset), fewer only at the end. Raises C(SourceError)."""
+        try:
+            data = os.pread(self._fd, count, offset)
+            if len(data) == count or not data:
+                return data
+            parts = [data]
+            missing = count - len(data)
+            while missing:
+                data = os.pread(self._fd, missing, offset + count - missing)
+                if not data:
+                    break
+                parts.append(data)
+                missing -= len(data)
+            return b"".join(parts)
+        except OSError as error:
+            raise SourceError(
+                f"{show(self.name)} cannot be read: {os_phrase(error)}; check the disk that it lies on"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+class RangeReader:
+    """A readable window of C(length) bytes at C(offset); it clamps at its end and keeps its own position."""
+
+    def __init__(self, access: RandomAccess, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > access.size:
+            raise SourceError(
+                f"{show(access.name)} ends before the {length} bytes at {offset} that it should hold; fetch it again"
+            )
+        self.length = length
+        self.remaining = length
+        self._access = access
+        self._next = offset
+
+    def read(self, count: int = -1) -> bytes:
+        """At most C(count) bytes, all that remain for C(-1); empty at the end. Raises C(SourceError)."""
+        if count < 0 or count > self.remaining:
+            count = self.remaining
+        if not count:
+            return b""
+        data = self._access.read_at(self._next, count)
+        if len(data) != count:
+            raise SourceError(
+                f"{show(self._access.name)} became shorter while it was read; run again when it is whole"
+            )
+        self._next += count
+        self.remaining -= count
+        return data
+
+    def close(self) -> None:
+        """Nothing to give back: the file belongs to the source."""
+
+
+def open_regular(path: str, dir_fd: int | None = None) -> int:
+    """A descriptor of a regular file. Raises C(SourceError)."""
+    try:
+        fd = os.open(path, OPEN_FLAGS, dir_fd=dir_fd)
+    except OSError as error:
+        raise SourceError(
+            f"{show(path)} cannot be opened: {os_phrase(error)}; check src"
+        ) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SourceError(f"{show(path)} is not a regular file; check src")
+    return fd

@@ -1,0 +1,215 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Where the members of an outer tar lie: headers are read, data is only seeked over.
+
+Links are resolved among the archive's own members (docs/behaviour.md, section 1).
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    SourceError,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
+    BLOCK,
+    EXTENDED_LIMIT,
+    GNU_LONG_LINK,
+    GNU_LONG_NAME,
+    PAX_GLOBAL,
+    PAX_HEADER,
+    Header,
+    HeaderError,
+    parse_header,
+    parse_pax,
+    pax_number,
+)
+
+# An image has a few hundred blobs; a tar with more members than this is none.
+_MOST_MEMBERS = 100_000
+_MOST_LINKS = 40
+
+_FILES = (b"0", b"\0", b"7")
+_HARD_LINK = b"1"
+_SYMLINK = b"2"
+_DIRECTORY = b"5"
+
+
+class Member(t.NamedTuple):
+    """A member of the archive: C(offset) and C(size) of its data in bytes, and what a link says."""
+
+    type: bytes
+    offset: int
+    size: int
+    link: str
+
+
+class TarIndex:
+    """Members by cleaned name; where a name comes twice, the last one counts."""
+
+    def __init__(self, archive: str) -> None:
+        self._archive = archive
+        self._members: dict[str, Member] = {}
+
+    def add(self, name: bytes, member: Member) -> None:
+        """Note a member. Raises C(SourceError) beyond a fixed number of them."""
+        cleaned = clean(os.fsdecode(name))
+        if member.type == _DIRECTORY or not cleaned:
+            return
+        self._members[cleaned] = member
+        if len(self._members) > _MOST_MEMBERS:
+            raise SourceError(
+                f"{show(self._archive)} holds more than {_MOST_MEMBERS} members, a fixed limit; it is no image archive"
+            )
+
+    def names(self) -> list[str]:
+        """The names of all members but directories."""
+        return list(self._members)
+
+    def find(self, name: str) -> Member | None:
+        """The regular file behind a name, C(None) where there is none of that name.
+
+        Raises C(SourceError) for a link that does not lead to a member, and for a device or FIFO.
+        """
+        asked = name
+        for _link in range(_MOST_LINKS):
+            member = self._members.get(name)
+            if member is None:
+                if name == asked:
+                    return None
+                raise SourceError(
+                    f"{show(self._archive)}: {show(asked)} is a link to {show(name)}, which is no member of the archive"
+                )
+            if member.type in _FILES:
+                return member
+            if member.type == _HARD_LINK:
+                name = self._inside(asked, member.link)
+            elif member.type == _SYMLINK:
+                above = posixpath.dirname(name)
+                name = self._inside(asked, posixpath.join(above, member.link))
+            else:
+                raise SourceError(
+                    f"{show(self._archive)}: {show(asked)} is a device or FIFO, not a file; do not use this archive"
+                )
+        raise SourceError(
+            f"{show(self._archive)}: {show(asked)} is part of a loop of links; do not use this archive"
+        )
+
+    def _inside(self, asked: str, link: str) -> str:
+        parts: list[str] = []
+        for part in link.split("/"):
+            if part == ".." and parts:
+                parts.pop()
+            elif part == ".." or (not part and not parts and link.startswith("/")):
+                raise SourceError(
+                    f"{show(self._archive)}: {show(asked)} is a link out of the archive, to {show(link)};"
+                    " do not use this archive"
+                )
+            elif part not in ("", "."):
+                parts.append(part)
+        return "/".join(parts)
+
+
+class Indexer:
+    """Takes the headers of an outer tar one by one, extended headers included."""
+
+    def __init__(self, archive: str) -> None:
+        self.index = TarIndex(archive)
+        self._archive = archive
+        self._pax: dict[bytes, bytes] = {}
+        self._name: bytes | None = None
+        self._link: bytes | None = None
+
+    def extended(self, header: Header, content: bytes) -> None:
+        """Note an extended header. Raises C(HeaderError)."""
+        if header.type == PAX_HEADER:
+            self._pax = dict(parse_pax(content))
+        elif header.type == GNU_LONG_NAME:
+            self._name = content.partition(b"\0")[0]
+        elif header.type == GNU_LONG_LINK:
+            self._link = content.partition(b"\0")[0]
+
+    def member(self, header: Header, offset: int) -> tuple[bytes, int]:
+        """Note a member whose data begins at C(offset); returns its name and its data's size."""
+        pax = self._pax
+        name = self._name or pax.get(b"path") or header.name
+        link = self._link or pax.get(b"linkpath") or header.linkname
+        size = header.size
+        if pax.get(b"size"):
+            size = pax_number(pax[b"size"], "size")
+        if (
+            b"GNU.sparse.major" in pax
+            or b"GNU.sparse.map" in pax
+            or header.type == b"S"
+        ):
+            raise HeaderError("a sparse member cannot be read in place")
+        if header.type not in _FILES:
+            size = 0
+        self.index.add(
+            name,
+            Member(
+                header.type if header.type != b"\0" else b"0",
+                offset,
+                size,
+                os.fsdecode(link),
+            ),
+        )
+        self._pax = {}
+        self._name = self._link = None
+        return name, size
+
+
+EXTENDED_TYPES = (PAX_HEADER, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK)
+
+
+def index_tar(
+    read_at: t.Callable[[int, int], bytes], size: int, archive: str
+) -> TarIndex:
+    """Index an archive of C(size) bytes. Raises C(SourceError)."""
+    indexer = Indexer(archive)
+    position = 0
+    try:
+        while position < size:
+            block = read_at(position, BLOCK)
+            if len(block) < BLOCK:
+                raise HeaderError("it ends in the middle of a header")
+            header = parse_header(block)
+            if header is None:
+                break
+            position += BLOCK
+            if header.type in EXTENDED_TYPES:
+                check_extended(header)
+                indexer.extended(header, read_at(position, header.size))
+                position += header.size + -header.size % BLOCK
+                continue
+            _name, length = indexer.member(header, position)
+            position += length
+            if position > size:
+                raise HeaderError("it ends in the middle of a member")
+            position += -length % BLOCK
+    except HeaderError as error:
+        raise SourceError(
+            f"{show(archive)} is a damaged tar near byte {position}: {error}; fetch it again"
+        ) from error
+    return indexer.index
+
+
+def check_extended(header: Header) -> None:
+    """Raises C(HeaderError) for an extended header beyond the fixed limit."""
+    if header.size > EXTENDED_LIMIT:
+        raise HeaderError(
+            f"an extended header holds more than {EXTENDED_LIMIT} bytes, a fixed limit"
+        )
+
+
+def clean(name: str) -> str:
+    """A member's name without C(./), doubled or trailing slashes."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
