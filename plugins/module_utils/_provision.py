@@ -307,15 +307,7 @@ def _identity(image: Image) -> Result:
         "config_digest": image.config_digest,
         "ref": image.ref,
         "platform": str(image.platform),
-        "layers": [
-            {
-                "digest": layer.digest,
-                "diff_id": layer.diff_id,
-                "size": layer.size,
-                "media_type": layer.media_type,
-            }
-            for layer in image.layers
-        ],
+        "layers": [layer.to_result() for layer in image.layers],
     }
 
 

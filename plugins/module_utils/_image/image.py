@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
@@ -39,6 +40,15 @@ class Layer:
     name: str
     data: bytes | None = None
     digest_is_diff_id: bool = False
+
+    def to_result(self) -> dict[str, t.Any]:
+        """The item of the result's C(layers)."""
+        return {
+            "digest": self.digest,
+            "diff_id": self.diff_id,
+            "size": self.size,
+            "media_type": self.media_type,
+        }
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def select_image(
     """The one image that is asked for, every blob of it in the source. Raises C(ImageError), C(SourceError)."""
     candidates = find_candidates(source)
     wanted = platform or node_platform()
-    chosen = _by_ref(candidates, ref)
+    chosen = by_ref(candidates, ref)
     if digest is None:
         # whoever says his platform is judged by it, and his documents need not be read
         chosen = [
@@ -185,7 +185,8 @@ def to_image(source: Source, loaded: Loaded) -> Image:
     )
 
 
-def _by_ref(candidates: list[Candidate], ref: str | None) -> list[Candidate]:
+def by_ref(candidates: list[Candidate], ref: str | None) -> list[Candidate]:
+    """Those of a name; a bare tag counts only where no whole name does."""
     if ref is None:
         return candidates
     for loosely in (False, True):

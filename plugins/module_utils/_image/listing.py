@@ -1,0 +1,89 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""All images of a source as values for the user, the broken ones with what is wrong."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    ImageError,
+    SourceError,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.candidates import (
+    Candidate,
+    find_candidates,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
+    check_digest,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import Image
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
+    Platform,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
+    by_ref,
+    load,
+    to_image,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+    Source,
+)
+
+
+def list_images(
+    source: Source, ref: str | None, digest: str | None, platform: Platform | None
+) -> list[dict[str, t.Any]]:
+    """What the source holds, filtered; see C(oci_image_info) for the keys. Raises C(ImageError), C(SourceError)."""
+    if digest is not None:
+        check_digest(digest, "the option digest")
+    listed = []
+    for candidate in by_ref(find_candidates(source), ref):
+        item = _describe(source, candidate)
+        if item is None:
+            continue
+        own = item.pop("own_platform")
+        if platform is not None and (own is None or platform.rank_of(own) is None):
+            continue
+        digests = (item["manifest_digest"], item["config_digest"], *candidate.via)
+        if digest is not None and digest not in digests:
+            continue
+        listed.append(item)
+    return listed
+
+
+def _describe(source: Source, candidate: Candidate) -> dict[str, t.Any] | None:
+    """C(None) for what is no image."""
+    manifest = candidate.manifest
+    item: dict[str, t.Any] = {
+        "refs": list(candidate.refs),
+        "own_platform": candidate.platform,
+        "platform": str(candidate.platform) if candidate.platform else None,
+        "present": candidate.present,
+        "manifest_digest": manifest.digest if manifest is not None else None,
+        "config_digest": None,
+        "layers": None,
+        "image": None,
+        "problem": None,
+    }
+    try:
+        loaded = load(source, [candidate])
+        if not loaded:
+            return None if candidate.present else item
+        item["config_digest"] = loaded[0].config_digest
+        item["own_platform"] = loaded[0].platform
+        item["platform"] = str(loaded[0].platform)
+        item["image"] = loaded[0].config.to_facts()
+        item["layers"] = _layers(to_image(source, loaded[0]))
+    except (ImageError, SourceError) as error:
+        # a list of what is there is of use even where one image is broken
+        item["problem"] = error.message
+    return item
+
+
+def _layers(image: Image) -> list[dict[str, t.Any]]:
+    return [layer.to_result() for layer in image.layers]

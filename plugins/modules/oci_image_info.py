@@ -1,0 +1,198 @@
+#!/usr/bin/python
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: oci_image_info
+short_description: List what is in an OCI image archive
+version_added: 0.1.0
+author:
+  - the hypervisor.oci authors (@hypervisor-oci)
+description:
+  - Lists the images that an archive, an image layout directory, or the output of C(docker save) holds, with their names,
+    platforms, digests, layers and configs.
+  - Reads on the host that it runs on. Use C(delegate_to=localhost) for a file on the controller.
+  - Documents are verified by their digests. Layers are not read.
+requirements:
+  - Python 3.8 or newer
+  - the Python library zstandard, for an archive that is compressed as a whole by zstd, unless Python is 3.14 or newer
+extends_documentation_fragment:
+  - hypervisor.oci._attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Nothing is ever changed.
+  diff_mode:
+    support: N/A
+    details:
+      - Nothing is ever changed.
+  idempotent:
+    support: full
+  platform:
+    platforms: linux
+    support: full
+  facts:
+    support: none
+  action:
+    support: none
+  async:
+    support: full
+  safe_file_operations:
+    support: N/A
+    details:
+      - Nothing is written.
+options:
+  src:
+    description:
+      - The archive or directory, on the host that the module runs on. What it is shows from its content.
+    type: path
+    required: true
+  ref:
+    description:
+      - List only images of this name, compared as O(hypervisor.oci.oci_rootfs#module:ref) is.
+    type: str
+  digest:
+    description:
+      - List only the image whose manifest or config has this digest, or the images of the index that has it.
+    type: str
+  platform:
+    description:
+      - List only images that serve this platform, as V(os/architecture) or V(os/architecture/variant).
+    type: str
+seealso:
+  - module: hypervisor.oci.oci_rootfs
+"""
+
+EXAMPLES = r"""
+- name: What is in an archive on the controller
+  hypervisor.oci.oci_image_info:
+    src: "{{ playbook_dir }}/files/app.oci.tar"
+  delegate_to: localhost
+  register: archive
+
+- name: Show names and platforms
+  ansible.builtin.debug:
+    msg: "{{ item.refs | join(', ') }} for {{ item.platform }}: {{ item.manifest_digest }}"
+  loop: "{{ archive.images }}"
+  loop_control:
+    label: "{{ item.platform }}"
+
+- name: Pin what a fleet may install
+  hypervisor.oci.oci_rootfs:
+    src: app.oci.tar
+    dest: /var/lib/lxc/app/rootfs
+    digest: "{{ archive.images[0].manifest_digest }}"
+"""
+
+RETURN = r"""
+form:
+  description: How the image is bundled.
+  returned: success
+  type: str
+  sample: archive
+images:
+  description: The images, in the archive's order. Attestations and artifacts are no images.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    refs:
+      description: The names under which the archive holds it.
+      type: list
+      elements: str
+    platform:
+      description: The platform, null where it is not known.
+      type: str
+      sample: linux/arm64
+    present:
+      description:
+        - Whether the image is in the archive. A partial save of a multi-platform image names others, too.
+        - Where it is not, the values below are null.
+      type: bool
+    manifest_digest:
+      description: The digest of the manifest. Null for an old C(docker save) archive, which has none.
+      type: str
+    config_digest:
+      description: The digest of the config.
+      type: str
+    layers:
+      description: The layers, in the order of their application.
+      type: list
+      elements: dict
+      contains:
+        digest:
+          description: The digest of the blob; of its content where the archive gives no other.
+          type: str
+        diff_id:
+          description: The digest of the tar inside.
+          type: str
+        size:
+          description: The blob's size in bytes.
+          type: int
+        media_type:
+          description: What the manifest says that the blob is.
+          type: str
+    image:
+      description: The config, normalised, as RV(hypervisor.oci.oci_rootfs#module:image) without the resolved user.
+      type: dict
+    problem:
+      description: Why the image cannot be provisioned as it is, null if nothing is known to be wrong.
+      type: str
+"""
+
+import contextlib
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    MissingLibraryError,
+    OciError,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
+    list_images,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
+    parse_platform,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
+    to_json_safe,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+    open_source,
+)
+
+ARGUMENT_SPEC: dict[str, t.Any] = {
+    "src": {"type": "path", "required": True},
+    "ref": {"type": "str"},
+    "digest": {"type": "str"},
+    "platform": {"type": "str"},
+}
+
+
+def main() -> None:
+    """Arguments in, one result out."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    params = module.params
+    try:
+        platform = parse_platform(params["platform"]) if params["platform"] else None
+        with contextlib.closing(open_source(params["src"])) as source:
+            images = list_images(
+                source, params["ref"] or None, params["digest"] or None, platform
+            )
+            form = source.form
+    except MissingLibraryError as error:
+        module.fail_json(
+            msg=missing_required_lib(error.library, reason=error.why),
+            exception=error.details,
+        )
+    except OciError as error:
+        module.fail_json(msg=error.message)
+    module.exit_json(changed=False, form=form, images=to_json_safe(images))
+
+
+if __name__ == "__main__":
+    main()
