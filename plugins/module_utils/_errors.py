@@ -70,7 +70,9 @@ class LayerError(OciError):
 class EntryError(Exception):
     """An entry that cannot be applied: a phrase and an advice, to which its caller adds the place."""
 
-    def __init__(self, what: str, advice: str = "") -> None:
+    def __init__(
+        self, what: str, advice: str = "do not use this image, or build it without"
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.advice = advice

@@ -75,6 +75,8 @@ _CLOSED = 0o700
 _PASSABLE = 0o711
 
 _MISSING = object()
+# The resolved user is not known before a tree is there, and how an image was made is no setting of it.
+_NOT_COMPARED = ("uid", "gid", "groups", "history", "created")
 _NO_BINDING = Binding(None, 0, None)
 
 
@@ -347,19 +349,21 @@ def _diff(dest: str, before: Tree | None, after: Tree | None) -> Result:
 
 
 def _side(one: Result, other: Result) -> Result:
+    """What one side of a diff has and the other has not; the digests always."""
     if not one:
         return {}
     shown: Result = {
         key: one.get(key) for key in ("manifest_digest", "config_digest", "platform")
     }
-    shown["layers"] = [layer["digest"] for layer in one.get("layers", [])]
+    others = [layer["digest"] for layer in other.get("layers", [])]
+    layers = [layer["digest"] for layer in one.get("layers", [])]
+    shown["layers"] = [digest for digest in layers if digest not in others]
     image = one.get("image", {})
-    others = other.get("image", {})
-    # the resolved user is not known before a tree is there, so it says nothing about a change
+    rest = other.get("image", {})
     shown["image"] = {
         key: value
         for key, value in image.items()
-        if key not in ("uid", "gid", "groups") and others.get(key, _MISSING) != value
+        if key not in _NOT_COMPARED and rest.get(key, _MISSING) != value
     }
     return shown
 
@@ -386,9 +390,9 @@ def _require_room(place: Place, image: Image, source: Source) -> None:
 
 def _exposure(options: Options, site: Site, tree: Tree) -> list[str]:
     """A warning where other users can reach files of an image that give rights away."""
-    ignored = (tree.result.get("report") or {}).get("ignored", {})
+    seen = (tree.result.get("report") or {}).get("counts", {})
     counts = [
-        (ignored.get(kind, 0), words)
+        (seen.get(kind, 0), words)
         for kind, words in (
             ("setid_files", "setuid or setgid files"),
             ("capabilities", "files with capabilities"),

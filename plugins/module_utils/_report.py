@@ -41,5 +41,5 @@ class Report:
             "files": self.files,
             "bytes": self.bytes,
             "whiteouts": self.whiteouts,
-            "ignored": dict(sorted(self._counts.items())),
+            "counts": dict(sorted(self._counts.items())),
         }

@@ -150,6 +150,11 @@ def _unpack(
                 )
         user = resolve_user(image.config.user, root)
         applier.finish()
+        lost = report.counted("xattrs_unsupported")
+        if lost:
+            report.warnings.append(
+                f"the file system of dest cannot hold {lost} extended attributes of the image, which were left out"
+            )
     finally:
         root.close()
     return Unpacked(report, user)

@@ -379,7 +379,7 @@ report:
     whiteouts:
       description: Whiteouts and opaque marks.
       type: int
-    ignored:
+    counts:
       description: Counts by kind of everything skipped, filtered, ignored or worth a look.
       type: dict
       sample: {"devices_skipped": 2, "pax_global_headers": 1}

@@ -85,12 +85,7 @@ class TarReader:
                     break
                 yield entry
         except HeaderError as error:
-            raise LayerError(
-                str(error),
-                self._layer,
-                self._entry_name,
-                "build the image again with a sound tar writer",
-            ) from error
+            raise self._located(error) from error
         for _rest in self._chunks:
             pass
 
@@ -100,7 +95,10 @@ class TarReader:
             start = self._position
             available = len(self._chunk) - start
             if not available:
-                self._refill()
+                try:
+                    self._refill()
+                except HeaderError as error:
+                    raise self._located(error) from error
                 continue
             take = min(available, self._unread)
             self._position = start + take
@@ -109,6 +107,14 @@ class TarReader:
                 yield self._chunk
             else:
                 yield memoryview(self._chunk)[start : start + take]
+
+    def _located(self, error: HeaderError) -> LayerError:
+        return LayerError(
+            str(error),
+            self._layer,
+            self._entry_name,
+            "build the image again with a sound tar writer",
+        )
 
     def _next_entry(self) -> Entry | None:
         name = link = None
@@ -132,9 +138,10 @@ class TarReader:
                 return None
             if header.type not in _EXTENDED:
                 return self._entry(block, header, name, link, pax)
+            # until the entry itself is seen, its extended header stands for it
+            self._entry_name = name or header.name
             held += BLOCK + header.size
             if held > EXTENDED_LIMIT:
-                self._entry_name = name
                 raise HeaderError(
                     f"its extended headers hold more than {EXTENDED_LIMIT} bytes, a fixed limit"
                 )

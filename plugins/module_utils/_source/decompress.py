@@ -60,33 +60,23 @@ def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
 def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
     member = zlib.decompressobj(_GZIP_BITS)
     between = False
+    pending = False
     try:
         for chunk in chunks:
-            while chunk:
+            while chunk or pending:
                 if between:
-                    # tape and block padding between or after members
+                    # padding may stand between members and after the last
                     chunk = chunk.lstrip(b"\0")
                     if not chunk:
                         break
                     member = zlib.decompressobj(_GZIP_BITS)
-                    between = False
                 data = member.decompress(chunk, PIECE)
                 if data:
                     yield data
-                if member.eof:
-                    chunk = member.unused_data
-                    between = True
-                else:
-                    chunk = member.unconsumed_tail
-                    if not chunk:
-                        # the input is eaten, but output may wait inside
-                        while len(data) == PIECE and not member.eof:
-                            data = member.decompress(b"", PIECE)
-                            if data:
-                                yield data
-                        if member.eof:
-                            chunk = member.unused_data
-                            between = True
+                between = member.eof
+                chunk = member.unused_data if between else member.unconsumed_tail
+                # all input may be eaten while output still waits inside
+                pending = len(data) == PIECE and not between
     except zlib.error as error:
         raise DecompressError(f"its gzip stream is damaged ({error})") from error
     if not between:
