@@ -84,5 +84,8 @@ class _Inline:
         """C(count) bytes from C(offset)."""
         return self._data[offset : offset + count]
 
+    def advise(self, in_order: bool) -> None:
+        """Memory needs no advice."""
+
     def close(self) -> None:
         """Nothing to give back."""

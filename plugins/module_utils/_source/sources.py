@@ -120,7 +120,7 @@ class Archive:
         self.path = path
         self.opened: list[str] = []
         self._access = access
-        self._index = index or index_tar(access.read_at, access.size, path)
+        self._index = index or _index(access, path)
 
     def size_of(self, name: str) -> int | None:
         """The size of a member; C(None) where there is none. Raises C(SourceError)."""
@@ -146,6 +146,13 @@ class Archive:
     def close(self) -> None:
         """Close the file."""
         self._access.close()
+
+
+def _index(access: RandomAccess, path: str) -> TarIndex:
+    access.advise(False)
+    index = index_tar(access.read_at, access.size, path)
+    access.advise(True)
+    return index
 
 
 class LayoutDirectory:
