@@ -25,6 +25,7 @@ from .tarfiles import (
     file,
     hardlink,
     symlink,
+    check_options,
     tar,
 )
 
@@ -45,7 +46,8 @@ class ArchiveOptions(t.TypedDict, total=False):
     C(files): content by name over what belongs there: bytes, an entry (a symlink, a device, ...) that gets
     this name, C(None) takes it out.
     C(members): entries behind all others: the same names again, or whatever else.
-    C(prefix): before each name, such as C(./). C(order): C(sorted), C(reversed), or names that come first.
+    C(prefix): before each name, such as C(./). C(order): C(sorted) (hard links behind), C(reversed), or
+    names that come first.
     C(directories): with entries for the directories. C(dialect), C(end_blocks): of the tar.
     C(compression): of the whole. C(edit_tar), C(edit): of the bytes before and after it.
     """
@@ -91,6 +93,7 @@ class DockerOptions(ArchiveOptions, total=False):
 
 def oci_archive(*contents: Blob, **options: Unpack[OciOptions]) -> bytes:
     """An OCI archive whose index.json lists these."""
+    check_options(options, OciOptions)
     return _archive(layout_files(*contents, index=options.get("index")), options)
 
 
@@ -114,10 +117,7 @@ def write_layout(
     root = os.fsdecode(path)
     os.makedirs(root)
     content_by_name = {**layout_files(*contents, index=index), **(files or {})}
-    # a link needs its target to be there
-    for name in sorted(
-        content_by_name, key=lambda name: isinstance(content_by_name[name], Entry)
-    ):
+    for name in _ordered(content_by_name, "sorted"):
         content = content_by_name[name]
         if content is not None:
             _write_file(root, os.path.join(root, name), content)
@@ -139,6 +139,7 @@ def layout_files(*contents: Blob, index: Change | None = None) -> dict[str, Cont
 
 def docker_archive(*contents: Blob, **options: Unpack[DockerOptions]) -> bytes:
     """What C(docker save) writes of these images; an index counts as the images that it lists."""
+    check_options(options, DockerOptions)
     images = list(_images(contents))
     repo_tags = options.get("repo_tags", ())
     tags = [*repo_tags, *[None] * (len(images) - len(repo_tags))]
@@ -174,10 +175,7 @@ def _new_entry(image: Image) -> dict[str, t.Any]:
         "Config": image.config.path,
         "RepoTags": None,
         "Layers": [layer.path for layer in image.layers],
-        "LayerSources": {
-            diff_id: layer.descriptor()
-            for diff_id, layer in zip(image.diff_ids, image.layers)
-        },
+        "LayerSources": {layer.diff_id: layer.descriptor() for layer in image.layers},
     }
 
 
@@ -190,8 +188,8 @@ def _old_entry(
         files[config_name] = image.config.stored
     names = []
     parent = ""
-    for diff_id, layer in zip(image.diff_ids, image.layers):
-        parent = hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest()
+    for layer in image.layers:
+        parent = hashlib.sha256(f"{parent} {layer.diff_id}".encode()).hexdigest()
         name = f"{parent}/layer.tar"
         names.append(name)
         if layer.missing:
@@ -201,7 +199,7 @@ def _old_entry(
         content = layer.stored
         if isinstance(layer, Layer) and not options.get("compressed"):
             content = layer.stored_tar
-        target = _hex(diff_id) + ".tar"
+        target = _hex(layer.diff_id) + ".tar"
         if "links" not in options:
             files[name] = content
             continue
@@ -250,12 +248,17 @@ def _member(prefix: str, name: str, content: bytes | Entry) -> Entry:
 
 
 def _ordered(files: dict[str, Content], order: str | t.Sequence[str]) -> list[str]:
-    names = sorted(files)
+    names = sorted(files, key=lambda name: (_is_hardlink(files[name]), name))
     if order == "sorted":
         return names
     if order == "reversed":
         return names[::-1]
     return [*order, *[name for name in names if name not in order]]
+
+
+def _is_hardlink(content: Content) -> bool:
+    """Whether it stands behind what it links to, as tar programs write it."""
+    return isinstance(content, Entry) and content.flag == b"1"
 
 
 def _new_parents(name: str, seen: set[str]) -> t.Iterator[str]:

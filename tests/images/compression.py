@@ -74,7 +74,7 @@ def gzip_member(data: bytes, level: int = 6) -> bytes:
 def zstd_frame(data: bytes, level: int = 3, window_log: int | None = None) -> bytes:
     """One zstd frame as a stream gives it: with a checksum, without the content's size."""
     # late, since most images need none
-    import zstandard  # noqa: PLC0415
+    import zstandard
 
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level,
@@ -103,9 +103,10 @@ def skippable_frame(data: bytes, number: int = 0) -> bytes:
 
 
 def _chunks(data: bytes) -> list[bytes]:
-    """At least two pieces, cut where no tar block ends."""
+    """At least two pieces where there are two bytes, cut where no tar block ends."""
     size = min(_CHUNK, len(data) // 2) + 1
-    return [data[start : start + size] for start in range(0, len(data), size)]
+    chunks = [data[start : start + size] for start in range(0, len(data), size)]
+    return chunks or [data]
 
 
 def _zstd_chunked(data: bytes) -> bytes:

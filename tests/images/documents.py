@@ -16,7 +16,7 @@ import json
 import typing as t
 
 from .compression import Compression, compress, digest
-from .tarfiles import Dialect, Member, tar
+from .tarfiles import Dialect, Member, check_options, tar
 
 if t.TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -124,9 +124,12 @@ class Blob:
         platform: str | None = None,
         **options: Unpack[BlobOptions],
     ) -> None:
+        check_options(options, BlobOptions)
         self.data = data
         self.media_type = media_type
         self.digest = digest(data, options.get("algorithm", "sha256"))
+        # that of a layer which is not compressed; Layer knows better
+        self.diff_id = self.digest
         self.size = len(data)
         self.path = "blobs/" + self.digest.replace(":", "/")
         self.annotations = dict(options.get("annotations", {}))
@@ -212,7 +215,6 @@ class Layer(Blob):
     ) -> None:
         content = tar(members, dialect=dialect, end_blocks=end_blocks)
         self.tar = edit_tar(content) if edit_tar else content
-        self.diff_id = diff_id or digest(self.tar, diff_id_algorithm)
         self._own_media_type = media_type
         kind = "" if callable(compression) else compression.partition("-")[0]
         self._suffix = kind if kind in ("gzip", "zstd") else ""
@@ -220,6 +222,7 @@ class Layer(Blob):
         super().__init__(
             edit_blob(blob) if edit_blob else blob, self.media_type_as("oci"), **options
         )
+        self.diff_id = diff_id or digest(self.tar, diff_id_algorithm)
 
     def media_type_as(self, media: Media) -> str:
         """The media type, by the compression, if none was given."""
@@ -293,6 +296,7 @@ class Image(Manifest):
     C(config_document): fields over those of the whole config document, or its bytes.
     C(config_media_type), C(config_options): of the config's descriptor, and as of any blob.
     C(platform): what config and descriptor say, C(os/architecture[/variant]).
+    C(diff_ids): those that the config lists, in place of the layers' own.
     """
 
     def __init__(
@@ -304,14 +308,14 @@ class Image(Manifest):
         config_document: Change | None = None,
         config_media_type: str | None = None,
         config_options: BlobOptions | None = None,
+        diff_ids: t.Sequence[str] | None = None,
         manifest: Change | None = None,
         **options: Unpack[ListedOptions],
     ) -> None:
         layers = tuple(layers)
-        self.diff_ids = [
-            layer.diff_id if isinstance(layer, Layer) else layer.digest
-            for layer in layers
-        ]
+        if diff_ids is None:
+            diff_ids = [layer.diff_id for layer in layers]
+        self.diff_ids = list(diff_ids)
         document = {
             "created": CREATED,
             **platform_document(platform),
@@ -461,6 +465,7 @@ def _names(ref: str | None, name: str | None) -> dict[str, str]:
 
 def _blob_options(options: ListedOptions) -> BlobOptions:
     """The options of the blob, with ref and name as annotations."""
+    check_options(options, ListedOptions)
     blob_options: BlobOptions = {
         "algorithm": options.get("algorithm", "sha256"),
         "annotations": {

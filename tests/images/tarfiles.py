@@ -308,6 +308,13 @@ def pax_records(records: Records) -> bytes:
     return b"".join(_record(key, value) for key, value in _merged([], records))
 
 
+def check_options(options: t.Mapping[str, t.Any], known: type) -> None:
+    """Refuse misspelt keywords, which would pass for a fault that was never made. Raises C(TypeError)."""
+    unknown = sorted(options.keys() - known.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"unknown keywords: {', '.join(unknown)}")
+
+
 # -- how they become bytes
 
 
@@ -321,6 +328,7 @@ def _entry(
     device: tuple[int, int] | None = None,
     between: bytes = b"",
 ) -> Entry:
+    check_options(attributes, Attributes)
     return Entry(
         _bytes(name),
         flag,
