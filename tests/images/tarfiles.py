@@ -209,7 +209,10 @@ def sparse(
     mode: int = 0o644,
     **attributes: Unpack[Attributes],
 ) -> Entry:
-    """A sparse file of C(length) bytes with data at offsets, stored as GNU tar stores it in that form."""
+    """A sparse file of C(length) bytes with data at offsets, stored in one of GNU tar's forms.
+
+    GNU tar itself makes regions of whole blocks, but for the last, and misreads others; most readers take both.
+    """
     name = _bytes(name)
     pieces = [(offset, _bytes(data)) for offset, data in regions]
     data = b"".join(piece for _offset, piece in pieces)

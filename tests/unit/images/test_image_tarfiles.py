@@ -213,9 +213,10 @@ def test_extended_attributes_and_acls() -> None:
 
 @pytest.mark.parametrize("form", ["old-gnu", "pax-0.0", "pax-0.1", "pax-1.0"])
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 60])
-def test_sparse_files(form: t.Any, count: int) -> None:
+@pytest.mark.parametrize("times", [1, 128])
+def test_sparse_files(form: t.Any, count: int, times: int) -> None:
     """Section 3: all four sparse forms, with extension blocks and a hole at the end."""
-    regions = [(4096 * number + 1, f"data {number}") for number in range(count)]
+    regions = [(4096 * number + 512, f"{number:04}" * times) for number in range(count)]
     expected = bytearray(4096 * count + 3)
     for offset, text in regions:
         expected[offset : offset + len(text)] = text.encode()
