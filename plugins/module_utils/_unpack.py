@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 from dataclasses import dataclass, replace
@@ -136,8 +137,9 @@ def _unpack(
     try:
         for layer in layers:
             at_hand = layer.digest
-            stream = LayerStream(layer, open_layer(source, layer), budget)
-            applier.apply_layer(stream, layer.digest)
+            with contextlib.closing(open_layer(source, layer)) as blob:
+                stream = LayerStream(layer, blob, budget)
+                applier.apply_layer(stream, layer.digest)
             if stream.mislabelled:
                 report.count("media_types_wrong")
             if stream.diff_id != layer.diff_id:
@@ -164,7 +166,8 @@ def _by_content(source: Source, image: Image, options: UnpackOptions) -> list[La
     budget = Budget(options.max_size, options.max_entries)
     found = {}
     for layer in image.layers:
-        found[drain(LayerStream(layer, open_layer(source, layer), budget))] = layer
+        with contextlib.closing(open_layer(source, layer)) as blob:
+            found[drain(LayerStream(layer, blob, budget))] = layer
     ordered = []
     for position in image.layers:
         if position.diff_id not in found:

@@ -79,9 +79,14 @@ class FileAccess:
 
 
 class RangeReader:
-    """A readable window of C(length) bytes at C(offset); it clamps at its end and keeps its own position."""
+    """A readable window of C(length) bytes at C(offset); it clamps at its end and keeps its own position.
 
-    def __init__(self, access: RandomAccess, offset: int, length: int) -> None:
+    An C(owned) file is closed with its reader; else it belongs to the source.
+    """
+
+    def __init__(
+        self, access: RandomAccess, offset: int, length: int, owned: bool = False
+    ) -> None:
         if offset < 0 or length < 0 or offset + length > access.size:
             raise SourceError(
                 f"{show(access.name)} ends before the {length} bytes at {offset} that it should hold; fetch it again"
@@ -90,6 +95,7 @@ class RangeReader:
         self.remaining = length
         self._access = access
         self._next = offset
+        self._owned = owned
 
     def read(self, count: int = -1) -> bytes:
         """At most C(count) bytes, all that remain for C(-1); empty at the end. Raises C(SourceError)."""
@@ -107,7 +113,10 @@ class RangeReader:
         return data
 
     def close(self) -> None:
-        """Nothing to give back: the file belongs to the source."""
+        """Give the file back where it was opened for this reader alone."""
+        if self._owned:
+            self._owned = False
+            self._access.close()
 
 
 def open_regular(path: str, dir_fd: int | None = None) -> int:

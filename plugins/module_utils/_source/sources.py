@@ -31,7 +31,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reade
     FileAccess,
     RandomAccess,
     RangeReader,
-    open_regular,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
     BLOCK,
@@ -164,7 +163,6 @@ class LayoutDirectory:
     def __init__(self, path: str) -> None:
         self.path = path
         self.opened: list[str] = []
-        self._stack = contextlib.ExitStack()
         if not any(
             os.path.lexists(os.path.join(path, name))
             for name in ("index.json", "manifest.json")
@@ -179,6 +177,9 @@ class LayoutDirectory:
             status = os.stat(self._path(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except ValueError as error:
+            # a NUL, or what is no text
+            raise self._no_name(name) from error
         except OSError as error:
             raise SourceError(
                 f"{show(self._path(name))} cannot be looked at: {os_phrase(error)}; check src"
@@ -193,11 +194,9 @@ class LayoutDirectory:
         """A reader of a file, links followed, nothing waited for. Raises C(SourceError)."""
         if self.size_of(name) is None:
             raise _missing(self.path, name)
-        path = self._path(name)
-        access = FileAccess(path, open_regular(path))
-        self._stack.callback(access.close)
+        access = FileAccess(self._path(name))
         self.opened.append(name)
-        return RangeReader(access, 0, access.size)
+        return RangeReader(access, 0, access.size, owned=True)
 
     def document(self, name: str) -> bytes:
         """A file as a whole. Raises C(SourceError)."""
@@ -208,11 +207,18 @@ class LayoutDirectory:
         return self
 
     def close(self) -> None:
-        """Close all files."""
-        self._stack.close()
+        """Nothing to close: each file belongs to its reader."""
 
     def _path(self, name: str) -> str:
-        return os.path.join(self.path, clean(name))
+        cleaned = clean(name)
+        if ".." in cleaned.split("/"):
+            raise self._no_name(name)
+        return os.path.join(self.path, cleaned)
+
+    def _no_name(self, name: str) -> SourceError:
+        return SourceError(
+            f"{show(self.path)}: {show(name)} is no name of a file inside it; do not use this layout"
+        )
 
 
 class CompressedArchive:
@@ -309,12 +315,13 @@ class CompressedArchive:
                 else:
                     stream.skip(size)
                 stream.skip(-size % BLOCK)
+            index = indexer.finish()
             stream.drain()
         except HeaderError as error:
             raise SourceError(
                 f"{show(self.path)} holds a damaged tar near byte {stream.position}: {error}; fetch it again"
             ) from error
-        return indexer.index, documents, stream.position
+        return index, documents, stream.position
 
     def _decompressed(self) -> t.Iterator[bytes]:
         reader = RangeReader(self._access, 0, self._access.size)
@@ -377,9 +384,9 @@ class _Stream:
 
 
 def _read_document(source: Archive | LayoutDirectory, name: str) -> bytes:
-    reader = source.open(name)
-    _bound_document(source.path, name, reader.length)
-    return reader.read()
+    with contextlib.closing(source.open(name)) as reader:
+        _bound_document(source.path, name, reader.length)
+        return reader.read()
 
 
 def _bound_document(path: str, name: str, size: int) -> None:

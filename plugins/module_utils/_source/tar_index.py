@@ -58,17 +58,20 @@ class TarIndex:
     def __init__(self, archive: str) -> None:
         self._archive = archive
         self._members: dict[str, Member] = {}
+        self._count = 0
 
     def add(self, name: bytes, member: Member) -> None:
         """Note a member. Raises C(SourceError) beyond a fixed number of them."""
         cleaned = clean(os.fsdecode(name))
-        if member.type == _DIRECTORY or not cleaned:
-            return
-        self._members[cleaned] = member
-        if len(self._members) > _MOST_MEMBERS:
+        self._count += 1
+        if self._count > _MOST_MEMBERS:
             raise SourceError(
                 f"{show(self._archive)} holds more than {_MOST_MEMBERS} members, a fixed limit; it is no image archive"
             )
+        if member.type == _DIRECTORY:
+            self._members.pop(cleaned, None)
+        elif cleaned:
+            self._members[cleaned] = member
 
     def names(self) -> list[str]:
         """The names of all members but directories."""
@@ -122,7 +125,7 @@ class Indexer:
     """Takes the headers of an outer tar one by one, extended headers included."""
 
     def __init__(self, archive: str) -> None:
-        self.index = TarIndex(archive)
+        self._index = TarIndex(archive)
         self._archive = archive
         self._pax: dict[bytes, bytes] = {}
         self._name: bytes | None = None
@@ -153,7 +156,7 @@ class Indexer:
             raise HeaderError("a sparse member cannot be read in place")
         if header.type not in _FILES:
             size = 0
-        self.index.add(
+        self._index.add(
             name,
             Member(
                 header.type if header.type != b"\0" else b"0",
@@ -165,6 +168,12 @@ class Indexer:
         self._pax = {}
         self._name = self._link = None
         return name, size
+
+    def finish(self) -> TarIndex:
+        """The index, at the archive's end. Raises C(HeaderError) where a member was announced and did not come."""
+        if self._pax or self._name is not None or self._link is not None:
+            raise HeaderError("it ends behind an extended header")
+        return self._index
 
 
 EXTENDED_TYPES = (PAX_HEADER, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK)
@@ -189,17 +198,19 @@ def index_tar(
                 check_extended(header)
                 indexer.extended(header, read_at(position, header.size))
                 position += header.size + -header.size % BLOCK
+                if position > size:
+                    raise HeaderError("it ends in the middle of an extended header")
                 continue
             _name, length = indexer.member(header, position)
             position += length
             if position > size:
                 raise HeaderError("it ends in the middle of a member")
             position += -length % BLOCK
+        return indexer.finish()
     except HeaderError as error:
         raise SourceError(
             f"{show(archive)} is a damaged tar near byte {position}: {error}; fetch it again"
         ) from error
-    return indexer.index
 
 
 def check_extended(header: Header) -> None:

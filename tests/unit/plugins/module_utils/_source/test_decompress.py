@@ -1,0 +1,266 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Streams of gzip and zstd (docs/behaviour.md, section 3)."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import random
+import sys
+import tracemalloc
+import typing as t
+import zlib
+
+import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    MissingLibraryError,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import decompress
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
+    PIECE,
+    DecompressError,
+    FrameWalker,
+    decompressed,
+    detect,
+)
+from ansible_collections.hypervisor.oci.tests.images.builder import (
+    compress,
+    gzip_member,
+    skippable_frame,
+    zstd_frame,
+    zstd_stored_frame,
+)
+
+# noise, and the same noise again
+DATA = random.Random(7).getrandbits(8 * 300_000).to_bytes(300_000, "big") * 2
+
+
+@pytest.fixture(params=["zstandard", "standard library"])
+def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each library that reads zstd, in turn; backports.zstd is what Python 3.14 has."""
+    names = (
+        ["zstandard"]
+        if request.param == "zstandard"
+        else ["compression.zstd", "backports.zstd"]
+    )
+    for name in names:
+        with contextlib.suppress(ImportError):
+            library = importlib.import_module(name)
+            monkeypatch.setattr(decompress, "_zstd_library", lambda it=library: it)
+            return
+    pytest.skip(f"none of {', '.join(names)} is installed")
+
+
+def pieces(data: bytes, size: int) -> t.Iterator[bytes]:
+    """Data as a file gives it."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def whole(data: bytes, kind: str, size: int = 64 * 1024) -> bytes:
+    """All that comes out, each piece bounded."""
+    out = []
+    for piece in decompressed(pieces(data, size), kind):
+        assert 0 < len(piece) <= 1024 * 1024
+        out.append(piece)
+    return b"".join(out)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (gzip_member(b""), "gzip"),
+        (zstd_stored_frame(b""), "zstd"),
+        (skippable_frame(b""), "zstd"),
+        (skippable_frame(b"", 15), "zstd"),
+        (b"", None),
+        (b"\x1f", None),
+        (b"BZh9", None),
+        (b"\x60\x2a\x4d\x18", None),
+        (bytes(512), None),
+    ],
+)
+def test_bytes_decide(head: bytes, kind: str | None) -> None:
+    assert detect(head) == kind
+
+
+# -- gzip
+
+
+@pytest.mark.parametrize("size", [1, 7, 65536, 10_000_000])
+@pytest.mark.parametrize("compression", ["gzip", "gzip-members", "gzip-zeros"])
+def test_gzip(compression: t.Any, size: int) -> None:
+    data = DATA[:3000] if size < 10 else DATA
+    assert whole(compress(data, compression), "gzip", size) == data
+
+
+def test_zeros_between_gzip_members_are_fine() -> None:
+    data = gzip_member(b"one") + bytes(700) + gzip_member(b"") + gzip_member(b"two")
+    assert whole(data, "gzip", 100) == b"onetwo"
+
+
+@pytest.mark.parametrize("left", [1, 8, 9, 500])
+def test_a_cut_gzip_member_is_an_error(left: int) -> None:
+    with pytest.raises(DecompressError, match="its gzip stream ends too early"):
+        whole(gzip_member(DATA)[:-left], "gzip")
+
+
+def test_a_cut_second_gzip_member_is_an_error() -> None:
+    with pytest.raises(DecompressError, match="its gzip stream ends too early"):
+        whole(gzip_member(DATA) + gzip_member(DATA)[:9], "gzip")
+
+
+@pytest.mark.parametrize("tail", [b"garbage", bytes(512) + b"x" * 20])
+def test_garbage_behind_gzip_is_an_error(tail: bytes) -> None:
+    with pytest.raises(DecompressError, match="its gzip stream is damaged"):
+        whole(gzip_member(b"data") + tail, "gzip")
+
+
+@pytest.mark.parametrize("offset", [-1, -5, 3, 200])
+def test_damaged_gzip_is_an_error(offset: int) -> None:
+    data = bytearray(gzip_member(DATA[:1000] + bytes(1000)))
+    data[offset] ^= 0xFF
+    with pytest.raises(DecompressError, match="its gzip stream"):
+        whole(bytes(data), "gzip")
+
+
+def _peak(data: bytes, kind: str) -> int:
+    tracemalloc.start()
+    try:
+        for _piece in decompressed(pieces(data, PIECE), kind):
+            pass
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_gzip_bomb_comes_in_small_pieces() -> None:
+    bomb = gzip_member(bytes(64 * 1024 * 1024), level=9)
+    assert len(bomb) < 100_000
+    assert _peak(bomb, "gzip") < 2 * 1024 * 1024
+
+
+# -- zstd
+
+
+@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize("size", [1, 7, 65536, 10_000_000])
+@pytest.mark.parametrize(
+    "compression", ["zstd", "zstd-frames", "zstd-chunked", "zstd-stored"]
+)
+def test_zstd(compression: t.Any, size: int) -> None:
+    data = DATA[:3000] if size < 10 else DATA
+    assert whole(compress(data, compression), "zstd", size) == data
+
+
+@pytest.mark.usefixtures("_library")
+def test_skippable_frames_anywhere() -> None:
+    skip = skippable_frame(b"\x28\xb5\x2f\xfd" * 100_000)
+    data = skip + zstd_frame(b"one") + skip + skip + zstd_frame(b"") + skip
+    assert whole(data + zstd_frame(b"two"), "zstd") == b"onetwo"
+    assert whole(skip, "zstd") == b""
+
+
+@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize("size", [1000, 65536, 10_000_000])
+@pytest.mark.parametrize("left", [1, 4, 5, 1000, 200_000])
+def test_a_cut_zstd_frame_is_an_error(left: int, size: int) -> None:
+    with pytest.raises(DecompressError, match="its zstd stream ends too early"):
+        whole(zstd_frame(DATA)[:-left], "zstd", size)
+
+
+@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize("kept", [1, 3, 4, 5, 9, 20])
+def test_a_cut_second_zstd_frame_is_an_error(kept: int) -> None:
+    data = zstd_frame(b"one" * 100) + zstd_frame(b"two" * 100)[:kept]
+    with pytest.raises(DecompressError, match="its zstd stream ends too early"):
+        whole(data, "zstd")
+
+
+@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize("kept", [4, 7, 8, 50])
+def test_a_cut_skippable_frame_is_an_error(kept: int) -> None:
+    data = zstd_frame(b"one") + skippable_frame(bytes(100))[:kept]
+    with pytest.raises(DecompressError, match="its zstd stream ends too early"):
+        whole(data, "zstd")
+
+
+@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize("tail", [bytes(8), b"garbage!", bytes(100_000)])
+def test_garbage_behind_zstd_is_an_error(tail: bytes) -> None:
+    with pytest.raises(DecompressError, match="its zstd stream"):
+        whole(zstd_frame(b"data") + tail, "zstd")
+
+
+@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize("offset", [-1, 4, 8, 200_000])
+def test_damaged_zstd_is_an_error(offset: int) -> None:
+    data = bytearray(zstd_frame(DATA))
+    data[offset] ^= 0xFF
+    with pytest.raises(DecompressError, match="its zstd stream"):
+        whole(bytes(data), "zstd")
+
+
+@pytest.mark.usefixtures("_library")
+def test_zstd_windows_are_bounded() -> None:
+    assert whole(zstd_stored_frame(b"data", window_log=27), "zstd") == b"data"
+    with pytest.raises(DecompressError, match="its zstd stream is damaged"):
+        whole(zstd_stored_frame(b"data", window_log=28), "zstd")
+
+
+@pytest.mark.usefixtures("_library")
+def test_a_zstd_bomb_comes_in_small_pieces() -> None:
+    bomb = zstd_frame(bytes(64 * 1024 * 1024))
+    assert len(bomb) < 100_000
+    assert _peak(bomb, "zstd") < 4 * 1024 * 1024
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> t.Any:
+        raise ImportError(f"No module named '{name}'")
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(MissingLibraryError, match="library zstandard is missing") as e:
+        whole(zstd_stored_frame(b"data"), "zstd")
+    assert e.value.library == "zstandard"
+    # gzip needs none
+    assert whole(gzip_member(b"data"), "gzip") == b"data"
+
+
+def test_the_standard_library_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def note(name: str) -> t.Any:
+        asked.append(name)
+        return sys
+
+    monkeypatch.setattr(importlib, "import_module", note)
+    decompress._zstd_library()
+    assert asked == ["compression.zstd"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 1000, 10_000_000])
+def test_the_walker_sees_each_end(size: int) -> None:
+    stream = (
+        zstd_frame(DATA)
+        + skippable_frame(b"x" * 9)
+        + zstd_stored_frame(b"y" * 500_000)
+        + zstd_frame(os.urandom(10))
+    )
+    walker = FrameWalker()
+    for piece in pieces(stream, size):
+        walker.feed(piece)
+    walker.finish()
+
+
+def test_pieces_hold_the_order_of_the_stream() -> None:
+    data = gzip_member(DATA)
+    position = 0
+    for piece in decompressed(pieces(data, 1000), "gzip"):
+        assert DATA[position : position + len(piece)] == piece
+        position += len(piece)
+    assert zlib.crc32(DATA) == zlib.crc32(whole(data, "gzip"))
