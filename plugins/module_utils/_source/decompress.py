@@ -52,9 +52,9 @@ def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
     if kind == "gzip":
         return _gunzip(chunks)
     library = _zstd_library()
-    if hasattr(library, "ZstdDecompressionReader"):
-        return _unzstd_by_reader(chunks, library)
-    return _unzstd_by_frames(chunks, library)
+    if hasattr(library, "DecompressionParameter"):
+        return _unzstd_by_frames(chunks, library)
+    return _unzstd_by_reader(chunks, library)
 
 
 def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
