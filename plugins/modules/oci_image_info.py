@@ -68,6 +68,7 @@ seealso:
 """
 
 EXAMPLES = r"""
+---
 - name: What is in an archive on the controller
   hypervisor.oci.oci_image_info:
     src: "{{ playbook_dir }}/files/app.oci.tar"

@@ -204,6 +204,7 @@ seealso:
 """
 
 EXAMPLES = r"""
+---
 - name: Provision a root file system from an archive on the controller
   hypervisor.oci.oci_rootfs:
     src: images/app.oci.tar
