@@ -392,6 +392,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     MissingLibraryError,
     OciError,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
+    interruptible,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
     options_from,
 )
@@ -443,8 +446,9 @@ def main() -> None:
     except ValueError as error:
         module.fail_json(msg=f"max_size: {error}")
     try:
-        options = options_from({**module.params, "max_size": max_size})
-        result = provision(options, module.check_mode)
+        with interruptible():
+            options = options_from({**module.params, "max_size": max_size})
+            result = provision(options, module.check_mode)
     except MissingLibraryError as error:
         module.fail_json(
             msg=missing_required_lib(error.library, reason=error.why),

@@ -111,16 +111,29 @@ def find_place(dest: str) -> Place:
         )
     fd, missing = open_existing(os.fsencode(parent))
     try:
+        inside = False
         below = None if missing else open_or_none(fd, os.fsencode(name))
-        if below is None:
-            return Place(parent, name, False)
-        try:
-            # btrfs subvolumes have a device number of their own without being mounts
-            return Place(parent, name, mount_id(below) != mount_id(fd))
-        finally:
-            os.close(below)
+        if below is not None:
+            try:
+                # btrfs subvolumes have a device number of their own without being mounts
+                inside = mount_id(below) != mount_id(fd)
+            finally:
+                os.close(below)
+        if not inside:
+            _require_never_mounted(Place(parent, name, True))
+        return Place(parent, name, inside)
     finally:
         os.close(fd)
+
+
+def _require_never_mounted(place: Place) -> None:
+    """What filled a mount must not be made anew on the file system below it."""
+    state = os.path.join(place.state_parent, os.fsdecode(place.state_name))
+    if os.path.lexists(os.path.join(state, os.fsdecode(_RECORD))):
+        raise RootfsError(
+            f"{show(place.path)} was provisioned as a mount point, and nothing is mounted there now;"
+            f" mount it and run again, or remove {state} to give that record up"
+        )
 
 
 class Site:
