@@ -30,7 +30,7 @@ def interruptible() -> t.Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         name = signal.Signals(number).name
         raise InterruptedRunError(
-            f"the run was ended by {name}; the tree at dest is as it was before, run again"
+            f"the run was ended by {name}; dest holds the old tree or the new one as a whole, run again"
         )
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}

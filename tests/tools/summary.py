@@ -16,7 +16,7 @@ import glob
 import json
 import os
 import typing as t
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pythons
 
