@@ -89,9 +89,7 @@ def open_source(path: str) -> Source:
         is_directory = stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError) as error:
         phrase = os_phrase(error) if isinstance(error, OSError) else str(error)
-        raise SourceError(
-            f"src {show(path)} cannot be opened: {phrase}; check the path"
-        ) from error
+        raise _cannot_open(path, phrase) from error
     if is_directory:
         return LayoutDirectory(path)
     access = FileAccess(path)
@@ -163,10 +161,7 @@ class LayoutDirectory:
     def __init__(self, path: str) -> None:
         self.path = path
         self.opened: list[str] = []
-        if not any(
-            os.path.lexists(os.path.join(path, name))
-            for name in ("index.json", "manifest.json")
-        ):
+        if not any(map(self._is_there, ("index.json", "manifest.json"))):
             raise SourceError(
                 f"src {show(path)} is a directory without index.json or manifest.json; give an image layout or an archive"
             )
@@ -214,6 +209,15 @@ class LayoutDirectory:
         if ".." in cleaned.split("/"):
             raise self._no_name(name)
         return os.path.join(self.path, cleaned)
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            os.lstat(self._path(name))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _cannot_open(self.path, os_phrase(error)) from error
+        return True
 
     def _no_name(self, name: str) -> SourceError:
         return SourceError(
@@ -394,6 +398,10 @@ def _bound_document(path: str, name: str, size: int) -> None:
         raise SourceError(
             f"{show(path)}: the document {show(name)} has {size} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
         )
+
+
+def _cannot_open(path: str, phrase: str) -> SourceError:
+    return SourceError(f"src {show(path)} cannot be opened: {phrase}; check the path")
 
 
 def _missing(path: str, name: str) -> SourceError:
