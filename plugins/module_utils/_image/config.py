@@ -30,6 +30,15 @@ _SIGNALS = _NAMES.split()
 _FIRST_REALTIME = 34
 _LAST_SIGNAL = 64
 
+_HEALTHCHECK_NUMBERS = (
+    "Interval",
+    "Timeout",
+    "StartPeriod",
+    "StartInterval",
+    "Retries",
+)
+_HISTORY_TEXTS = ("created", "created_by", "author", "comment")
+
 _SYSTEMD = re.compile(r"/(?:usr/)?(?:lib/systemd/systemd|s?bin/(?:systemd|init))\Z")
 
 
@@ -104,7 +113,6 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
     if stop_signal is None:
         is_systemd = bool(argv) and _SYSTEMD.match(argv[0]) is not None
         stop_signal = "SIGRTMIN+3" if is_systemd else "SIGTERM"
-    healthcheck = documents.mapping(run, "Healthcheck", where)
     return ImageConfig(
         platform=platform_of(value, where),
         diff_ids=tuple(documents.strings(rootfs, "diff_ids", where)),
@@ -113,17 +121,15 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
         cmd=cmd,
         env=env,
         env_dropped=dropped,
-        working_dir=posixpath.normpath(
-            posixpath.join("/", documents.text(run, "WorkingDir", where) or "/")
-        ),
+        working_dir=_working_dir(documents.text(run, "WorkingDir", where) or ""),
         user=documents.text(run, "User", where) or "",
         stop_signal=stop_signal,
         exposed_ports=_names(run, "ExposedPorts", where),
         volumes=_names(run, "Volumes", where),
         labels=documents.string_mapping(run, "Labels", where),
-        healthcheck=healthcheck or None,
+        healthcheck=_healthcheck(run, where),
         created=documents.text(value, "created", where),
-        history=tuple(documents.objects(value, "history", where)),
+        history=_history(value, where),
         warnings=tuple(warnings),
     )
 
@@ -170,6 +176,39 @@ def _environment(entries: list[str]) -> tuple[dict[str, str], int]:
         else:
             dropped += 1
     return env, dropped
+
+
+def _working_dir(text: str) -> str:
+    # two slashes at the beginning would be kept, as POSIX allows it
+    return posixpath.normpath("/" + text.lstrip("/"))
+
+
+def _healthcheck(run: documents.Object, where: str) -> dict[str, t.Any] | None:
+    """Docker's fields of it, each of its type: whatever else stands there stays out of the facts."""
+    value = documents.mapping(run, "Healthcheck", where)
+    facts: dict[str, t.Any] = {}
+    if value.get("Test") is not None:
+        facts["Test"] = documents.strings(value, "Test", where)
+    for key in _HEALTHCHECK_NUMBERS:
+        number = documents.number(value, key, where)
+        if number is not None:
+            facts[key] = number
+    return facts or None
+
+
+def _history(value: documents.Object, where: str) -> tuple[dict[str, t.Any], ...]:
+    """The specification's fields of each item (config.md)."""
+    items = []
+    for item in documents.objects(value, "history", where):
+        facts: dict[str, t.Any] = {}
+        for key in _HISTORY_TEXTS:
+            text = documents.text(item, key, where)
+            if text is not None:
+                facts[key] = text
+        if isinstance(item.get("empty_layer"), bool):
+            facts["empty_layer"] = item["empty_layer"]
+        items.append(facts)
+    return tuple(items)
 
 
 def _names(run: documents.Object, key: str, where: str) -> tuple[str, ...]:

@@ -18,7 +18,9 @@ def normalise_name(name: str) -> str:
     """The full name: C(alpine) is C(docker.io/library/alpine:latest)."""
     name, at, digest = name.partition("@")
     first, slash, rest = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
+    # a path has no upper case, so what has is a host
+    is_host = first == "localhost" or first != first.lower() or {".", ":"} & {*first}
+    if slash and is_host:
         domain, path = first, rest
     else:
         domain, path = "docker.io", name

@@ -94,6 +94,10 @@ def platform_of(value: dict[str, t.Any], where: str) -> Platform:
             raise ImageError(
                 f"{where} has a platform that is not text; fetch the image again"
             )
+        if field and not _WORD.match(field):
+            raise ImageError(
+                f"{where} has the platform {show(field)}, which is none; fetch the image again"
+            )
     return normalise(system, architecture, variant)
 
 

@@ -81,8 +81,8 @@ class Loaded(t.NamedTuple):
 
     def in_words(self) -> str:
         """For a list in a message."""
-        names = ", ".join(map(show, self.candidate.refs)) or "without a name"
-        return f"{names} for {self.platform}"
+        names = ", ".join(map(show, self.candidate.refs)) or "one without a name"
+        return f"{names} for {self.platform} with the digest {self.identity}"
 
 
 def select_image(
@@ -168,9 +168,10 @@ def to_image(source: Source, loaded: Loaded) -> Image:
     layers = layers_of(source, loaded)
     warnings = list(config.warnings)
     spoken = candidate.platform
-    if spoken is not None and spoken.rank_of(config.platform) != 0:
+    own = config.platform
+    if spoken is not None and own.architecture and spoken.rank_of(own) != 0:
         warnings.append(
-            f"the image's index says {spoken}, its config {config.platform}; the index was believed"
+            f"the image's index says {spoken}, its config {own}; the index was believed"
         )
     return Image(
         ref=candidate.refs[0] if candidate.refs else None,

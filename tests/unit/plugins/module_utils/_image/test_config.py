@@ -1,0 +1,282 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The normalised image config (docs/behaviour.md, section 8)."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
+    ImageConfig,
+    normalise_signal,
+    parse_config,
+)
+
+
+def config(**document: t.Any) -> ImageConfig:
+    """A parsed config."""
+    return parse_config(json.dumps(document).encode(), "the config")
+
+
+def run(**fields: t.Any) -> ImageConfig:
+    """A parsed config with these fields in its inner C(config)."""
+    return config(os="linux", architecture="amd64", config=fields)
+
+
+def problem(**document: t.Any) -> str:
+    """What is wrong with a config."""
+    with pytest.raises(ImageError) as caught:
+        config(**document)
+    return caught.value.message
+
+
+def test_all_facts() -> None:
+    parsed = config(
+        os="linux",
+        architecture="arm",
+        variant="v6",
+        created="2024-01-02T03:04:05Z",
+        config={
+            "Entrypoint": ["/entry", "a b"],
+            "Cmd": ["-x"],
+            "Env": ["B=1", "A=2=3", "B=4", "EMPTY="],
+            "WorkingDir": "/srv/../app/",
+            "User": "www:www",
+            "StopSignal": "quit",
+            "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+            "Volumes": {"/data": {}, "/a": {}},
+            "Labels": {"l": "v"},
+            "Healthcheck": {"Test": ["CMD", "x"], "Interval": 30, "Retries": 3},
+            "Unknown": {"a": [1]},
+        },
+        rootfs={"type": "layers", "diff_ids": ["sha256:a", "sha256:b"]},
+        history=[
+            {"created_by": "x", "empty_layer": True, "unknown": 5},
+            {"created": "2024-01-02T03:04:05Z", "author": "a", "comment": None},
+        ],
+    )
+    facts = parsed.to_facts()
+    assert facts == {
+        "entrypoint": ["/entry", "a b"],
+        "cmd": ["-x"],
+        "argv": ["/entry", "a b", "-x"],
+        "env": {"B": "4", "A": "2=3", "EMPTY": ""},
+        "env_dropped": 0,
+        "working_dir": "/app",
+        "user": "www:www",
+        "stop_signal": "SIGQUIT",
+        "exposed_ports": ["53/udp", "80/tcp"],
+        "volumes": ["/a", "/data"],
+        "labels": {"l": "v"},
+        "healthcheck": {"Test": ["CMD", "x"], "Interval": 30, "Retries": 3},
+        "architecture": "arm",
+        "os": "linux",
+        "variant": "v6",
+        "created": "2024-01-02T03:04:05Z",
+        "history": [
+            {"created_by": "x", "empty_layer": True},
+            {"created": "2024-01-02T03:04:05Z", "author": "a"},
+        ],
+    }
+    # order is kept
+    assert list(facts["env"]) == ["B", "A", "EMPTY"]
+    assert parsed.diff_ids == ("sha256:a", "sha256:b")
+    assert parsed.warnings == ()
+
+
+NOTHING = {
+    "entrypoint": [],
+    "cmd": [],
+    "argv": [],
+    "env": {},
+    "env_dropped": 0,
+    "working_dir": "/",
+    "user": "",
+    "stop_signal": "SIGTERM",
+    "exposed_ports": [],
+    "volumes": [],
+    "labels": {},
+    "healthcheck": None,
+    "architecture": "amd64",
+    "os": "linux",
+    "variant": None,
+    "created": None,
+    "history": [],
+}
+
+
+def test_every_nullable_field_may_be_null() -> None:
+    fields = [
+        *("Entrypoint", "Cmd", "Env", "WorkingDir", "User", "StopSignal"),
+        *("ExposedPorts", "Volumes", "Labels", "Healthcheck"),
+    ]
+    parsed = config(
+        os="linux",
+        architecture="amd64",
+        variant=None,
+        created=None,
+        history=None,
+        rootfs=None,
+        config=dict.fromkeys(fields),
+    )
+    assert parsed.to_facts() == NOTHING
+    assert parsed.diff_ids == ()
+    assert config(os="linux", architecture="amd64", config=None).to_facts() == NOTHING
+    assert config(os="linux", architecture="amd64").to_facts() == NOTHING
+
+
+def test_environment_without_equals_is_dropped_and_counted() -> None:
+    parsed = run(Env=["A=1", "HOME", "=x", ""])
+    assert parsed.env == {"A": "1"}
+    assert parsed.env_dropped == 3
+    assert parsed.warnings == (
+        "3 environment entries of the image have no '=' and were dropped",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "normal"),
+    [
+        ("", "/"),
+        ("app", "/app"),
+        ("./app", "/app"),
+        ("//app//x/", "/app/x"),
+        ("/../..", "/"),
+        ("../x", "/x"),
+    ],
+)
+def test_working_dir(given: str, normal: str) -> None:
+    assert run(WorkingDir=given).working_dir == normal
+
+
+@pytest.mark.parametrize(
+    ("text", "signal"),
+    [
+        ("SIGTERM", "SIGTERM"),
+        ("term", "SIGTERM"),
+        ("sigquit", "SIGQUIT"),
+        (" SIGINT ", "SIGINT"),
+        ("15", "SIGTERM"),
+        ("9", "SIGKILL"),
+        ("1", "SIGHUP"),
+        ("31", "SIGSYS"),
+        ("34", "SIGRTMIN"),
+        ("37", "SIGRTMIN+3"),
+        ("64", "SIGRTMIN+30"),
+        ("SIGRTMIN+3", "SIGRTMIN+3"),
+        ("RTMIN+3", "SIGRTMIN+3"),
+        ("rtmin", "SIGRTMIN"),
+        ("RTMIN+0", "SIGRTMIN"),
+        ("RTMAX-1", "SIGRTMAX-1"),
+        ("SIGRTMAX", "SIGRTMAX"),
+        ("0", None),
+        ("32", None),
+        ("33", None),
+        ("65", None),
+        ("-15", None),
+        ("RTMIN-1", None),
+        ("RTMIN+31", None),
+        ("RTMAX+1", None),
+        ("SIGTERM+1", None),
+        ("SIGNONSENSE", None),
+        ("SIG", None),
+        ("TERM\nX", None),
+        ("\u0661", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_signals(text: str, signal: str | None) -> None:
+    assert normalise_signal(text) == signal
+
+
+def test_a_signal_that_is_none_is_the_default_with_a_warning() -> None:
+    parsed = run(StopSignal="SIGNONSENSE\n")
+    assert parsed.stop_signal == "SIGTERM"
+    assert parsed.warnings == (
+        "the image's stop signal 'SIGNONSENSE\\n' is none; the default is taken",
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "signal"),
+    [
+        (["/sbin/init"], "SIGRTMIN+3"),
+        (["/usr/sbin/init"], "SIGRTMIN+3"),
+        (["/lib/systemd/systemd", "--unit=x"], "SIGRTMIN+3"),
+        (["/usr/lib/systemd/systemd"], "SIGRTMIN+3"),
+        (["/usr/bin/systemd"], "SIGRTMIN+3"),
+        (["/bin/sh", "/sbin/init"], "SIGTERM"),
+        (["/sbin/initial"], "SIGTERM"),
+        (["/opt/init"], "SIGTERM"),
+        ([], "SIGTERM"),
+    ],
+)
+def test_systemd_has_its_own_signal(argv: list[str], signal: str) -> None:
+    assert run(Cmd=argv).stop_signal == signal
+    assert run(Entrypoint=argv).stop_signal == signal
+    assert run(Cmd=argv, StopSignal="SIGINT").stop_signal == "SIGINT"
+
+
+def test_sets_may_be_lists() -> None:
+    assert run(ExposedPorts=["2/tcp", "1/tcp", "2/tcp"]).exposed_ports == (
+        "1/tcp",
+        "2/tcp",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"Entrypoint": "sh"}, "the field 'Entrypoint' is not a list of strings"),
+        ({"Cmd": [1]}, "the field 'Cmd' is not a list of strings"),
+        ({"Env": {"A": "B"}}, "the field 'Env' is not a list of strings"),
+        ({"WorkingDir": 1}, "the field 'WorkingDir' is not a string"),
+        ({"User": 0}, "the field 'User' is not a string"),
+        ({"StopSignal": 15}, "the field 'StopSignal' is not a string"),
+        ({"ExposedPorts": "80"}, "the field 'ExposedPorts' is not an object"),
+        ({"Volumes": [1]}, "the field 'Volumes' is not an object"),
+        ({"Labels": {"a": 1}}, "the field 'Labels' is not an object of strings"),
+        ({"Healthcheck": []}, "the field 'Healthcheck' is not an object"),
+        ({"Healthcheck": {"Test": "x"}}, "the field 'Test' is not a list of strings"),
+        ({"Healthcheck": {"Retries": 1.5}}, "the field 'Retries' is not an integer"),
+    ],
+)
+def test_fields_of_another_shape(fields: dict[str, t.Any], message: str) -> None:
+    assert problem(config=fields) == f"the config: {message}; fetch the image again"
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"config": []}, "the field 'config' is not an object"),
+        ({"rootfs": []}, "the field 'rootfs' is not an object"),
+        ({"rootfs": {"diff_ids": "x"}}, "the field 'diff_ids' is not a list of"),
+        ({"created": 5}, "the field 'created' is not a string"),
+        ({"history": {}}, "the field 'history' is not a list of objects"),
+        ({"history": [{"author": []}]}, "the field 'author' is not a string"),
+        ({"os": []}, "has a platform that is not text"),
+    ],
+)
+def test_documents_of_another_shape(document: dict[str, t.Any], message: str) -> None:
+    said = problem(**document)
+    assert message in said
+    assert said.startswith("the config")
+    assert said.endswith("; fetch the image again")
+
+
+def test_nothing_deep_or_endless_reaches_the_facts() -> None:
+    """What the result cannot hold as strict JSON stays out of it."""
+    deep = b"[" * 900 + b"]" * 900
+    data = (
+        b'{"config": {"Healthcheck": {"Deep": %s}}, "history": [{"x": %s, "y": 1e999}]}'
+    )
+    facts = parse_config(data % (deep, deep), "the config").to_facts()
+    assert facts["healthcheck"] is None
+    assert facts["history"] == [{}]
+    with pytest.raises(ImageError, match="the field 'Interval' is not an integer"):
+        parse_config(b'{"config": {"Healthcheck": {"Interval": 1e999}}}', "the config")
