@@ -23,6 +23,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import
     open_layer,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pipeline import (
+    read_ahead,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.stream import (
     LayerStream,
     drain,
@@ -139,7 +142,8 @@ def _unpack(
             at_hand = layer.digest
             with contextlib.closing(open_layer(source, layer)) as blob:
                 stream = LayerStream(layer, blob, budget)
-                applier.apply_layer(stream, layer.digest)
+                with read_ahead(stream) as chunks:
+                    applier.apply_layer(chunks, layer.digest)
             if stream.mislabelled:
                 report.count("media_types_wrong")
             if stream.diff_id != layer.diff_id:

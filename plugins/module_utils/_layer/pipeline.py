@@ -1,0 +1,80 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Two stages at once: one thread reads, hashes and decompresses while the caller parses and writes.
+
+zlib, zstd, the hashes and the writing system calls all let go of the interpreter's lock, so two threads
+keep two cores busy. Between them lies a short queue: memory stays bounded, and neither runs far ahead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import typing as t
+
+# Chunks that wait between the stages: enough to bridge a burst, little to hold.
+_DEPTH = 8
+# How often a stage that waits looks whether the other one is gone, in seconds.
+_PATIENCE = 0.05
+
+
+@contextlib.contextmanager
+def read_ahead(chunks: t.Iterable[bytes]) -> t.Iterator[t.Iterator[bytes]]:
+    """The same chunks, taken in a thread of their own. No thread outlives the context.
+
+    What the source of the chunks raises is raised where they are consumed, in its place among them.
+    """
+    stage = _Stage(chunks)
+    thread = threading.Thread(target=stage.run, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        yield stage.taken()
+    finally:
+        stage.stop()
+        thread.join()
+
+
+class _Stage:
+    def __init__(self, chunks: t.Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(_DEPTH)
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """The thread: chunk after chunk, then C(None), or what was raised."""
+        try:
+            for chunk in self._chunks:
+                if not self._put(chunk):
+                    return
+            self._put(None)
+        except BaseException as error:
+            # whatever it is, it belongs to the consumer
+            self._put(error)
+
+    def taken(self) -> t.Iterator[bytes]:
+        """The consumer's side."""
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def stop(self) -> None:
+        """The consumer wants no more."""
+        self._stopped.set()
+
+    def _put(self, item: bytes | BaseException | None) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=_PATIENCE)
+                return True
+            except queue.Full:
+                continue
+        return False
