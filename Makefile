@@ -5,6 +5,10 @@
 # make demo [SRC=archive]   provisions a root file system on this machine, twice
 # make test [S=session]     runs every check, or one
 # make unit [T=path]        runs the unit tests with one Python, fast
+# make model [N=20000]      compares generated images with the executable specification
+# make fuzz [SECONDS=60]    mutates archives, documents and layers
+# make crash [N=100]        kills runs at every step and at N random instants
+# make bench                measures against other tools, and writes docs/performance.md
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 DEMO := $(VENV)/demo
@@ -13,7 +17,10 @@ export ANSIBLE_COLLECTIONS_PATH := $(VENV)/collections
 export ANSIBLE_LOCALHOST_WARNING := false
 export ANSIBLE_INVENTORY_UNPARSED_WARNING := false
 
-.PHONY: demo test unit clean
+INSIDE := $(VENV)/collections/ansible_collections/hypervisor/oci
+RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(VENV)/bin/python
+
+.PHONY: demo test unit model fuzz crash bench clean
 demo: $(VENV)/done
 	$(VENV)/bin/python tests/tools/link_collection.py $(VENV)/collections
 	mkdir -p $(DEMO)
@@ -25,10 +32,25 @@ test: $(VENV)/done
 	rm -rf .nox/summary
 	$(VENV)/bin/nox $(if $(S),-s $(S)); status=$$?; $(VENV)/bin/python tests/tools/summary.py .nox/summary; exit $$status
 
-unit: $(VENV)/done
+unit: $(VENV)/tests-done
+	$(RUN) -m pytest -q $(or $(T),tests/unit)
+
+model: $(VENV)/tests-done
+	$(RUN) tests/model/run.py -n $(or $(N),20000)
+
+fuzz: $(VENV)/tests-done
+	$(RUN) tests/fuzz/run.py --seconds $(or $(SECONDS),60)
+
+crash: $(VENV)/tests-done
+	$(RUN) tests/crash/run.py --random $(or $(N),100)
+
+bench: $(VENV)/tests-done
+	$(RUN) tests/bench/run.py
+
+$(VENV)/tests-done: $(VENV)/done tests/unit/requirements.txt
 	$(VENV)/bin/python tests/tools/link_collection.py $(VENV)/collections
 	$(VENV)/bin/pip install -q -r tests/unit/requirements.txt pytest
-	cd $(VENV)/collections/ansible_collections/hypervisor/oci && PYTHONPATH=$(VENV)/collections $(VENV)/bin/python -m pytest -q $(or $(T),tests/unit)
+	touch $@
 
 $(VENV)/done: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
