@@ -116,7 +116,8 @@ def find_candidates(source: Source) -> list[Candidate]:
         found = _join_saved(source, found)
     elif not found and source.size_of("index.json") is None:
         raise ImageError(
-            f"{show(source.path)} holds neither index.json nor manifest.json, so it is no image archive"
+            f"{show(source.path)} holds neither index.json nor manifest.json, so it is no image archive;"
+            " give what a tool has saved as an OCI or docker archive"
         )
     return found
 
@@ -128,7 +129,7 @@ def _check_layout(source: Source) -> None:
     version = documents.text(value, "imageLayoutVersion", "oci-layout")
     if version != _LAYOUT_VERSION:
         raise ImageError(
-            f"oci-layout is of version {show(version or '')}, and only {_LAYOUT_VERSION} is known"
+            f"oci-layout is of version {show(version or '')}, and only {_LAYOUT_VERSION} is known; save the image again"
         )
 
 
@@ -180,7 +181,7 @@ class _Walk:
         self._indexes += 1
         if self._indexes > _MOST_INDEXES:
             raise ImageError(
-                f"the image has more than {_MOST_INDEXES} nested indexes, a fixed limit"
+                f"the image has more than {_MOST_INDEXES} nested indexes, a fixed limit; save fewer images"
             )
         where = "the index"
         value = documents.parse_object(
@@ -207,7 +208,7 @@ class _Walk:
             return
         if len(self._found) >= _MOST_MANIFESTS:
             raise ImageError(
-                f"the image has more than {_MOST_MANIFESTS} manifests, a fixed limit"
+                f"the image has more than {_MOST_MANIFESTS} manifests, a fixed limit; save fewer images"
             )
         present = present and blob_size(self._source, descriptor) is not None
         self._found[descriptor.digest] = Candidate(

@@ -36,11 +36,13 @@ def check_digest(digest: str, where: str) -> str:
     length = _LENGTHS.get(algorithm)
     if length is None:
         raise ImageError(
-            f"{where} has a digest of the algorithm {show(algorithm)}, and only sha256 and sha512 can be verified"
+            f"{where} has a digest of the algorithm {show(algorithm)}, and only sha256 and sha512 can be verified;"
+            " use an image with these"
         )
     if len(encoded) != length or _HEX.match(encoded) is None:
         raise ImageError(
-            f"{where} has the digest {show(digest)}, which is not {length} lower-case hexadecimal digits"
+            f"{where} has the digest {show(digest)}, which is not {length} lower-case hexadecimal digits;"
+            " fetch the image again"
         )
     return digest
 

@@ -160,7 +160,8 @@ def to_image(source: Source, loaded: Loaded) -> Image:
     config = loaded.config
     if config.rootfs_type != "layers":
         raise ImageError(
-            f"the config {loaded.config_digest} has a rootfs of type {show(config.rootfs_type)}, and only layers is known"
+            f"the config {loaded.config_digest} has a rootfs of type {show(config.rootfs_type)}, and only layers is known;"
+            " use another image"
         )
     for diff_id in config.diff_ids:
         check_digest(diff_id, f"the config {loaded.config_digest}")
@@ -254,7 +255,7 @@ def _saved_layers(source: Source, loaded: Loaded) -> list[Layer]:
 def _check_count(number: int, loaded: Loaded, where: str) -> None:
     if number > _MOST_LAYERS:
         raise ImageError(
-            f"{where} has {number} layers, more than {_MOST_LAYERS}, a fixed limit"
+            f"{where} has {number} layers, more than {_MOST_LAYERS}, a fixed limit; build it of fewer"
         )
     if number != len(loaded.config.diff_ids):
         raise ImageError(
