@@ -89,6 +89,16 @@ class TarReader:
         for _rest in self._chunks:
             pass
 
+    def whole(self) -> bytes | None:
+        """The content of the current entry, where all of it lies in the chunk at hand."""
+        end = self._position + self._unread
+        if end > len(self._chunk):
+            return None
+        content = self._chunk[self._position : end]
+        self._position = end
+        self._unread = 0
+        return content
+
     def data(self) -> t.Iterator[bytes | memoryview]:
         """The content of the current entry in pieces that each live until the next is asked for."""
         while self._unread:

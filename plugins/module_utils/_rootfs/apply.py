@@ -152,7 +152,7 @@ class Applier:
     def _apply_whiteout(self, parts: list[bytes]) -> bool:
         """False where the name only looks like a whiteout's."""
         for part in parts[:-1]:
-            if part.startswith(_AUFS):
+            if part.startswith(_AUFS) and part != _OPAQUE:
                 self._report.count("aufs_leftovers")
                 return True
             if part.startswith(_WHITEOUT):
@@ -200,11 +200,12 @@ class Applier:
             if entry.regions is not None:
                 written = _write_sparse(fd, entry, reader)
             else:
-                written = 0
-                for data in reader.data():
-                    written += len(data)
+                written = entry.size
+                whole = reader.whole()
+                # most files are small: they come in one piece and need one write
+                for data in reader.data() if whole is None else (whole,):
+                    done = os.write(fd, data) if data else 0
                     # a short write is legal: what is left goes on
-                    done = os.write(fd, data)
                     while done < len(data):
                         done += os.write(fd, memoryview(data)[done:])
             self._writer.to_fd(fd, attributes)
@@ -319,11 +320,13 @@ class Applier:
 
 def clean_name(name: bytes) -> list[bytes]:
     """The components of an entry's name; none for the root itself. Raises C(EntryError)."""
-    parts = [part for part in name.split(b"/") if part and part != b"."]
-    if not name:
-        raise EntryError("its name is empty")
+    parts = name.split(b"/")
+    if b"" in parts or b"." in parts:
+        parts = [part for part in parts if part and part != b"."]
     if b".." in parts:
         raise EntryError("its name has a '..' component")
+    if not name:
+        raise EntryError("its name is empty")
     if len(name) > 255 and max(map(len, parts), default=0) > 255:
         raise EntryError("its name has a component of over 255 bytes")
     return parts

@@ -13,6 +13,7 @@ understand the same dialects through this file: v7, ustar, GNU, star and pax
 
 from __future__ import annotations
 
+import re
 import typing as t
 import zlib
 
@@ -30,6 +31,13 @@ EXTENDED_LIMIT = 1024 * 1024
 
 _BLANK_CHECKSUM = b" " * 8
 _INT64 = 2**63
+
+# What nearly all writers write: octal digits up to a NUL or blank, and no device.
+_USUAL = re.compile(
+    rb"(?=([^\0]{0,100})).{100}([0-7]{7})[\0 ]([0-7]{7})[\0 ]([0-7]{7})[\0 ]"
+    rb"([0-7]{11})[\0 ]([0-7]{11})[\0 ]([0-7]{6})[\0 ][\0 ]([^34])([^\0]{0,100})",
+    re.DOTALL,
+)
 
 
 class HeaderError(ValueError):
@@ -52,18 +60,42 @@ class Header(t.NamedTuple):
 
 
 def parse_header(block: bytes) -> Header | None:
-    """Parse 512 bytes; C(None) for a block of zeros. Raises C(HeaderError)."""
-    if block == ZERO_BLOCK:
-        return None
+    """Parse 512 bytes; C(None) for a block of zeros. Raises C(HeaderError).
+
+    This is met once for every entry: a header of the usual shape is taken apart in one step.
+    """
+    usual = _USUAL.match(block)
+    if usual is None:
+        return None if block == ZERO_BLOCK else _parse_unusual(block)
+    name, mode, uid, gid, size, mtime, checksum, kind, link = usual.groups()
+    counted = block[:148] + _BLANK_CHECKSUM + block[156:]
+    # adler32's low half is the byte sum modulo 65521, which ASCII bytes alone cannot reach
+    total = zlib.adler32(counted, 0) & 0xFFFF if counted.isascii() else sum(counted)
+    if total != int(checksum, 8):
+        _verify_checksum(block)
+    if block[257:263] == b"ustar\0" and block[345]:
+        name = _with_prefix(block, name)
+    return Header(
+        name,
+        int(mode, 8) & 0o7777,
+        int(uid, 8),
+        int(gid, 8),
+        int(size, 8),
+        int(mtime, 8),
+        kind,
+        link,
+        0,
+        0,
+    )
+
+
+def _parse_unusual(block: bytes) -> Header:
+    """A header whose numbers are written in some other way, or a device's."""
     _verify_checksum(block)
     kind = block[156:157]
     name = block[0:100].partition(b"\0")[0]
     if block[257:263] == b"ustar\0":
-        # star keeps access and change time behind a shorter prefix
-        end = 476 if block[508:512] == b"tar\0" else 500
-        prefix = block[345:end].partition(b"\0")[0]
-        if prefix:
-            name = prefix + b"/" + name
+        name = _with_prefix(block, name)
     major = minor = 0
     if kind in (b"3", b"4"):
         major = _not_negative(block[329:337], "device major")
@@ -129,17 +161,20 @@ def pax_number(value: bytes, what: str) -> int:
     return int(value)
 
 
+def _with_prefix(block: bytes, name: bytes) -> bytes:
+    # star keeps access and change time behind a shorter prefix
+    end = 476 if block[508:512] == b"tar\0" else 500
+    prefix = block[345:end].partition(b"\0")[0]
+    return prefix + b"/" + name if prefix else name
+
+
 def _verify_checksum(block: bytes) -> None:
     stored = number(block[148:156], "checksum")
     counted = block[:148] + _BLANK_CHECKSUM + block[156:]
-    # adler32's low half is the byte sum modulo 65521, which ASCII bytes alone cannot reach
-    if counted.isascii():
-        total = zlib.adler32(counted, 0) & 0xFFFF
-    else:
-        total = sum(counted)
-        if total != stored:
-            # some old writers summed signed bytes
-            total -= 256 * sum(1 for byte in counted if byte > 127)
+    total = sum(counted)
+    if total != stored:
+        # some old writers summed signed bytes
+        total -= 256 * sum(1 for byte in counted if byte > 127)
     if total != stored:
         raise HeaderError("the checksum of a tar header is wrong")
 

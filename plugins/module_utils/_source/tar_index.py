@@ -202,10 +202,9 @@ def index_tar(
                     raise HeaderError("it ends in the middle of an extended header")
                 continue
             _name, length = indexer.member(header, position)
-            position += length
+            position += length + -length % BLOCK
             if position > size:
                 raise HeaderError("it ends in the middle of a member")
-            position += -length % BLOCK
         return indexer.finish()
     except HeaderError as error:
         raise SourceError(
