@@ -133,6 +133,18 @@ def _check_layout(source: Source) -> None:
         )
 
 
+# What an index lists, with the names and the indexes above it, and where it stands.
+_Item = t.Tuple[documents.Object, _Names, _Names, str]
+
+
+def _items(
+    index: documents.Object, refs: _Names, via: _Names, where: str
+) -> list[_Item]:
+    """The items of an index, the first one last, as a stack needs them."""
+    items = documents.objects(index, "manifests", where)
+    return [(item, refs, via, where) for item in items[::-1]]
+
+
 class _Walk:
     """Through index.json and the indexes below it, without recursion."""
 
@@ -150,29 +162,23 @@ class _Walk:
             raise ImageError(
                 "index.json carries both manifests and layers; do not use this image"
             )
-        pending: list[tuple[documents.Object, _Names, _Names, str]] = [
-            (value, (), (), "index.json")
-        ]
+        pending = _items(value, (), (), "index.json")
         while pending:
-            index, refs, via, where = pending.pop()
-            below = []
-            for item in documents.objects(index, "manifests", where):
-                descriptor = parse_descriptor(item, f"a descriptor in {where}")
-                if _is_attestation(descriptor):
-                    continue
-                names = tuple(dict.fromkeys([*refs, *_refs(descriptor)]))
-                if descriptor.media_type in MANIFESTS:
-                    self._add(descriptor, names, via)
-                elif descriptor.media_type in INDEXES:
-                    nested = self._open(descriptor)
-                    if nested is None:
-                        self._add(descriptor, names, via, False)
-                    elif descriptor.digest not in via:
-                        further = (*via, descriptor.digest)
-                        below.append(
-                            (nested, names, further, f"the index {descriptor.digest}")
-                        )
-            pending += below[::-1]
+            item, refs, via, where = pending.pop()
+            descriptor = parse_descriptor(item, f"a descriptor in {where}")
+            if _is_attestation(descriptor):
+                continue
+            names = tuple(dict.fromkeys([*refs, *_refs(descriptor)]))
+            if descriptor.media_type in MANIFESTS:
+                self._add(descriptor, names, via)
+            elif descriptor.media_type in INDEXES:
+                nested = self._open(descriptor)
+                if nested is None:
+                    self._add(descriptor, names, via, False)
+                elif descriptor.digest not in via:
+                    further = (*via, descriptor.digest)
+                    where = f"the index {descriptor.digest}"
+                    pending += _items(nested, names, further, where)
         return list(self._found.values())
 
     def _open(self, descriptor: Descriptor) -> documents.Object | None:

@@ -27,6 +27,8 @@ WINDOW_LOG = 27
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE_MAGIC = b"\x2a\x4d\x18"
+# Optional libraries that inflate faster than zlib, the fastest first.
+_INFLATERS = (("isal", "isal.isal_zlib"), ("zlib-ng", "zlib_ng.zlib_ng"))
 # gzip's own header, not zlib's
 _GZIP_BITS = 16 + zlib.MAX_WBITS
 
@@ -57,8 +59,22 @@ def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
     return _unzstd_by_reader(chunks, library)
 
 
+def gzip_library() -> tuple[str, t.Any]:
+    """Name and module of what inflates: isal or zlib-ng where they are installed, else the standard zlib.
+
+    All have the same interface and check the same sums; they differ in speed alone.
+    """
+    for name, module in _INFLATERS:
+        try:
+            return name, importlib.import_module(module)
+        except ImportError:
+            continue
+    return "zlib", zlib
+
+
 def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
-    member = zlib.decompressobj(_GZIP_BITS)
+    _name, library = gzip_library()
+    member = library.decompressobj(_GZIP_BITS)
     between = False
     pending = False
     try:
@@ -69,7 +85,7 @@ def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
                     chunk = chunk.lstrip(b"\0")
                     if not chunk:
                         break
-                    member = zlib.decompressobj(_GZIP_BITS)
+                    member = library.decompressobj(_GZIP_BITS)
                 data = member.decompress(chunk, PIECE)
                 if data:
                     yield data
@@ -77,7 +93,7 @@ def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
                 chunk = member.unused_data if between else member.unconsumed_tail
                 # all input may be eaten while output still waits inside
                 pending = len(data) == PIECE and not between
-    except zlib.error as error:
+    except library.error as error:
         raise DecompressError(f"its gzip stream is damaged ({error})") from error
     if not between:
         raise DecompressError("its gzip stream ends too early")

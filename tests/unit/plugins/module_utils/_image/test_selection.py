@@ -453,7 +453,7 @@ def test_a_layer_that_is_a_link_out_of_the_archive(choose: Choose, link: t.Any) 
 
 @pytest.mark.parametrize("what", ["manifest", "config"])
 def test_documents_are_verified(choose: Choose, what: str) -> None:
-    edit = {"edit_stored": flip(3)}
+    edit: dict[str, t.Any] = {"edit_stored": flip(3)}
     one = image(**edit) if what == "manifest" else image(config_options=edit)
     digest = one.digest if what == "manifest" else one.config_digest
     said = choose.problem(oci_archive(one))

@@ -123,13 +123,12 @@ def test_a_whole_archive_takes_one_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
-    monkeypatch.setattr(
-        sources,
-        "decompressed",
-        lambda chunks, kind: (
-            passes.append(kind) or decompress.decompressed(chunks, kind)
-        ),
-    )
+
+    def count(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
+        passes.append(kind)
+        return decompress.decompressed(chunks, kind)
+
+    monkeypatch.setattr(sources, "decompressed", count)
     with opened(tmp_path / "i", docker_archive(IMAGE, compression="gzip")) as source:
         for name in ("index.json", "manifest.json", IMAGE.path, IMAGE.config.path):
             source.document(name)

@@ -177,7 +177,11 @@ def test_bad_links_and_nodes_are_errors_when_asked_for(
         ),
         (
             tar([file("a", b"x" * 600)])[:1000],
-            "near byte 1112: it ends in the middle of a member",
+            "near byte 1536: it ends in the middle of a member",
+        ),
+        (
+            tar([file("a", b"x" * 600)])[:1500],
+            "near byte 1536: it ends in the middle of a member",
         ),
         (
             tar([file("a"), file("b")])[:700],
