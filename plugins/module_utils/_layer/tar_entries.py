@@ -158,9 +158,18 @@ class TarReader:
             content = self._exactly(header.size)
             self._skip(-header.size % BLOCK)
             if header.type == PAX_HEADER:
-                pax = PaxFields(parse_pax(content))
+                try:
+                    pax = PaxFields(parse_pax(content))
+                except HeaderError:
+                    # what stands next is the entry that it speaks of
+                    following = self._header_block() or b""
+                    self._entry_name = (
+                        following[:100].partition(b"\0")[0] or header.name
+                    )
+                    raise
+                self._entry_name = name or pax.path or header.name
             elif header.type == GNU_LONG_NAME:
-                name = content.partition(b"\0")[0]
+                self._entry_name = name = content.partition(b"\0")[0]
             elif header.type == GNU_LONG_LINK:
                 link = content.partition(b"\0")[0]
             else:
