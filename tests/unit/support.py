@@ -1,0 +1,253 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the unit tests share: layers into a tree, a tree into values, and what this machine can do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
+from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
+    options_from,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
+    Options,
+    provision,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
+    Applier,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
+    Policy,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
+from ansible_collections.hypervisor.oci.tests.images.builder import Entry, Raw, tar
+
+IS_ROOT = os.geteuid() == 0
+needs_root = pytest.mark.skipif(
+    not IS_ROOT, reason="only root may change owners, make devices and mount"
+)
+needs_user = pytest.mark.skipif(IS_ROOT, reason="speaks of an ordinary user")
+
+Members = t.Sequence[t.Union[Entry, Raw]]
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "link",
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+# What the host itself puts on files.
+_HOSTS_OWN = ("security.selinux", "trusted.hypervisor_oci")
+
+
+class Node(t.NamedTuple):
+    """One path of a tree. C(mtime) in nanoseconds; C(content) is a file's bytes, a link's text, a node's numbers."""
+
+    type: str
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    content: bytes | tuple[int, int] | None
+    xattrs: dict[str, bytes]
+    links: int
+
+
+def tree(top: str | Path) -> dict[str, Node]:
+    """Everything at and below C(top), by its path from there; "." is C(top) itself."""
+    found: dict[str, Node] = {}
+    pending = [""]
+    while pending:
+        name = pending.pop()
+        path = os.path.join(top, name) if name else os.fspath(top)
+        status = os.lstat(path)
+        kind = _KINDS[stat.S_IFMT(status.st_mode)]
+        content: bytes | tuple[int, int] | None = None
+        if kind == "file":
+            with _readable(path, status) as readable:
+                content = Path(readable).read_bytes()
+        elif kind == "link":
+            content = os.fsencode(os.readlink(path))
+        elif kind in ("char", "block"):
+            content = (os.major(status.st_rdev), os.minor(status.st_rdev))
+        elif kind == "directory":
+            with _readable(path, status):
+                pending += [os.path.join(name, below) for below in os.listdir(path)]
+        found[name or "."] = Node(
+            kind,
+            stat.S_IMODE(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            status.st_mtime_ns,
+            content,
+            _xattrs(path),
+            status.st_nlink,
+        )
+    return found
+
+
+def names(top: str | Path) -> list[str]:
+    """The paths below C(top), sorted."""
+    return sorted(name for name in tree(top) if name != ".")
+
+
+def contents(top: str | Path) -> dict[str, bytes | tuple[int, int] | None]:
+    """What is below C(top) without metadata: content, link text or device numbers by path."""
+    return {name: node.content for name, node in tree(top).items() if name != "."}
+
+
+def owned(uid: int, gid: int) -> tuple[int, int]:
+    """The owner that an archive's numbers give: they themselves for root, else the caller."""
+    return (uid, gid) if IS_ROOT else (os.geteuid(), os.getegid())
+
+
+def unpack(
+    top: Path,
+    *layers: Members,
+    devices: str | None = None,
+    preserve: bool = IS_ROOT,
+    uids: t.Sequence[tuple[int, int, int]] = (),
+    gids: t.Sequence[tuple[int, int, int]] = (),
+    xattrs: t.Sequence[str] = (),
+    drop_acls: bool = False,
+    keep_dirlinks: bool = False,
+    max_size: int = 2**40,
+    max_entries: int = 10**6,
+    chunk: int = 64 * 1024,
+    umask: int = 0,
+) -> Report:
+    """Apply layers, each a list of entries, to the directory C(top), which is made where it is missing.
+
+    Layer number N, from 0, has the digest C(sha256:layerN). C(chunk) is how many bytes of a tar come at once.
+    """
+    if not top.is_dir():
+        top.mkdir(0o700)
+    report = Report()
+    policy = Policy(
+        report,
+        preserve,
+        IdMap("uid", tuple(uids)),
+        IdMap("gid", tuple(gids)),
+        xattrs,
+        drop_acls,
+    )
+    budget = Budget(max_size, max_entries)
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    before = os.umask(umask)
+    digest = ""
+    root = Root(
+        fd, policy.of_missing_parent(), lambda: budget.add_entry(digest, b"implied")
+    )
+    applier = Applier(
+        root,
+        policy,
+        report,
+        budget,
+        devices or ("safe" if IS_ROOT else "skip"),
+        keep_dirlinks,
+    )
+    try:
+        for number, members in enumerate(layers):
+            digest = f"sha256:layer{number}"
+            applier.apply_layer(chunks(tar(members), chunk), digest)
+        applier.finish()
+    finally:
+        root.close()
+        os.close(fd)
+        os.umask(before)
+    return report
+
+
+def chunks(data: bytes, size: int) -> t.Iterator[bytes]:
+    """Data as a stream gives it, C(size) bytes at a time."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+DEFAULTS: dict[str, t.Any] = {
+    "state": "present",
+    "src": None,
+    "ref": None,
+    "digest": None,
+    "platform": "linux/amd64",
+    "force": False,
+    "recreate": False,
+    "in_use": "fail",
+    "keep": 1,
+    "lock_timeout": 5,
+    "devices": None,
+    "ownership": None,
+    "uid_map": [],
+    "gid_map": [],
+    "xattrs": [],
+    "acl": "preserve",
+    "keep_dirlinks": False,
+    "max_size": 100 * 2**30,
+    "max_entries": 5_000_000,
+}
+
+
+def options(dest: str | Path, **changes: t.Any) -> Options:
+    """Options as a task gives them, for an image of linux/amd64 whatever machine this is."""
+    return options_from({**DEFAULTS, "dest": os.fspath(dest), **changes})
+
+
+def run(
+    dest: str | Path, check_mode: bool = False, **changes: t.Any
+) -> dict[str, t.Any]:
+    """A run of the verb, as C(options) says."""
+    return provision(options(dest, **changes), check_mode)
+
+
+def set_xattr_or_skip(path: str | Path, name: str, value: bytes) -> None:
+    """Set an xattr; skips the test where this file system or user cannot."""
+    try:
+        os.setxattr(path, name, value)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EPERM):
+            raise
+        pytest.skip(f"{name.partition('.')[0]}.* xattrs cannot be had here: {error}")
+
+
+def allocated(path: str | Path) -> int:
+    """The bytes that a file takes on its disk."""
+    return os.stat(path).st_blocks * 512
+
+
+@contextlib.contextmanager
+def _readable(path: str, status: os.stat_result) -> t.Iterator[str]:
+    """An ordinary user opens what the image closed to its owner, and closes it again."""
+    if IS_ROOT or os.access(path, os.R_OK | os.X_OK):
+        yield path
+        return
+    os.chmod(path, 0o700)
+    try:
+        yield path
+    finally:
+        os.chmod(path, stat.S_IMODE(status.st_mode))
+
+
+def _xattrs(path: str) -> dict[str, bytes]:
+    try:
+        listed = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return {}
+    return {
+        name: os.getxattr(path, name, follow_symlinks=False)
+        for name in listed
+        if name not in _HOSTS_OWN
+    }
