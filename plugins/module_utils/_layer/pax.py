@@ -14,6 +14,7 @@ import re
 import typing as t
 from urllib.parse import unquote_to_bytes
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
     HeaderError,
     pax_number,
@@ -92,9 +93,8 @@ def _from_base64(value: bytes, name: bytes) -> bytes:
     try:
         return base64.b64decode(padded, validate=True)
     except binascii.Error:
-        shown = name.decode("utf-8", "backslashreplace")
         raise HeaderError(
-            f"the extended attribute {shown} is not valid base64"
+            f"the extended attribute {show(name)} is not valid base64"
         ) from None
 
 

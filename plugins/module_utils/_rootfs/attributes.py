@@ -17,7 +17,10 @@ import os
 import stat
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    EntryError,
+    show,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import (
     DIRECTORY,
     SYMLINK,
@@ -233,7 +236,7 @@ class Writer:
             return True
         if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EDQUOT):
             raise EntryError(
-                f"the file system has no room for the extended attribute {name}",
+                f"the file system has no room for the extended attribute {show(name)}",
                 "choose a file system with larger extended attributes",
             ) from error
         raise error
