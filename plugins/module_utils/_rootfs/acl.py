@@ -106,12 +106,19 @@ def _parse_line(line: str) -> AclEntry:
     number = _NO_ID
     if tag in (_USER, _GROUP):
         digits = fields[3] if len(fields) == 4 and fields[3] else fields[1]
-        if not (digits.isascii() and digits.isdigit()) or int(digits[:11]) >= _NO_ID:
+        number = _id_of(digits)
+        if number >= _NO_ID:
             raise AclError(
                 f"the ACL line {line[:80]!r} names nobody by number, and names are not looked up"
             )
-        number = int(digits)
     permissions = 0
     for bit in bits:
         permissions |= bit or 0
     return AclEntry(tag, permissions, number)
+
+
+def _id_of(digits: str) -> int:
+    """The number; C(0xFFFFFFFF), which nobody has, for what is none."""
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
+        return _NO_ID
+    return int(digits)
