@@ -76,7 +76,7 @@ def _describe(source: Source, candidate: Candidate) -> dict[str, t.Any] | None:
             return None if candidate.present else item
         item["config_digest"] = loaded[0].config_digest
         item["own_platform"] = loaded[0].platform
-        item["platform"] = str(loaded[0].platform)
+        item["platform"] = str(loaded[0].platform) or None
         item["image"] = loaded[0].config.to_facts()
         item["layers"] = _layers(to_image(source, loaded[0]))
     except (ImageError, SourceError) as error:

@@ -58,6 +58,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index i
 
 _MOST_LAYERS = 1000
 _MOST_LISTED = 20
+_MOST_NAMES = 5
 
 
 class Loaded(t.NamedTuple):
@@ -81,7 +82,7 @@ class Loaded(t.NamedTuple):
 
     def in_words(self) -> str:
         """For a list in a message."""
-        names = ", ".join(map(show, self.candidate.refs)) or "one without a name"
+        names = _names(self.candidate)
         return f"{names} for {self.platform} with the digest {self.identity}"
 
 
@@ -299,10 +300,16 @@ def _listed(items: t.Iterable[Loaded]) -> str:
     return f"{shown}; and {rest} more" if rest > 0 else shown
 
 
+def _names(candidate: Candidate) -> str:
+    shown = ", ".join(map(show, candidate.refs[:_MOST_NAMES])) or "one without a name"
+    rest = len(candidate.refs) - _MOST_NAMES
+    return f"{shown} (and {rest} more names)" if rest > 0 else shown
+
+
 def _all_in_words(source: Source, candidates: list[Candidate]) -> str:
     words = []
     for candidate in candidates:
-        names = ", ".join(map(show, candidate.refs)) or "one without a name"
+        names = _names(candidate)
         platform = candidate.platform
         if platform is None and candidate.present:
             items = load(source, [candidate])
@@ -310,7 +317,8 @@ def _all_in_words(source: Source, candidates: list[Candidate]) -> str:
                 continue
             platform = items[0].platform
         place = "" if candidate.present else " (not in this archive)"
-        words.append(f"{names} for {platform or 'an unknown platform'}{place}")
+        shown = str(platform or "") or "an unknown platform"
+        words.append(f"{names} for {shown}{place}")
     shown = "; ".join(words[:_MOST_LISTED]) or "none"
     rest = len(words) - _MOST_LISTED
     return f"{shown}; and {rest} more" if rest > 0 else shown
