@@ -301,6 +301,8 @@ class Root:
             name = parts[-1]
             if parent is None or name in parent.children or name in (b".", b".."):
                 return None
+            if len(name) > 255:
+                return None
             target = self._link_text(parent, name)
             if target is None:
                 return None
