@@ -15,7 +15,7 @@ class Report:
     """Counts that grow while layers are applied (docs/behaviour.md, section 8).
 
     C(entries), C(files), C(bytes) (of file content, holes not counted) and C(whiteouts)
-    are always there; C(count) adds to any kind of thing that was skipped, filtered or ignored.
+    are always there; C(gzip) names the library that inflated, if anything did; C(count) adds to any kind of thing that was skipped, filtered or ignored.
     """
 
     def __init__(self) -> None:
@@ -23,6 +23,7 @@ class Report:
         self.files = 0
         self.bytes = 0
         self.whiteouts = 0
+        self.gzip: str | None = None
         self.warnings: list[str] = []
         self._counts: dict[str, int] = {}
 
@@ -41,5 +42,6 @@ class Report:
             "files": self.files,
             "bytes": self.bytes,
             "whiteouts": self.whiteouts,
+            "gzip": self.gzip,
             "counts": dict(sorted(self._counts.items())),
         }

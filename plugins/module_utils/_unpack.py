@@ -46,6 +46,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.users impor
     ResolvedUser,
     resolve_user,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
+    gzip_library,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     Source,
 )
@@ -144,6 +147,8 @@ def _unpack(
                 stream = LayerStream(layer, blob, budget)
                 with read_ahead(stream) as chunks:
                     applier.apply_layer(chunks, layer.digest)
+            if stream.compression == "gzip":
+                report.gzip = gzip_library()[0]
             if stream.mislabelled:
                 report.count("media_types_wrong")
             if stream.diff_id != layer.diff_id:

@@ -194,6 +194,8 @@ options:
     type: int
     default: 5000000
 notes:
+  - Where the Python library isal or zlib-ng is installed on the node, gzip layers are inflated by it in half the time.
+    RV(report.gzip) says which one it was. Neither is required.
   - Ansible sends a module to the node for every task. Turn C(pipelining) on for fleets.
   - Attributes of files that were left out are never lost in silence, RV(report) counts each kind.
 seealso:
@@ -380,6 +382,9 @@ report:
     whiteouts:
       description: Whiteouts and opaque marks.
       type: int
+    gzip:
+      description: The library that inflated layers, V(zlib), V(isal) or V(zlib-ng). Null where none was compressed by gzip.
+      type: str
     counts:
       description: Counts by kind of everything skipped, filtered, ignored or worth a look.
       type: dict

@@ -85,6 +85,10 @@ def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
                     chunk = chunk.lstrip(b"\0")
                     if not chunk:
                         break
+                    if not _GZIP_MAGIC.startswith(chunk[:2]):
+                        raise DecompressError(
+                            "its gzip stream is followed by something else"
+                        )
                     member = library.decompressobj(_GZIP_BITS)
                 data = member.decompress(chunk, PIECE)
                 if data:
