@@ -23,6 +23,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 
 PIECE = 256 * 1024
 WINDOW_LOG = 27
+_FIRST_PIECE = 1024
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -125,21 +126,28 @@ def _unzstd_by_frames(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
     fresh = True
     try:
         for chunk in chunks:
+            position = 0
             while True:
                 if frame.eof:
-                    chunk = frame.unused_data + chunk
                     frame = begin()
                     fresh = True
-                if not chunk and (fresh or frame.needs_input):
-                    break
-                fresh = False
-                data = frame.decompress(chunk, PIECE)
-                chunk = b""
+                piece = b""
+                if fresh or frame.needs_input:
+                    # what is given beyond a frame's end is copied back: little, while frames are small
+                    step = _FIRST_PIECE if fresh else PIECE
+                    piece = chunk[position : position + step]
+                    if not piece:
+                        break
+                    position += len(piece)
+                    fresh = False
+                data = frame.decompress(piece, PIECE)
+                if frame.eof:
+                    position -= len(frame.unused_data)
                 if data:
                     yield data
     except library.ZstdError as error:
         raise DecompressError(f"its zstd stream is damaged ({error})") from error
-    if not (fresh or frame.eof):
+    if not fresh:
         raise DecompressError("its zstd stream ends too early")
 
 

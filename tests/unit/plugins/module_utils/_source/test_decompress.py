@@ -240,6 +240,38 @@ def test_a_zstd_bomb_comes_in_small_pieces() -> None:
     assert _peak(bomb, "zstd") < 4 * 1024 * 1024
 
 
+@pytest.mark.usefixtures("_library")
+def test_small_frames_do_not_copy_all_that_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = decompress._zstd_library()
+    if not hasattr(library, "DecompressionParameter"):
+        pytest.skip("zstandard's reader walks over frames itself")
+    given = []
+
+    class Decompressor:
+        def __init__(self, **options: t.Any) -> None:
+            self._real = library.ZstdDecompressor(**options)
+
+        def __getattr__(self, name: str) -> t.Any:
+            return getattr(self._real, name)
+
+        def decompress(self, data: bytes, max_length: int) -> bytes:
+            given.append(len(data))
+            return bytes(self._real.decompress(data, max_length))
+
+    class Library:
+        ZstdDecompressor = Decompressor
+        DecompressionParameter = library.DecompressionParameter
+        ZstdError = library.ZstdError
+
+    monkeypatch.setattr(decompress, "_zstd_library", lambda: Library)
+    data = (skippable_frame(b"") + zstd_frame(b"x")) * 2000
+    assert whole(data, "zstd", PIECE) == b"x" * 2000
+    assert len(given) >= 4000
+    assert max(given) <= 1024
+
+
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> t.Any:
         raise ImportError(f"No module named '{name}'")
