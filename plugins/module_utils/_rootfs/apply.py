@@ -40,11 +40,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes 
     Writer,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
+    WHITEOUT,
     Directory,
     Root,
 )
 
-_WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
@@ -126,7 +126,7 @@ class Applier:
         if not parts:
             self._apply_to_top(entry)
             return
-        if _WHITEOUT in entry.name and self._apply_whiteout(parts):
+        if WHITEOUT in entry.name and self._apply_whiteout(parts):
             return
         kind = entry.type
         if kind == FILE:
@@ -155,10 +155,10 @@ class Applier:
             if part.startswith(_AUFS) and part != _OPAQUE:
                 self._report.count("aufs_leftovers")
                 return True
-            if part.startswith(_WHITEOUT):
+            if part.startswith(WHITEOUT):
                 raise EntryError(f"it lies below the whiteout {show(part)}")
         last = parts[-1]
-        if not last.startswith(_WHITEOUT):
+        if not last.startswith(WHITEOUT):
             return False
         if last == _OPAQUE:
             self._report.whiteouts += 1
@@ -169,7 +169,7 @@ class Applier:
         if last.startswith(_AUFS):
             self._report.count("aufs_leftovers")
             return True
-        self._hide(parts[:-1], last[len(_WHITEOUT) :])
+        self._hide(parts[:-1], last[len(WHITEOUT) :])
         return True
 
     def _hide(self, above: list[bytes], name: bytes) -> None:
@@ -226,6 +226,9 @@ class Applier:
         known = parent.children.get(name)
         if known is None and self._keep_dirlinks:
             known = root.leads_to_directory(parent, name)
+            if known is not None and known.parent is not None:
+                # whiteouts of this layer must leave the directory alone as well as the link
+                root.bring(known.parent, known.name)
         if known is not None:
             known.attributes = attributes
         else:

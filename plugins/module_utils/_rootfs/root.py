@@ -20,7 +20,10 @@ import stat
 import typing as t
 from collections import OrderedDict
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    EntryError,
+    show,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
     Attributes,
 )
@@ -30,6 +33,9 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _EXISTING_FILE = (
     os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 )
+
+# What a name that hides another begins with.
+WHITEOUT = b".wh."
 
 # As many links as the kernel follows in one lookup.
 _MOST_LINKS = 40
@@ -255,6 +261,8 @@ class Root:
                 continue
             if not create:
                 return None
+            if part.startswith(WHITEOUT):
+                raise EntryError(f"its path leads through the whiteout {show(part)}")
             if target is not None:
                 self._unlink(directory, part)
             self._count_directory()

@@ -104,3 +104,10 @@ def test_accounts_behind_an_impossible_name_are_none(sandbox: Sandbox) -> None:
     """Section 8: a name that is not there is null with a warning, and no reason to fail."""
     data = one_layer(symlink("etc/passwd", "x" * 300), User="app")
     assert sound(sandbox, data).kind == "tree"
+
+
+def test_no_link_makes_a_marker(sandbox: Sandbox) -> None:
+    """Section 5: no marker lands in the tree, also not as a directory that a link names."""
+    link = symlink("l", "a/.wh.b/c")
+    outcome = sound(sandbox, one_layer(link, file("l/f", "x")))
+    assert "leads through the whiteout '.wh.b'" in outcome.message
