@@ -55,7 +55,11 @@ _HOSTS_OWN = ("security.selinux", "trusted.hypervisor_oci")
 
 
 class Node(t.NamedTuple):
-    """One path of a tree. C(mtime) in nanoseconds; C(content) is a file's bytes, a link's text, a node's numbers."""
+    """One path of a tree.
+
+    C(mtime) in nanoseconds; C(content) is a file's bytes, a link's text, a node's numbers; C(links) is how
+    many hard links there are, 0 for a directory.
+    """
 
     type: str
     mode: int
@@ -71,32 +75,34 @@ def tree(top: str | Path) -> dict[str, Node]:
     """Everything at and below C(top), by its path from there; "." is C(top) itself."""
     found: dict[str, Node] = {}
     pending = [""]
-    while pending:
-        name = pending.pop()
-        path = os.path.join(top, name) if name else os.fspath(top)
-        status = os.lstat(path)
-        kind = _KINDS[stat.S_IFMT(status.st_mode)]
-        content: bytes | tuple[int, int] | None = None
-        if kind == "file":
-            with _readable(path, status) as readable:
-                content = Path(readable).read_bytes()
-        elif kind == "link":
-            content = os.fsencode(os.readlink(path))
-        elif kind in ("char", "block"):
-            content = (os.major(status.st_rdev), os.minor(status.st_rdev))
-        elif kind == "directory":
-            with _readable(path, status):
+    with contextlib.ExitStack() as opened:
+        while pending:
+            name = pending.pop()
+            path = os.path.join(top, name) if name else os.fspath(top)
+            status = os.lstat(path)
+            kind = _KINDS[stat.S_IFMT(status.st_mode)]
+            xattrs = _xattrs(path)
+            content: bytes | tuple[int, int] | None = None
+            if kind == "file":
+                opened.enter_context(_readable(path, status))
+                content = Path(path).read_bytes()
+            elif kind == "link":
+                content = os.fsencode(os.readlink(path))
+            elif kind in ("char", "block"):
+                content = (os.major(status.st_rdev), os.minor(status.st_rdev))
+            elif kind == "directory":
+                opened.enter_context(_readable(path, status))
                 pending += [os.path.join(name, below) for below in os.listdir(path)]
-        found[name or "."] = Node(
-            kind,
-            stat.S_IMODE(status.st_mode),
-            status.st_uid,
-            status.st_gid,
-            status.st_mtime_ns,
-            content,
-            _xattrs(path),
-            status.st_nlink,
-        )
+            found[name or "."] = Node(
+                kind,
+                stat.S_IMODE(status.st_mode),
+                status.st_uid,
+                status.st_gid,
+                status.st_mtime_ns,
+                content,
+                xattrs,
+                status.st_nlink if kind != "directory" else 0,
+            )
     return found
 
 
@@ -229,14 +235,14 @@ def allocated(path: str | Path) -> int:
 
 
 @contextlib.contextmanager
-def _readable(path: str, status: os.stat_result) -> t.Iterator[str]:
+def _readable(path: str, status: os.stat_result) -> t.Iterator[None]:
     """An ordinary user opens what the image closed to its owner, and closes it again."""
-    if IS_ROOT or os.access(path, os.R_OK | os.X_OK):
-        yield path
+    if IS_ROOT or status.st_mode & 0o700 == 0o700:
+        yield
         return
     os.chmod(path, 0o700)
     try:
-        yield path
+        yield
     finally:
         os.chmod(path, stat.S_IMODE(status.st_mode))
 

@@ -460,7 +460,7 @@ def test_texts_of_acls() -> None:
         ),
         (
             file("f", pax={"LIBARCHIVE.xattr.user.a": "not base64!"}),
-            "the extended attribute user.a is not valid base64",
+            "the extended attribute 'user.a' is not valid base64",
         ),
     ],
 )
