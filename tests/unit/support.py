@@ -84,14 +84,14 @@ def tree(top: str | Path) -> dict[str, Node]:
             xattrs = _xattrs(path)
             content: bytes | tuple[int, int] | None = None
             if kind == "file":
-                opened.enter_context(_readable(path, status))
-                content = Path(path).read_bytes()
+                with _readable(path, status, 0o400):
+                    content = Path(path).read_bytes()
             elif kind == "link":
                 content = os.fsencode(os.readlink(path))
             elif kind in ("char", "block"):
                 content = (os.major(status.st_rdev), os.minor(status.st_rdev))
             elif kind == "directory":
-                opened.enter_context(_readable(path, status))
+                opened.enter_context(_readable(path, status, 0o700))
                 pending += [os.path.join(name, below) for below in os.listdir(path)]
             found[name or "."] = Node(
                 kind,
@@ -235,9 +235,9 @@ def allocated(path: str | Path) -> int:
 
 
 @contextlib.contextmanager
-def _readable(path: str, status: os.stat_result) -> t.Iterator[None]:
+def _readable(path: str, status: os.stat_result, bits: int) -> t.Iterator[None]:
     """An ordinary user opens what the image closed to its owner, and closes it again."""
-    if IS_ROOT or status.st_mode & 0o700 == 0o700:
+    if IS_ROOT or status.st_mode & bits == bits:
         yield
         return
     os.chmod(path, 0o700)
