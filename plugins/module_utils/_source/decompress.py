@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import typing as t
 import zlib
 
@@ -30,6 +31,7 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE_MAGIC = b"\x2a\x4d\x18"
 # Optional libraries that inflate faster than zlib, the fastest first.
 _INFLATERS = (("isal", "isal.isal_zlib"), ("zlib-ng", "zlib_ng.zlib_ng"))
+_NOT_ZERO = re.compile(rb"[^\0]")
 # gzip's own header, not zlib's
 _GZIP_BITS = 16 + zlib.MAX_WBITS
 
@@ -77,31 +79,50 @@ def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
     _name, library = gzip_library()
     member = library.decompressobj(_GZIP_BITS)
     between = False
-    pending = False
+    fresh = True
     try:
         for chunk in chunks:
-            while chunk or pending:
+            position = 0
+            given = b""
+            more = False
+            while True:
                 if between:
                     # padding may stand between members and after the last
-                    chunk = chunk.lstrip(b"\0")
-                    if not chunk:
+                    position = _end_of_zeros(chunk, position)
+                    if position == len(chunk):
                         break
-                    if not _GZIP_MAGIC.startswith(chunk[:2]):
+                    if not _GZIP_MAGIC.startswith(chunk[position : position + 2]):
                         raise DecompressError(
                             "its gzip stream is followed by something else"
                         )
                     member = library.decompressobj(_GZIP_BITS)
-                data = member.decompress(chunk, PIECE)
+                    between, fresh = False, True
+                if not given and not more:
+                    # what is given beyond a member's end is copied back: little, while members are small
+                    step = _FIRST_PIECE if fresh else PIECE
+                    given = chunk[position : position + step]
+                    if not given:
+                        break
+                    position += len(given)
+                    fresh = False
+                data = member.decompress(given, PIECE)
                 if data:
                     yield data
-                between = member.eof
-                chunk = member.unused_data if between else member.unconsumed_tail
+                given = member.unconsumed_tail
                 # all input may be eaten while output still waits inside
-                pending = len(data) == PIECE and not between
+                more = len(data) == PIECE
+                if member.eof:
+                    position -= len(member.unused_data)
+                    between, given, more = True, b"", False
     except library.error as error:
         raise DecompressError(f"its gzip stream is damaged ({error})") from error
     if not between:
         raise DecompressError("its gzip stream ends too early")
+
+
+def _end_of_zeros(data: bytes, start: int) -> int:
+    found = _NOT_ZERO.search(data, start)
+    return len(data) if found is None else found.start()
 
 
 def _zstd_library() -> t.Any:

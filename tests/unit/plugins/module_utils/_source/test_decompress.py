@@ -333,3 +333,37 @@ def test_pieces_hold_the_order_of_the_stream() -> None:
         assert DATA[position : position + len(piece)] == piece
         position += len(piece)
     assert zlib.crc32(DATA) == zlib.crc32(whole(data, "gzip"))
+
+
+class _CountedZlib:
+    """zlib, with a count of the bytes that decompressors were given."""
+
+    error = zlib.error
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def decompressobj(self, bits: int) -> t.Any:
+        member = zlib.decompressobj(bits)
+        library = self
+
+        class Member:
+            def decompress(self, data: bytes, most: int) -> bytes:
+                library.given += len(data)
+                return member.decompress(data, most)
+
+            def __getattr__(self, name: str) -> t.Any:
+                return getattr(member, name)
+
+        return Member()
+
+
+def test_many_small_gzip_members_cost_what_they_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # section 3: time is bounded; each member of a hostile stream copied the rest of its chunk
+    library = _CountedZlib()
+    monkeypatch.setattr(decompress, "gzip_library", lambda: ("zlib", library))
+    data = gzip_member(b"") * 5_000
+    assert b"".join(decompressed(iter([data]), "gzip")) == b""
+    assert library.given < 60 * len(data)
