@@ -388,6 +388,7 @@ def _write(path: str, data: bytes) -> None:
 
 def _fill(folder: str) -> None:
     os.makedirs(os.path.join(folder, "folder"))
+    os.chmod(folder, 0o755)
     _write(os.path.join(folder, "victim"), b"untouched")
     _write(os.path.join(folder, "folder", "x"), b"untouched too")
 
@@ -407,10 +408,15 @@ def _lock_target(how: int) -> int:
 
 def _make_target() -> int:
     """Make the folder where it is missing; returns a lock that keeps it."""
-    lock = _lock_target(fcntl.LOCK_EX)
+    lock = _lock_target(fcntl.LOCK_SH)
     if not os.path.isdir(TARGET):
-        _fill(TARGET)
-    fcntl.flock(lock, fcntl.LOCK_SH)
+        # whole at once, and whoever comes first makes it
+        fresh = tempfile.mkdtemp(dir=os.path.dirname(TARGET))
+        _fill(fresh)
+        try:
+            os.rename(fresh, TARGET)
+        except OSError:
+            shutil.rmtree(fresh)
     return lock
 
 

@@ -34,6 +34,7 @@ OUTPUT = os.path.join(ROOT, "tests", "output", "fuzz")
 _PATIENCE = 120.0
 # Inputs that one process runs before a fresh one takes its place.
 _LIFE = 2000
+_STOP = (signal.SIGINT, signal.SIGTERM)
 
 
 def find_collection() -> str | None:
@@ -59,6 +60,11 @@ class Tally:
         self.findings = 0
         self.slowest = (0.0, "")
         self.largest = (0, "")
+        self.stopped = False
+
+    def stop(self) -> None:
+        """Take notice that the user has seen enough."""
+        self.stopped = True
 
     def add(self, target: str, number: int, words: list[str]) -> None:
         """Take a worker's report of one input."""
@@ -98,6 +104,8 @@ class Worker:
         reader, writer = os.pipe()
         self.pid = os.fork()
         if not self.pid:
+            for number in _STOP:
+                signal.signal(number, signal.SIG_DFL)
             os.close(reader)
             status = 1
             try:
@@ -173,11 +181,13 @@ def fuzz(targets: list[str], seed: str, seconds: float, jobs: int) -> Tally:
     from ansible_collections.hypervisor.oci.tests.fuzz import checks, inputs
 
     tally = Tally()
+    for number in _STOP:
+        signal.signal(number, lambda _number, _frame: tally.stop())
     end = time.monotonic() + seconds
     workers = [Worker(targets, seed, number, jobs) for number in range(jobs)]
     folders: dict[int, str] = {}
     try:
-        while time.monotonic() < end:
+        while time.monotonic() < end and not tally.stopped:
             ready, _w, _x = select.select(
                 [worker.fd for worker in workers], [], [], 0.5
             )
