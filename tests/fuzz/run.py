@@ -27,6 +27,9 @@ import time
 import traceback
 import typing as t
 
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.tests.fuzz import checks
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 OUTPUT = os.path.join(ROOT, "tests", "output", "fuzz")
 
@@ -105,7 +108,8 @@ class Worker:
         self.pid = os.fork()
         if not self.pid:
             for number in _STOP:
-                signal.signal(number, signal.SIG_DFL)
+                # its parent ends it
+                signal.signal(number, signal.SIG_IGN)
             os.close(reader)
             status = 1
             try:
@@ -136,15 +140,35 @@ class Worker:
 
 
 def _work(targets: list[str], seed: str, start: int, step: int, writer: int) -> None:
-    from ansible_collections.hypervisor.oci.tests.fuzz import checks, inputs
+    from ansible_collections.hypervisor.oci.tests.fuzz import checks
 
     # whoever is killed by its parent leaves a folder: the parent removes it
     sandbox = checks.Sandbox()
+    try:
+        _run_all(
+            sandbox, targets, seed, range(start, start + _LIFE * step, step), writer
+        )
+    except BrokenPipeError:
+        # the parent itself was killed
+        pass
+    finally:
+        sandbox.close()
+
+
+def _run_all(
+    sandbox: checks.Sandbox,
+    targets: list[str],
+    seed: str,
+    numbers: range,
+    writer: int,
+) -> None:
+    from ansible_collections.hypervisor.oci.tests.fuzz import checks, inputs
+
     os.write(writer, f"here {sandbox.base}\n".encode())
     checks.limit_process()
     gc.collect()
     gc.freeze()
-    for number in range(start, start + _LIFE * step, step):
+    for number in numbers:
         target = targets[number % len(targets)]
         os.write(writer, f"doing {target} {number}\n".encode())
         data = inputs.make(target, seed, number)
@@ -152,11 +176,8 @@ def _work(targets: list[str], seed: str, start: int, step: int, writer: int) -> 
         if outcome.problems:
             path = save(data, f"{target}-{seed}-{number}")
             report(path, target, outcome.problems)
-        os.write(
-            writer,
-            f"done {outcome.kind} {outcome.seconds:.4f} {outcome.memory} {len(outcome.problems)}\n".encode(),
-        )
-    sandbox.close()
+        figures = f"{outcome.seconds:.4f} {outcome.memory} {len(outcome.problems)}"
+        os.write(writer, f"done {outcome.kind} {figures}\n".encode())
 
 
 def save(data: bytes, name: str) -> str:
