@@ -5,6 +5,7 @@
 # make demo [SRC=archive]   provisions a root file system on this machine, twice
 # make test [S=session]     runs every check, or one
 # make unit [T=path]        runs the unit tests with one Python, fast
+# make format               formats every Python file
 # make model [N=20000]      compares generated images with the executable specification
 # make fuzz [SECONDS=60]    mutates archives, documents and layers
 # make crash [N=100]        kills runs at every step and at N random instants
@@ -12,28 +13,31 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 DEMO := $(VENV)/demo
+RESULTS := .nox/results
 export PATH := $(VENV)/bin:$(PATH)
-export ANSIBLE_COLLECTIONS_PATH := $(VENV)/collections
-export ANSIBLE_LOCALHOST_WARNING := false
-export ANSIBLE_INVENTORY_UNPARSED_WARNING := false
 
 INSIDE := $(VENV)/collections/ansible_collections/hypervisor/oci
 RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(VENV)/bin/python
 
-.PHONY: demo test unit model fuzz crash bench clean
+.PHONY: demo test unit format model fuzz crash bench clean
+demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
 demo: $(VENV)/done
-	$(VENV)/bin/python tests/tools/link_collection.py $(VENV)/collections
 	mkdir -p $(DEMO)
 	$(if $(SRC),,$(VENV)/bin/python tests/images/build_demo.py $(DEMO)/example.oci.tar)
-	tests/tools/demo.sh $(DEMO)/rootfs $(if $(SRC),"$(abspath $(SRC))",$(DEMO)/example.oci.tar)
+	tests/tools/demo.sh $(DEMO)/rootfs "$$DEMO_SRC" $(VENV)
 
+# REQUIRE: units that must have run, as units-2.19:3.8
 test: $(VENV)/done
-	tests/tools/install_packages.sh shellcheck
-	rm -rf .nox/summary
-	$(VENV)/bin/nox $(if $(S),-s $(S)); status=$$?; $(VENV)/bin/python tests/tools/summary.py .nox/summary; exit $$status
+	rm -rf $(RESULTS)
+	mkdir -p $(RESULTS)
+	$(VENV)/bin/nox --report $(RESULTS)/report.json $(if $(S),-s $(S)); status=$$?; \
+	    $(VENV)/bin/python tests/tools/summary.py $(RESULTS) $(addprefix --require ,$(REQUIRE)) || status=1; exit $$status
 
 unit: $(VENV)/tests-done
 	$(RUN) -m pytest -q $(or $(T),tests/unit)
+
+format: $(VENV)/done
+	$(VENV)/bin/nox -s format
 
 model: $(VENV)/tests-done
 	$(RUN) tests/model/run.py -n $(or $(N),20000)
@@ -48,14 +52,14 @@ bench: $(VENV)/tests-done
 	$(RUN) tests/bench/run.py
 
 $(VENV)/tests-done: $(VENV)/done tests/unit/requirements.txt
-	$(VENV)/bin/python tests/tools/link_collection.py $(VENV)/collections
-	$(VENV)/bin/pip install -q -r tests/unit/requirements.txt pytest
+	$(VENV)/bin/pip install -q -r tests/unit/requirements.txt
 	touch $@
 
 $(VENV)/done: requirements-dev.txt
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q -r requirements-dev.txt
+	tests/tools/make_venv.sh $(PYTHON) $(VENV)
+	$(VENV)/bin/python tests/tools/link_collection.py $(VENV)/collections
 	touch $@
 
 clean:
-	rm -rf .ansible .mypy_cache .nox .pytest_cache .ruff_cache .venv tests/output
+	[ ! -d $(DEMO) ] || chmod -R u+rwX $(DEMO)
+	rm -rf .ansible .hypothesis .mypy_cache .nox .pytest_cache .ruff_cache .venv tests/output

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -21,10 +22,15 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tests" / "tools"))
 
 import pythons  # noqa: E402
-import summary  # noqa: E402
 
-SUMMARY = ROOT / ".nox" / "summary"
-REAL_IMAGES = ROOT.parent / "shared" / "images" / "real"
+RESULTS = ROOT / ".nox" / "results"
+BLACK = "black == 26.10.1"
+# Debian packages, a program of the same name each unless the script knows better.
+PACKAGES = {
+    "integration": ["acl", "attr", "buildah", "skopeo", "umoci", "zstd"],
+    "sanity": ["shellcheck"],
+    "units": [],
+}
 
 # ansible-test looks for interpreters on PATH alone, so the real ones come first.
 os.environ["PATH"] = os.pathsep.join(
@@ -34,6 +40,20 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
 antsibull_nox.load_antsibull_nox_toml()
+
+
+@nox.session(name="format-check")
+def format_check(session: nox.Session) -> None:
+    """Check the format of every Python file: black."""
+    session.install(BLACK)
+    session.run("black", "--quiet", "--check", "--diff", ".")
+
+
+@nox.session(name="format", default=False)
+def format_files(session: nox.Session) -> None:
+    """Format every Python file: black."""
+    session.install(BLACK)
+    session.run("black", *(session.posargs or ["."]))
 
 
 def seed_pip() -> None:
@@ -48,27 +68,30 @@ def seed_pip() -> None:
             )
 
 
-def configure_integration() -> None:
-    """Tell the integration targets where real images are, if they are there."""
-    env = dict(os.environ)
-    if REAL_IMAGES.is_dir():
-        env.setdefault("OCI_REAL_IMAGES", str(REAL_IMAGES))
-    subprocess.run(
-        [sys.executable, "tests/tools/integration_config.py"], env=env, check=True
-    )
+def keep_results(source: Path, name: str) -> None:
+    """Keep what a session of ansible-test has noted of each of its tests, for the summary."""
+    if source.is_dir():
+        shutil.copytree(source, RESULTS / name, dirs_exist_ok=True)
 
 
-def add(kind: str, core: str, versions: list[str], params: list[str]) -> None:
+def add(kind: str, core: str, params: list[str]) -> None:
     """A session of ansible-test on this machine, in the copy that antsibull-nox makes."""
     name = f"{kind}-{core}"
 
     def before() -> None:
+        # runs in the copy, which is removed at exit: what is registered later runs earlier, and after a failure too
+        atexit.register(keep_results, Path.cwd() / "tests" / "output" / "junit", name)
         seed_pip()
+        subprocess.run(
+            [ROOT / "tests" / "tools" / "install_packages.sh", *PACKAGES[kind]],
+            check=True,
+        )
         if kind == "integration":
-            configure_integration()
+            subprocess.run(
+                [sys.executable, "tests/tools/integration_config.py"], check=True
+            )
 
     def after() -> None:
-        summary.note(str(SUMMARY), name, versions, "tests/output/junit")
         # left behind by ansible-test, and in the way of antsibull-nox
         shutil.rmtree("tests/output/.tmp", ignore_errors=True)
 
@@ -85,24 +108,45 @@ def add(kind: str, core: str, versions: list[str], params: list[str]) -> None:
     )
 
 
-for _core, _wanted in pythons.NODES.items():
-    _nodes = pythons.available(_wanted)
-    if not _nodes or not pythons.available(pythons.CONTROLLERS[_core]):
-        # named in the summary
-        continue
-    _targets = [
-        word for version in _nodes for word in ("--target-python", f"venv/{version}")
-    ]
-    add("units", _core, _nodes, ["--requirements", *_targets])
-    if _core == max(pythons.NODES):
-        add("sanity", _core, [], ["--exclude", "Makefile"])
-    if os.geteuid() == 0:
-        add(
-            "integration",
-            _core,
-            [],
-            ["--requirements", "--local", "--allow-destructive"],
+def add_skipped(name: str, reason: str) -> None:
+    """A session that cannot run here, and says so."""
+
+    @nox.session(name=name, python=False)
+    def skipped(session: nox.Session) -> None:
+        session.skip(reason)
+
+    skipped.__doc__ = f"Not here: {reason}"
+
+
+def add_all(core: str) -> None:
+    """All sessions of one ansible-core."""
+    if not any(map(pythons.find, pythons.CONTROLLERS[core])):
+        reason = (
+            f"ansible-core {core} needs Python {' or '.join(pythons.CONTROLLERS[core])}"
         )
+        for kind in ("sanity", "units", "integration"):
+            add_skipped(f"{kind}-{core}", reason)
+        return
+    add("sanity", core, ["--junit"])
+    targets = []
+    for version in pythons.NODES[core]:
+        path = pythons.find(version)
+        if path is None:
+            add_skipped(
+                f"units-{core}-python-{version}", f"there is no Python {version}"
+            )
+        else:
+            targets += ["--target-python", f"venv/{version}@{path}"]
+    if targets:
+        add("units", core, ["--requirements", *targets])
+    if os.geteuid() == 0:
+        add("integration", core, ["--requirements", "--local", "--allow-destructive"])
+    else:
+        add_skipped(f"integration-{core}", "integration tests need root")
+
+
+for _core in pythons.NODES:
+    add_all(_core)
 
 if __name__ == "__main__":
     nox.main()

@@ -6,8 +6,25 @@
 # Provisions DEST from SRC by a playbook, twice: the second run must change nothing.
 set -euo pipefail
 dest=$1
-src=$2
-play=(ansible-playbook hypervisor.oci.demo -e "demo_dest=$dest" -e "demo_src=$src" -e "ansible_python_interpreter=$(command -v python)")
+src=$(realpath -e -- "$2")
+# JSON holds any path
+variables=$(python -c 'import json, sys
+print(json.dumps(dict(zip(("demo_dest", "demo_src", "ansible_python_interpreter"), [*sys.argv[1:], sys.executable]))))' \
+    "$dest" "$src")
+# nothing of the user's own configuration
+unset "${!ANSIBLE_@}"
+export ANSIBLE_CONFIG=$3/ansible.cfg ANSIBLE_COLLECTIONS_PATH=$3/collections
+cat >"$ANSIBLE_CONFIG" <<'EOF'
+[defaults]
+localhost_warning = false
+[inventory]
+inventory_unparsed_warning = false
+EOF
+if [ -e "$dest" ]; then
+    echo "Removing what an earlier demo made."
+    ansible localhost -e "$variables" -m hypervisor.oci.oci_rootfs -a "dest={{ demo_dest }} state=absent" >/dev/null
+fi
+play=(ansible-playbook hypervisor.oci.demo -e "$variables")
 "${play[@]}"
 echo
 echo "The same again: nothing is to do."

@@ -6,60 +6,63 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
+import pwd
 import shutil
 import subprocess
-import sys
+import typing as t
 
 # For each ansible-core: the Pythons of the nodes that units are run with, and those that it runs on itself.
 NODES = {"2.19": ["3.8", "3.11"], "2.21": ["3.9", "3.13"]}
-CONTROLLERS = {"2.19": ["3.13", "3.12", "3.11"], "2.21": ["3.14", "3.13", "3.12"]}
+CONTROLLERS = {"2.19": ["3.11", "3.12", "3.13"], "2.21": ["3.12", "3.13", "3.14"]}
 
 
-def interpreter_folders() -> list[str]:
+@functools.lru_cache(maxsize=None)
+def interpreter_folders() -> tuple[str, ...]:
     """Folders that hold real interpreters of pyenv.
 
     Its shims are no use: they fail wherever a version is not selected.
     """
-    roots = [os.environ.get("PYENV_ROOT", ""), os.path.expanduser("~/.pyenv")]
+    folders: list[str] = []
+    for root in dict.fromkeys(_pyenv_roots()):
+        folders += sorted(glob.glob(os.path.join(root, "versions", "3.*", "bin")))
+    return tuple(folders)
+
+
+def _pyenv_roots() -> t.Iterator[str]:
+    if os.environ.get("PYENV_ROOT"):
+        yield os.environ["PYENV_ROOT"]
+    yield os.path.expanduser("~/.pyenv")
+    # HOME may be another folder than the user's own
+    yield os.path.join(pwd.getpwuid(os.geteuid()).pw_dir, ".pyenv")
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         if os.path.basename(folder) == "shims":
-            roots.append(os.path.dirname(folder))
-        elif os.path.basename(os.path.dirname(os.path.dirname(folder))) == "versions":
-            roots.append(os.path.dirname(os.path.dirname(os.path.dirname(folder))))
-    folders: list[str] = []
-    for root in dict.fromkeys(filter(None, roots)):
-        folders += sorted(glob.glob(os.path.join(root, "versions", "3.*", "bin")))
-    return folders
+            yield os.path.dirname(folder)
+    said = _output(["pyenv", "root"])
+    if said:
+        yield said
 
 
+@functools.lru_cache(maxsize=None)
 def find(version: str) -> str | None:
-    """The path of a Python of this version that really runs."""
+    """The path of a Python of this version that really runs, and can make virtual environments."""
+    code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
     path = os.environ.get("PATH", "").split(os.pathsep)
     for folder in [*interpreter_folders(), *path]:
         found = shutil.which(f"python{version}", path=folder)
-        if found is not None and _runs(found, version):
-            return found
+        if found is not None and _output([found, "-c", code]) == version:
+            return os.path.abspath(found)
     return None
 
 
-def _runs(path: str, version: str) -> bool:
-    code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+def _output(command: list[str]) -> str:
+    """What a program prints; nothing if it fails or is not there."""
     try:
         done = subprocess.run(
-            [path, "-c", code], capture_output=True, text=True, timeout=30, check=False
+            command, capture_output=True, text=True, timeout=30, check=True
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.stdout.strip() == version
-
-
-def available(versions: list[str]) -> list[str]:
-    """Those of the versions that this machine has."""
-    return [version for version in versions if find(version) is not None]
-
-
-if __name__ == "__main__":
-    for wanted in sys.argv[1:]:
-        print(wanted, find(wanted))
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

@@ -2,81 +2,182 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Says what a run of all checks really ran, and fails where something required did not.
+"""Says what a run of the checks really ran, and fails where something required did not.
 
-Every session leaves a file of what it ran; nothing here is taken from what was planned.
-
-    summary.py FOLDER [--require SESSION:PYTHON ...]
+FOLDER holds C(report.json), which nox wrote, and for each session of ansible-test a folder of the JUnit files that it
+left. Nothing here is taken from what was planned.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import glob
 import json
 import os
+import re
+import sys
 import typing as t
+from dataclasses import dataclass
 from xml.etree import ElementTree
 
-import pythons
+# What a session of nox that did what it should is called in its report.
+SUCCESS = "success"
+# How a sanity test says that there was nothing for it to look at.
+NOTHING_TO_TEST = "No tests applicable."
 
 
-def note(folder: str, session: str, versions: list[str], junit: str) -> None:
-    """Leave the file of one session; C(junit) is a folder of result files."""
-    counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for path in glob.glob(os.path.join(junit, "*.xml")):
-        for suite in ElementTree.parse(path).iter("testsuite"):
-            failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-            skipped = int(suite.get("skipped", suite.get("disabled", 0)))
-            counts["failed"] += failed
-            counts["skipped"] += skipped
-            counts["passed"] += int(suite.get("tests", 0)) - failed - skipped
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, session + ".json"), "w", encoding="utf-8") as file:
-        json.dump({"session": session, "pythons": versions, **counts}, file)
+@dataclass(frozen=True)
+class Session:
+    """What one session did.
+
+    C(result) and C(reason) are nox's words. C(pythons) are those that unit tests ran with, C(notes) say why tests
+    left something out, and how many did.
+    """
+
+    name: str
+    result: str
+    reason: str
+    seconds: float
+    counts: t.Mapping[str, int]
+    pythons: tuple[str, ...]
+    notes: t.Mapping[str, int]
+
+
+def read(folder: str) -> list[Session]:
+    """The sessions of a run in their order.
+
+    Raises C(OSError) or C(ValueError) where the report is missing or no report.
+    """
+    with open(os.path.join(folder, "report.json"), encoding="utf-8") as file:
+        report = json.load(file)
+    return [
+        _session(item, sorted(glob.glob(os.path.join(folder, item["name"], "*.xml"))))
+        for item in report["sessions"]
+    ]
+
+
+def _session(item: dict[str, t.Any], files: list[str]) -> Session:
+    suites = [
+        suite for path in files for suite in ElementTree.parse(path).iter("testsuite")
+    ]
+    if item["result"] == "skipped":
+        counts = collections.Counter(skipped=1)
+    elif item["name"].startswith("integration") and files:
+        # One file for each target; tasks that fail on purpose look like failures in it. A failed target is the last.
+        counts = collections.Counter(passed=len(files))
+    else:
+        counts = _count(suites)
+    if item["result"] not in (SUCCESS, "skipped") and not counts["failed"]:
+        # it failed outside of any test, or in a target
+        counts["failed"] = 1
+        counts["passed"] -= 1 if item["name"].startswith("integration") else 0
+    if not +counts:
+        # a session that is one check
+        counts["passed"] = 1
+    found = [
+        re.match(r"python([0-9.]+)-.*units\.xml$", os.path.basename(path))
+        for path in files
+    ]
+    return Session(
+        item["name"],
+        item["result"],
+        item["reason"] or "",
+        item["duration"],
+        +counts,
+        tuple(dict.fromkeys(match.group(1) for match in found if match)),
+        collections.Counter(_notes(suites)),
+    )
+
+
+def _count(suites: t.Iterable[ElementTree.Element]) -> collections.Counter[str]:
+    counts: collections.Counter[str] = collections.Counter()
+    for suite in suites:
+        for case in suite.iter("testcase"):
+            kinds = {child.tag for child in case}
+            if kinds & {"failure", "error"}:
+                counts["failed"] += 1
+            elif "skipped" not in kinds:
+                counts["passed"] += 1
+            elif _skipped_why(case) != NOTHING_TO_TEST:
+                counts["skipped"] += 1
+    return counts
+
+
+def _skipped_why(case: ElementTree.Element) -> str:
+    element = case.find("skipped")
+    if element is None:
+        return ""
+    return element.get("message") or (element.text or "").strip()
+
+
+def _notes(suites: t.Iterable[ElementTree.Element]) -> t.Iterator[str]:
+    """Why tests left something out."""
+    for suite in suites:
+        for case in suite.iter("testcase"):
+            why = _skipped_why(case)
+            if why and why != NOTHING_TO_TEST:
+                yield why
+            for output in case.iter("system-out"):
+                yield from re.findall(r"SKIPPED: ([^\"\n]+)", output.text or "")
+
+
+def show(sessions: t.Iterable[Session]) -> None:
+    """Print a line for each session, and what was left out below it."""
+    for session in sessions:
+        if session.result == "skipped":
+            print(f"{session.name}: NOT RUN, {session.reason}")
+            continue
+        words = [", ".join(f"{count} {kind}" for kind, count in session.counts.items())]
+        if session.pythons:
+            words.append(f"with Python {', '.join(session.pythons)}")
+        word = "ok" if session.result == SUCCESS else "FAILED"
+        print(f"{session.name}: {word}, {' '.join(words)}, {session.seconds:.0f} s")
+        for why, count in session.notes.items():
+            print(f"    skipped {count}: {why}")
+
+
+def missing(required: t.Iterable[str], sessions: t.Iterable[Session]) -> list[str]:
+    """Those of the C(SESSION:PYTHON) that did not run to their end."""
+    ran = {
+        f"{session.name}:{version}"
+        for session in sessions
+        if session.result == SUCCESS
+        for version in session.pythons
+    }
+    return [wanted for wanted in required if wanted not in ran]
 
 
 def main() -> int:
     """Print the summary; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder")
-    parser.add_argument("--require", action="append", default=[])
-    options = parser.parse_args()
-    ran = {item["session"]: item for item in _read(options.folder)}
-    for session, item in sorted(ran.items()):
-        nodes = f" (Python {', '.join(item['pythons'])})" if item["pythons"] else ""
-        print(
-            f"ran {session}{nodes}: {item['passed']} passed, {item['failed']} failed, {item['skipped']} skipped"
-        )
-    for core, versions in pythons.NODES.items():
-        if not pythons.available(pythons.CONTROLLERS[core]):
-            print(f"missing: no Python that runs ansible-core {core}")
-        for version in versions:
-            if pythons.find(version) is None:
-                print(f"missing: Python {version}, a node of ansible-core {core}")
-    if os.geteuid() != 0:
-        print("skipped: integration, which needs root")
-    status = 0
-    for wanted in options.require:
-        session, _colon, version = wanted.partition(":")
-        if version not in ran.get(session, {}).get("pythons", []):
-            print(f"required, but did not run: {session} with Python {version}")
-            status = 1
-    total = {
-        key: sum(item[key] for item in ran.values())
-        for key in ("passed", "failed", "skipped")
-    }
-    print(
-        f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped"
+    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="SESSION:PYTHON",
+        help="fail unless these unit tests ran and passed; may be repeated",
     )
-    return status
-
-
-def _read(folder: str) -> t.Iterator[dict[str, t.Any]]:
-    for path in sorted(glob.glob(os.path.join(folder, "*.json"))):
-        with open(path, encoding="utf-8") as file:
-            yield json.load(file)
+    options = parser.parse_args()
+    try:
+        sessions = read(options.folder)
+    except (OSError, ValueError) as error:
+        print(f"no session ran: {error}", file=sys.stderr)
+        return 1
+    print()
+    show(sessions)
+    absent = missing(options.require, sessions)
+    for wanted in absent:
+        print(f"REQUIRED, but did not run and pass: {wanted}")
+    total = sum(
+        (collections.Counter(s.counts) for s in sessions), collections.Counter()
+    )
+    print(
+        f"{total['passed']} passed, {total['failed'] + len(absent)} failed, {total['skipped']} skipped"
+    )
+    return 1 if absent else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())
