@@ -1,0 +1,512 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""docs/performance.md and its plot, made of the results. All text around the numbers stands here."""
+
+from __future__ import annotations
+
+import os
+import string
+import typing as t
+
+from .charts import Bar, Line, bars, lines, svg
+from .contenders import PEERS
+from .figures import Results, Sample, Spread, ratios, slope, spread, table, unrest
+
+PAGE = "performance.md"
+PLOT = "performance.svg"
+
+# Set before anything was measured: at most these ratios of wall and processor time, by image, compression,
+# rival, and what inflates.
+_GOALS = {
+    ("app", "gzip", "umoci", "zlib"): (0.50, 0.45),
+    ("app", "gzip", "umoci", "isal"): (0.40, 0.35),
+    ("npm", "gzip", "umoci", "zlib"): (0.40, 0.37),
+    ("npm", "gzip", "umoci", "isal"): (0.33, 0.32),
+    ("npm", "gzip", "GNU tar", "zlib"): (0.65, 0.75),
+    ("npm", "zstd", "GNU tar", "zlib"): (0.90, 0.90),
+    ("npm", "plain", "GNU tar", "zlib"): (0.80, 0.95),
+    ("big", "gzip", "umoci", "zlib"): (0.45, 0.45),
+}
+_GOAL_IDLE = 1.1
+_GOAL_MEMORY = 48
+
+_TEMPLATE = """\
+<!--
+Copyright (c) the hypervisor.oci authors
+GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+SPDX-License-Identifier: GPL-3.0-or-later
+-->
+
+<!-- Written by `make bench`, text and numbers; change tests/bench/report.py instead. -->
+
+# Performance
+$warning
+How long `oci_rootfs` takes to make a root file system of an image, beside the tools that an administrator would otherwise
+use, on the same files and the same kind of file system.
+
+![Wall time beside other tools, time for each entry, and peak memory]($plot)
+
+## What is compared
+
+- **This collection**: the whole process of the module on the node, $start, from the interpreter's start to
+  its end. It verifies manifest, config, every layer's digest and every diff_id, and ends with one `syncfs`.
+- **The others**: their commands, one after the other, and `sync -f` of what they have made: all have promised the same.
+- Runs are paired: each turn runs every tool once, in the same order, $runs turns in all. Each run gets $filesystem.
+  Ratios are taken within a turn. Tables show the median and, in brackets, the least and the greatest.
+- What is read lies in the page cache. CPU is user and system time of all processes of a run. Memory is the peak of the
+  largest one; less than $floor MiB cannot be told from the measuring itself.
+- *Differs* is the number of paths that are not the same in the other tool's tree as in ours, in type, mode, owner, size,
+  time, link, extended attribute or content.
+
+## In short
+
+Ratios of this collection to the other tool over all images below, the least and the greatest median; below 1, this
+collection is faster or smaller.
+
+$short
+
+## What each tool checks and what it gets wrong
+
+$facts
+
+## Ratios, image by image
+
+Ours by theirs.$goal_words
+
+$ratios
+
+## Seconds and memory, image by image
+
+$absolute
+
+## How it grows
+
+*One layer* has so many entries, nearly all of them files of 64 bytes. *Second layer* has so many, over a first one with as
+many, half of which it replaces. *Layers* is one tree of the same size, cut into so many layers. All are gzip, inflated by
+the standard library.
+
+$growth
+
+$memory_words
+
+## When nothing is to do
+
+A run on an image that is already there, an archive with $blobs blobs, beside a module that does nothing but start as every
+Ansible module does and say so.
+
+$idle
+
+Of this, opening the archive and reading and verifying its index, manifest and config takes $reading ms, in a process that
+already runs.
+
+## Nodes without SHA instructions
+
+$sha
+
+## The machine, and how quiet it was
+
+$machine
+
+$noise
+
+## What could not be measured
+
+$problems
+
+## To measure it yourself
+
+`make bench`, as root on Debian, takes an hour or two and installs the other tools. `BENCH=--quick` shows in a few minutes
+that it works; `BENCH="--images DIR"` adds images of yours (`DIR/NAME/oci-gzip`, a layout with the tag `latest`; also
+`oci-zstd` and `oci-plain`). The images that it builds are the same everywhere but for the compressors' versions.
+"""
+
+_QUICK = """
+> These numbers come from a quick run with tiny images. They show that measuring works, and nothing else.
+"""
+_STARTS = {
+    "payload": "as Ansible sends it (a script with a zip, compiled anew each time)",
+    "files": "started from its files with its arguments beside it",
+}
+
+
+def write_page(results: Results, folder: str) -> None:
+    """Write the page and the plot into C(folder)."""
+    for name, text in ((PAGE, page(results)), (PLOT, plot(results))):
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def page(results: Results) -> str:
+    """The page as Markdown."""
+    settings = results["settings"]
+    idle = results["idle"]
+    has_goals = any(
+        _goal(case, peer, ours) for case, peer, ours in _pairs(results["cases"])
+    )
+    text = string.Template(_TEMPLATE).substitute(
+        warning=_QUICK if settings["quick"] else "",
+        plot=PLOT,
+        start=_STARTS[settings["start"]],
+        runs=settings["runs"],
+        filesystem=settings["filesystem"],
+        floor=f"{settings['floor']:.0f}",
+        short=_short(results["cases"]),
+        facts=_facts(),
+        goal_words=(
+            " A goal that was set beforehand stands behind the number, and **missed** where it is."
+            if has_goals
+            else ""
+        ),
+        ratios=_ratio_table(results["cases"]),
+        absolute=_absolute_table(results["cases"]),
+        growth=_growth_table(results["scaling"]),
+        memory_words=_memory_words(results),
+        blobs=idle["blobs"] if idle else "127",
+        idle=_idle_table(idle) if idle else _NOT_MEASURED,
+        reading=f"{idle['reading']:.2f}" if idle else "(not measured)",
+        sha=_sha_words(results["sha"]),
+        machine=table(("what", "which"), results["machine"].items()),
+        noise=_noise_words(results),
+        problems="\n".join(f"- {problem}" for problem in results["problems"])
+        or "Nothing was left out.",
+    )
+    return text
+
+
+_NOT_MEASURED = "This was not measured in this run."
+
+
+def samples_of(case: Results, name: str) -> list[Sample]:
+    """The runs of one tool on a case."""
+    return [
+        Sample(wall, cpu, memory, tuple(failures))
+        for wall, cpu, memory, failures in case["samples"][name]
+    ]
+
+
+def _name_of(ours: str, compression: str) -> str:
+    """The name of a variant of ours."""
+    return f"this collection, {ours}" if compression == "gzip" else "this collection"
+
+
+def _peers(case: Results) -> list[str]:
+    return [peer.name for peer in PEERS if peer.name in case["samples"]]
+
+
+def _pairs(cases: t.Iterable[Results]) -> t.Iterator[tuple[Results, str, str]]:
+    """Each case, rival and variant of ours."""
+    for case in cases:
+        for peer in _peers(case):
+            for ours in case["ours"]:
+                yield case, peer, ours
+
+
+def _ratio(case: Results, ours: str, peer: str, what: str) -> Spread:
+    return ratios(samples_of(case, ours), samples_of(case, peer), what)
+
+
+def _goal(case: Results, peer: str, ours: str) -> tuple[float, float] | None:
+    return _GOALS.get((case["image"], case["compression"], peer, ours))
+
+
+def _short(cases: t.Sequence[Results]) -> str:
+    found: dict[tuple[str, str, str], list[tuple[float, ...]]] = {}
+    for case, peer, ours in _pairs(cases):
+        key = (peer, case["compression"], _name_of(ours, case["compression"]))
+        found.setdefault(key, []).append(
+            tuple(
+                _ratio(case, ours, peer, what).median
+                for what in ("wall", "cpu", "memory")
+            )
+        )
+    order = [peer.name for peer in PEERS]
+    rows = []
+    for key in sorted(found, key=lambda key: (order.index(key[0]), key[1], key[2])):
+        columns = [spread(values) for values in zip(*found[key])]
+        ranges = [f"{column.low:.2f}–{column.high:.2f}" for column in columns]
+        rows.append((*key, str(len(found[key])), *ranges))
+    if not rows:
+        return _NOT_MEASURED
+    return table(
+        ("against", "layers", "ours", "images", "wall", "CPU", "peak memory"), rows
+    )
+
+
+def _facts() -> str:
+    rows = [
+        (
+            "this collection",
+            "the module's process",
+            "manifest, config, each layer's size, digest and diff_id, before the new tree takes its place",
+            "see [behaviour](behaviour.md)",
+        )
+    ]
+    rows += [(peer.name, peer.does, peer.verifies, peer.wrong) for peer in PEERS]
+    return table(
+        ("tool", "what is run", "it verifies", "it gets wrong, or lacks"), rows
+    )
+
+
+def _ratio_table(cases: t.Sequence[Results]) -> str:
+    rows = []
+    for case, peer, ours in _pairs(cases):
+        goals = _goal(case, peer, ours) or (None, None)
+        rows.append(
+            (
+                f"{case['image']}, {case['compression']}",
+                peer,
+                ours if case["compression"] == "gzip" else "",
+                _with_goal(_ratio(case, ours, peer, "wall"), goals[0]),
+                _with_goal(_ratio(case, ours, peer, "cpu"), goals[1]),
+                _ratio(case, ours, peer, "memory").show(2),
+            )
+        )
+    if not rows:
+        return _NOT_MEASURED
+    return table(
+        ("image", "against", "inflated by", "wall", "CPU", "peak memory"), rows
+    )
+
+
+def _with_goal(ratio: Spread, goal: float | None) -> str:
+    if goal is None:
+        return ratio.show(2)
+    # judged as it is shown
+    missed = ", **missed**" if round(ratio.median, 2) > goal else ""
+    return f"{ratio.show(2)}, goal {goal:.2f}{missed}"
+
+
+def _absolute_table(cases: t.Sequence[Results]) -> str:
+    rows = []
+    for case in cases:
+        about = (
+            f"{case['image']}, {case['compression']}: {case['layers']} layers, {case['entries']:,} entries,"
+            f" {case['bytes'] / 1e6:,.0f} MB of files, {case['stored'] / 1e6:,.0f} MB of layers"
+        )
+        for name in [*case["ours"], *_peers(case)]:
+            group = samples_of(case, name)
+            ours = name in case["ours"]
+            rows.append(
+                (
+                    about,
+                    _name_of(name, case["compression"]) if ours else name,
+                    spread(sample.wall for sample in group).show(2),
+                    spread(sample.cpu for sample in group).show(2),
+                    spread(sample.memory for sample in group).show(0),
+                    "" if ours else _differing(case, name, group),
+                )
+            )
+            about = ""
+    if not rows:
+        return _NOT_MEASURED
+    return table(
+        ("image", "tool", "wall s", "CPU s", "peak MiB", "differs"),
+        rows,
+    )
+
+
+def _differing(case: Results, name: str, group: t.Sequence[Sample]) -> str:
+    statuses = sorted({status for sample in group for status in sample.failures})
+    failed = f", exit status {', '.join(map(str, statuses))}" if statuses else ""
+    return f"{case['differ'][name]:,}{failed}"
+
+
+def _grown(results: t.Sequence[Results]) -> dict[str, list[Results]]:
+    """The series by label, each by rising size."""
+    series: dict[str, list[Results]] = {}
+    for one in sorted(results, key=lambda one: int(one["size"])):
+        series.setdefault(one["series"], []).append(one)
+    return series
+
+
+def _median(one: Results, what: str) -> float:
+    group = samples_of({"samples": {"ours": one["samples"]}}, "ours")
+    return spread(getattr(sample, what) for sample in group).median
+
+
+def _growth_table(results: t.Sequence[Results]) -> str:
+    rows = []
+    for label, series in _grown(results).items():
+        for one in series:
+            rows.append(
+                (
+                    f"{label}, {one['size']:,}",
+                    f"{one['entries']:,}",
+                    f"{_median(one, 'wall'):.2f}",
+                    f"{_median(one, 'cpu'):.2f}",
+                    f"{_median(one, 'wall') / one['entries'] * 1e6:.0f}",
+                    f"{_median(one, 'cpu') / one['entries'] * 1e6:.0f}",
+                    f"{_median(one, 'memory'):.1f}",
+                )
+            )
+    if not rows:
+        return _NOT_MEASURED
+    head = ("series", "entries", "wall s", "CPU s", "wall µs an entry")
+    return table((*head, "CPU µs an entry", "peak MiB"), rows)
+
+
+def _memory_words(results: Results) -> str:
+    sentences = []
+    for label, series in _grown(results["scaling"]).items():
+        if label == "layers" or len(series) < 2:
+            continue
+        ends = [
+            (float(one["size"]), _median(one, "memory") * 1024**2)
+            for one in (series[0], series[-1])
+        ]
+        sentences.append(
+            f"From {series[0]['size']:,} to {series[-1]['size']:,} entries in *{label}*, memory grows by"
+            f" {slope(*ends):.0f} bytes an entry."
+        )
+    peaks = [
+        (sample.memory, f"{case['image']}, {case['compression']}")
+        for case in results["cases"]
+        for name in case["ours"]
+        for sample in samples_of(case, name)
+    ]
+    if peaks:
+        most, image = max(peaks)
+        sentences.append(
+            f"The most that this collection took for any image above was {most:.0f} MiB ({image});"
+            f" the goal is {_GOAL_MEMORY} MiB and, for zstd, the window that the image asks for."
+        )
+    sentences.append(
+        "What grows is a record for each directory, whose time is set at the end, and, above the first layer, the name of"
+        " each path that the layer brings: a whiteout may come before or after what it must not hide."
+    )
+    return "\n".join(sentences)
+
+
+def _idle_table(idle: Results) -> str:
+    rows = []
+    for start, words in _STARTS.items():
+        names = [name for name in idle["samples"] if name.endswith(f", {start}")]
+        ours, nothing = (samples_of(idle, name) for name in names)
+        goal = _GOAL_IDLE if start == "payload" else None
+        rows.append(
+            (
+                words,
+                spread(sample.wall * 1000 for sample in ours).show(0),
+                spread(sample.wall * 1000 for sample in nothing).show(0),
+                _with_goal(ratios(ours, nothing, "wall"), goal),
+                ratios(ours, nothing, "cpu").show(2),
+            )
+        )
+    head = ("how both are started", "ours, ms", "does nothing, ms")
+    return table((*head, "wall, ours by nothing's", "CPU, ours by nothing's"), rows)
+
+
+def _sha_words(sha: Results | None) -> str:
+    if not sha:
+        return _NOT_MEASURED
+    speeds = sha["speeds"]
+    if not sha["cases"]:
+        return (
+            f"This machine hashes {speeds['as it is']:,.0f} MB a second by sha256. It has no SHA instructions, or they"
+            " could not be hidden from OpenSSL, so there is nothing to compare."
+        )
+    rows = []
+    for case in sha["cases"]:
+        plain, masked = samples_of(case, "as it is"), samples_of(case, "masked")
+        by = f", {case['inflater']}" if case["inflater"] else ""
+        rows.append(
+            (
+                f"{case['image']}, {case['compression']}{by}",
+                spread(sample.wall for sample in plain).show(2),
+                spread(sample.wall for sample in masked).show(2),
+                ratios(masked, plain, "wall").show(2),
+                ratios(masked, plain, "cpu").show(2),
+            )
+        )
+    words = (
+        f"Both digests are sha256. With the processor's instructions for it, OpenSSL hashes {speeds['as it is']:,.0f} MB a"
+        f" second here; with them hidden (`OPENSSL_ia32cap`), {speeds['masked']:,.0f} MB, as on older processors. Each"
+        " byte of a compressed layer's content is hashed once and each byte of the blob once; those of a plain one, whose"
+        " digests are the same, at least once. The other tools hash by code of their own, which this does not mask;"
+        " GNU tar and bsdtar hash nothing, so the ratios to them suffer most."
+    )
+    head = (
+        "image",
+        "wall s",
+        "wall s, hidden",
+        "wall, hidden by not",
+        "CPU, hidden by not",
+    )
+    return f"{words}\n\n{table(head, rows)}"
+
+
+def _noise_words(results: Results) -> str:
+    settings = results["settings"]
+    groups = [
+        samples_of(case, name) for case in results["cases"] for name in case["samples"]
+    ]
+    load = settings["load"]
+    words = (
+        f"Measuring took {settings['minutes']:.0f} minutes. The load average before it began was {load['before']:.2f},"
+        f" and {load['stolen']:.1%} of all processor time meanwhile went to other guests of the same host."
+    )
+    if groups:
+        noise = unrest(groups)
+        words += (
+            f" The wall times of one tool on one image lay {noise.median:.0%} apart (greatest less least, by the median)"
+            f" in the middle, {noise.high:.0%} at worst: differences smaller than that mean nothing."
+        )
+    return words
+
+
+def plot(results: Results) -> str:
+    """The plot as SVG."""
+    groups = []
+    for case in results["cases"]:
+        base = samples_of(case, case["ours"][0])
+        group = [
+            Bar(
+                f"this collection, {name}" if number else "this collection",
+                ratios(samples_of(case, name), base, "wall"),
+            )
+            for number, name in enumerate(case["ours"])
+        ]
+        group += [
+            Bar(name, ratios(samples_of(case, name), base, "wall"))
+            for name in _peers(case)
+        ]
+        groups.append((f"{case['image']}, {case['compression']}", group))
+    series = {
+        label: one
+        for label, one in _grown(results["scaling"]).items()
+        if label != "layers"
+    }
+    charts = [
+        bars(
+            "Wall time; 1 is this collection with the standard library alone; marks from least to greatest",
+            groups,
+        ),
+        lines(
+            "Wall time for each entry, microseconds",
+            "entries",
+            [
+                Line(
+                    label,
+                    tuple(
+                        (one["size"], _median(one, "wall") / one["entries"] * 1e6)
+                        for one in points
+                    ),
+                )
+                for label, points in series.items()
+            ],
+        ),
+        lines(
+            "Peak memory, MiB",
+            "entries",
+            [
+                Line(
+                    label,
+                    tuple((one["size"], _median(one, "memory")) for one in points),
+                )
+                for label, points in series.items()
+            ],
+        ),
+    ]
+    return svg(charts, "Wall time beside other tools, time for each entry, peak memory")
