@@ -1,0 +1,383 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Unpack an image for real, and compare the whole tree with the model's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+import typing as t
+from dataclasses import dataclass, field, replace
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
+from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
+    Applier,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
+    Policy,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
+from ansible_collections.hypervisor.oci.tests.images import builder
+from ansible_collections.hypervisor.oci.tests.model import model
+from ansible_collections.hypervisor.oci.tests.model.generator import Image
+from ansible_collections.hypervisor.oci.tests.model.model import (
+    ModelError,
+    Record,
+    Thing,
+    Tree,
+)
+
+_KINDS = {
+    stat.S_IFREG: model.FILE,
+    stat.S_IFDIR: model.DIRECTORY,
+    stat.S_IFLNK: model.SYMLINK,
+    stat.S_IFCHR: model.CHAR,
+    stat.S_IFBLK: model.BLOCK,
+    stat.S_IFIFO: model.FIFO,
+}
+PLAIN = model.Options(preserve=not os.geteuid(), caller=(os.geteuid(), os.getegid()))
+_PLAIN_THING = Thing(model.FILE, b"")
+# Counted by both sides in the same places (docs/behaviour.md, sections 4 to 6).
+_COUNTS = (
+    "aufs_leftovers",
+    "capabilities_dropped",
+    "devices_created",
+    "devices_skipped",
+    "setid_bits_dropped",
+    "user_xattrs_forbidden",
+    "whiteouts_of_parent",
+    "whiteouts_of_root",
+    "xattrs_filtered",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A tree with its counts, or the place of an error and what it says."""
+
+    tree: Tree = field(default_factory=dict)
+    counts: t.Mapping[str, int] = field(default_factory=dict)
+    refused_at: tuple[int, bytes | None] | None = None
+    message: str = ""
+
+
+@contextlib.contextmanager
+def workplace() -> t.Iterator[bytes]:
+    """A folder for trees, in memory where the system has such a place."""
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+    path = tempfile.mkdtemp(prefix="model-", dir=base)
+    try:
+        yield os.fsencode(path)
+    finally:
+        shutil.rmtree(path)
+
+
+def differences(
+    image: Image, work: bytes, watch: model.Watch = model.unwatched
+) -> list[str]:
+    """What product and model disagree about, one line each; nothing where they agree."""
+    expected = of_model(image, watch)
+    found = of_product(image, work)
+    return compare(expected, found)
+
+
+def of_model(image: Image, watch: model.Watch = model.unwatched) -> Outcome:
+    """What the image is to become."""
+    try:
+        made = model.apply(image.layers, image.options, watch)
+    except ModelError as error:
+        watch("refused", error.kind)
+        return Outcome(refused_at=(error.layer, error.entry), message=error.kind)
+    return Outcome(made.tree(), made.counts)
+
+
+def of_product(image: Image, work: bytes) -> Outcome:
+    """What the product makes of the image, in a fresh directory that is gone afterwards."""
+    root = os.path.join(work, b"root")
+    os.mkdir(root)
+    try:
+        outcome = _unpacked(image, root)
+        if os.listdir(work) != [b"root"]:
+            raise AssertionError(
+                f"something was made outside of the root: {os.listdir(work)}"
+            )
+        return outcome
+    finally:
+        _remove(root)
+
+
+def smallest(image: Image, fails: t.Callable[[Image], bool]) -> Image:
+    """The image with all taken away that it does not need to fail."""
+    while True:
+        for smaller in _smaller(image):
+            if fails(smaller):
+                image = smaller
+                break
+        else:
+            return image
+
+
+def _smaller(image: Image) -> t.Iterator[Image]:
+    """Simpler images: without a layer or an entry, two layers in one, plain options, metadata or names."""
+    layers = image.layers
+    for number in range(len(layers)):
+        yield replace(image, layers=layers[:number] + layers[number + 1 :])
+    for number, layer in enumerate(layers):
+        before, after = layers[:number], layers[number + 1 :]
+        for index in range(len(layer)):
+            less = layer[:index] + layer[index + 1 :]
+            yield replace(image, layers=(*before, less, *after))
+    for number in range(len(layers) - 1):
+        joined = layers[number] + layers[number + 1]
+        yield replace(image, layers=(*layers[:number], joined, *layers[number + 2 :]))
+    if image.options != PLAIN:
+        yield replace(image, options=PLAIN)
+    for number, layer in enumerate(layers):
+        for index, thing in enumerate(layer):
+            for plainer in _plainer(thing):
+                changed = (*layer[:index], plainer, *layer[index + 1 :])
+                yield replace(
+                    image, layers=(*layers[:number], changed, *layers[number + 1 :])
+                )
+
+
+def _plainer(thing: Thing) -> t.Iterator[Thing]:
+    for name in ("mode", "uid", "gid", "mtime", "xattrs", "data"):
+        default = getattr(_PLAIN_THING, name)
+        if getattr(thing, name) != default:
+            yield replace(thing, **{name: default})
+    short = b"/".join(
+        [part for part in thing.name.split(b"/") if part not in (b"", b".")]
+    )
+    if len(short) < len(thing.name.rstrip(b"/")):
+        yield replace(thing, name=short)
+
+
+def compare(expected: Outcome, found: Outcome) -> list[str]:
+    """Differences between two outcomes, one line each."""
+    if expected.refused_at or found.refused_at:
+        if _same_place(expected.refused_at, found.refused_at):
+            return []
+        return [f"model: {_told(expected)}", f"product: {_told(found)}"]
+    lines = []
+    for path in sorted({*expected.tree, *found.tree}):
+        one, other = expected.tree.get(path), found.tree.get(path)
+        if one is None or other is None:
+            lines.append(f"{path!r}: model: {one}, product: {other}")
+        elif one != other:
+            pairs = zip(Record._fields, one, other)
+            lines += [
+                f"{path!r}: {name}: model: {mine!r}, product: {theirs!r}"
+                for name, mine, theirs in pairs
+                if mine != theirs
+            ]
+    for kind in _COUNTS:
+        mine, theirs = expected.counts.get(kind, 0), found.counts.get(kind, 0)
+        if mine != theirs:
+            lines.append(f"{kind}: model: {mine}, product: {theirs}")
+    kind = "whiteouts_of_nothing"
+    mine, theirs = expected.counts.get(kind, 0), found.counts.get(kind, 0)
+    if mine > theirs:
+        # the product counts those that found only things of their own layer as well
+        lines.append(f"{kind}: model: {mine}, product: {theirs}")
+    return lines
+
+
+def snapshot(root: bytes) -> Tree:
+    """Every path below a directory with all that can be compared; the root is the empty path."""
+    found: Tree = {}
+    groups: dict[tuple[int, int], bytes] = {}
+
+    def visit(path: bytes, full: bytes) -> None:
+        status = os.lstat(full)
+        kind = _KINDS[stat.S_IFMT(status.st_mode)]
+        names = []
+        content: t.Any = None
+        if os.geteuid() and kind in (model.FILE, model.DIRECTORY):
+            # who is not root must give himself what the image took away
+            os.chmod(full, 0o700)
+        xattrs = tuple(
+            sorted(
+                (os.fsencode(name), os.getxattr(full, name, follow_symlinks=False))
+                for name in os.listxattr(full, follow_symlinks=False)
+            )
+        )
+        if kind == model.DIRECTORY:
+            names = sorted(os.listdir(full))
+        elif kind == model.FILE:
+            with open(full, "rb", buffering=0) as file:
+                content = file.readall()
+        elif kind == model.SYMLINK:
+            content = os.readlink(full)
+        elif kind != model.FIFO:
+            content = os.major(status.st_rdev), os.minor(status.st_rdev)
+        group = path
+        if kind != model.DIRECTORY:
+            group = groups.setdefault((status.st_dev, status.st_ino), path)
+        found[path] = Record(
+            kind,
+            stat.S_IMODE(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            status.st_mtime_ns,
+            xattrs,
+            content,
+            group,
+        )
+        for name in names:
+            visit(path + b"/" + name if path else name, full + b"/" + name)
+
+    visit(b"", root)
+    return found
+
+
+def layer_tar(layer: model.Layer) -> bytes:
+    """The layer as the builder writes it."""
+    return builder.tar([_member(thing) for thing in layer])
+
+
+def to_code(image: Image) -> str:
+    """The image as a few readable lines, calls of the builder that make the same layers."""
+    lines = [f"{image.options}"]
+    for number, layer in enumerate(image.layers):
+        lines.append(f"layer {number}:")
+        lines += ["    " + _call(thing) for thing in layer]
+    return "\n".join(lines)
+
+
+# -- the product
+
+
+def _unpacked(image: Image, root: bytes) -> Outcome:
+    options = image.options
+    report = Report()
+    budget = Budget(2**40, 2**20)
+    policy = Policy(
+        report,
+        options.preserve,
+        IdMap("uid", options.uid_map),
+        IdMap("gid", options.gid_map),
+        [os.fsdecode(name) for name in options.xattrs],
+    )
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    umask = os.umask(0)
+    top = Root(fd, policy.of_missing_parent())
+    try:
+        applier = Applier(
+            top, policy, report, budget, options.devices, options.keep_dirlinks
+        )
+        for number, layer in enumerate(image.layers):
+            applier.apply_layer([layer_tar(layer)], str(number))
+        applier.finish()
+    except LayerError as error:
+        return Outcome(refused_at=(int(error.layer), error.entry), message=str(error))
+    finally:
+        top.close()
+        os.umask(umask)
+        os.close(fd)
+    return Outcome(snapshot(root), report.to_dict()["counts"])
+
+
+def _same_place(
+    expected: tuple[int, bytes | None] | None, found: tuple[int, bytes | None] | None
+) -> bool:
+    if expected is None or found is None:
+        return False
+    if expected[1] is not None and b"\0" in expected[1]:
+        # such a name cannot be told
+        return expected[0] == found[0]
+    return expected == found
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.refused_at is None:
+        return "a tree"
+    layer, entry = outcome.refused_at
+    return f"refused at layer {layer}, entry {entry!r}: {outcome.message}"
+
+
+def _remove(path: bytes) -> None:
+    if os.geteuid():
+        os.chmod(path, 0o700)
+    with os.scandir(path) as found:
+        entries = list(found)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _remove(entry.path)
+        else:
+            os.unlink(entry.path)
+    os.rmdir(path)
+
+
+# -- the archive
+
+_FLAGS = {
+    model.FILE: "0",
+    model.HARD_LINK: "1",
+    model.SYMLINK: "2",
+    model.CHAR: "3",
+    model.BLOCK: "4",
+    model.DIRECTORY: "5",
+    model.FIFO: "6",
+    model.SOCKET: "s",
+}
+
+
+def _attributes(thing: Thing) -> dict[str, t.Any]:
+    """The builder's keywords, where they are not its own defaults."""
+    attributes: dict[str, t.Any] = {}
+    if thing.uid:
+        attributes["uid"] = thing.uid
+    if thing.gid:
+        attributes["gid"] = thing.gid
+    if thing.mtime % 10**9:
+        attributes["mtime"] = builder.nanoseconds(thing.mtime)
+    elif thing.mtime:
+        attributes["mtime"] = thing.mtime // 10**9
+    if thing.xattrs:
+        attributes["xattrs"] = dict(thing.xattrs)
+    if b"\0" in thing.name:
+        attributes["pax"] = {"path": thing.name}
+    return attributes
+
+
+def _member(thing: Thing) -> builder.Entry:
+    # a whole time without xattrs now and then in GNU's dialect, with base-256 numbers
+    attributes = _attributes(thing)
+    return builder.entry(
+        thing.name,
+        _FLAGS[thing.kind],
+        thing.data,
+        thing.link,
+        thing.mode,
+        thing.device if thing.kind in (model.CHAR, model.BLOCK) else None,
+        **attributes,
+    )
+
+
+def _call(thing: Thing) -> str:
+    keywords: dict[str, t.Any] = {}
+    arguments: list[t.Any] = [thing.name]
+    call: str = thing.kind
+    if thing.kind == model.FILE and thing.data:
+        arguments.append(thing.data)
+    elif thing.kind in (model.SYMLINK, model.HARD_LINK):
+        arguments.append(thing.link)
+    elif thing.kind in (model.CHAR, model.BLOCK):
+        arguments += thing.device
+    elif thing.kind == model.SOCKET:
+        call = "entry"
+        arguments.append(_FLAGS[thing.kind])
+    shown = [repr(argument) for argument in arguments]
+    shown.append(f"mode={thing.mode:#o}")
+    keywords.update(_attributes(thing))
+    shown += [f"{name}={value!r}" for name, value in keywords.items()]
+    return f"{call}({', '.join(shown)})"

@@ -1,0 +1,148 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Compares product and model on many generated images, and says what the images reached.
+
+    PYTHONPATH=COLLECTIONS python3 -m ansible_collections.hypervisor.oci.tests.model.run
+        [-n 1000] [--seed 1] [--seconds 1800] [--coverage] [--peers]
+
+C(COLLECTIONS) is the folder that holds C(ansible_collections); hypothesis is needed. As root it covers owners, id
+maps and devices too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import typing as t
+from collections import Counter
+
+from ansible_collections.hypervisor.oci.tests.model import compare
+from ansible_collections.hypervisor.oci.tests.model.generator import Image, images
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+# Hypothesis remembers every example of a run, so many short runs keep it fast.
+_BATCH = 500
+
+
+class Found(Exception):
+    """The smallest image that product and model disagree about."""
+
+    def __init__(self, image: Image, lines: t.Sequence[str]) -> None:
+        text = "\n".join([compare.to_code(image), *lines])
+        super().__init__(text)
+        self.image = image
+
+
+class Tally:
+    """Counts what the images were and what they reached."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.entries = 0
+        self.layers = 0
+        self.reached: dict[str, Counter[str]] = {}
+
+    def add(self, image: Image) -> None:
+        """Count an image."""
+        self.images += 1
+        self.layers += len(image.layers)
+        self.entries += sum(map(len, image.layers))
+
+    def watch(self, kind: str, what: str) -> None:
+        """What the model calls for each rule that it uses."""
+        self.reached.setdefault(kind, Counter())[what] += 1
+
+    def summary(self) -> str:
+        """One line."""
+        refused = sum(self.reached.get("refused", Counter()).values())
+        return (
+            f"{self.images} images with {self.layers} layers and {self.entries} entries,"
+            f" {refused} refused by both, no difference"
+        )
+
+    def coverage(self) -> str:
+        """Which rules the images reached, and how often."""
+        lines = []
+        for kind in sorted(self.reached):
+            counted = self.reached[kind]
+            lines.append(f"{kind}: {len(counted)} kinds, {sum(counted.values())} times")
+            lines += [f"    {counted[what]:8} {what}" for what in sorted(counted)]
+        return "\n".join(lines)
+
+
+def run_batch(number: int, examples: int, check: t.Callable[[Image], None]) -> None:
+    """Run C(check) on so many images; the same number always gives the same ones."""
+
+    @seed(number)
+    @settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    @given(images())
+    def checked(image: Image) -> None:
+        check(image)
+
+    checked()
+
+
+def smallest_difference(image: Image, work: bytes) -> tuple[Image, list[str]]:
+    """An image that fails as simply as it can, and how it does."""
+    image = compare.smallest(image, lambda one: bool(compare.differences(one, work)))
+    return image, compare.differences(image, work)
+
+
+def run(number: int, first_seed: int, seconds: float) -> Tally:
+    """Compare so many images, or as many as the time allows. Raises C(Found)."""
+    tally = Tally()
+    end = time.monotonic() + seconds
+    with compare.workplace() as work:
+
+        def check(image: Image) -> None:
+            # a batch generates a few images twice or leaves some out; each that is compared counts
+            tally.add(image)
+            lines = compare.differences(image, work, tally.watch)
+            if lines:
+                raise Found(*smallest_difference(image, work))
+
+        batch = 0
+        while tally.images < number and time.monotonic() < end:
+            wanted = min(_BATCH, number - tally.images)
+            run_batch(first_seed * 1_000_003 + batch, wanted, check)
+            batch += 1
+    return tally
+
+
+def main() -> int:
+    """The command line; 0 where all agree."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-n", type=int, default=1000, help="images to compare")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1800, help="at most")
+    parser.add_argument(
+        "--coverage", action="store_true", help="print what was reached"
+    )
+    options = parser.parse_args()
+    start = time.monotonic()
+    try:
+        tally = run(options.n, options.seed, options.seconds)
+    except Found as found:
+        print(f"product and model disagree (seed {options.seed}):\n{found}")
+        return 1
+    print(f"{tally.summary()}, {time.monotonic() - start:.0f} s, seed {options.seed}")
+    if options.coverage:
+        print(tally.coverage())
+    if tally.images < options.n:
+        print(f"only {tally.images} of {options.n} images in {options.seconds:.0f} s")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Generated images: product and model make the same of them (docs/behaviour.md, sections 4 to 6)."""
+
+from __future__ import annotations
+
+import itertools
+
+from ansible_collections.hypervisor.oci.tests.model import compare, model
+from ansible_collections.hypervisor.oci.tests.model.generator import Image
+from ansible_collections.hypervisor.oci.tests.model.run import Tally, run, run_batch
+
+_SECONDS = 600
+
+# What the generator must reach in a thousand images. More stands in tests/model/README.md.
+_OVER = [
+    f"{new} over {whose} {old}"
+    for new, whose, old in itertools.product(
+        ("file", "directory", "symlink", "hardlink"),
+        ("lower", "own"),
+        ("file", "directory", "full directory", "symlink"),
+    )
+]
+_WHITEOUTS = [
+    "of nothing",
+    "in nothing",
+    "of lower file",
+    "of lower symlink",
+    "of own file",
+    "of own symlink",
+    *(
+        f"of lower directory, holding {what}"
+        for what in ("nothing", "lower", "own", "lower and own")
+    ),
+    "of own directory, holding nothing",
+    "of own directory, holding own",
+]
+_LINKS = [
+    shape + more
+    for shape in ("relative", "absolute", "relative with ..")
+    for more in ("", ", then another")
+]
+
+
+def test_generated_images() -> None:
+    """Whole trees with every attribute, or an error at the same entry. Raises with the smallest image."""
+    tally = run(300, 1, _SECONDS)
+    assert tally.images >= 300
+
+
+def test_generator_reaches_the_rules() -> None:
+    """A generator that misses a rule would prove nothing about it."""
+    tally = Tally()
+
+    def look(image: Image) -> None:
+        compare.of_model(image, tally.watch)
+
+    run_batch(2, 1000, look)
+    reached = {kind: set(counted) for kind, counted in tally.reached.items()}
+    assert set(_OVER) - reached["new over old"] == set()
+    assert set(_WHITEOUTS) - reached["whiteout"] == set()
+    assert set(_LINKS) - reached["link followed"] == set()
+    assert {
+        "holding nothing",
+        "holding lower",
+        "holding own",
+        "holding lower and own",
+    } <= reached["opaque"]
+    assert {"holding lower", "holding own", "holding lower and own"} <= reached[
+        "whiteout of ."
+    ]
+    assert {"nothing", "file", "file behind a link", "nothing behind a link"} <= (
+        reached["parent made"]
+    )
+    assert {model.FILE, model.SYMLINK} <= reached["hard link to"]
+    assert {"loop of links", "hard link to nothing", ".. in a name"} <= (
+        reached["refused"]
+    )
