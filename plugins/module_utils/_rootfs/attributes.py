@@ -158,12 +158,24 @@ class Writer:
         mode, uid, gid, mtime, xattrs = attributes
         if self._preserve:
             os.fchown(fd, uid, gid)
+        elif xattrs:
+            xattrs = self._before_mode(fd, xattrs)
         os.fchmod(fd, mode)
         if xattrs:
             for name, value in xattrs.items():
                 if not self._set_xattr(fd, True, name, value, False):
                     os.fchmod(fd, acl.group_bits_without(value, mode))
         os.utime(fd, ns=(mtime, mtime))
+
+    def _before_mode(self, fd: int, xattrs: dict[str, bytes]) -> dict[str, bytes]:
+        """Write all but ACLs while the mode still allows it to who is not root; returns the ACLs."""
+        acls = {}
+        for name, value in xattrs.items():
+            if name in (acl.ACCESS, acl.DEFAULT):
+                acls[name] = value
+            else:
+                self._set_xattr(fd, True, name, value, False)
+        return acls
 
     def to_node(self, parent: int, name: bytes, attributes: Attributes) -> None:
         """For a device or FIFO, which must not be opened: through a descriptor of its path."""

@@ -503,6 +503,37 @@ def test_ownership_ignore(work: bytes) -> None:
     assert compare.differences(image, work) == []
 
 
+@pytest.fixture(name="ordinary_user")
+def _ordinary_user() -> t.Iterator[tuple[int, int]]:
+    """The ids of somebody without root's rights, who runs the test."""
+    if os.geteuid():
+        yield os.geteuid(), os.getegid()
+        return
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield 65534, 65534
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def test_read_only_things_of_an_ordinary_user(ordinary_user: tuple[int, int]) -> None:
+    """Section 6: xattrs are written although the mode forbids it to everybody but root."""
+    xattrs = ((b"user.x", b"1"),)
+    layers = [
+        [
+            f("a", mode=0o444, xattrs=xattrs),
+            d("b", 0o555, xattrs=xattrs),
+            f("b/c", mode=0, xattrs=xattrs),
+        ]
+    ]
+    options = Options(devices="skip", preserve=False, caller=ordinary_user)
+    image = _image(layers, options)
+    with compare.workplace() as work:
+        assert compare.differences(image, work) == []
+
+
 def test_smallest() -> None:
     """A failing image shrinks to what it needs, and prints as calls of the builder."""
     image = _image(
