@@ -22,7 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._provision import O
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
     parse_id_map,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
     UnpackOptions,
 )
 

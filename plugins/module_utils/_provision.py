@@ -38,9 +38,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories
     open_existing,
     reachable_by_others,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside import (
-    Inside,
-)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import (
     Place,
     Site,
@@ -61,12 +58,17 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources imp
     Source,
     open_source,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
     UnpackOptions,
-    unpack,
 )
 
-Steps = t.Union[Beside, Inside]
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside import (
+        Inside,
+    )
+
+    Steps = t.Union[Beside, Inside]
+
 Result = t.Dict[str, t.Any]
 
 # A directory that the module makes above dest: setuid files of an image are nobody else's business, but
@@ -218,6 +220,10 @@ def _open(options: Options, check_mode: bool) -> t.Iterator[tuple[Site, Steps]]:
     mode = _PASSABLE if mapped else _CLOSED
     with open_site(place, options.lock_timeout, mode, dry) as site:
         if place.inside:
+            from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside import (
+                Inside,
+            )
+
             yield site, Inside(site, options.ignore_use)
         else:
             yield site, Beside(site, options.ignore_use, options.keep)
@@ -267,6 +273,9 @@ def _stage(
     fingerprint: Result,
 ) -> Record:
     """Unpack into a fresh staging directory and make it durable; on any error nothing of it is left."""
+    # a run that changes nothing never comes here, and need not read all of that code
+    from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import unpack
+
     if record.next is not None:
         record = steps.discard_next(record)
     try:

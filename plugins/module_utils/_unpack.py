@@ -37,7 +37,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
     Policy,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
     empty_directory,
 )
@@ -52,36 +51,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress 
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     Source,
 )
-
-
-@dataclass(frozen=True)
-class UnpackOptions:
-    """What changes the tree that an image becomes, and the limits that stop a hostile one.
-
-    C(max_size) is in bytes. C(preserve) is false where everything belongs to the caller.
-    """
-
-    devices: str
-    preserve: bool
-    xattrs: tuple[str, ...]
-    drop_acls: bool
-    keep_dirlinks: bool
-    max_size: int
-    max_entries: int
-    uids: IdMap
-    gids: IdMap
-
-    def to_fingerprint(self) -> dict[str, t.Any]:
-        """The options that change the tree; the limits only say whether there is one."""
-        return {
-            "devices": self.devices,
-            "preserve": self.preserve,
-            "xattrs": sorted(self.xattrs),
-            "drop_acls": self.drop_acls,
-            "keep_dirlinks": self.keep_dirlinks,
-            "uid_map": self.uids.to_list(),
-            "gid_map": self.gids.to_list(),
-        }
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
+    UnpackOptions,
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ What is removed may have been written to by a container, so nothing is known abo
 from __future__ import annotations
 
 import os
-import secrets
+
 import stat
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
@@ -70,7 +70,7 @@ def _remove(parent: int, name: bytes, top: int, mount: int, depth: int) -> None:
                 _remove(fd, os.fsencode(below), top, mount, depth + 1)
             elif not _unlink(fd, os.fsencode(below)):
                 # the next pass over the top takes it from there
-                os.rename(below, secrets.token_hex(16), src_dir_fd=fd, dst_dir_fd=top)
+                os.rename(below, os.urandom(16).hex(), src_dir_fd=fd, dst_dir_fd=top)
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent)

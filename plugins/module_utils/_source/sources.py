@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+
 import stat
 import typing as t
 
@@ -265,7 +265,7 @@ class CompressedArchive:
 
     def spool(self, directory: int) -> Source:
         """Decompress into a nameless file on the file system of C(directory)."""
-        name = "." + secrets.token_hex(16)
+        name = "." + os.urandom(16).hex()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=directory)
         try:

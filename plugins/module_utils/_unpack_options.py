@@ -1,0 +1,44 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The options of unpacking, in a file of their own: a run that changes nothing reads no more than these."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
+
+
+@dataclass(frozen=True)
+class UnpackOptions:
+    """What changes the tree that an image becomes, and the limits that stop a hostile one.
+
+    C(max_size) is in bytes. C(preserve) is false where everything belongs to the caller.
+    """
+
+    devices: str
+    preserve: bool
+    xattrs: tuple[str, ...]
+    drop_acls: bool
+    keep_dirlinks: bool
+    max_size: int
+    max_entries: int
+    uids: IdMap
+    gids: IdMap
+
+    def to_fingerprint(self) -> dict[str, t.Any]:
+        """The options that change the tree; the limits only say whether there is one."""
+        return {
+            "devices": self.devices,
+            "preserve": self.preserve,
+            "xattrs": sorted(self.xattrs),
+            "drop_acls": self.drop_acls,
+            "keep_dirlinks": self.keep_dirlinks,
+            "uid_map": self.uids.to_list(),
+            "gid_map": self.gids.to_list(),
+        }
