@@ -85,10 +85,11 @@ def _unknown(warning: str) -> ResolvedUser:
 
 
 def _lines(root: Root, path: bytes) -> list[list[str]]:
-    """The fields of each line; none where the file is missing, no regular file, or too large."""
+    """The fields of each line; none where the file is missing, no regular file, closed, or too large."""
     try:
         fd = root.open_file(path)
-    except EntryError:
+    except (EntryError, PermissionError):
+        # an ordinary user cannot read what the image closed to its owner
         return []
     if fd is None:
         return []
