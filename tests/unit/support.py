@@ -81,11 +81,12 @@ def tree(top: str | Path) -> dict[str, Node]:
             path = os.path.join(top, name) if name else os.fspath(top)
             status = os.lstat(path)
             kind = _KINDS[stat.S_IFMT(status.st_mode)]
-            xattrs = _xattrs(path)
+            xattrs: dict[str, bytes] = {}
             content: bytes | tuple[int, int] | None = None
             if kind == "file":
                 with _readable(path, status, 0o400):
                     content = Path(path).read_bytes()
+                    xattrs = _xattrs(path)
             elif kind == "link":
                 content = os.fsencode(os.readlink(path))
             elif kind in ("char", "block"):
@@ -93,6 +94,8 @@ def tree(top: str | Path) -> dict[str, Node]:
             elif kind == "directory":
                 opened.enter_context(_readable(path, status, 0o700))
                 pending += [os.path.join(name, below) for below in os.listdir(path)]
+            if kind != "file":
+                xattrs = _xattrs(path)
             found[name or "."] = Node(
                 kind,
                 stat.S_IMODE(status.st_mode),
