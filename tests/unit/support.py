@@ -81,21 +81,20 @@ def tree(top: str | Path) -> dict[str, Node]:
             path = os.path.join(top, name) if name else os.fspath(top)
             status = os.lstat(path)
             kind = _KINDS[stat.S_IFMT(status.st_mode)]
-            xattrs: dict[str, bytes] = {}
+            xattrs = _xattrs(path)
             content: bytes | tuple[int, int] | None = None
             if kind == "file":
                 with _readable(path, status, 0o400):
                     content = Path(path).read_bytes()
-                    xattrs = _xattrs(path)
+                    xattrs = {**_xattrs(path), **xattrs}
             elif kind == "link":
                 content = os.fsencode(os.readlink(path))
             elif kind in ("char", "block"):
                 content = (os.major(status.st_rdev), os.minor(status.st_rdev))
             elif kind == "directory":
                 opened.enter_context(_readable(path, status, 0o700))
+                xattrs = {**_xattrs(path), **xattrs}
                 pending += [os.path.join(name, below) for below in os.listdir(path)]
-            if kind != "file":
-                xattrs = _xattrs(path)
             found[name or "."] = Node(
                 kind,
                 stat.S_IMODE(status.st_mode),
@@ -255,8 +254,9 @@ def _xattrs(path: str) -> dict[str, bytes]:
         listed = os.listxattr(path, follow_symlinks=False)
     except OSError:
         return {}
-    return {
-        name: os.getxattr(path, name, follow_symlinks=False)
-        for name in listed
-        if name not in _HOSTS_OWN
-    }
+    found = {}
+    for name in listed:
+        if name not in _HOSTS_OWN:
+            with contextlib.suppress(PermissionError):
+                found[name] = os.getxattr(path, name, follow_symlinks=False)
+    return found
