@@ -159,14 +159,7 @@ class Beside:
             return record
         if record.phase == STAGED and record.next.binding.token is None:
             return self.discard_next(record)
-        if record.aside and self._has(record.aside):
-            # the old tree was on its way out
-            move(
-                self._site.state,
-                record.aside.encode(),
-                self._site.parent,
-                self._site.name,
-            )
+        self._move_back(record)
         name = record.next.name.encode()
         fd = open_or_none(self._site.state, name)
         if fd is not None:
@@ -292,8 +285,18 @@ class Beside:
                 f"{show(site.path)} cannot be moved on its file system (a lower layer of an overlay?);"
                 " remove it or choose another dest"
             ) from error
-        self._move_in(tree)
+        try:
+            self._move_in(tree)
+        except BaseException:
+            self._move_back(record)
+            raise
         return record
+
+    def _move_back(self, record: Record) -> None:
+        """Undo the first of two renames, where the second did not follow."""
+        site = self._site
+        if record.aside and self._has(record.aside):
+            move(site.state, record.aside.encode(), site.parent, site.name)
 
     def _move_in(self, tree: Tree) -> None:
         site = self._site

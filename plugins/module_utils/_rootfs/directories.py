@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -63,7 +64,8 @@ def make_below(fd: int, parts: list[bytes], last_mode: int) -> int:
     try:
         for index, part in enumerate(parts):
             mode = last_mode if index == len(parts) - 1 else 0o755
-            os.mkdir(part, 0o700, dir_fd=current)
+            # at once, so that no crash leaves a directory closed that users of the tree must pass
+            os.mkdir(part, mode, dir_fd=current)
             made.append((os.dup(current), part))
             below = os.open(part, DIRECTORY, dir_fd=current)
             os.close(current)
@@ -87,15 +89,28 @@ def make_private(parent: int, name: bytes) -> int:
     except FileExistsError:
         pass
     else:
+        return _open_made(parent, name)
+    found = open_private(parent, name)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return found
+
+
+def _open_made(parent: int, name: bytes) -> int:
+    fd = -1
+    try:
         fd = os.open(name, DIRECTORY, dir_fd=parent)
         # a setgid bit that comes from above would spread into the tree
         os.fchmod(fd, 0o700)
         drop_inherited_acl(fd)
         return fd
-    found = open_private(parent, name)
-    if found is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    return found
+    except OSError:
+        if fd >= 0:
+            os.close(fd)
+        # the first error is the one to tell
+        with contextlib.suppress(OSError):
+            os.rmdir(name, dir_fd=parent)
+        raise
 
 
 def open_private(parent: int, name: bytes) -> int | None:

@@ -174,6 +174,7 @@ class Inside:
                     unbind(new)
                     os.close(new)
             remove_tree(dest, record.next.name.encode())
+            _restore_time(dest, record)
         finally:
             os.close(dest)
         record = replace(record.without_next(), trash=record.trash)
@@ -364,8 +365,7 @@ class Inside:
         try:
             for tree in record.trash:
                 remove_tree(dest, tree.name.encode())
-            if record.tree is not None and record.tree.binding.holds(dest):
-                os.utime(dest, ns=(record.tree.mtime, record.tree.mtime))
+            _restore_time(dest, record)
         finally:
             os.close(dest)
         record = replace(record, trash=())
@@ -380,6 +380,12 @@ class Inside:
             os.fsync(dest)
         finally:
             os.close(dest)
+
+
+def _restore_time(dest: int, record: Record) -> None:
+    """What was made and removed in the mount's root shall not show."""
+    if record.tree is not None and record.tree.binding.holds(dest):
+        os.utime(dest, ns=(record.tree.mtime, record.tree.mtime))
 
 
 def _copy_metadata(new: int, dest: int) -> None:

@@ -234,9 +234,7 @@ def open_site(
         finally:
             site.close()
     finally:
-        for path in reversed(made):
-            above, name = os.path.split(path)
-            _remove_empty(above, os.fsencode(name))
+        _remove_made(made)
 
 
 def _open_or_make(path: str, mode: int, dry_run: bool) -> tuple[int, list[str]]:
@@ -261,7 +259,7 @@ def _lock_state(place: Place, timeout: float, dry_run: bool) -> int:
     """The private folder, locked; C(-1) where a dry run finds none."""
     deadline = time.monotonic() + timeout
     while True:
-        above, _made = _open_or_make(place.state_parent, 0o700, dry_run)
+        above, made = _open_or_make(place.state_parent, 0o700, dry_run)
         if above < 0:
             return -1
         try:
@@ -270,7 +268,11 @@ def _lock_state(place: Place, timeout: float, dry_run: bool) -> int:
                 if state is None:
                     return -1
             else:
-                state = make_private(above, place.state_name)
+                try:
+                    state = make_private(above, place.state_name)
+                except OSError:
+                    _remove_made(made)
+                    raise
             try:
                 _lock(state, deadline, timeout, place.path, dry_run)
                 there = os.stat(place.state_name, dir_fd=above, follow_symlinks=False)
@@ -301,6 +303,13 @@ def _lock(state: int, deadline: float, timeout: float, path: str, shared: bool) 
                     " wait for it or raise lock_timeout"
                 ) from None
             time.sleep(min(_POLL_SECONDS, left))
+
+
+def _remove_made(paths: list[str]) -> None:
+    """Remove directories that this run made, the lowest first, where nothing is in them."""
+    for path in reversed(paths):
+        above, name = os.path.split(path)
+        _remove_empty(above, os.fsencode(name))
 
 
 def _remove_empty(above: str, name: bytes) -> None:

@@ -141,10 +141,12 @@ class Record:
         return self == Record()
 
     def without_next(self) -> Record:
-        """With what was on its way thrown away."""
+        """With what was on its way thrown away, and a foreign tree that it was to replace forgotten."""
         trash = self.trash if self.next is None else (*self.trash, self.next)
+        ours = self.tree is not None and self.tree.fingerprint
         return replace(
             self,
+            tree=self.tree if ours else None,
             next=None,
             phase="",
             aside="",
