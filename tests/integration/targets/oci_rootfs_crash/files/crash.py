@@ -120,6 +120,8 @@ class Runner:
         self, params: dict[str, t.Any], kill_at: int = 0, patches: tuple[str, ...] = ()
     ) -> Outcome:
         """One run; with C(kill_at) it is killed just before that step, if it takes so many."""
+        # what is still in the buffer would come out of both processes
+        sys.stdout.flush()
         reading, writing = os.pipe()
         pid = os.fork()
         if not pid:
@@ -532,7 +534,7 @@ def instants(work: str, old: str, new: str, most: int) -> None:
     failures = []
     for scenario in scenarios(lab):
         try:
-            print(_crash_all(lab, scenario, most), flush=True)
+            print(_crash_all(lab, scenario, most))
         except Failure as error:
             failures.append(str(error))
     if failures:
