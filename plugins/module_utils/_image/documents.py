@@ -22,6 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources imp
 Object = t.Dict[str, t.Any]
 
 _LONGEST_NUMBER = 20
+_MOST_VALUES = 250_000
 
 
 def parse_json(data: bytes, where: str) -> t.Any:
@@ -29,6 +30,11 @@ def parse_json(data: bytes, where: str) -> t.Any:
     if len(data) > DOCUMENT_LIMIT:
         raise ImageError(
             f"{where} has {len(data)} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
+        )
+    # each small value of a document takes many times its bytes in memory
+    if sum(map(data.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise ImageError(
+            f"{where} holds more than {_MOST_VALUES} values, a fixed limit"
         )
     try:
         return json.loads(

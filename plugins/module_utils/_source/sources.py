@@ -46,8 +46,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index i
     index_tar,
 )
 
-# The most that one JSON document may hold, and all of them in an archive that is read as a stream.
+# The most that one JSON document may hold, all that are read, and all in an archive that is read as a stream.
 DOCUMENT_LIMIT = 4 * 1024 * 1024
+_READ_LIMIT = 64 * 1024 * 1024
 _KEPT_LIMIT = 32 * 1024 * 1024
 
 _CHUNK = 256 * 1024
@@ -58,13 +59,14 @@ class Source(t.Protocol):
     """What holds an image.
 
     C(form) is C(archive), C(directory) or C(compressed archive). C(opened) lists the names of all that
-    was opened, in order. C(spooled_size) is C(None) where blobs can be read in place; else the bytes that
+    was opened, in order; C(documents_size) is what C(document) gave so far, in bytes. C(spooled_size) is C(None) where blobs can be read in place; else the bytes that
     C(spool) will need.
     """
 
     form: str
     path: str
     opened: list[str]
+    documents_size: int
     spooled_size: int | None
 
     def size_of(self, name: str) -> int | None:
@@ -116,6 +118,7 @@ class Archive:
     ) -> None:
         self.path = path
         self.opened: list[str] = []
+        self.documents_size = 0
         self._access = access
         self._index = index or _index(access, path)
 
@@ -161,6 +164,7 @@ class LayoutDirectory:
     def __init__(self, path: str) -> None:
         self.path = path
         self.opened: list[str] = []
+        self.documents_size = 0
         if not any(map(self._is_there, ("index.json", "manifest.json"))):
             raise SourceError(
                 f"src {show(path)} is a directory without index.json or manifest.json; give an image layout or an archive"
@@ -233,6 +237,7 @@ class CompressedArchive:
     def __init__(self, path: str, access: RandomAccess, kind: str) -> None:
         self.path = path
         self.opened: list[str] = []
+        self.documents_size = 0
         self._access = access
         self._kind = kind
         self._index, self._documents, size = self._scan()
@@ -255,7 +260,7 @@ class CompressedArchive:
         if member is None:
             raise _missing(self.path, name)
         self.opened.append(name)
-        _bound_document(self.path, name, member.size)
+        _bound_document(self, name, member.size)
         kept = self._documents.get(member.offset)
         if kept is None:
             raise SourceError(
@@ -389,14 +394,21 @@ class _Stream:
 
 def _read_document(source: Archive | LayoutDirectory, name: str) -> bytes:
     with contextlib.closing(source.open(name)) as reader:
-        _bound_document(source.path, name, reader.length)
+        _bound_document(source, name, reader.length)
         return reader.read()
 
 
-def _bound_document(path: str, name: str, size: int) -> None:
+def _bound_document(source: Source, name: str, size: int) -> None:
+    """Bound each document, and what is read of all of them: one may be named over and over."""
     if size > DOCUMENT_LIMIT:
         raise SourceError(
-            f"{show(path)}: the document {show(name)} has {size} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
+            f"{show(source.path)}: the document {show(name)} has {size} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
+        )
+    source.documents_size += size
+    if source.documents_size > _READ_LIMIT:
+        raise SourceError(
+            f"{show(source.path)}: its documents hold more than {_READ_LIMIT} bytes together, a fixed limit;"
+            " save fewer images"
         )
 
 
