@@ -151,6 +151,9 @@ class _Walk:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._found: dict[str, Candidate] = {}
+        # dictionaries for sets in order: one image may be listed under very many names
+        self._names: dict[str, dict[str, None]] = {}
+        self._vias: dict[str, dict[str, None]] = {}
         self._indexes = 0
 
     def candidates(self) -> list[Candidate]:
@@ -179,7 +182,14 @@ class _Walk:
                     further = (*via, descriptor.digest)
                     where = f"the index {descriptor.digest}"
                     pending += _items(nested, names, further, where)
-        return list(self._found.values())
+        return [
+            replace(
+                candidate,
+                refs=tuple(self._names[digest]),
+                via=tuple(self._vias[digest]),
+            )
+            for digest, candidate in self._found.items()
+        ]
 
     def _open(self, descriptor: Descriptor) -> documents.Object | None:
         if blob_size(self._source, descriptor) is None:
@@ -203,22 +213,21 @@ class _Walk:
         via: tuple[str, ...],
         present: bool = True,
     ) -> None:
-        known = self._found.get(descriptor.digest)
+        digest = descriptor.digest
+        self._names.setdefault(digest, {}).update(dict.fromkeys(refs))
+        self._vias.setdefault(digest, {}).update(dict.fromkeys(via))
+        known = self._found.get(digest)
         if known is not None:
-            self._found[descriptor.digest] = replace(
-                known,
-                refs=tuple(dict.fromkeys([*known.refs, *refs])),
-                via=tuple(dict.fromkeys([*known.via, *via])),
-                platform=known.platform or descriptor.platform,
-            )
+            platform = known.platform or descriptor.platform
+            self._found[digest] = replace(known, platform=platform)
             return
         if len(self._found) >= _MOST_MANIFESTS:
             raise ImageError(
                 f"the image has more than {_MOST_MANIFESTS} manifests, a fixed limit; save fewer images"
             )
         present = present and blob_size(self._source, descriptor) is not None
-        self._found[descriptor.digest] = Candidate(
-            refs, descriptor.platform, descriptor, None, via, present
+        self._found[digest] = Candidate(
+            (), descriptor.platform, descriptor, None, (), present
         )
 
 
@@ -228,20 +237,17 @@ def _join_saved(source: Source, found: list[Candidate]) -> list[Candidate]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise ImageError("manifest.json is not a list of images; save the image again")
     saved: dict[str, Candidate] = {}
+    names: dict[str, list[str]] = {}
     for item in value:
-        candidate = Candidate(
-            tuple(documents.strings(item, "RepoTags", "manifest.json")),
-            None,
-            None,
-            item,
-            (),
-            True,
-        )
+        candidate = Candidate((), None, None, item, (), True)
         digest, _data = candidate.saved_config(source)
-        known = saved.get(digest)
-        if known is not None:
-            candidate = replace(known, refs=(*known.refs, *candidate.refs))
-        saved[digest] = candidate
+        saved.setdefault(digest, candidate)
+        tags = documents.strings(item, "RepoTags", "manifest.json")
+        names.setdefault(digest, []).extend(tags)
+    saved = {
+        digest: replace(candidate, refs=tuple(names[digest]))
+        for digest, candidate in saved.items()
+    }
     joined = []
     for candidate in found:
         twin = saved.pop(_config_digest(source, candidate), None)
