@@ -36,6 +36,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header 
 # An image has a few hundred blobs; a tar with more members than this is none.
 _MOST_MEMBERS = 100_000
 _MOST_LINKS = 40
+_MOST_NAMES_SIZE = 32 * 1024 * 1024
 
 _FILES = (b"0", b"\0", b"7")
 _HARD_LINK = b"1"
@@ -59,11 +60,19 @@ class TarIndex:
         self._archive = archive
         self._members: dict[str, Member] = {}
         self._count = 0
+        self._names_size = 0
 
     def add(self, name: bytes, member: Member) -> None:
         """Note a member. Raises C(SourceError) beyond a fixed number of them."""
         cleaned = clean(os.fsdecode(name))
         self._count += 1
+        # names are all that is kept of an archive
+        self._names_size += len(name) + len(member.link)
+        if self._names_size > _MOST_NAMES_SIZE:
+            raise SourceError(
+                f"{show(self._archive)}: the names of its members hold more than {_MOST_NAMES_SIZE} bytes, a fixed limit;"
+                " it is no image archive"
+            )
         if self._count > _MOST_MEMBERS:
             raise SourceError(
                 f"{show(self._archive)} holds more than {_MOST_MEMBERS} members, a fixed limit; it is no image archive"
