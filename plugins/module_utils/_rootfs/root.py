@@ -228,8 +228,10 @@ class Root:
         """The directory that C(parts) lead to, links followed; C(None) where there is none."""
         return self._walk(parts, False)
 
-    def _walk(self, parts: list[bytes], create: bool) -> Directory | None:
-        directory = self.top
+    def _walk(
+        self, parts: list[bytes], create: bool, start: Directory | None = None
+    ) -> Directory | None:
+        directory = start or self.top
         pending = parts[::-1]
         links = 0
         while pending:
@@ -285,16 +287,9 @@ class Root:
         target = self._link_text(parent, name)
         if not target:
             return None
-        here = []
-        above = parent
-        while above.parent is not None:
-            here.append(above.name)
-            above = above.parent
-        parts = target.split(b"/")
+        start = self.top if target[:1] == b"/" else parent
         try:
-            return self._walk(
-                parts if target[:1] == b"/" else here[::-1] + parts, False
-            )
+            return self._walk(target.split(b"/"), False, start)
         except EntryError:
             # a loop leads nowhere
             return None
@@ -379,11 +374,13 @@ class Root:
         if above is None:
             raise EntryError("the root itself cannot be removed")
         self._memo = ([], self.top)
-        pending = [directory]
+        # lists, since a dictionary takes ever longer to find its first item when those before are gone
+        pending = [(directory, list(directory.children.values()))]
         while pending:
-            current = pending[-1]
-            if current.children:
-                pending.append(next(iter(current.children.values())))
+            current, below = pending[-1]
+            if below:
+                child = below.pop()
+                pending.append((child, list(child.children.values())))
                 continue
             for name in self._names(current):
                 os.unlink(name, dir_fd=self.fd(current))
