@@ -167,7 +167,7 @@ def _unzstd_by_frames(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
                 if data:
                     yield data
     except library.ZstdError as error:
-        raise DecompressError(f"its zstd stream is damaged ({error})") from error
+        raise _zstd_error(error) from error
     if not fresh:
         raise DecompressError("its zstd stream ends too early")
 
@@ -189,10 +189,18 @@ def _unzstd_by_reader(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
                 break
             yield data
     except library.ZstdError as error:
-        raise DecompressError(f"its zstd stream is damaged ({error})") from error
+        raise _zstd_error(error) from error
     for chunk in chunks:
         walker.feed(chunk)
     walker.finish()
+
+
+def _zstd_error(error: Exception) -> DecompressError:
+    if "too much memory" in str(error):
+        return DecompressError(
+            f"its zstd stream needs a window of more than {1 << WINDOW_LOG} bytes, a fixed limit"
+        )
+    return DecompressError(f"its zstd stream is damaged ({error})")
 
 
 class _Walked(io.RawIOBase):

@@ -229,7 +229,9 @@ def test_damaged_zstd_is_an_error(offset: int) -> None:
 @pytest.mark.usefixtures("_library")
 def test_zstd_windows_are_bounded() -> None:
     assert whole(zstd_stored_frame(b"data", window_log=27), "zstd") == b"data"
-    with pytest.raises(DecompressError, match="its zstd stream is damaged"):
+    with pytest.raises(
+        DecompressError, match="a window of more than 134217728 bytes, a fixed limit"
+    ):
         whole(zstd_stored_frame(b"data", window_log=28), "zstd")
 
 
