@@ -202,8 +202,8 @@ def fuzz(targets: list[str], seed: str, seconds: float, jobs: int) -> Tally:
     from ansible_collections.hypervisor.oci.tests.fuzz import checks, inputs
 
     tally = Tally()
-    for number in _STOP:
-        signal.signal(number, lambda _number, _frame: tally.stop())
+    for wanted in _STOP:
+        signal.signal(wanted, lambda _number, _frame: tally.stop())
     end = time.monotonic() + seconds
     workers = [Worker(targets, seed, number, jobs) for number in range(jobs)]
     folders: dict[int, str] = {}

@@ -58,7 +58,7 @@ def test_a_short_run_finds_nothing(sandbox: Sandbox, target: str) -> None:
 
 def test_the_name_of_a_broken_attribute_is_quoted(sandbox: Sandbox) -> None:
     """Section 8: names of the image neither break the line nor the terminal."""
-    pax = {"LIBARCHIVE.xattr.user.a%0a%1b[31m": "no base64!"}
+    pax: t.Any = {"LIBARCHIVE.xattr.user.a%0a%1b[31m": "no base64!"}
     outcome = sound(sandbox, one_layer(file("f", pax=pax)))
     assert (
         r"the extended attribute 'user.a\n\x1b[31m' is not valid base64"
@@ -68,7 +68,7 @@ def test_the_name_of_a_broken_attribute_is_quoted(sandbox: Sandbox) -> None:
 
 def test_the_name_of_an_attribute_without_room_is_quoted(sandbox: Sandbox) -> None:
     """Section 8, the same where the system refuses it."""
-    huge = {"user.a\nb": b"x" * 70000}
+    huge: t.Any = {"user.a\nb": b"x" * 70000}
     outcome = sound(sandbox, one_layer(file("f", xattrs=huge)))
     assert r"no room for the extended attribute 'user.a\nb'" in outcome.message
 

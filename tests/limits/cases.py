@@ -1,0 +1,190 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What must come of images that ask for too much, small enough for the unit tests, and in full size.
+
+The bounds are of processor time and memory, several times what was measured.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from ansible_collections.hypervisor.oci.tests.limits import images
+
+_SIZE = "bytes when decompressed; raise max_size"
+_ENTRIES = "entries; raise max_entries"
+_EXTENDED = "extended headers hold more than 1048576 bytes, a fixed limit"
+_NAMES = "names of its members hold more than 33554432 bytes, a fixed limit"
+_REGIONS = "more than 43690 regions, a fixed limit"
+_STEPS = "lead through too many links and levels, a fixed limit"
+_DOCUMENT = "bytes, more than 4194304, a fixed limit"
+_VALUES = "more than 250000 values, a fixed limit"
+_DOCUMENTS = "documents hold more than 67108864 bytes together, a fixed limit"
+
+
+@dataclass(frozen=True)
+class Case:
+    """C(make) writes the image into a folder and returns its path.
+
+    C(error) stands in the message, and is empty where a tree must come; C(memory) in MiB beyond the idle
+    process and C(seconds) of processor time are what it may take. C(verb) is C(present) or C(list).
+    """
+
+    name: str
+    make: t.Callable[[str], str]
+    error: str = ""
+    memory: int = 48
+    seconds: float = 10
+    options: dict[str, t.Any] = field(default_factory=dict)
+    verb: str = "present"
+
+
+def _case(
+    name: str, make: t.Callable[..., str], *arguments: t.Any, **rest: t.Any
+) -> Case:
+    def made(folder: str) -> str:
+        return make(folder, *arguments)
+
+    return Case(name, made, **rest)
+
+
+_SMALL = {"max_size": 200 * images.MIB}
+_FEW = {"max_entries": 5000}
+_KEEP = {"keep_dirlinks": True}
+
+FAST = (
+    _case("a gzip bomb", images.gzip_bomb, 4, error=_SIZE, options=_SMALL),
+    _case("a zstd bomb", images.zstd_bomb, 4000, error=_SIZE, options=_SMALL),
+    _case("a zstd window", images.zstd_window, 28, error="134217728 bytes, a fixed"),
+    _case("a larger window", images.zstd_window, 41, error="134217728 bytes, a fixed"),
+    _case("gzip members", images.gzip_members, 20_000),
+    _case("zstd frames", images.zstd_frames, 20_000),
+    _case("entries", images.many_entries, 6000, error=_ENTRIES, options=_FEW),
+    _case("implied ones", images.implied, 6000, error=_ENTRIES, options=_FEW),
+    _case("levels", images.deep, 2000),
+    _case("levels of entries", images.deep_one_by_one, 1000),
+    _case("endless pax headers", images.endless_headers, b"x", 40, error=_EXTENDED),
+    _case("endless global ones", images.endless_headers, b"g", 40, error=_EXTENDED),
+    _case("endless long names", images.endless_headers, b"L", 40, error=_EXTENDED),
+    _case("endless long links", images.endless_headers, b"K", 40, error=_EXTENDED),
+    _case("a long uid", images.long_number, "uid", 100_000, error="pax record uid"),
+    _case("a long mtime", images.long_number, "mtime", 99_000, error="record mtime"),
+    _case("a long size", images.long_number, "size", 99_000, error="record size"),
+    _case("an endless sparse map", images.sparse_blocks, 5000, error=_REGIONS),
+    _case("a large sparse map", images.sparse_map, 10**6, error=_REGIONS),
+    _case("a large hole", images.sparse_apparent, 2**62, error=_SIZE),
+    _case("long ways", images.link_chain, 200, error=_STEPS),
+    _case("long ways to keep", images.kept_links, 2000, options=_KEEP),
+    _case("opaque marks", images.opaque_again, 2000, 500),
+    _case("opaque layers", images.opaque_layers, 50, 20),
+    _case("directories removed", images.folders_removed, 5000),
+    _case("hard links", images.hard_links, 2000),
+    _case("a large config", images.big_document, "config", 4 << 20, error=_DOCUMENT),
+    _case(
+        "a large manifest", images.big_document, "manifest", 4 << 20, error=_DOCUMENT
+    ),
+    _case("a large index", images.big_document, "index", 4 << 20, error=_DOCUMENT),
+    _case("a large list", images.big_document, "index.json", 4 << 20, error=_DOCUMENT),
+    _case("values", images.many_values, error=_VALUES),
+    _case("deep JSON", images.deep_document, error=_VALUES),
+    _case("less deep JSON", images.deep_document, 200_000, error="nested too deeply"),
+    _case("layers", images.many_layers, 10_000, error="more than 1000, a fixed limit"),
+    _case(
+        "nested indexes", images.nested_indexes, 33, error="32 nested indexes, a fixed"
+    ),
+    _case("just as many", images.nested_indexes, 32),
+    _case("one index again", images.repeated_index, 17, error=_DOCUMENTS),
+    _case("one image by many names", images.repeated_manifest, 15_000, seconds=12),
+    _case("one config again", images.shared_config, 20, error=_DOCUMENTS, memory=320),
+    _case("one saved image", images.saved_again, 30, error=_DOCUMENTS),
+    _case("one saved image by name", images.saved_names, 40_000),
+    _case(
+        "members", images.many_members, 100_001, error="100000 members, a fixed limit"
+    ),
+    _case("long names", images.long_names, 40, False, error=_NAMES),
+    _case("compressed ones", images.long_names, 40, True, error=_NAMES),
+    _case("a compressed archive", images.outer_bomb, 2),
+    _case(
+        "documents in one", images.many_documents, 34, error="33554432 bytes, a fixed"
+    ),
+)
+
+HEAVY = (
+    _case("extended attributes", images.many_xattrs, 20_000),
+    _case(
+        "a gzip bomb",
+        images.gzip_bomb,
+        200,
+        error=_SIZE,
+        options={"max_size": 8 << 30},
+        seconds=60,
+    ),
+    _case(
+        "a zstd bomb",
+        images.zstd_bomb,
+        100_000,
+        error=_SIZE,
+        options={"max_size": 8 << 30},
+        seconds=60,
+    ),
+    _case("gzip members", images.gzip_members, 1_000_000, seconds=30),
+    _case("zstd frames", images.zstd_frames, 1_000_000, seconds=30),
+    _case("a million entries", images.many_entries, 1_000_000, memory=96, seconds=300),
+    _case("and again above", images.many_files_above, 300_000, memory=192, seconds=300),
+    _case(
+        "a hundred thousand levels",
+        images.deep,
+        100_000,
+        error=_STEPS,
+        memory=128,
+        seconds=60,
+    ),
+    _case("levels of entries", images.deep_one_by_one, 8000, seconds=120),
+    _case("endless pax headers", images.endless_headers, b"x", 16_000, error=_EXTENDED),
+    _case("an endless sparse map", images.sparse_blocks, 100_000, error=_REGIONS),
+    _case("long ways", images.link_chain, 500_000, error=_STEPS),
+    _case("long ways to keep", images.kept_links, 500_000, options=_KEEP, seconds=200),
+    _case(
+        "opaque marks", images.opaque_again, 200_000, 200_000, memory=128, seconds=200
+    ),
+    _case("opaque layers", images.opaque_layers, 1000, 900, seconds=200),
+    _case(
+        "directories removed", images.folders_removed, 500_000, memory=512, seconds=200
+    ),
+    _case("hard links", images.hard_links, 60_000, seconds=60),
+    _case(
+        "a config of 64 MiB", images.big_document, "config", 64 << 20, error=_DOCUMENT
+    ),
+    _case(
+        "a manifest of 64 MiB",
+        images.big_document,
+        "manifest",
+        64 << 20,
+        error=_DOCUMENT,
+    ),
+    _case(
+        "an index of 64 MiB", images.big_document, "index", 64 << 20, error=_DOCUMENT
+    ),
+    _case(
+        "a list of 64 MiB", images.big_document, "index.json", 64 << 20, error=_DOCUMENT
+    ),
+    _case("a thousand layers", images.many_layers, 1000, seconds=30),
+    _case("one index again", images.repeated_index, 32, error=_DOCUMENTS),
+    _case("one config again", images.shared_config, 2000, error=_DOCUMENTS, memory=320),
+    _case(
+        "the same listed",
+        images.shared_config,
+        2000,
+        error=_DOCUMENTS,
+        memory=320,
+        verb="list",
+        seconds=30,
+    ),
+    _case("one saved image", images.saved_again, 30_000, error=_DOCUMENTS),
+    _case("long names", images.long_names, 1000, False, error=_NAMES),
+    _case("compressed ones", images.long_names, 4000, True, error=_NAMES),
+    _case("a compressed archive", images.outer_bomb, 64, seconds=120),
+)
