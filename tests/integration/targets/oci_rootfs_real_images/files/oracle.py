@@ -82,24 +82,24 @@ def list_images(folder: str) -> list[dict[str, t.Any]]:
     return cases
 
 
-def _images_of(path: str) -> t.Iterator[dict[str, t.Any]]:
+def _images_of(path: str) -> list[dict[str, t.Any]]:
     with _documents(path) as read:
         index = read("index.json")
         if index is not None:
-            yield from _of_index(read, json.loads(index))
-            return
+            return list(_of_index(read, json.loads(index)))
         manifest = read("manifest.json")
         if manifest is None:
             sys.exit(f"{path} is neither an OCI image nor a docker archive")
-        for image in json.loads(manifest):
-            config = read(image["Config"])
-            if config is None:
-                sys.exit(f"{path} has no {image['Config']}")
-            yield {
+        configs = [read(image["Config"]) for image in json.loads(manifest)]
+        return [
+            {
                 "kind": "config",
                 "digest": "sha256:" + hashlib.sha256(config).hexdigest(),
                 "platform": _platform(json.loads(config)),
             }
+            for config in configs
+            if config is not None
+        ]
 
 
 @contextlib.contextmanager
