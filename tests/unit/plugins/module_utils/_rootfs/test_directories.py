@@ -1,0 +1,286 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Directories of the host, no component followed (docs/behaviour.md, section 7)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import directories
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    make_below,
+    make_private,
+    move,
+    open_existing,
+    open_or_none,
+    open_private,
+    reachable_by_others,
+    remove_if_empty,
+)
+from ansible_collections.hypervisor.oci.tests.unit.support import (
+    needs_root,
+    set_xattr_or_skip,
+)
+
+
+@pytest.fixture
+def above(tmp_path: Path) -> t.Iterator[int]:
+    """The directory of the test, open."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def mode_of(path: Path) -> int:
+    """Its permission bits."""
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+@pytest.mark.parametrize(
+    ("path", "missing"),
+    [("a/b", []), ("a", []), ("", []), ("a/c/d", [b"c", b"d"]), ("x", [b"x"])],
+)
+def test_the_deepest_directory_that_is_there(
+    tmp_path: Path, path: str, missing: list[bytes]
+) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    fd, rest = open_existing(os.fsencode(tmp_path / path))
+    try:
+        assert rest == missing
+        found = Path(tmp_path, *path.split("/")[: -len(missing) or None])
+        assert os.path.samestat(os.fstat(fd), os.stat(found))
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+@pytest.mark.parametrize("below", ["", "/b"])
+def test_a_component_that_is_no_directory(
+    tmp_path: Path, kind: str, below: str
+) -> None:
+    if kind == "file":
+        (tmp_path / "a").write_bytes(b"")
+    else:
+        (tmp_path / "real").mkdir()
+        os.symlink("real", tmp_path / "a")
+    with pytest.raises(RootfsError) as caught:
+        open_existing(os.fsencode(f"{tmp_path}/a{below}"))
+    assert caught.value.message == (
+        f"'{tmp_path}/a' is not a directory; choose another dest"
+    )
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+@pytest.mark.parametrize("mode", [0o700, 0o711])
+def test_directories_above_dest(
+    tmp_path: Path, above: int, mode: int, umask: int
+) -> None:
+    """Section 7: the last is 0700, or 0711 with an id map; those above it can be passed."""
+    before = os.umask(umask)
+    try:
+        os.close(make_below(above, [b"a", b"b", b"c"], mode))
+    finally:
+        os.umask(before)
+    modes = [mode_of(tmp_path / path) for path in ("a", "a/b", "a/b/c")]
+    assert modes == [0o755, 0o755, mode]
+
+
+def test_what_was_made_goes_when_a_later_one_cannot_be_made(
+    tmp_path: Path, above: int
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="too long"):
+        make_below(above, [b"a", b"b", b"n" * 300], 0o700)
+    assert os.listdir(tmp_path) == []
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o277])
+def test_a_private_folder(tmp_path: Path, above: int, umask: int) -> None:
+    """Section 7: 0700, whatever the umask and a setgid bit above say."""
+    os.chmod(tmp_path, 0o2777)
+    before = os.umask(umask)
+    try:
+        os.close(make_private(above, b"x"))
+    finally:
+        os.umask(before)
+    assert mode_of(tmp_path / "x") == 0o700
+    again = make_private(above, b"x")
+    assert os.path.samestat(os.fstat(again), os.stat(tmp_path / "x"))
+    os.close(again)
+
+
+def test_a_private_folder_inherits_nothing(tmp_path: Path, above: int) -> None:
+    """Section 6: nothing is inherited from the folder above."""
+    none = 0xFFFFFFFF
+    acl = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", *entry)
+        for entry in (
+            (1, 7, none),
+            (2, 7, 1),
+            (4, 7, none),
+            (16, 7, none),
+            (32, 7, none),
+        )
+    )
+    set_xattr_or_skip(tmp_path, "system.posix_acl_default", acl)
+    os.close(make_private(above, b"x"))
+    assert os.listxattr(tmp_path / "x") == []
+    assert mode_of(tmp_path / "x") == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o701, 0o755, 0o777])
+def test_a_private_folder_that_is_open_to_others(
+    tmp_path: Path, above: int, mode: int
+) -> None:
+    """Its records cannot be trusted."""
+    (tmp_path / "x").mkdir()
+    os.chmod(tmp_path / "x", mode)
+    for open_it in (make_private, open_private):
+        with pytest.raises(RootfsError) as caught:
+            open_it(above, b"x")
+        assert caught.value.message == (
+            "the folder 'x' beside dest belongs to another user or is open to others, so its records"
+            " cannot be trusted; look at it, remove it and run again"
+        )
+
+
+@needs_root
+def test_a_private_folder_of_another_user(tmp_path: Path, above: int) -> None:
+    (tmp_path / "x").mkdir(0o700)
+    os.chown(tmp_path / "x", 1234, 0)
+    with pytest.raises(RootfsError, match="belongs to another user"):
+        open_private(above, b"x")
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_private_folder_that_is_none(tmp_path: Path, above: int, kind: str) -> None:
+    if kind == "file":
+        (tmp_path / "x").write_bytes(b"")
+    else:
+        (tmp_path / "real").mkdir(0o700)
+        os.symlink("real", tmp_path / "x")
+    for open_it in (make_private, open_private):
+        with pytest.raises(RootfsError) as caught:
+            open_it(above, b"x")
+        assert caught.value.message == (
+            "'x' beside dest is not a directory; remove it and run again"
+        )
+
+
+def test_a_private_folder_that_is_missing(above: int) -> None:
+    assert open_private(above, b"x") is None
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling"])
+def test_dest_as_something_else(tmp_path: Path, above: int, kind: str) -> None:
+    """Section 7: a link or file at dest is an error."""
+    if kind == "file":
+        (tmp_path / "x").write_bytes(b"")
+    else:
+        if kind == "link":
+            (tmp_path / "real").mkdir()
+        os.symlink("real", tmp_path / "x")
+    with pytest.raises(RootfsError) as caught:
+        open_or_none(above, b"x")
+    assert caught.value.message == (
+        "'x' is not a directory but a link or file; remove it or choose another dest"
+    )
+    assert open_or_none(above, b"missing") is None
+
+
+def test_removing_only_what_is_empty(tmp_path: Path, above: int) -> None:
+    (tmp_path / "full/f").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    assert remove_if_empty(above, b"empty") is True
+    assert remove_if_empty(above, b"full") is False
+    assert remove_if_empty(above, b"missing") is False
+    assert os.listdir(tmp_path) == ["full"]
+
+
+@pytest.mark.parametrize("code", [0, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP])
+def test_a_move_never_goes_over_something(
+    tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Also where the kernel or file system has no renameat2."""
+    if code:
+
+        def refuse(*_arguments: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(directories, "rename_new", refuse)
+    for name in ("a", "b", "full/f"):
+        (tmp_path / name).mkdir(parents=True)
+    move(above, b"a", above, b"c")
+    for taken in (b"c", b"full"):
+        with pytest.raises(FileExistsError):
+            move(above, b"b", above, taken)
+    with pytest.raises(FileNotFoundError):
+        move(above, b"missing", above, b"d")
+    assert sorted(os.listdir(tmp_path)) == ["b", "c", "full"]
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o500, 0o000, 0o1777])
+def test_a_move_of_a_directory_that_is_closed(
+    tmp_path: Path, above: int, mode: int
+) -> None:
+    """An ordinary user cannot move between folders what he may not write to; its mode stays."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "to").mkdir()
+    os.chmod(tmp_path / "a", mode)
+    to = os.open(tmp_path / "to", os.O_RDONLY)
+    try:
+        move(above, b"a", to, b"b")
+    finally:
+        os.close(to)
+    assert mode_of(tmp_path / "to/b") == mode
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [
+        ((0o755, 0o755, 0o755), True),
+        ((0o711, 0o711, 0o711), True),
+        ((0o755, 0o755, 0o700), False),
+        ((0o755, 0o750, 0o755), False),
+        ((0o700, 0o755, 0o755), False),
+        ((0o754, 0o755, 0o755), False),
+    ],
+)
+def test_whether_others_can_reach_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modes: t.Any, expected: bool
+) -> None:
+    """Section 7: a warning depends on it."""
+    # what lies above the test is as open as it gets
+    real = os.fstat
+    inside = {os.stat(tmp_path).st_ino}
+    path = tmp_path
+    for name, mode in zip("abc", modes):
+        path = path / name
+        path.mkdir()
+        os.chmod(path, mode)
+        inside.add(os.stat(path).st_ino)
+    inside.discard(os.stat(tmp_path).st_ino)
+
+    def open_above(fd: int) -> os.stat_result:
+        status = real(fd)
+        if status.st_ino in inside:
+            return status
+        return os.stat_result([status.st_mode | 0o001, *status[1:]])
+
+    fd = os.open(path, os.O_RDONLY | os.O_PATH)
+    monkeypatch.setattr(os, "fstat", open_above)
+    try:
+        assert reachable_by_others(fd) is expected
+    finally:
+        monkeypatch.undo()
+        os.close(fd)
