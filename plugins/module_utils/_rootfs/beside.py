@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from dataclasses import replace
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
@@ -42,6 +41,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record impo
     Record,
     Tree,
     bind,
+    random_name,
     unbind,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
@@ -126,7 +126,7 @@ class Beside:
 
     def stage(self, record: Record) -> tuple[Record, int]:
         """A new, private, empty directory for the next tree, and a descriptor of it."""
-        name = secrets.token_hex(16)
+        name = random_name()
         record = replace(
             record.without_next(), next=Tree(_BY_NAME, name=name), phase=UNPACKING
         )
@@ -220,7 +220,7 @@ class Beside:
         """Remove the tree and all that belongs to it; returns where foreign trees stay."""
         tree = self._at_dest(record)
         if tree is not None:
-            name = secrets.token_hex(16)
+            name = random_name()
             record = replace(record, tree=tree, aside=name, removing=True)
             self._site.save(record)
             move(self._site.parent, self._site.name, self._site.state, name.encode())
@@ -233,8 +233,9 @@ class Beside:
             for old in record.generations
             if not old.fingerprint and not with_foreign
         ]
+        record = record.without_next()
         record = replace(
-            record.without_next(),
+            record,
             generations=tuple(kept),
             trash=(
                 *record.trash,
@@ -274,7 +275,7 @@ class Beside:
         except OSError as error:
             if error.errno not in (*NO_RENAMEAT2, errno.EXDEV):
                 raise
-        record = replace(record, aside=secrets.token_hex(16))
+        record = replace(record, aside=random_name())
         site.save(record)
         try:
             move(site.parent, site.name, site.state, record.aside.encode())

@@ -14,7 +14,6 @@ not atomic, but every run that follows knows how to finish.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from dataclasses import replace
 
@@ -41,6 +40,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record impo
     Tree,
     is_token,
     move_token,
+    random_name,
     unbind,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
@@ -122,7 +122,7 @@ class Inside:
 
     def stage(self, record: Record) -> tuple[Record, int]:
         """A new, private, empty directory for the next tree, and a descriptor of it."""
-        name = "." + secrets.token_hex(16)
+        name = "." + random_name()
         record = replace(
             record.without_next(), next=Tree(_BY_NAME, name=name), phase=UNPACKING
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import typing as t
 from dataclasses import asdict, dataclass, field, replace
 
@@ -55,11 +54,16 @@ class Binding:
         return self.birth == birth_time(fd)
 
 
+def random_name() -> str:
+    """128 random bits: a token, or a name that nobody can guess."""
+    return os.urandom(16).hex()
+
+
 def bind(fd: int, new_token: bool = True) -> Binding:
     """Bind the directory behind C(fd), with a new token where that is possible."""
     token: str | None = None
     if new_token:
-        token = secrets.token_hex(16)
+        token = random_name()
         try:
             os.setxattr(fd, _TOKEN, token.encode())
         except OSError as error:
