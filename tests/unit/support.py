@@ -10,10 +10,12 @@ import contextlib
 import errno
 import os
 import stat
+import subprocess
 import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils import _provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
     options_from,
@@ -23,6 +25,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     provision,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import inside
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
     Applier,
 )
@@ -219,6 +222,28 @@ def run(
 ) -> dict[str, t.Any]:
     """A run of the verb, as C(options) says."""
     return provision(options(dest, **changes), check_mode)
+
+
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make nothing durable, which costs the most time of all; for tests that do not speak of it."""
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)
+    for module in (_provision, inside):
+        monkeypatch.setattr(module, "syncfs", lambda _fd: None)
+
+
+@contextlib.contextmanager
+def mounted(path: str | Path, *options: str) -> t.Iterator[None]:
+    """A tmpfs at C(path), or what C(options) say. Skips the test where that is forbidden."""
+    command = ["mount", *(options or ("-t", "tmpfs", "-o", "size=4m", "test"))]
+    done = subprocess.run(
+        [*command, os.fspath(path)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", os.fspath(path)], check=True)
 
 
 def set_xattr_or_skip(path: str | Path, name: str, value: bytes) -> None:

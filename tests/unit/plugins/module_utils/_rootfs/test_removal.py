@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
-import subprocess
 import typing as t
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal imp
     remove_tree,
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import (
+    mounted,
     names,
     needs_root,
     tree,
@@ -115,52 +114,30 @@ def test_names_that_are_kept(tmp_path: Path, above: int) -> None:
     assert names(tmp_path) == ["lost+found", "lost+found/below"]
 
 
-@pytest.fixture
-def mounted(tmp_path: Path) -> t.Iterator[t.Callable[[Path], None]]:
-    """Mounts a tmpfs, which is gone at the end; skips where that is forbidden."""
-    made: list[Path] = []
-
-    def mount(path: Path) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", "size=1m", "test", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
-        made.append(path)
-
-    yield mount
-    for path in reversed(made):
-        subprocess.run(["umount", str(path)], check=True)
-
-
 @needs_root
 @pytest.mark.parametrize("where", ["top", "top/d/e"])
-def test_a_mount_in_the_way(
-    tmp_path: Path, above: int, mounted: t.Callable[[Path], None], where: str
-) -> None:
+def test_a_mount_in_the_way(tmp_path: Path, above: int, where: str) -> None:
     """Section 7, in use: removal stays on its mount."""
     (tmp_path / "top/d/e").mkdir(parents=True)
-    mounted(tmp_path / where)
-    (tmp_path / where / "f").write_bytes(b"x")
-    with pytest.raises(RootfsError) as caught:
-        remove_tree(above, b"top")
-    assert caught.value.message == (
-        f"the directory '{os.path.basename(where)}' is a mount point inside of what is to be removed;"
-        " unmount it and run again"
-    )
-    assert (tmp_path / where / "f").read_bytes() == b"x"
+    with mounted(tmp_path / where):
+        (tmp_path / where / "f").write_bytes(b"x")
+        with pytest.raises(RootfsError) as caught:
+            remove_tree(above, b"top")
+        assert caught.value.message == (
+            f"the directory '{os.path.basename(where)}' is a mount point inside of what is to be removed;"
+            " unmount it and run again"
+        )
+        assert (tmp_path / where / "f").read_bytes() == b"x"
 
 
 @needs_root
-def test_a_mount_is_emptied_from_within(
-    tmp_path: Path, mounted: t.Callable[[Path], None]
-) -> None:
+def test_a_mount_is_emptied_from_within(tmp_path: Path) -> None:
     (tmp_path / "top").mkdir()
-    mounted(tmp_path / "top")
-    (tmp_path / "top/d").mkdir()
-    fd = os.open(tmp_path / "top", os.O_RDONLY)
-    try:
-        empty_directory(fd)
-    finally:
-        os.close(fd)
-    assert os.listdir(tmp_path / "top") == []
-    assert stat.S_ISDIR(os.stat(tmp_path / "top").st_mode)
+    with mounted(tmp_path / "top"):
+        (tmp_path / "top/d").mkdir()
+        fd = os.open(tmp_path / "top", os.O_RDONLY)
+        try:
+            empty_directory(fd)
+        finally:
+            os.close(fd)
+        assert os.listdir(tmp_path / "top") == []
