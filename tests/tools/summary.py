@@ -23,6 +23,8 @@ from xml.etree import ElementTree
 
 # What a session of nox that did what it should is called in its report.
 SUCCESS = "success"
+# A session that only calls others.
+GROUP = "lint"
 # How a sanity test says that there was nothing for it to look at.
 NOTHING_TO_TEST = "No tests applicable."
 
@@ -54,6 +56,7 @@ def read(folder: str) -> list[Session]:
     return [
         _session(item, sorted(glob.glob(os.path.join(folder, item["name"], "*.xml"))))
         for item in report["sessions"]
+        if item["name"] != GROUP
     ]
 
 
