@@ -40,7 +40,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
 )
-from ansible_collections.hypervisor.oci.tests.fuzz.seeds import TARGET
+from ansible_collections.hypervisor.oci.tests.fuzz.seeds import LAYOUT, TARGET
 
 _MIB = 1024 * 1024
 # Beyond the idle process; a zstd window is allowed besides.
@@ -82,6 +82,10 @@ _DEFAULTS: dict[str, t.Any] = {
 }
 
 
+_PLATFORMS = ("linux/arm64", "linux/arm/v7", None, *["linux/amd64"] * 13)
+_REFS = ("fuzz:1", "fuzz", "1", "nested", *[None] * 12)
+
+
 def options_of(data: bytes) -> dict[str, t.Any]:
     """Options that the input itself decides on, so that its bytes alone repeat a run."""
     bits = int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
@@ -96,6 +100,10 @@ def options_of(data: bytes) -> dict[str, t.Any]:
         options["gid_map"] = ["0:100000:1000", "1000:5000:1", "1001:101001:60000"]
     elif bits >> 6 & 3 == 1 or os.geteuid() != 0:
         options["ownership"] = "ignore"
+    options["platform"] = _PLATFORMS[bits >> 8 & 15]
+    options["ref"] = _REFS[bits >> 12 & 15]
+    if bits >> 16 & 31 == 0:
+        options["digest"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
     return options
 
 
@@ -140,7 +148,7 @@ class Sandbox:
         options: t.Mapping[str, t.Any] | None = None,
     ) -> Outcome:
         """Run one input and look at everything that must hold; options stand over those that it decides on."""
-        _write(self._src, data)
+        self._write_source(data)
         paths = {"src": self._src, "dest": self._dest}
         options = {**options_of(data), **(options or {}), **paths}
         problems: list[str] = []
@@ -161,6 +169,24 @@ class Sandbox:
             problems.append("something outside of dest changed")
         self._tidy(problems)
         return Outcome(kind, message, tuple(problems), seconds, used)
+
+    def _write_source(self, data: bytes) -> None:
+        """An archive, or the files of a layout directory."""
+        if os.path.isdir(self._src):
+            shutil.rmtree(self._src)
+        elif os.path.lexists(self._src):
+            os.unlink(self._src)
+        if not data.startswith(LAYOUT):
+            _write(self._src, data)
+            return
+        os.mkdir(self._src)
+        for name, content in json.loads(data[len(LAYOUT) :]).items():
+            path = os.path.join(self._src, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if content is None:
+                os.mkfifo(path)
+            else:
+                _write(path, content.encode("latin-1"))
 
     def _run(
         self,
@@ -273,10 +299,10 @@ class Sandbox:
                 below = [name for name in names if name not in skipped]
                 pending += below
                 entry.append(below)
-                if path == self._parent:
-                    # dest comes and goes here
+                if path in (self._parent, self.base):
+                    # dest and the source come and go here
                     entry[5] = 0
-                elif path != self.base:
+                else:
                     entry.append(status.st_mtime_ns)
             else:
                 entry.append(status.st_mtime_ns)

@@ -17,6 +17,8 @@ from random import Random
 from ansible_collections.hypervisor.oci.tests.fuzz import mutate
 from ansible_collections.hypervisor.oci.tests.fuzz.mutate import pick
 from ansible_collections.hypervisor.oci.tests.fuzz.seeds import (
+    CONFIG,
+    LAYOUT,
     Seed,
     image_of,
     many_images,
@@ -24,6 +26,7 @@ from ansible_collections.hypervisor.oci.tests.fuzz.seeds import (
     tiny,
 )
 from ansible_collections.hypervisor.oci.tests.images.builder import (
+    Blob,
     Image,
     Index,
     Layer,
@@ -32,6 +35,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     Raw,
     hardlink,
     index_json,
+    layout_files,
     oci_archive,
     raw,
     symlink,
@@ -61,7 +65,7 @@ def make(target: str, seed: str, number: int) -> bytes:
     """The archive of this number. Raises C(KeyError) for an unknown target."""
     random = Random(f"{target}/{seed}/{number}")
     data = TARGETS[target](random)
-    if random.random() < 0.02:
+    if random.random() < 0.02 and not data.startswith(LAYOUT):
         data = mutate.blinds(random, data)
     return data
 
@@ -81,7 +85,10 @@ def _layer(random: Random) -> bytes:
             layers.append(Layer(*changed, compression=compression))
         else:
             layers.append(_untouched(members, compression))
-    return oci_archive(Image(layers, seed.config))
+    options: dict[str, t.Any] = {}
+    if random.random() < 0.03:
+        options["diff_ids"] = [layer.diff_id for layer in layers[::-1]]
+    return oci_archive(Image(layers, seed.config, **options))
 
 
 _layers: dict[tuple[int, CompressionName], Layer] = {}
@@ -146,7 +153,7 @@ def _documents(random: Random) -> bytes:
     seed = tiny()
     layers = [Layer(*members) for members in (*seed.layers, (file("b", "x"),))]
     where = random.randrange(6)
-    plain = Image(layers, seed.config, ref="fuzz:1")
+    plain = Image(layers, CONFIG, ref="fuzz:1")
     config = plain.config.data
     if where in (0, 5):
         config = mutate.document(random, config)
@@ -158,7 +165,7 @@ def _documents(random: Random) -> bytes:
             config_document=config,
             manifest=mutate.document(random, changed.data),
         )
-    contents = pick(
+    contents: tuple[Blob, ...] = pick(
         random, ((changed,), (Index(changed, ref="n"),), (many_images(), changed))
     )
     if where == 2:
@@ -167,11 +174,18 @@ def _documents(random: Random) -> bytes:
     listed = index_json(contents)
     if where == 3:
         listed = mutate.document(random, listed)
-    files: dict[str, t.Any] = {}
+    layout = b'{"imageLayoutVersion":"1.0.0"}'
     if where == 4:
-        layout = b'{"imageLayoutVersion":"1.0.0"}'
-        files["oci-layout"] = mutate.document(random, layout)
-    return oci_archive(*contents, index=listed, files=files)
+        layout = mutate.document(random, layout)
+    files: dict[str, t.Any] = {"oci-layout": layout}
+    if random.random() < 0.8:
+        return oci_archive(*contents, index=listed, files=files)
+    files.update(layout_files(*contents, index=listed), **files)
+    for name in list(files):
+        files[name] = files[name].decode("latin-1")
+        if random.random() < 0.02:
+            files[name] = None
+    return LAYOUT + json.dumps(files).encode()
 
 
 def _docker(random: Random) -> bytes:

@@ -81,6 +81,7 @@ _ACLS = (
         ":",
     ),
 )
+_TAGS = (1, 2, 4, 8, 16, 32, 64, 0)
 _TYPES = b"0\x00123456789SxgLKVMDNAZ"
 _MOST = 4000
 
@@ -254,7 +255,7 @@ def _pax(random: Random, names: t.Sequence[bytes]) -> bytes:
 
 
 def _pax_value(random: Random, key: str, names: t.Sequence[bytes]) -> bytes:
-    if "acl" in key and random.random() < 0.7:
+    if "acl" in key and "xattr" not in key and random.random() < 0.7:
         lines = [pick(random, _ACLS) for _line in range(random.randrange(7))]
         return pick(random, (",", "\n")).join(lines).encode()
     how = random.randrange(8)
@@ -282,6 +283,11 @@ def _pax_value(random: Random, key: str, names: t.Sequence[bytes]) -> bytes:
                 b"inf",
             ),
         )
+    if "acl" in key:
+        entry = struct.pack(
+            "<HHI", pick(random, _TAGS), 7, pick(random, (0, 7, 2**32 - 1))
+        )
+        return struct.pack("<I", 2) + entry * random.randrange(5)
     magic = struct.pack("<I", pick(random, (0x02000000, 0x03000000, 2, 0, 2**32 - 1)))
     return magic + bytes(
         pick(random, BYTES) for _ in range(pick(random, (0, 8, 16, 20, 24)))
@@ -397,6 +403,7 @@ _TEXTS = (
         "\x1b[31m",
         "é",
     ),
+    *("SIGRTMAX-3", "rtmin+0", "40", "kill", "SIGKILL", "65", "RTMIN+40", "v1", "8.1"),
     *("sha256:", "sha256:" + "0" * 64, "sha512:" + "0" * 128, "md5:" + "0" * 32),
     *("sha256:" + "A" * 64, "sha256:../../../etc/passwd", "latest", "linux", "amd64"),
     *("application/vnd.oci.image.index.v1+json", "unknown", "windows", "arm", "v8.99"),

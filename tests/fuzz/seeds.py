@@ -39,6 +39,9 @@ from ansible_collections.hypervisor.oci.tests.images.tarfiles import Member
 # Where absolute names and links of the images lead to; fixed, so that an input is the same everywhere.
 TARGET = "/tmp/oci-fuzz-target"
 
+# What an input begins with that is the files of a layout directory, as JSON: text in Latin 1, or null for a FIFO.
+LAYOUT = b"layout\n"
+
 _CAPABILITY = b"\x01\0\0\x02" + b"\0\x20\0\0" + bytes(12)
 _ACL = "user::rw-,user:1000:r--,group::r--,mask::r--,other::---"
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/srv:/bin/sh\n"
@@ -253,6 +256,21 @@ def image_of(seed: Seed, number: int = 0) -> Image:
         seed.config,
         ref="fuzz:1",
     )
+
+
+# A config with every field that means something.
+CONFIG: dict[str, t.Any] = {
+    "User": "app:video",
+    "Entrypoint": ["/usr/lib/systemd/systemd"],
+    "Cmd": ["--unit", "x"],
+    "Env": ["PATH=/bin", "A=b=c", "A=d"],
+    "WorkingDir": "/srv",
+    "StopSignal": "SIGRTMIN+3",
+    "ExposedPorts": {"80/tcp": {}},
+    "Volumes": {"/v": {}},
+    "Labels": {"a": "b"},
+    "Healthcheck": {"Test": ["CMD", "x"], "Interval": 10**9, "Retries": 3},
+}
 
 
 def many_images() -> Index:
