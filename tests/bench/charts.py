@@ -91,38 +91,46 @@ def bars(
     return Chart(int(y) + 12, tuple(elements))
 
 
-def lines(title: str, x_label: str, series: t.Sequence[Line], digits: int = 0) -> Chart:
-    """Lines over a logarithmic x and a linear y that begins at 0."""
+def lines(
+    title: str, x_label: str, series: t.Sequence[Line], logarithmic: bool = False
+) -> Chart:
+    """Lines over a logarithmic x; y begins at 0, or is logarithmic, too, from one power of ten to another."""
     names = [line.name for line in series]
     points = [point for line in series for point in line.points]
     if not points:
         return Chart(0, ())
-    low = math.log10(min(x for x, _y in points))
-    high = max(math.log10(max(x for x, _y in points)), low + 1e-9)
-    top = max(y for _x, y in points) * 1.1
-    upper, lower = 56, 206
-    right = WIDTH - _RIGHT
+    heights = [y for _x, y in points]
+    if logarithmic:
+        first = math.floor(math.log10(min(heights)))
+        last = max(math.ceil(math.log10(max(heights))), first + 1)
+        ticks = [10.0**power for power in range(first, last + 1)]
+    else:
+        step = _round_step(max(heights) / 4)
+        ticks = [step * part for part in range(math.ceil(max(heights) / step) + 1)]
+    upper, lower, right = 56, 206, WIDTH - _RIGHT
+    left_x, right_x = (math.log10(end({x for x, _y in points})) for end in (min, max))
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            _LEFT + (math.log10(x) - low) / (high - low) * (right - _LEFT),
-            lower - y / top * (lower - upper),
-        )
+    def across(x: float) -> float:
+        part = (math.log10(x) - left_x) / max(right_x - left_x, 1e-9)
+        return _LEFT + part * (right - _LEFT)
+
+    def down(y: float) -> float:
+        whole = ticks[-1]
+        if logarithmic:
+            y, whole = math.log10(y / ticks[0]), math.log10(whole / ticks[0])
+        return lower - y / whole * (lower - upper)
 
     elements = [_text(_LEFT, 20, title, bold=True), *_legend(names, 38)]
-    for part in range(5):
-        value = top * part / 4
-        y = lower - (lower - upper) * part / 4
-        elements.append(_stroke(_LEFT, y, right, y, "#ddd"))
-        elements.append(_text(_LEFT - 8, y + 4, f"{value:.{digits}f}", anchor="end"))
+    for tick in ticks:
+        elements.append(_stroke(_LEFT, down(tick), right, down(tick), "#ddd"))
+        elements.append(_text(_LEFT - 8, down(tick) + 4, f"{tick:,.10g}", anchor="end"))
     for x in sorted({x for x, _y in points}):
-        at = place(x, 0)[0]
-        elements.append(_stroke(at, lower, at, lower + 4, "#333"))
-        elements.append(_text(at, lower + 16, f"{x:,.0f}", anchor="middle"))
+        elements.append(_stroke(across(x), lower, across(x), lower + 4, "#333"))
+        elements.append(_text(across(x), lower + 16, f"{x:,.0f}", anchor="middle"))
     elements.append(_text(right, lower + 32, x_label, anchor="end"))
     for line in series:
         colour = _colour(names, line.name)
-        placed = [place(x, y) for x, y in line.points]
+        placed = [(across(x), down(y)) for x, y in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
         elements.append(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
@@ -155,6 +163,12 @@ def svg(charts: t.Sequence[Chart], description: str) -> str:
             "",
         ]
     )
+
+
+def _round_step(step: float) -> float:
+    """The next of 1, 2, 5, 10 and so on."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(power * part for part in (1, 2, 5, 10) if power * part >= step)
 
 
 def _legend(names: t.Sequence[str], y: float) -> list[str]:

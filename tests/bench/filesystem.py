@@ -24,7 +24,7 @@ _MKFS = ["mkfs.ext4", "-q", "-F", "-E", "nodiscard", "-N", str(_INODES)]
 class Ext4:
     """A loop-mounted ext4, made anew for each run. Needs root."""
 
-    name = "a new loop-mounted ext4 for each run"
+    name = "a new loop-mounted ext4"
 
     def __init__(self, folder: str) -> None:
         self._image = os.path.join(folder, "ext4.img")
@@ -49,7 +49,7 @@ class Ext4:
 class Tmpfs:
     """A tmpfs, mounted anew for each run. Needs root."""
 
-    name = "a new tmpfs for each run"
+    name = "a new tmpfs"
 
     def __init__(self, folder: str) -> None:
         self._target = os.path.join(folder, "mounted")
@@ -65,7 +65,7 @@ class Tmpfs:
 class Folder:
     """A folder for each run on whatever is there, for those who may not mount."""
 
-    name = "a new folder for each run on the file system that was there (no root: nothing could be mounted)"
+    name = "a new folder on the file system that was there (no root: nothing could be mounted)"
 
     def __init__(self, folder: str) -> None:
         self._folder = folder

@@ -198,12 +198,14 @@ def changes(seed: int, entries: int, lower: int) -> t.Iterator[Member]:
     text = Text(seed, 1 << 20)
     yield _folder("srv")
     yield _folder("srv/app")
+    yield _folder("srv/app/node_modules")
     yield _folder(f"srv/app/layer-{seed}")
     replaced = rng.sample(range(lower // 24), min(entries // 8, lower // 24))
     for number in replaced:
-        # the first file of each top module, whose folders are not in this layer
+        # the first file of a top module, whose folder comes along as builders have it
         module = 24 * number
         folder = f"srv/app/node_modules/module-{module:06d}"
+        yield _folder(folder)
         name = f"index-{module + 1:06d}.js"
         if number % 4 == 0:
             yield _file(f"{folder}/.wh.{name}", b"")
@@ -390,24 +392,29 @@ def _write_layer(
     path = os.path.join(blobs, "unfinished")
     with open(path, "wb") as file:
         sink = _Sink(file, compression)
-        pending = []
+        pending: list[bytes] = []
         length = 0
-        for member in members:
-            pending.append(header(member))
-            for data in member.data:
-                pending.append(data)
-                length += len(data)
-            pending.append(bytes(-member.size % _BLOCK))
-            length += 2 * _BLOCK
+        for piece in _pieces(members):
+            pending.append(piece)
+            length += len(piece)
             if length > _PIECE:
                 sink.write(b"".join(pending))
                 pending, length = [], 0
-        sink.write(b"".join(pending) + bytes(2 * _BLOCK))
+        sink.write(b"".join(pending))
         sink.finish()
     digest = sink.blob.hexdigest()
     os.rename(path, os.path.join(blobs, digest))
     media_type = _LAYER + _SUFFIXES[compression]
     return _descriptor(media_type, digest, sink.size), f"sha256:{sink.tar.hexdigest()}"
+
+
+def _pieces(members: t.Iterator[Member]) -> t.Iterator[bytes]:
+    """The bytes of a tar."""
+    for member in members:
+        yield header(member)
+        yield from member.data
+        yield bytes(-member.size % _BLOCK)
+    yield bytes(2 * _BLOCK)
 
 
 def header(member: Member) -> bytes:

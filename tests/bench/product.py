@@ -85,11 +85,12 @@ class Modules:
         self.environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(self._path),
-            # nothing compiled is left in the checkout
-            "PYTHONPYCACHEPREFIX": os.path.join(folder, "compiled"),
             # what Ansible sets on a node
             "LC_ALL": "C.UTF-8",
         }
+        # or Python would compile its own library again and again
+        for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"):
+            self.environment.pop(name, None)
         self._payloads = {
             OURS: self._payload(f"hypervisor.oci.{OURS}"),
             NOTHING: self._payload(NOTHING),

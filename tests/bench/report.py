@@ -7,15 +7,19 @@
 from __future__ import annotations
 
 import os
+import re
 import string
+import textwrap
 import typing as t
 
 from .charts import Bar, Line, bars, lines, svg
 from .contenders import PEERS
 from .figures import Results, Sample, Spread, ratios, slope, spread, table, unrest
+from .product import NOTHING, OURS
 
 PAGE = "performance.md"
 PLOT = "performance.svg"
+_WIDTH = 120
 
 # Set before anything was measured: at most these ratios of wall and processor time, by image, compression,
 # rival, and what inflates.
@@ -29,6 +33,8 @@ _GOALS = {
     ("npm", "plain", "GNU tar", "zlib"): (0.80, 0.95),
     ("big", "gzip", "umoci", "zlib"): (0.45, 0.45),
 }
+# What inflates where ours is set beside others.
+_COMPARED = ("zlib", "isal")
 _GOAL_IDLE = 1.1
 _GOAL_MEMORY = 48
 
@@ -42,8 +48,8 @@ SPDX-License-Identifier: GPL-3.0-or-later
 <!-- Written by `make bench`, text and numbers; change tests/bench/report.py instead. -->
 
 # Performance
-$warning
-How long `oci_rootfs` takes to make a root file system of an image, beside the tools that an administrator would otherwise
+
+${warning}How long `oci_rootfs` takes to make a root file system of an image, beside the tools that an administrator would otherwise
 use, on the same files and the same kind of file system.
 
 ![Wall time beside other tools, time for each entry, and peak memory]($plot)
@@ -53,12 +59,15 @@ use, on the same files and the same kind of file system.
 - **This collection**: the whole process of the module on the node, $start, from the interpreter's start to
   its end. It verifies manifest, config, every layer's digest and every diff_id, and ends with one `syncfs`.
 - **The others**: their commands, one after the other, and `sync -f` of what they have made: all have promised the same.
-- Runs are paired: each turn runs every tool once, in the same order, $runs turns in all. Each run gets $filesystem.
+- Runs are paired: each turn runs every tool once, in the same order, $runs turns in all. Each run gets
+  $filesystem.
   Ratios are taken within a turn. Tables show the median and, in brackets, the least and the greatest.
 - What is read lies in the page cache. CPU is user and system time of all processes of a run. Memory is the peak of the
   largest one; less than $floor MiB cannot be told from the measuring itself.
-- *Differs* is the number of paths that are not the same in the other tool's tree as in ours, in type, mode, owner, size,
-  time, link, extended attribute or content.
+- *Differs* is the number of paths below the root that are not the same in the other tool's tree as in ours, in type,
+  mode, owner, size, time, link, extended attribute or content.
+- gzip is inflated by zlib, as everywhere, or by isal, where the node has that library; *inflated by* says which. The other
+  compressions know no such choice.
 
 ## In short
 
@@ -71,11 +80,21 @@ $short
 
 $facts
 
+## The images
+
+$images
+
 ## Ratios, image by image
 
 Ours by theirs.$goal_words
 
 $ratios
+
+## What inflates
+
+Wall and processor time of this collection with another library by that with zlib.
+
+$inflaters
 
 ## Seconds and memory, image by image
 
@@ -122,8 +141,9 @@ that it works; `BENCH="--images DIR"` adds images of yours (`DIR/NAME/oci-gzip`,
 `oci-zstd` and `oci-plain`). The images that it builds are the same everywhere but for the compressors' versions.
 """
 
-_QUICK = """
+_QUICK = """\
 > These numbers come from a quick run with tiny images. They show that measuring works, and nothing else.
+
 """
 _STARTS = {
     "payload": "as Ansible sends it (a script with a zip, compiled anew each time)",
@@ -159,6 +179,8 @@ def page(results: Results) -> str:
             if has_goals
             else ""
         ),
+        images=_images_table(results["cases"]),
+        inflaters=_inflater_table(results["cases"]),
         ratios=_ratio_table(results["cases"]),
         absolute=_absolute_table(results["cases"]),
         growth=_growth_table(results["scaling"]),
@@ -172,7 +194,30 @@ def page(results: Results) -> str:
         problems="\n".join(f"- {problem}" for problem in results["problems"])
         or "Nothing was left out.",
     )
-    return text
+    return wrapped(text)
+
+
+def wrapped(text: str) -> str:
+    """The text with its paragraphs and items filled; tables, headings and the like are left as they are."""
+    blocks = []
+    for block in text.split("\n\n"):
+        if block.lstrip()[:1] in tuple("|#<>!"):
+            blocks.append(block)
+            continue
+        items = re.split(r"\n(?=- )", block)
+        blocks.append(
+            "\n".join(
+                textwrap.fill(
+                    " ".join(item.split()),
+                    _WIDTH,
+                    subsequent_indent="  " if item.startswith("- ") else "",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+                for item in items
+            )
+        )
+    return "\n\n".join(blocks).rstrip() + "\n"
 
 
 _NOT_MEASURED = "This was not measured in this run."
@@ -200,7 +245,9 @@ def _pairs(cases: t.Iterable[Results]) -> t.Iterator[tuple[Results, str, str]]:
     for case in cases:
         for peer in _peers(case):
             for ours in case["ours"]:
-                yield case, peer, ours
+                # what is nearly as fast as another would make the tables long and say little
+                if ours in _COMPARED:
+                    yield case, peer, ours
 
 
 def _ratio(case: Results, ours: str, peer: str, what: str) -> Spread:
@@ -255,7 +302,7 @@ def _ratio_table(cases: t.Sequence[Results]) -> str:
         goals = _goal(case, peer, ours) or (None, None)
         rows.append(
             (
-                f"{case['image']}, {case['compression']}",
+                _title(case),
                 peer,
                 ours if case["compression"] == "gzip" else "",
                 _with_goal(_ratio(case, ours, peer, "wall"), goals[0]),
@@ -278,19 +325,49 @@ def _with_goal(ratio: Spread, goal: float | None) -> str:
     return f"{ratio.show(2)}, goal {goal:.2f}{missed}"
 
 
+def _images_table(cases: t.Sequence[Results]) -> str:
+    rows = [
+        (
+            _title(case),
+            f"{case['layers']}",
+            f"{case['entries']:,}",
+            f"{case['bytes'] / 1e6:,.0f}",
+            f"{case['stored'] / 1e6:,.0f}",
+        )
+        for case in cases
+    ]
+    if not rows:
+        return _NOT_MEASURED
+    head = ("image", "layers", "entries", "MB of files", "MB of layers as stored")
+    return table(head, rows)
+
+
+def _inflater_table(cases: t.Sequence[Results]) -> str:
+    rows = [
+        (
+            _title(case),
+            name,
+            _ratio(case, name, "zlib", "wall").show(2),
+            _ratio(case, name, "zlib", "cpu").show(2),
+        )
+        for case in cases
+        for name in case["ours"]
+        if name != "zlib"
+    ]
+    if not rows:
+        return _NOT_MEASURED
+    return table(("image", "inflated by", "wall", "CPU"), rows)
+
+
 def _absolute_table(cases: t.Sequence[Results]) -> str:
     rows = []
     for case in cases:
-        about = (
-            f"{case['image']}, {case['compression']}: {case['layers']} layers, {case['entries']:,} entries,"
-            f" {case['bytes'] / 1e6:,.0f} MB of files, {case['stored'] / 1e6:,.0f} MB of layers"
-        )
         for name in [*case["ours"], *_peers(case)]:
             group = samples_of(case, name)
             ours = name in case["ours"]
             rows.append(
                 (
-                    about,
+                    _title(case),
                     _name_of(name, case["compression"]) if ours else name,
                     spread(sample.wall for sample in group).show(2),
                     spread(sample.cpu for sample in group).show(2),
@@ -298,13 +375,14 @@ def _absolute_table(cases: t.Sequence[Results]) -> str:
                     "" if ours else _differing(case, name, group),
                 )
             )
-            about = ""
     if not rows:
         return _NOT_MEASURED
-    return table(
-        ("image", "tool", "wall s", "CPU s", "peak MiB", "differs"),
-        rows,
-    )
+    head = ("image", "tool", "wall s", "CPU s", "peak MiB", "differs")
+    return table(head, rows)
+
+
+def _title(case: Results) -> str:
+    return f"{case['image']}, {case['compression']}"
 
 
 def _differing(case: Results, name: str, group: t.Sequence[Sample]) -> str:
@@ -361,7 +439,7 @@ def _memory_words(results: Results) -> str:
             f" {slope(*ends):.0f} bytes an entry."
         )
     peaks = [
-        (sample.memory, f"{case['image']}, {case['compression']}")
+        (sample.memory, _title(case))
         for case in results["cases"]
         for name in case["ours"]
         for sample in samples_of(case, name)
@@ -382,8 +460,9 @@ def _memory_words(results: Results) -> str:
 def _idle_table(idle: Results) -> str:
     rows = []
     for start, words in _STARTS.items():
-        names = [name for name in idle["samples"] if name.endswith(f", {start}")]
-        ours, nothing = (samples_of(idle, name) for name in names)
+        ours, nothing = (
+            samples_of(idle, f"{module}, {start}") for module in (OURS, NOTHING)
+        )
         goal = _GOAL_IDLE if start == "payload" else None
         rows.append(
             (
@@ -392,10 +471,13 @@ def _idle_table(idle: Results) -> str:
                 spread(sample.wall * 1000 for sample in nothing).show(0),
                 _with_goal(ratios(ours, nothing, "wall"), goal),
                 ratios(ours, nothing, "cpu").show(2),
+                spread(sample.memory for sample in ours).show(0),
+                spread(sample.memory for sample in nothing).show(0),
             )
         )
-    head = ("how both are started", "ours, ms", "does nothing, ms")
-    return table((*head, "wall, ours by nothing's", "CPU, ours by nothing's"), rows)
+    head = ["how both are started", "wall ms, ours", "wall ms, nothing", "wall, ratio"]
+    head += ["CPU, ratio", "peak MiB, ours", "peak MiB, nothing"]
+    return table(head, rows)
 
 
 def _sha_words(sha: Results | None) -> str:
@@ -422,10 +504,9 @@ def _sha_words(sha: Results | None) -> str:
         )
     words = (
         f"Both digests are sha256. With the processor's instructions for it, OpenSSL hashes {speeds['as it is']:,.0f} MB a"
-        f" second here; with them hidden (`OPENSSL_ia32cap`), {speeds['masked']:,.0f} MB, as on older processors. Each"
-        " byte of a compressed layer's content is hashed once and each byte of the blob once; those of a plain one, whose"
-        " digests are the same, at least once. The other tools hash by code of their own, which this does not mask;"
-        " GNU tar and bsdtar hash nothing, so the ratios to them suffer most."
+        f" second here; with them hidden (`OPENSSL_ia32cap`), {speeds['masked']:,.0f} MB, as on older processors. A"
+        " layer is hashed as it is stored and as it is inflated. The other tools hash by code of their own, which this does"
+        " not mask; GNU tar and bsdtar hash nothing, so the ratios to them suffer most."
     )
     head = (
         "image",
@@ -447,12 +528,14 @@ def _noise_words(results: Results) -> str:
         f"Measuring took {settings['minutes']:.0f} minutes. The load average before it began was {load['before']:.2f},"
         f" and {load['stolen']:.1%} of all processor time meanwhile went to other guests of the same host."
     )
-    if groups:
+    if groups and settings["runs"] > 1:
         noise = unrest(groups)
         words += (
             f" The wall times of one tool on one image lay {noise.median:.0%} apart (greatest less least, by the median)"
             f" in the middle, {noise.high:.0%} at worst: differences smaller than that mean nothing."
         )
+    else:
+        words += " What was run once tells nothing of noise."
     return words
 
 
@@ -472,7 +555,7 @@ def plot(results: Results) -> str:
             Bar(name, ratios(samples_of(case, name), base, "wall"))
             for name in _peers(case)
         ]
-        groups.append((f"{case['image']}, {case['compression']}", group))
+        groups.append((_title(case), group))
     series = {
         label: one
         for label, one in _grown(results["scaling"]).items()
@@ -496,6 +579,7 @@ def plot(results: Results) -> str:
                 )
                 for label, points in series.items()
             ],
+            logarithmic=True,
         ),
         lines(
             "Peak memory, MiB",

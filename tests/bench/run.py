@@ -64,6 +64,14 @@ class Bench:
         self.modules = Modules(folder)
         self.inflaters = inflaters()
         self.problems: list[str] = []
+        # once for the caches, whatever comes of it: there is no such source
+        for module, start in itertools.product((OURS, NOTHING), STARTS):
+            nowhere = os.path.join(folder, "nowhere")
+            self.run(self.modules.command(module, start, nowhere, nowhere))
+
+    def note(self, problem: str) -> None:
+        """Keep a sentence for the page, which has no use for where we work."""
+        self.problems.append(problem.replace(self.folder, "…"))
 
     def run(self, words: t.Sequence[str]) -> tuple[Sample, str]:
         """One measured run, and what it printed. Raises C(TooLong)."""
@@ -138,12 +146,12 @@ def measure_case(bench: Bench, case: Case) -> Results | None:
                 try:
                     sample, result = bench.ours(case.layout, folder, name)
                 except RuntimeError as error:
-                    bench.problems.append(f"{case.name}: {error}")
+                    bench.note(f"{case.name}: {error}")
                     return None
                 samples[name].append(sample)
                 report = result["report"]
                 if case.compression == "gzip" and report.get("gzip") != name:
-                    bench.problems.append(
+                    bench.note(
                         f"{case.name}: inflated by {report.get('gzip')} instead of {name}"
                     )
                     return None
@@ -153,12 +161,14 @@ def measure_case(bench: Bench, case: Case) -> Results | None:
             with bench.filesystem.fresh() as folder:
                 try:
                     sample, printed = bench.run(peer.command(case, folder))
+                    if sample.failures and not peer.goes_on:
+                        raise RuntimeError(f"exit status {sample.failures[0]}")
                     if turn == 0:
                         differ[peer.name] = _differences(
                             tree, peer.tree(folder, printed)
                         )
-                except (TooLong, OSError, IndexError) as error:
-                    bench.problems.append(f"{case.name}: {peer.name}: {error}")
+                except RuntimeError as error:
+                    bench.note(f"{case.name}: {peer.name}: {error}")
                     peers.remove(peer)
                     del samples[peer.name]
                     continue
@@ -186,9 +196,10 @@ def _warm(case: Case) -> None:
 
 
 def _differences(tree: dict[bytes, Node], other: str) -> int:
-    """How many paths are not as in our tree."""
+    """How many paths below the root are not as in our tree; the root itself seldom stands in a layer."""
     theirs = read_tree(other)
-    return sum(tree.get(path) != theirs.get(path) for path in {*tree, *theirs})
+    paths = {*tree, *theirs} - {b"."}
+    return sum(tree.get(path) != theirs.get(path) for path in paths)
 
 
 def _plain(samples: t.Mapping[str, t.Sequence[Sample]]) -> Results:
@@ -211,7 +222,7 @@ def measure_growth(bench: Bench, label: str, size: int, case: Case) -> Results |
             try:
                 sample, result = bench.ours(case.layout, folder)
             except RuntimeError as error:
-                bench.problems.append(f"{label}, {size}: {error}")
+                bench.note(f"{label}, {size}: {error}")
                 return None
             samples.append(sample)
             report = result["report"]
@@ -240,11 +251,11 @@ def series(quick: bool) -> t.Iterator[tuple[str, int, images.Layers]]:
 def measure_idle(bench: Bench, case: Case) -> Results:
     """Runs that change nothing against a module that does nothing, and the reading alone. Raises C(RuntimeError)."""
     assert case.archive is not None
-    turns = 5 if bench.options.quick else 4 * bench.options.runs + 1
+    turns = 5 if bench.options.quick else 4 * bench.options.runs
     samples: dict[str, list[Sample]] = {}
     with bench.filesystem.fresh() as folder:
         bench.ours(case.archive, folder)
-        for turn, start in itertools.product(range(turns), STARTS):
+        for _turn, start in itertools.product(range(turns), STARTS):
             for module in (OURS, NOTHING):
                 words = bench.modules.command(
                     module, start, case.archive, _dest(folder)
@@ -252,9 +263,7 @@ def measure_idle(bench: Bench, case: Case) -> Results:
                 sample, printed = bench.run(words)
                 if result_of(printed)["changed"]:
                     raise RuntimeError("a run that had nothing to do changed something")
-                # the first is for the caches
-                if turn:
-                    samples.setdefault(f"{module}, {start}", []).append(sample)
+                samples.setdefault(f"{module}, {start}", []).append(sample)
     reading = subprocess.run(
         [sys.executable, os.path.join(_HERE, "reading.py"), case.archive, "200"],
         env=bench.modules.environment,
@@ -281,7 +290,7 @@ def measure_sha(bench: Bench, cases: t.Sequence[Case]) -> Results:
     found: Results = {"speeds": speeds, "cases": []}
     if not machine.has_sha() or speeds["masked"] > 0.8 * speeds["as it is"]:
         return found
-    inflater = bench.inflaters[-1]
+    inflater = "isal" if "isal" in bench.inflaters else "zlib"
     for case in cases:
         samples: dict[str, list[Sample]] = {"as it is": [], "masked": []}
         _warm(case)
@@ -359,7 +368,7 @@ def run_all(bench: Bench) -> Results:
     options = bench.options
     compressions = machine.compressions()
     if "zstd" not in compressions:
-        bench.problems.append("zstd: this Python has no zstandard to make images with")
+        bench.note("zstd: this Python has no zstandard to make images with")
     bench.problems += [
         f"{peer.name}: not installed ({peer.package})"
         for peer in PEERS
@@ -373,9 +382,6 @@ def run_all(bench: Bench) -> Results:
         with _built(bench, name, layers, kinds) as cases:
             for case in cases:
                 results["cases"].append(measure_case(bench, case))
-            if name == "few-files" and not options.only:
-                _say("sha256 without its instructions")
-                results["sha"] = measure_sha(bench, cases)
     for case in images.found(options.images) if options.images else ():
         if _chosen(options, case.image) and case.compression in compressions:
             _say(case.name)
@@ -384,6 +390,11 @@ def run_all(bench: Bench) -> Results:
         for label, size, layers in series(options.quick):
             with _built(bench, f"{label}-{size}", layers, ["gzip"]) as cases:
                 results["scaling"].append(measure_growth(bench, label, size, cases[0]))
+    if _chosen(options, "sha"):
+        layers = images.few(options.quick)
+        with _built(bench, "few-files", layers, ["gzip", "plain"]) as cases:
+            results["sha"] = measure_sha(bench, cases)
+            _say("  sha256 without its instructions")
     if _chosen(options, "idle"):
         layers = images.stacked(125, 1000, 1_000_000)
         with _built(bench, "idle", layers, ["gzip"]) as cases:
@@ -420,7 +431,8 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
+    """The command line's options."""
     parser = argparse.ArgumentParser(
         description="Measure the module against other tools and write docs/performance.md."
     )
@@ -433,7 +445,7 @@ def _parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME",
-        help="an image, or scaling, or idle; may be repeated",
+        help="an image, or scaling, sha, or idle; may be repeated",
     )
     parser.add_argument("--images", metavar="DIR", help="images made elsewhere")
     parser.add_argument("--tmpfs", action="store_true", help="tmpfs instead of ext4")
@@ -460,7 +472,7 @@ def _parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: t.Sequence[str] | None = None) -> None:
     """The command line."""
-    options = _parse(arguments)
+    options = parse(arguments)
     if options.render:
         with open(options.render, encoding="utf-8") as file:
             results = json.load(file)
@@ -470,6 +482,8 @@ def main(arguments: t.Sequence[str] | None = None) -> None:
         folder = tempfile.mkdtemp(prefix="bench-", dir=options.folder)
         try:
             results = run_all(Bench(options, folder))
+        except KeyboardInterrupt:
+            sys.exit("interrupted; nothing was written")
         finally:
             shutil.rmtree(folder)
         if options.results:
