@@ -219,6 +219,9 @@ def snapshot(root: bytes) -> Tree:
             content = os.readlink(full)
         elif kind != model.FIFO:
             content = os.major(status.st_rdev), os.minor(status.st_rdev)
+        if os.geteuid() and kind == model.FILE:
+            # it may have another name, under which it is looked at again
+            os.chmod(full, stat.S_IMODE(status.st_mode))
         group = path
         if kind != model.DIRECTORY:
             group = groups.setdefault((status.st_dev, status.st_ino), path)

@@ -4,7 +4,7 @@
 
 """Compares product and model on many generated images, and says what the images reached.
 
-    PYTHONPATH=COLLECTIONS python3 -m ansible_collections.hypervisor.oci.tests.model.run
+    PYTHONPATH=COLLECTIONS python3 tests/model/run.py
         [-n 1000] [--seed 1] [--seconds 1800] [--coverage] [--peers]
 
 C(COLLECTIONS) is the folder that holds C(ansible_collections); hypothesis is needed. As root it covers owners, id
@@ -19,12 +19,14 @@ import time
 import typing as t
 from collections import Counter
 
-from ansible_collections.hypervisor.oci.tests.model import compare
+from ansible_collections.hypervisor.oci.tests.model import compare, peers
 from ansible_collections.hypervisor.oci.tests.model.generator import Image, images
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 # Hypothesis remembers every example of a run, so many short runs keep it fast.
 _BATCH = 500
+# How many images a peer unpacks: some take a second each.
+_PEERS = {"umoci": 500, "buildah": 100}
 
 
 class Found(Exception):
@@ -119,6 +121,21 @@ def run(number: int, first_seed: int, seconds: float) -> Tally:
     return tally
 
 
+def compare_peers(first_seed: int) -> bool:
+    """Compare with those that are installed, a bounded number each; false where one differs."""
+    names = peers.installed()
+    if not names:
+        print("no peers: they need root, and umoci or buildah installed")
+    found: list[Image] = []
+    run_batch(first_seed, 2 * max(_PEERS.values()), found.append)
+    agree = True
+    for name in names:
+        result = peers.run_peer(name, found, _PEERS[name])
+        print(result.summary())
+        agree = agree and result.compared > 0 and not result.differing
+    return agree
+
+
 def main() -> int:
     """The command line; 0 where all agree."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -127,6 +144,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1800, help="at most")
     parser.add_argument(
         "--coverage", action="store_true", help="print what was reached"
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="compare umoci and buildah as well"
     )
     options = parser.parse_args()
     start = time.monotonic()
@@ -138,6 +158,8 @@ def main() -> int:
     print(f"{tally.summary()}, {time.monotonic() - start:.0f} s, seed {options.seed}")
     if options.coverage:
         print(tally.coverage())
+    if options.peers and not compare_peers(options.seed):
+        return 1
     if tally.images < options.n:
         print(f"only {tally.images} of {options.n} images in {options.seconds:.0f} s")
         return 1
