@@ -204,7 +204,7 @@ class Inside:
                     f"the image brings {show(name)}, a name that {show(self._site.path)} keeps for itself;"
                     " use a directory that is no mount point"
                 )
-        foreign = record.tree is None and bool(old_names)
+        foreign = self.current(record) is None and bool(old_names)
         record = replace(
             record,
             phase=MOVING,
@@ -369,7 +369,7 @@ class Inside:
         finally:
             os.close(dest)
         record = replace(record, trash=())
-        self._site.save(record)
+        self._save(record)
         return record
 
     def _empty(self, record: Record) -> None:
