@@ -228,26 +228,34 @@ def open_site(
         site = Site(place, parent, -1, False)
         try:
             if parent >= 0:
-                site.state = _lock_state(place, timeout, dry_run)
+                mode = 0o700 if place.inside else parent_mode
+                site.state = _lock_state(site, made, mode, timeout, dry_run)
                 site.writable = not dry_run
             yield site
         finally:
             site.close()
     finally:
-        _remove_made(made)
+        for path in reversed(made):
+            above, name = os.path.split(path)
+            _remove_empty(above, os.fsencode(name))
 
 
 def _open_or_make(path: str, mode: int, dry_run: bool) -> tuple[int, list[str]]:
     """A descriptor (C(-1) in a dry run that would have to make it) and the paths that were made."""
-    fd, missing = open_existing(os.fsencode(path))
-    if not missing:
-        return fd, []
-    try:
-        if dry_run:
-            return -1, []
-        made = make_below(fd, missing, mode)
-    finally:
-        os.close(fd)
+    while True:
+        fd, missing = open_existing(os.fsencode(path))
+        if not missing:
+            return fd, []
+        try:
+            if dry_run:
+                return -1, []
+            made = make_below(fd, missing, mode)
+            break
+        except (FileExistsError, FileNotFoundError):
+            # another run makes or removes the same directories: once more
+            continue
+        finally:
+            os.close(fd)
     paths = []
     for _part in missing:
         paths.append(path)
@@ -255,11 +263,15 @@ def _open_or_make(path: str, mode: int, dry_run: bool) -> tuple[int, list[str]]:
     return made, paths[::-1]
 
 
-def _lock_state(place: Place, timeout: float, dry_run: bool) -> int:
-    """The private folder, locked; C(-1) where a dry run finds none."""
+def _lock_state(
+    site: Site, made: list[str], mode: int, timeout: float, dry_run: bool
+) -> int:
+    """The private folder, locked; C(-1) where a dry run finds none. Adds what it made above to C(made)."""
+    place = site.place
     deadline = time.monotonic() + timeout
     while True:
-        above, made = _open_or_make(place.state_parent, 0o700, dry_run)
+        above, more = _open_or_make(place.state_parent, mode, dry_run)
+        made += more
         if above < 0:
             return -1
         try:
@@ -270,13 +282,17 @@ def _lock_state(place: Place, timeout: float, dry_run: bool) -> int:
             else:
                 try:
                     state = make_private(above, place.state_name)
-                except OSError:
-                    _remove_made(made)
-                    raise
+                except FileNotFoundError:
+                    # another run removed it, or the directory above: once more
+                    continue
             try:
                 _lock(state, deadline, timeout, place.path, dry_run)
                 there = os.stat(place.state_name, dir_fd=above, follow_symlinks=False)
                 if os.path.samestat(there, os.fstat(state)):
+                    if not place.inside:
+                        # what was above may have been removed and made anew meanwhile
+                        os.close(site.parent)
+                        site.parent = os.dup(above)
                     return state
             except FileNotFoundError:
                 pass
@@ -303,13 +319,6 @@ def _lock(state: int, deadline: float, timeout: float, path: str, shared: bool) 
                     " wait for it or raise lock_timeout"
                 ) from None
             time.sleep(min(_POLL_SECONDS, left))
-
-
-def _remove_made(paths: list[str]) -> None:
-    """Remove directories that this run made, the lowest first, where nothing is in them."""
-    for path in reversed(paths):
-        above, name = os.path.split(path)
-        _remove_empty(above, os.fsencode(name))
 
 
 def _remove_empty(above: str, name: bytes) -> None:
