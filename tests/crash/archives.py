@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import typing as t
 
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
@@ -82,10 +83,13 @@ def large(mark: str) -> Image:
     return Image([Layer(*first), Layer(*second)], ref="test:" + mark)
 
 
-def write_images(folder: str) -> dict[str, str]:
-    """Write C(a), C(b), C(c) and C(large) into a folder; returns their paths by name."""
-    images = {mark: small(mark) for mark in "abc"}
-    images["large"] = large("large")
+def crash_images() -> dict[str, Image]:
+    """C(a), C(b), C(c) and C(large)."""
+    return {**{mark: small(mark) for mark in "abc"}, "large": large("large")}
+
+
+def write_images(folder: str, images: t.Mapping[str, Image]) -> dict[str, str]:
+    """Write images into a folder; returns their paths by name."""
     return {
         name: str(write_oci_archive(os.path.join(folder, f"{name}.oci.tar"), image))
         for name, image in images.items()

@@ -17,6 +17,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import traceback
 import typing as t
 from dataclasses import dataclass, replace
@@ -32,13 +33,17 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (
     inside,
     place,
 )
-from ansible_collections.hypervisor.oci.tests.crash.archives import write_images
+from ansible_collections.hypervisor.oci.tests.crash.archives import (
+    crash_images,
+    write_images,
+)
 from ansible_collections.hypervisor.oci.tests.crash.calls import (
     BEFORE,
     Calls,
     replace_in_product,
 )
 from ansible_collections.hypervisor.oci.tests.crash.scenarios import Scenario, Step
+from ansible_collections.hypervisor.oci.tests.images.builder import Image
 from ansible_collections.hypervisor.oci.tests.tools.compare_trees import (
     Ignore,
     Node,
@@ -96,17 +101,55 @@ class Outcome:
     error: str = ""
 
 
+class Run:
+    """A process that runs the product; C(pid) is its number, and C(wait) has to be called."""
+
+    def __init__(self, pid: int, reading: int, what: str) -> None:
+        self.pid = pid
+        self._reading = reading
+        self._what = what
+
+    def wait(
+        self, patience: float = _PATIENCE, kill: bool = False, may_die: bool = False
+    ) -> list[Outcome]:
+        """How its runs ended; none where it was killed.
+
+        After C(patience) seconds it is killed, which is C(Broken) where C(kill) does not expect it; so is a death
+        of its own, but where it C(may_die) by SIGKILL.
+        """
+        try:
+            with os.fdopen(self._reading, "rb") as pipe:
+                if not select.select([pipe], [], [], patience)[0]:
+                    os.kill(self.pid, signal.SIGKILL)
+                    if not kill:
+                        raise Broken(f"{self._what} is not done after {patience} s")
+                output = pipe.read()
+        finally:
+            _pid, status = os.waitpid(self.pid, 0)
+        if os.WIFSIGNALED(status):
+            if os.WTERMSIG(status) != signal.SIGKILL or not (kill or may_die):
+                raise Broken(f"{self._what} died of signal {os.WTERMSIG(status)}")
+            return []
+        return [Outcome(**told) for told in json.loads(output)]
+
+
 class Laboratory:
     """Works below the folder C(work), which is made and must not be there; C(close) removes it.
 
+    C(images) are those that C(src) names, where not those of C(archives); C(bad) is one that makes no tree.
     With C(mounts), a dest that is a mount point is a tmpfs; otherwise a plain directory is treated as one.
     """
 
-    def __init__(self, work: str, mounts: bool, fault: Fault | None = None) -> None:
-        os.mkdir(work, 0o700)
+    def __init__(
+        self,
+        work: str,
+        mounts: bool,
+        images: t.Mapping[str, Image] | None = None,
+    ) -> None:
+        os.mkdir(work, 0o755)
         self.work = work
         self.mounts = mounts
-        self.fault = fault
+        self.fault: Fault | None = None
         self.parent = os.path.join(work, "parent")
         self.var = os.path.join(work, "var")
         self.trees: dict[str, Tree] = {}
@@ -114,8 +157,12 @@ class Laboratory:
         self._scenario = Scenario("", {}, (), "")
         os.mkdir(os.path.join(work, "images"))
         os.mkdir(os.path.join(work, "right"))
-        self.sources = write_images(os.path.join(work, "images"))
+        self.sources = write_images(
+            os.path.join(work, "images"), images or crash_images()
+        )
         for name in self.sources:
+            if name == "bad":
+                continue
             dest = os.path.join(work, "right", name)
             self.must({"src": name, "dest": dest})
             self.trees[name] = self._read(dest)
@@ -353,41 +400,29 @@ class Laboratory:
 
     def stop(self, step: Step, calls: Calls | None, kill_after: float = 0.0) -> Outcome:
         """One run that may be killed."""
-        outcomes = self.run(step, calls=calls, kill_after=kill_after)
+        run = self.start(step, calls=calls)
+        outcomes = run.wait(kill_after or _PATIENCE, bool(kill_after), bool(calls))
         return outcomes[0] if outcomes else Outcome(killed=True)
 
-    def run(
-        self, *steps: Step, calls: Calls | None = None, kill_after: float = 0.0
-    ) -> list[Outcome]:
-        """Runs in a process of their own, up to the first that fails; none where it is killed.
+    def run(self, *steps: Step) -> list[Outcome]:
+        """Runs in a process of their own, up to the first that fails. Raises C(Broken)."""
+        return self.start(*steps).wait()
 
-        Raises C(Broken) where it hangs or dies on its own.
-        """
+    def start(self, *steps: Step, calls: Calls | None = None) -> Run:
+        """The same, and it is not waited for."""
         reading, writing = os.pipe()
         pid = os.fork()
         if not pid:
             os.close(reading)
             self._child(steps, calls, writing)
         os.close(writing)
-        try:
-            with os.fdopen(reading, "rb") as pipe:
-                if not select.select([pipe], [], [], kill_after or _PATIENCE)[0]:
-                    os.kill(pid, signal.SIGKILL)
-                    if not kill_after:
-                        raise Broken(f"{steps} are not done after {_PATIENCE} s")
-                output = pipe.read()
-        finally:
-            _pid, status = os.waitpid(pid, 0)
-        if os.WIFSIGNALED(status):
-            if os.WTERMSIG(status) != signal.SIGKILL or not (kill_after or calls):
-                raise Broken(f"{steps} died of signal {os.WTERMSIG(status)}")
-            return []
-        return [Outcome(**told) for told in json.loads(output)]
+        return Run(pid, reading, str(steps))
 
     def _child(
         self, steps: tuple[Step, ...], calls: Calls | None, writing: int
     ) -> t.NoReturn:
         outcomes: list[dict[str, t.Any]] = []
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._arrange()
         if calls is not None:
             calls.install()
@@ -432,6 +467,11 @@ class Laboratory:
                 replace_in_product(name, lambda _found: _unknown)
         if self.fault is not None:
             self.fault()
+
+
+def end_cleanly() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, so that what it mounted is unmounted."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
 
 
 def can_mount(folder: str) -> bool:

@@ -48,6 +48,7 @@ from ansible_collections.hypervisor.oci.tests.crash.laboratory import (  # noqa:
     Broken,
     Laboratory,
     can_mount,
+    end_cleanly,
 )
 from ansible_collections.hypervisor.oci.tests.crash.scenarios import (  # noqa: E402
     SCENARIOS,
@@ -200,6 +201,7 @@ def main() -> int:
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     above = tempfile.mkdtemp(prefix="oci_rootfs_crash.", dir=options.work or shm)
     failures: list[str] = []
+    end_cleanly()
     try:
         mounts = can_mount(above)
         print(f"in {above}; a dest inside is a {'tmpfs' if mounts else 'directory'}")

@@ -186,6 +186,14 @@ SCENARIOS = (
         before=(A, B),
         turn=MOVE,
     ),
+    Scenario(
+        "absent-with-staged",
+        ABSENT,
+        ("a", "none"),
+        "none",
+        before=(A, {**B, "state": "staged"}),
+        turn=MOVE,
+    ),
     FORCE,
     replace(
         FORCE,

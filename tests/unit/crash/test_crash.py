@@ -68,7 +68,7 @@ def broken(
         ("first", 7),
         ("replace", 7),
         ("two-renames", 11),
-        ("absent", 5),
+        ("absent-with-staged", 5),
         ("inside", 11),
         ("inside-absent", 3),
     ],
