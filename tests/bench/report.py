@@ -117,7 +117,7 @@ Ansible module does and say so.
 
 $idle
 
-Of this, opening the archive and reading and verifying its index, manifest and config takes $reading ms, in a process that
+Of this, opening the archive and reading and verifying its index, manifest and config takes $reading, in a process that
 already runs.
 
 ## Nodes without SHA instructions
@@ -187,7 +187,11 @@ def page(results: Results) -> str:
         memory_words=_memory_words(results),
         blobs=idle["blobs"] if idle else "127",
         idle=_idle_table(idle) if idle else _NOT_MEASURED,
-        reading=f"{idle['reading']:.2f}" if idle else "(not measured)",
+        reading=(
+            "{:.2f} ms (median of 200; the least: {:.2f} ms)".format(*idle["reading"])
+            if idle
+            else "(not measured)"
+        ),
         sha=_sha_words(results["sha"]),
         machine=table(("what", "which"), results["machine"].items()),
         noise=_noise_words(results),

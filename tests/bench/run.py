@@ -274,7 +274,7 @@ def measure_idle(bench: Bench, case: Case) -> Results:
     )
     return {
         "blobs": len(os.listdir(os.path.join(case.layout, "blobs", "sha256"))),
-        "reading": float(reading.stdout),
+        "reading": [float(word) for word in reading.stdout.split()],
         "samples": _plain(samples),
     }
 
@@ -456,7 +456,7 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
         help="how the module is started: as Ansible sends it, or from its files",
     )
     parser.add_argument(
-        "--folder", metavar="DIR", help="where to work; up to 30 GB are needed"
+        "--folder", metavar="DIR", help="where to work; about 12 GB are needed"
     )
     parser.add_argument(
         "--limit", type=int, default=600, metavar="S", help="seconds for one run"
