@@ -48,8 +48,11 @@ fuzz: $(VENV)/tests-done
 crash: $(VENV)/tests-done
 	$(RUN) tests/crash/run.py --random $(or $(N),100)
 
+# BENCH: options of tests/bench/run.py, paths absolute
 bench: $(VENV)/tests-done
-	$(RUN) tests/bench/run.py
+	tests/tools/install_packages.sh umoci skopeo buildah tar gzip zstd libarchive-tools e2fsprogs
+	$(VENV)/bin/pip install -q isal zlib-ng
+	$(RUN) tests/bench/run.py $(BENCH)
 
 $(VENV)/tests-done: $(VENV)/done tests/unit/requirements.txt
 	$(VENV)/bin/pip install -q -r tests/unit/requirements.txt

@@ -81,19 +81,26 @@ class LayerStream:
         else:
             self.compression = kind
             chunks = decompressed(iter(blob), kind)
-        diff_hash = new_hash(self.layer.diff_id)
+        algorithm = self.layer.diff_id.partition(":")[0]
+        # a plain blob is its own tar: once it has verified, its digest is the diff_id
+        is_tar = kind is None and not self.layer.digest_is_diff_id
+        one_hash = is_tar and digest.startswith(algorithm + ":")
+        diff_hash = None if one_hash else new_hash(self.layer.diff_id)
         add_bytes = self._budget.add_bytes
         try:
             for chunk in chunks:
                 add_bytes(len(chunk), digest)
-                diff_hash.update(chunk)
+                if diff_hash is not None:
+                    diff_hash.update(chunk)
                 yield chunk
         except DecompressError as error:
             raise LayerError(
                 str(error), digest, advice="fetch or build the image again"
             ) from error
         blob.verify()
-        self.diff_id = f"{self.layer.diff_id.partition(':')[0]}:{diff_hash.hexdigest()}"
+        self.diff_id = (
+            digest if diff_hash is None else f"{algorithm}:{diff_hash.hexdigest()}"
+        )
 
     def _require_tar(self, head: bytes) -> None:
         try:
