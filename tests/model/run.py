@@ -61,7 +61,7 @@ class Tally:
         """One line."""
         refused = sum(self.reached.get("refused", Counter()).values())
         return (
-            f"{self.images} images with {self.layers} layers and {self.entries} entries,"
+            f"{self.images} different images with {self.layers} layers and {self.entries} entries,"
             f" {refused} refused by both, no difference"
         )
 
@@ -103,11 +103,15 @@ def smallest_difference(image: Image, work: bytes) -> tuple[Image, list[str]]:
 def run(number: int, first_seed: int, seconds: float) -> Tally:
     """Compare so many images, or as many as the time allows. Raises C(Found)."""
     tally = Tally()
+    seen: set[int] = set()
     end = time.monotonic() + seconds
     with compare.workplace() as work:
 
         def check(image: Image) -> None:
-            # a batch generates a few images twice or leaves some out; each that is compared counts
+            # batches begin alike, so some images come again: only new ones count
+            if hash(image) in seen or tally.images >= number:
+                return
+            seen.add(hash(image))
             tally.add(image)
             lines = compare.differences(image, work, tally.watch)
             if lines:
@@ -115,8 +119,7 @@ def run(number: int, first_seed: int, seconds: float) -> Tally:
 
         batch = 0
         while tally.images < number and time.monotonic() < end:
-            wanted = min(_BATCH, number - tally.images)
-            run_batch(first_seed * 1_000_003 + batch, wanted, check)
+            run_batch(first_seed * 1_000_003 + batch, _BATCH, check)
             batch += 1
     return tally
 
