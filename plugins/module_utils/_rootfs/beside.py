@@ -24,6 +24,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
     NO_RENAMEAT2,
     make_private,
+    movable,
     move,
     names_in,
     open_or_none,
@@ -163,9 +164,12 @@ class Beside:
         name = record.next.name.encode()
         fd = open_or_none(self._site.state, name)
         if fd is not None:
-            # from here on nobody takes what is left for a whole tree
-            unbind(fd)
-            os.close(fd)
+            try:
+                if record.phase != UNPACKING:
+                    # from here on nobody takes what is left for a whole tree
+                    unbind(fd)
+            finally:
+                os.close(fd)
         remove_tree(self._site.state, name)
         record = replace(record.without_next(), trash=record.trash)
         self._save(record)
@@ -270,7 +274,8 @@ class Beside:
         site = self._site
         name = tree.name.encode()
         try:
-            exchange(site.state, name, site.parent, site.name)
+            with movable(site.state, name), movable(site.parent, site.name):
+                exchange(site.state, name, site.parent, site.name)
             return record
         except OSError as error:
             if error.errno not in (*NO_RENAMEAT2, errno.EXDEV):

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import stat
+import typing as t
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
@@ -157,24 +158,29 @@ def remove_if_empty(parent: int, name: bytes) -> bool:
 
 
 def move(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
-    """Rename, never over something that is there.
-
-    An ordinary user cannot move a directory that he may not write to, so it is opened for that time.
-    """
-    try:
+    """Rename, never over something that is there."""
+    with movable(old_dir, old):
         _rename(old_dir, old, new_dir, new)
-    except PermissionError:
-        status = os.stat(old, dir_fd=old_dir, follow_symlinks=False)
-        if os.geteuid() == 0 or not stat.S_ISDIR(status.st_mode):
-            raise
-        fd = os.open(old, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=old_dir)
-        path = f"/proc/self/fd/{fd}"
+
+
+@contextlib.contextmanager
+def movable(parent: int, name: bytes) -> t.Iterator[None]:
+    """An ordinary user cannot move a directory that he may not write to, so it is opened for that time."""
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    mode = stat.S_IMODE(status.st_mode)
+    if os.geteuid() == 0 or not stat.S_ISDIR(status.st_mode) or mode & 0o200:
+        yield
+        return
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    path = f"/proc/self/fd/{fd}"
+    try:
+        os.chmod(path, 0o700)
         try:
-            os.chmod(path, 0o700)
-            _rename(old_dir, old, new_dir, new)
+            yield
         finally:
-            os.chmod(path, stat.S_IMODE(status.st_mode))
-            os.close(fd)
+            os.chmod(path, mode)
+    finally:
+        os.close(fd)
 
 
 def _rename(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:

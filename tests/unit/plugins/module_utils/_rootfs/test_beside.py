@@ -336,6 +336,29 @@ def test_two_renames(lab: Lab, monkeypatch: pytest.MonkeyPatch, code: int) -> No
     assert lab.at_dest() == "one"
 
 
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_trees_whose_roots_are_closed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    """An ordinary user may move no directory that he cannot write to; the modes stay as they were."""
+    if not exchanges:
+        no_exchange(monkeypatch, errno.EINVAL)
+    replace_with(lab, "one")
+    os.chmod(lab.dest, 0o555)
+    record = replace_with(lab, "two")
+    os.chmod(lab.dest, 0o500)
+    for expected, mode, other in (("one", 0o555, 0o500), ("two", 0o500, 0o555)):
+        with lab.steps() as (_site, steps):
+            record = steps.restore_previous(record)
+        assert lab.at_dest() == expected
+        assert stat.S_IMODE(lab.dest.stat().st_mode) == mode
+        (kept,) = lab.kept()
+        assert stat.S_IMODE((lab.state / kept).stat().st_mode) == other
+    with lab.steps() as (_site, steps):
+        steps.remove(record, False)
+    assert os.listdir(lab.top) == []
+
+
 def test_an_exchange_that_fails_otherwise(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
