@@ -196,7 +196,9 @@ def _rename(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
 
 
 def names_in(fd: int) -> list[bytes]:
-    """The names in a directory."""
+    """The names in a directory, of this moment."""
+    # btrfs shows what was there when the descriptor was opened or set back
+    os.lseek(fd, 0, os.SEEK_SET)
     return [os.fsencode(name) for name in os.listdir(fd)]
 
 

@@ -20,6 +20,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
     show,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    names_in,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     mount_id,
 )
@@ -52,8 +55,7 @@ def empty_directory(fd: int, keep: frozenset[bytes] = frozenset()) -> None:
     """Remove all that a directory holds but the names in C(keep). Raises as C(remove_tree) does."""
     mount = mount_id(fd)
     for _pass in range(_MOST_PASSES):
-        names = [os.fsencode(name) for name in os.listdir(fd)]
-        names = [name for name in names if name not in keep]
+        names = [name for name in names_in(fd) if name not in keep]
         if not names:
             return
         for name in names:
@@ -65,10 +67,10 @@ def _remove(parent: int, name: bytes, top: int, mount: int, depth: int) -> None:
         return
     fd = _open(parent, name, mount)
     try:
-        for below in os.listdir(fd):
+        for below in names_in(fd):
             if depth < _DEEPEST:
-                _remove(fd, os.fsencode(below), top, mount, depth + 1)
-            elif not _unlink(fd, os.fsencode(below)):
+                _remove(fd, below, top, mount, depth + 1)
+            elif not _unlink(fd, below):
                 # the next pass over the top takes it from there
                 os.rename(below, os.urandom(16).hex(), src_dir_fd=fd, dst_dir_fd=top)
     finally:

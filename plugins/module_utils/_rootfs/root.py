@@ -27,6 +27,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
     Attributes,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    names_in,
+)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -110,8 +113,7 @@ class Root:
         """From here on, what is brought belongs to a new layer."""
         self._layer += 1
         # below nothing there is nothing to hide, and so nothing to tell apart
-        with os.scandir(self._top_fd) as found:
-            self._tracked = next(iter(found), None) is not None
+        self._tracked = bool(names_in(self._top_fd))
 
     def bring(self, parent: Directory, name: bytes) -> None:
         """Note that the layer at hand put C(name) into C(parent)."""
@@ -422,7 +424,7 @@ class Root:
                 pending.append((child, iter(list(child.children.values()))))
 
     def _names(self, directory: Directory) -> list[bytes]:
-        return [os.fsencode(name) for name in os.listdir(self.fd(directory))]
+        return names_in(self.fd(directory))
 
     def _step(self, number: int) -> None:
         if number > 0:
