@@ -112,7 +112,9 @@ def provision(options: Options, check_mode: bool) -> Result:
     try:
         return verbs.get(options.state, _present)(options, check_mode)
     except OSError as error:
-        name = f" ({show(os.fsencode(error.filename))})" if error.filename else ""
+        # a descriptor's number would tell nobody anything
+        named = isinstance(error.filename, (str, bytes)) and error.filename
+        name = f" ({show(os.fsencode(error.filename))})" if named else ""
         advice = os_advice(error) or "look at the file systems of src and dest"
         raise RootfsError(
             f"{show(options.dest)} could not be worked on: {os_phrase(error)}{name}; {advice}"
@@ -160,7 +162,7 @@ def _present(options: Options, check_mode: bool) -> Result:
                     record = steps.commit(record)
                 except BaseException:
                     if fresh:
-                        steps.abandon(site.load())
+                        _abandon(site, steps)
                     raise
             result = _result(options, image, current, tree, True)
             result["warnings"] += _exposure(options, site, tree)
@@ -308,8 +310,14 @@ def _stage(
         return steps.staged(record, tree)
     except BaseException:
         # not only errors: whoever interrupts the run must find nothing of it either
-        steps.abandon(site.load())
+        _abandon(site, steps)
         raise
+
+
+def _abandon(site: Site, steps: Steps) -> None:
+    """Remove what a failed run made; where the disk fails there too, the first error is the one to tell."""
+    with contextlib.suppress(OSError, RootfsError):
+        steps.abandon(site.load())
 
 
 def _identity(image: Image) -> Result:

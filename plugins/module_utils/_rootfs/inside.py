@@ -171,8 +171,11 @@ class Inside:
                 new = open_or_none(staging, _NEW)
                 os.close(staging)
                 if new is not None:
-                    unbind(new)
-                    os.close(new)
+                    try:
+                        if record.phase != UNPACKING:
+                            unbind(new)
+                    finally:
+                        os.close(new)
             remove_tree(dest, record.next.name.encode())
             _restore_time(dest, record)
         finally:

@@ -205,7 +205,8 @@ class Site:
             os.close(self.parent)
 
     def _remove_empty_state(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        # a failed run may have left it; a disk that is read-only or fails has told so before
+        with contextlib.suppress(OSError):
             os.unlink(_NEW_RECORD, dir_fd=self.state)
         _remove_empty(self.place.state_parent, self.place.state_name)
         if self.place.inside:
@@ -322,9 +323,11 @@ def _lock(state: int, deadline: float, timeout: float, path: str, shared: bool) 
 
 
 def _remove_empty(above: str, name: bytes) -> None:
-    fd, missing = open_existing(os.fsencode(above))
-    try:
-        if not missing:
-            remove_if_empty(fd, name)
-    finally:
-        os.close(fd)
+    """What cannot be removed stays until the next run: the work is done, or its own error is to be told."""
+    with contextlib.suppress(OSError, RootfsError):
+        fd, missing = open_existing(os.fsencode(above))
+        try:
+            if not missing:
+                remove_if_empty(fd, name)
+        finally:
+            os.close(fd)
