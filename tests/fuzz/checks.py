@@ -59,7 +59,7 @@ _TARGET_LOCK = TARGET + ".lock"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_DEFAULTS: dict[str, t.Any] = {
+DEFAULTS: dict[str, t.Any] = {
     "state": "present",
     "ref": None,
     "digest": None,
@@ -89,7 +89,7 @@ _REFS = ("fuzz:1", "fuzz", "1", "nested", *[None] * 12)
 def options_of(data: bytes) -> dict[str, t.Any]:
     """Options that the input itself decides on, so that its bytes alone repeat a run."""
     bits = int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
-    options = dict(_DEFAULTS)
+    options = dict(DEFAULTS)
     options["keep_dirlinks"] = bits & 3 == 0
     options["devices"] = (None, "create", "skip", "fail")[bits >> 2 & 3]
     options["acl"] = "drop" if bits >> 4 & 1 else "preserve"

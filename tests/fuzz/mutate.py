@@ -9,6 +9,7 @@ Where a change alone would only fail a checksum, there is one that makes the che
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 import typing as t
@@ -198,7 +199,7 @@ def members(random: Random, found: t.Sequence[Member]) -> list[Raw]:
 
 def _entry(random: Random, entry: Entry, names: t.Sequence[bytes]) -> Entry:
     attributes = t.cast("dict[str, t.Any]", dict(entry.attributes))
-    how = random.randrange(14)
+    how = random.randrange(15)
     if how < 3:
         return replace(entry, name=name(random, names))
     if how < 5:
@@ -214,7 +215,11 @@ def _entry(random: Random, entry: Entry, names: t.Sequence[bytes]) -> Entry:
     elif how < 11:
         attributes["pax"] = _pax(random, names)
         attributes["dialect"] = "pax"
-    elif how < 13:
+    elif how == 11:
+        key = pick(random, ("acl_access", "acl_access", "acl_default"))
+        attributes[key] = _acl(random)
+        attributes["dialect"] = "pax"
+    elif how < 14:
         attributes["fields"] = {**attributes.get("fields", {}), **_field(random)}
     else:
         data = bytes(random.randrange(256) for _byte in range(random.randrange(64)))
@@ -256,8 +261,7 @@ def _pax(random: Random, names: t.Sequence[bytes]) -> bytes:
 
 def _pax_value(random: Random, key: str, names: t.Sequence[bytes]) -> bytes:
     if "acl" in key and "xattr" not in key and random.random() < 0.7:
-        lines = [pick(random, _ACLS) for _line in range(random.randrange(7))]
-        return pick(random, (",", "\n")).join(lines).encode()
+        return _acl(random).encode()
     how = random.randrange(8)
     if how < 2:
         return name(random, names)
@@ -292,6 +296,16 @@ def _pax_value(random: Random, key: str, names: t.Sequence[bytes]) -> bytes:
     return magic + bytes(
         pick(random, BYTES) for _ in range(pick(random, (0, 8, 16, 20, 24)))
     )
+
+
+def _acl(random: Random) -> str:
+    """The text of an ACL, right but for a line or two."""
+    lines = ["user::rw-", "user:7:r--", "group::r--", "mask::r--", "other::---"]
+    for _line in range(random.randrange(3)):
+        number = "0" * pick(random, (0, 0, 1, 20, 5000)) + str(pick(random, NUMBERS))
+        odd = (pick(random, _ACLS), f"user:{number}:r--", f"group:x:-wx:{number}")
+        lines[random.randrange(5)] = pick(random, odd)
+    return pick(random, (",", "\n")).join(lines)
 
 
 def _new_sparse(random: Random, own_name: bytes) -> Member:
@@ -583,13 +597,19 @@ def gzip_frames(random: Random, data: bytes) -> bytes:
     if how == 7:
         return member + gzip_member(b"") * pick(random, (1, 2, 300))
     if how == 8:
-        return member + gzip_member(bytes(pick(random, (1, 512, 10**6, 10**7))))
+        return member + pick(random, (gzip_member(bytes(10**6)), _bomb()))
     crc = random.randrange(8)
     return (
         member[: -8 + crc]
         + bytes([member[-8 + crc] ^ 1])
         + (member[-7 + crc :] if crc < 7 else b"")
     )
+
+
+@functools.lru_cache(None)
+def _bomb() -> bytes:
+    """96 MiB in less than a chunk of what is read at once."""
+    return gzip_member(bytes(96 * 1024 * 1024), 9)
 
 
 def _gzip_header(random: Random) -> bytes:
@@ -650,6 +670,9 @@ def _zstd_header(random: Random) -> bytes:
 def _zstd_blocks(random: Random) -> bytes:
     """Raw, run-length, compressed and reserved blocks that hold whatever comes."""
     blocks = b""
+    bomb = struct.pack("<L", 1 << 1 | 128 * 1024 << 3)[:3] + b"r"
+    if random.random() < 0.2:
+        blocks = bomb * 1000
     for number in range(random.randrange(1, 30)):
         kind = random.randrange(4)
         size = pick(random, (0, 1, 100, 128 * 1024, 128 * 1024 + 1, 2**21 - 1))

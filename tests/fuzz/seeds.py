@@ -224,6 +224,11 @@ def _escapes() -> tuple[Member, ...]:
         directory("deep"),
         hardlink("stolen", TARGET + "/victim"),
         symlink("etc", TARGET),
+        symlink("leaf", TARGET + "/victim"),
+        symlink("leaf2", "../../target/victim"),
+        symlink("leaf3", TARGET + "/folder"),
+        file("leaf", "written"),
+        sparse("leaf2", [(0, b"written")], 1000),
     )
 
 
@@ -237,6 +242,11 @@ def _escapes_again() -> tuple[Member, ...]:
         char("deep/rel/null", 1, 3),
         file("rel2", "a file now"),
         whiteout(TARGET + "/victim"),
+        symlink("leaf", "../target/victim"),
+        directory("leaf", 0o777, mtime=1),
+        directory("leaf3", 0o777, mtime=1),
+        hardlink("leaf2", "abs"),
+        fifo("leaf2", 0o777, mtime=1),
     )
 
 

@@ -10,10 +10,13 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.tests.fuzz import inputs
-from ansible_collections.hypervisor.oci.tests.fuzz.checks import Outcome, Sandbox
+from ansible_collections.hypervisor.oci.tests.fuzz.checks import (
+    DEFAULTS,
+    Outcome,
+    Sandbox,
+)
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
-    Index,
     Layer,
     file,
     oci_archive,
@@ -32,9 +35,7 @@ def sandbox() -> t.Iterator[Sandbox]:
 
 def sound(sandbox: Sandbox, data: bytes, **options: t.Any) -> Outcome:
     """The outcome of an input for which everything held that must hold."""
-    outcome = sandbox.check(
-        data, options={"ownership": None, "uid_map": [], "gid_map": [], **options}
-    )
+    outcome = sandbox.check(data, options={**DEFAULTS, **options})
     assert outcome.problems == ()
     return outcome
 
