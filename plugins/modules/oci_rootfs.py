@@ -312,6 +312,9 @@ image:
     env:
       description: Environment variables, in the image's order.
       type: dict
+    env_dropped:
+      description: How many entries of the image's environment had no C(=) and were left out.
+      type: int
     working_dir:
       description: The directory to start in, always absolute.
       type: str
