@@ -13,7 +13,7 @@ import contextlib
 import os
 import stat
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest import mock
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError
@@ -41,11 +41,15 @@ from ansible_collections.hypervisor.oci.tests.model.run import (
 
 @dataclass(frozen=True)
 class Fault:
-    """What is broken, by which replacements C((where, name, new))."""
+    """What is broken, by which replacements C((where, name, new)).
+
+    C(keep_dirlinks): the rule is that option's, so all images get it.
+    """
 
     what: str
     patches: tuple[tuple[t.Any, str, t.Any], ...]
     root_only: bool = False
+    keep_dirlinks: bool = False
 
     @contextlib.contextmanager
     def seeded(self) -> t.Iterator[None]:
@@ -62,6 +66,9 @@ def find(
     """The number of the image that found the fault, and its smallest form; C(None) where none did."""
     with fault.seeded():
         for number, image in enumerate(corpus):
+            if fault.keep_dirlinks:
+                options = replace(image.options, keep_dirlinks=True)
+                image = replace(image, options=options)
             if compare.differences(image, work):
                 return (number, *smallest_difference(image, work))
     return None
@@ -140,6 +147,17 @@ def _without_dots(self: Root, parent: Directory, name: bytes) -> bytes | None:
 
 def _dirlinks_kept(self: t.Any, *arguments: t.Any) -> None:
     _init(self, *arguments[:-1], True)
+
+
+def _only_the_link(self: Applier, entry: Entry, parts: list[bytes]) -> None:
+    calls: list[tuple[Directory, bytes]] = []
+    with mock.patch.object(Root, "bring", lambda _self, *call: calls.append(call)):
+        _make_directory(self, entry, parts)
+    self._root.bring(*calls[-1])
+
+
+def _below_the_mark(self: Applier, parts: list[bytes]) -> bool:
+    return b".wh..wh..opq" in parts[:-1] or _apply_whiteout(self, parts)
 
 
 def _link_followed(
@@ -411,5 +429,14 @@ FAULTS = [
     ),
     Fault("a file over a file keeps the inode", ((Root, "create_file", _same_inode),)),
     Fault("no xattr is filtered", ((Policy, "_keep", _all_kept),), True),
+    Fault(
+        "with keep_dirlinks a layer brings only the link",
+        ((Applier, "_make_directory", _only_the_link),),
+        keep_dirlinks=True,
+    ),
+    Fault(
+        "an entry below an opaque mark is ignored",
+        ((Applier, "_apply_whiteout", _below_the_mark),),
+    ),
     Fault("'..' in a name is dropped", ((apply, "clean_name", _dots_dropped),)),
 ]

@@ -92,6 +92,12 @@ _NAMES = _weighted(
 _AIMED = 48
 _BELOW = _weighted((6, [b""]), (1, [b"/a", b"/b", b"/a/b"]))
 
+# From this number on, a link leads to a directory that is there.
+_TO_DIRECTORY = 160
+
+_LINKABLE = (FILE, SYMLINK, CHAR, BLOCK, FIFO)
+_ANY = (*_LINKABLE, DIRECTORY)
+
 # How an archive may write a name without changing what it means.
 _FORMS: list[t.Callable[[bytes], bytes]] = _weighted(
     (14, [lambda name: name]),
@@ -184,7 +190,7 @@ _MARKS = _weighted(
     (1, [b".wh." + name for name in _HIDDEN[4:]]),
     (16, [b".wh..wh..opq"]),
     (8, [b".wh.."]),
-    (3, [b".wh..."]),
+    (3, [b".wh...", b".wh..wh..opq/a"]),
     (
         1,
         [
@@ -285,7 +291,7 @@ _METADATA = _metadata()
 _KINDS = _weighted(
     (9, [FILE, DIRECTORY, SYMLINK]),
     (7, ["existing", "whiteout", "marked"]),
-    (2, [HARD_LINK, FIFO, CHAR]),
+    (2, [HARD_LINK, FIFO, CHAR, "over a link"]),
     (1, [BLOCK, "root", "bad name", "bad name", "bad link", SOCKET]),
 )
 
@@ -297,7 +303,7 @@ _ROOT_OPTIONS = _weighted(
     (8, [Options()]),
     (3, [Options(devices="create")]),
     (1, [Options(devices="skip"), Options(devices="fail")]),
-    (4, [Options(devices="create", keep_dirlinks=True)]),
+    (6, [Options(devices="create", keep_dirlinks=True)]),
     (2, [Options(xattrs=(b"trusted.named",))]),
     (3, [Options(devices="create", **_MAPS), Options(devices="skip", **_MAPS)]),
     (2, [Options(devices="skip", preserve=False)]),
@@ -320,7 +326,7 @@ def _thing(probe: Model, choice: tuple[str, int, int, int, int, int]) -> Thing:
     name = _NAMES[name_number]
     if aim >= _AIMED:
         # at one of the things that are there, or below it
-        paths = sorted(_paths_of(probe.top, True))
+        paths = _paths_of(probe.top, _ANY)
         if paths:
             name = paths[aim % len(paths)] + _BELOW[aim % len(_BELOW)]
     form = _FORMS[form_number]
@@ -332,13 +338,19 @@ def _thing(probe: Model, choice: tuple[str, int, int, int, int, int]) -> Thing:
         attributes["data"] = _DATA[extra % len(_DATA)]
     elif kind == SYMLINK:
         attributes["link"] = _TEXTS[extra % len(_TEXTS)]
+        directories = _paths_of(probe.top, [DIRECTORY])
+        if extra >= _TO_DIRECTORY and directories:
+            attributes["link"] = b"/" + directories[extra % len(directories)]
     elif kind in (CHAR, BLOCK):
         attributes["device"] = _DEVICES[extra % len(_DEVICES)]
-    elif kind == DIRECTORY:
+    elif kind in (DIRECTORY, "over a link"):
+        links = _paths_of(probe.top, [SYMLINK]) if kind != DIRECTORY else []
+        if links:
+            attributes["name"] = links[extra % len(links)]
         attributes["kind"] = DIRECTORY
         attributes.setdefault("mode", 0o755)
     elif kind == "existing":
-        targets = sorted(_paths_of(probe.top, False)) or [b"a"]
+        targets = _paths_of(probe.top, _LINKABLE) or [b"a"]
         # now and then the absolute form
         slash = b"/" if extra % 7 == 6 else b""
         target = slash + targets[extra % len(targets)]
@@ -406,15 +418,16 @@ def _build(choice: tuple[t.Any, int, Options]) -> Image:
     return Image(tuple(kept), options)
 
 
-def _paths_of(directory: Directory, also_directories: bool) -> t.Iterator[bytes]:
-    for name, slot in directory.children.items():
-        if not isinstance(slot.inode, Directory):
-            yield name
-            continue
-        if also_directories:
-            yield name
-        for below in _paths_of(slot.inode, also_directories):
-            yield name + b"/" + below
+def _paths_of(directory: Directory, kinds: t.Container[str]) -> list[bytes]:
+    """The paths of these kinds that are there."""
+    found = []
+    for name, slot in sorted(directory.children.items()):
+        if slot.inode.kind in kinds:
+            found.append(name)
+        if isinstance(slot.inode, Directory):
+            below = _paths_of(slot.inode, kinds)
+            found += [name + b"/" + path for path in below]
+    return found
 
 
 _ENTRIES = st.tuples(

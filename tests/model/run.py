@@ -19,7 +19,7 @@ import time
 import typing as t
 from collections import Counter
 
-from ansible_collections.hypervisor.oci.tests.model import compare, peers
+from ansible_collections.hypervisor.oci.tests.model import compare, model, peers
 from ansible_collections.hypervisor.oci.tests.model.generator import Image, images
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
@@ -52,6 +52,31 @@ class Tally:
         self.images += 1
         self.layers += len(image.layers)
         self.entries += sum(map(len, image.layers))
+        for layer in image.layers:
+            self._add_orders(layer)
+
+    def _add_orders(self, layer: model.Layer) -> None:
+        """In which order a layer hides a path and brings it."""
+        brought: set[bytes] = set()
+        hidden: set[bytes] = set()
+        for thing in layer:
+            path = b"".join(b"/" + part for part in thing.name.split(b"/") if part)
+            folder, _slash, name = path.rpartition(b"/")
+            if name.startswith(b".wh."):
+                opaque = name == b".wh..wh..opq"
+                target = folder if opaque else folder + b"/" + name[4:]
+                kind = "an opaque mark" if opaque else "a whiteout"
+                if target in brought:
+                    self.watch("order in a layer", f"an entry, then {kind}")
+                hidden.add(target)
+                continue
+            if path in hidden:
+                self.watch("order in a layer", "a whiteout, then an entry at its path")
+            if folder in hidden:
+                self.watch(
+                    "order in a layer", "what hides a directory, then an entry in it"
+                )
+            brought |= {path, folder}
 
     def watch(self, kind: str, what: str) -> None:
         """What the model calls for each rule that it uses."""

@@ -22,7 +22,7 @@ from ansible_collections.hypervisor.oci.tests.model.faults import (
 )
 from ansible_collections.hypervisor.oci.tests.model.generator import Image
 
-_IMAGES = 800
+_IMAGES = 1600
 _MOST_ENTRIES = 8
 
 
