@@ -13,6 +13,9 @@ import os
 import shutil
 import signal
 import stat
+import struct
+import subprocess
+import sys
 import typing as t
 from pathlib import Path
 
@@ -64,9 +67,11 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     IS_ROOT,
     contents,
+    mounted,
     needs_root,
     needs_user,
     run,
+    set_xattr_or_skip,
     tree,
     without_waiting,
 )
@@ -877,6 +882,69 @@ def test_a_tree_in_use(
     assert run(dest, src=two, in_use="ignore")["changed"] is True
     assert run(dest, state="absent", in_use="ignore")["changed"] is True
     assert os.listdir(dest.parent) == []
+
+
+def test_a_process_in_the_tree(dest: Path, one: str, two: str) -> None:
+    """Section 7, in use: an error that lists it; C(in_use: ignore) goes on."""
+    run(dest, src=one)
+    script = "print('ready', flush=True); import sys; sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=dest / "data",
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for changes in ({"src": two}, {"state": "absent"}):
+            message = refused(dest, **changes)
+            assert message.startswith(f"'{dest}' is in use by process {process.pid} (")
+            assert message.endswith(
+                ") with its working directory; stop what uses it, or set in_use: ignore"
+            )
+        assert contents(dest)["bin/app"] == b"one"
+        assert run(dest, src=two, in_use="ignore", keep=0)["changed"] is True
+    finally:
+        process.communicate("")
+    assert contents(dest)["bin/app"] == b"two"
+    assert os.listdir(beside_of(dest)) == ["record.json"]
+
+
+@needs_root
+def test_removal_stays_on_its_mount_whatever_is_ignored(
+    dest: Path, one: str, two: str
+) -> None:
+    """Section 7, in use."""
+    run(dest, src=one)
+    with mounted(dest / "data"):
+        (dest / "data/precious").touch()
+        for changes in ({"src": two}, {"state": "absent"}):
+            message = refused(dest, **changes)
+            assert f"is in use by a mount at {dest}/data;" in message
+        message = refused(dest, state="absent", in_use="ignore")
+        assert "is a mount point inside of what is to be removed" in message
+        (found,) = dest.parent.rglob("precious")
+        # back to where it can be unmounted
+        os.rename(found.parent.parent, dest)
+
+
+def test_nothing_is_inherited_from_the_folder_above(dest: Path, one: str) -> None:
+    """Section 6: neither its default ACL nor its setgid bit."""
+    none = 0xFFFFFFFF
+    entries = ((1, 7, none), (2, 7, 1), (4, 7, none), (16, 7, none), (32, 7, none))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in entries)
+    set_xattr_or_skip(dest.parent, "system.posix_acl_default", acl)
+    os.chmod(dest.parent, 0o2770)
+    run(dest, src=one)
+    for name, node in tree(dest).items():
+        assert node.xattrs == {}, name
+        assert not node.mode & stat.S_ISGID, name
+    assert tree(dest)["data/one"].mode == 0o600
+    state = beside_of(dest)
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    assert os.listxattr(state) == []
 
 
 # -- stopped on the way
