@@ -59,8 +59,8 @@ class Source(t.Protocol):
     """What holds an image.
 
     C(form) is C(archive), C(directory) or C(compressed archive). C(opened) lists the names of all that
-    was opened, in order; C(documents_size) is what C(document) gave so far, in bytes. C(spooled_size) is C(None) where blobs can be read in place; else the bytes that
-    C(spool) will need.
+    was opened, in order; C(documents_size) is what C(document) gave so far, in bytes. C(spooled_size) is
+    C(None) where blobs can be read in place; else the bytes that C(spool) will need.
     """
 
     form: str

@@ -34,10 +34,9 @@ def test_an_error_comes_in_its_place() -> None:
         raise LayerError("it is broken", "sha256:0")
 
     taken = []
-    with pytest.raises(LayerError, match="it is broken"):
-        with read_ahead(broken()) as ahead:
-            for chunk in ahead:
-                taken.append(chunk)
+    with pytest.raises(LayerError, match="it is broken"), read_ahead(broken()) as ahead:
+        for chunk in ahead:
+            taken.append(chunk)
     assert taken == [b"first"]
     assert _threads() == 0
 
@@ -47,10 +46,9 @@ def test_a_consumer_that_gives_up_leaves_no_thread() -> None:
         while True:
             yield b"more"
 
-    with pytest.raises(KeyboardInterrupt):
-        with read_ahead(endless()) as ahead:
-            next(ahead)
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), read_ahead(endless()) as ahead:
+        next(ahead)
+        raise KeyboardInterrupt
     assert _threads() == 0
 
 
