@@ -1041,6 +1041,14 @@ UPPER: dict[str, tuple[Members, dict[str, t.Any]]] = {
         [opaque("d/sub"), opaque("d"), opaque("d"), file("d/sub/deep/new", b"new")],
         {"d/sub": None, "d/sub/deep": None, "d/sub/deep/new": b"new"},
     ),
+    "an opaque mark and several things of the layer": (
+        [opaque("d"), file("d/x", b"new"), file("d/y", b"new"), directory("d/z", mtime=9)],
+        {"d/x": b"new", "d/y": b"new", "d/z": None},
+    ),
+    "a directory that it hides with several things of the layer": (
+        [whiteout("d"), file("d/x", b"new"), symlink("d/a", "new"), file("d/sub/y", b"new")],
+        {"d/x": b"new", "d/a": b"new", "d/sub": None, "d/sub/y": b"new"},
+    ),
     "an opaque root": (
         [opaque(), file("d/a", b"new"), file("keep", b"k")],
         {"d/a": b"new"},

@@ -499,6 +499,19 @@ def test_what_force_replaces_is_always_kept(lab: Lab) -> None:
             steps.previous(record)
 
 
+def test_what_force_replaced_takes_no_place_of_ours(lab: Lab) -> None:
+    """C(keep) counts the trees that this module made."""
+    replace_with(lab, "one")
+    replace_with(lab, "two")
+    (lab.dest / "two").unlink()
+    lab.dest.rmdir()
+    lab.tree("foreign", ours=False)
+    record = replace_with(lab, "three")
+    assert labels(record.generations) == ["foreign", "one"]
+    record = replace_with(lab, "four")
+    assert labels(record.generations) == ["three", "foreign"]
+
+
 def test_an_empty_directory_is_not_kept(lab: Lab) -> None:
     lab.dest.mkdir()
     record = replace_with(lab, "one")

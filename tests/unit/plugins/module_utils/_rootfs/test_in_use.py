@@ -143,6 +143,24 @@ def test_a_mount_of_it_in_another_namespace(top: Path) -> None:
 
 
 @needs_root
+def test_a_process_with_its_root_there_in_another_namespace(top: Path) -> None:
+    """A container: its root lies at another path, or at none that is seen from here."""
+    elsewhere = top.parent / "elsewhere"
+    elsewhere.mkdir()
+    code = (
+        "import os, subprocess\n"
+        f"subprocess.run(['mount', '--bind', {str(top)!r}, {str(elsewhere)!r}], check=True)\n"
+        f"import sys\nos.chroot({str(elsewhere)!r})\nos.chdir('/')"
+    )
+    with process("unshare", "--mount", "--propagation", "private", code=code) as number:
+        found = users(top)
+    assert found[0] == f"a mount of it at / of process {number}"
+    (text,) = found[1:]
+    assert text.startswith(f"process {number} (python")
+    assert text.endswith(") with its root")
+
+
+@needs_root
 def test_what_another_namespace_has_as_ever_does_not_count(top: Path) -> None:
     """It has a copy of all mounts; those are no use of the tree."""
     with process("unshare", "--mount", "--propagation", "private"):

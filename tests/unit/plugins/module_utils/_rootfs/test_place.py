@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import place
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import (
     Place,
     Site,
@@ -48,8 +49,8 @@ def fixture_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where records of mount points lie: in the directory of the test."""
     path = tmp_path / "states" / "hypervisor.oci"
 
-    def state_parent(place: Place) -> str:
-        return os.fspath(path) if place.inside else place.parent
+    def state_parent(self: Place) -> str:
+        return os.fspath(path) if self.inside else self.parent
 
     monkeypatch.setattr(Place, "state_parent", property(state_parent))
     return path
@@ -126,8 +127,7 @@ def test_links_above_dest_are_the_administrators(tmp_path: Path) -> None:
 
 
 def test_parents_that_are_missing(tmp_path: Path) -> None:
-    place = find_place(f"{tmp_path}/a/b/c")
-    assert place == Place(f"{tmp_path}/a/b", "c", False)
+    assert find_place(f"{tmp_path}/a/b/c") == Place(f"{tmp_path}/a/b", "c", False)
     assert os.listdir(tmp_path) == []
 
 
@@ -414,6 +414,27 @@ def test_the_second_run_goes_on_when_the_first_is_done(
                 pass
     finally:
         thread.join()
+
+
+def test_a_folder_that_was_made_anew_while_this_run_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock of a folder that is gone is worth nothing: a third run may hold that of the new one."""
+    real = place._lock
+    calls: list[int] = []
+
+    def lock(state: int, *rest: t.Any) -> None:
+        calls.append(state)
+        if len(calls) == 1:
+            os.rename(tmp_path / ".x.oci_rootfs", tmp_path / "removed")
+            (tmp_path / ".x.oci_rootfs").mkdir(0o700)
+        real(state, *rest)
+
+    monkeypatch.setattr(place, "_lock", lock)
+    with opened(tmp_path / "x") as site:
+        assert len(calls) == 2
+        there = os.stat(tmp_path / ".x.oci_rootfs")
+        assert os.path.samestat(os.fstat(site.state), there)
 
 
 def test_descriptors_are_given_back(tmp_path: Path) -> None:
