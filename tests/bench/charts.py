@@ -25,12 +25,13 @@ COLOURS = (
     "#a3c585",
 )
 
-_LICENCE = """\
-<!--
-Copyright (c) the hypervisor.oci authors
-GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-SPDX-License-Identifier: GPL-3.0-or-later
--->"""
+# the key in two pieces, since a checker would take it for this file's own
+LICENCE = (
+    "<!--\nCopyright (c) the hypervisor.oci authors\n"
+    "GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)\n"
+    "SPDX-"
+    "License-Identifier: GPL-3.0-or-later\n-->"
+)
 _LEFT = 150
 _RIGHT = 40
 _BAR = 9
@@ -153,7 +154,7 @@ def svg(charts: t.Sequence[Chart], description: str) -> str:
         height += chart.height
     return "\n".join(
         [
-            _LICENCE,
+            LICENCE,
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
             ' font-family="sans-serif" font-size="11" role="img">',
             f"<title>{escape(description)}</title>",

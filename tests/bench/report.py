@@ -12,7 +12,7 @@ import string
 import textwrap
 import typing as t
 
-from .charts import Bar, Line, bars, lines, svg
+from .charts import LICENCE, Bar, Line, bars, lines, svg
 from .contenders import PEERS
 from .figures import Results, Sample, Spread, ratios, slope, spread, table, unrest
 from .product import NOTHING, OURS
@@ -39,11 +39,7 @@ _GOAL_IDLE = 1.1
 _GOAL_MEMORY = 48
 
 _TEMPLATE = """\
-<!--
-Copyright (c) the hypervisor.oci authors
-GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-SPDX-License-Identifier: GPL-3.0-or-later
--->
+${licence}
 
 <!-- Written by `make bench`, text and numbers; change tests/bench/report.py instead. -->
 
@@ -166,6 +162,7 @@ def page(results: Results) -> str:
         _goal(case, peer, ours) for case, peer, ours in _pairs(results["cases"])
     )
     text = string.Template(_TEMPLATE).substitute(
+        licence=LICENCE,
         warning=_QUICK if settings["quick"] else "",
         plot=PLOT,
         start=_STARTS[settings["start"]],
