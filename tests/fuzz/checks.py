@@ -55,7 +55,6 @@ _SECONDS_PER_MIB = 3.0
 _LONGEST_MESSAGE = 32 * 1024
 _FILE_LIMIT = 64 * _MIB
 _ADDRESS_SPACE = 1024 * _MIB
-_TARGET_LOCK = TARGET + ".lock"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -82,8 +81,8 @@ DEFAULTS: dict[str, t.Any] = {
 }
 
 
-_PLATFORMS = ("linux/arm64", "linux/arm/v7", None, *["linux/amd64"] * 13)
-_REFS = ("fuzz:1", "fuzz", "1", "nested", *[None] * 12)
+_PLATFORMS = ("linux/arm64", "linux/arm/v7", None, *["linux/amd64"] * 61)
+_REFS = ("fuzz:1", "fuzz", "1", "nested", *[None] * 60)
 
 
 def options_of(data: bytes) -> dict[str, t.Any]:
@@ -91,7 +90,7 @@ def options_of(data: bytes) -> dict[str, t.Any]:
     bits = int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
     options = dict(DEFAULTS)
     options["keep_dirlinks"] = bits & 3 == 0
-    options["devices"] = (None, "create", "skip", "fail")[bits >> 2 & 3]
+    options["devices"] = (None, None, "create", "skip")[bits >> 2 & 3]
     options["acl"] = "drop" if bits >> 4 & 1 else "preserve"
     if bits >> 5 & 1:
         options["xattrs"] = ["trusted.x", "security.selinux", "user.overlay.o"]
@@ -100,9 +99,11 @@ def options_of(data: bytes) -> dict[str, t.Any]:
         options["gid_map"] = ["0:100000:1000", "1000:5000:1", "1001:101001:60000"]
     elif bits >> 6 & 3 == 1 or os.geteuid() != 0:
         options["ownership"] = "ignore"
-    options["platform"] = _PLATFORMS[bits >> 8 & 15]
-    options["ref"] = _REFS[bits >> 12 & 15]
-    if bits >> 16 & 31 == 0:
+    options["platform"] = _PLATFORMS[bits >> 8 & 63]
+    options["ref"] = _REFS[bits >> 14 & 63]
+    if bits >> 26 & 63 == 0:
+        options["devices"] = "fail"
+    if bits >> 20 & 63 == 0:
         options["digest"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
     return options
 
@@ -419,37 +420,36 @@ def _fill(folder: str) -> None:
     _write(os.path.join(folder, "folder", "x"), b"untouched too")
 
 
-def _lock_target(how: int) -> int:
-    """The lock of the folder that absolute names lead to, which all runs at one time share."""
-    while True:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        lock = os.open(_TARGET_LOCK, flags, 0o600)
-        fcntl.flock(lock, how)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), os.lstat(_TARGET_LOCK)):
-                return lock
-        # removed while this one waited: once more
-        os.close(lock)
-
-
 def _make_target() -> int:
-    """Make the folder where it is missing; returns a lock that keeps it."""
-    lock = _lock_target(fcntl.LOCK_SH)
-    if not os.path.isdir(TARGET):
-        # whole at once, and whoever comes first makes it
-        fresh = tempfile.mkdtemp(dir=os.path.dirname(TARGET))
-        _fill(fresh)
-        try:
-            os.rename(fresh, TARGET)
-        except OSError:
-            shutil.rmtree(fresh)
-    return lock
+    """The folder that absolute names lead to, shared by all runs at one time; returns a lock that keeps it."""
+    while True:
+        if not os.path.isdir(TARGET):
+            # whole at once, and whoever comes first makes it
+            fresh = tempfile.mkdtemp(dir=os.path.dirname(TARGET))
+            _fill(fresh)
+            try:
+                os.rename(fresh, TARGET)
+            except OSError:
+                shutil.rmtree(fresh)
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(TARGET, _DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.lstat(TARGET)):
+                    return lock
+            # removed while this one waited: once more
+            os.close(lock)
 
 
 def remove_target() -> None:
     """Remove the folder, unless another run still uses it."""
-    with contextlib.suppress(BlockingIOError):
-        lock = _lock_target(fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(TARGET, ignore_errors=True)
-        os.unlink(_TARGET_LOCK)
-        os.close(lock)
+    with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        lock = os.open(TARGET, _DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # a new one can be made from here on, and this one is nobody's
+            gone = tempfile.mkdtemp(dir=os.path.dirname(TARGET))
+            os.rename(TARGET, gone)
+            shutil.rmtree(gone)
+        finally:
+            os.close(lock)
