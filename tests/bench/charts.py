@@ -65,9 +65,9 @@ def bars(
     title: str, groups: t.Sequence[tuple[str, t.Sequence[Bar]]], unit: float = 1.0
 ) -> Chart:
     """Groups of bars from 0; a line stands where the length is C(unit)."""
-    names = list(dict.fromkeys(bar.name for _label, group in groups for bar in group))
+    names = list(dict.fromkeys(one.name for _label, group in groups for one in group))
     longest = max(
-        (bar.length.high for _label, group in groups for bar in group), default=unit
+        (one.length.high for _label, group in groups for one in group), default=unit
     )
     scale = (WIDTH - _LEFT - _RIGHT) / max(longest, unit)
     elements = [_text(_LEFT, 20, title, bold=True), *_legend(names, 38)]
@@ -75,15 +75,15 @@ def bars(
     for label, group in groups:
         middle = y + _BAR * len(group) / 2
         elements.append(_text(_LEFT - 8, middle + 4, label, anchor="end"))
-        for bar in group:
-            width = bar.length.median * scale
-            elements.append(_rectangle(_LEFT, y, width, _BAR - 1, names, bar.name))
+        for one in group:
+            width = one.length.median * scale
+            elements.append(_rectangle(_LEFT, y, width, _BAR - 1, names, one.name))
             low, high = (
-                _LEFT + value * scale for value in (bar.length.low, bar.length.high)
+                _LEFT + value * scale for value in (one.length.low, one.length.high)
             )
             elements.append(_stroke(low, y + _BAR / 2, high, y + _BAR / 2, "#333"))
             elements.append(
-                _text(high + 4, y + _BAR - 1, f"{bar.length.median:.2f}", size=8)
+                _text(high + 4, y + _BAR - 1, f"{one.length.median:.2f}", size=8)
             )
             y += _BAR
         y += 8

@@ -93,7 +93,9 @@ class Text:
 def _pool(seed: int, size: int, dense: bool) -> bytes:
     rng = random.Random(seed)
     letters = "etaoinshrdlucmfwypvbgkqjxz_"
-    words = ["".join(rng.choices(letters, k=rng.randint(2, 10))) for _ in range(4000)]
+    words = [
+        "".join(rng.choices(letters, k=rng.randint(2, 10))) for _turn in range(4000)
+    ]
     words += [" = ", "(", ");\n", "{\n    ", "}\n", "return ", "function ", ", "] * 250
     parts = []
     length = 0

@@ -156,6 +156,7 @@ class Modules:
             + ["-e", f"ansible_python_interpreter={sys.executable}"]
             + ["-a", json.dumps(arguments)],
             env=environment,
+            check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

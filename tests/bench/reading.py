@@ -33,5 +33,5 @@ def milliseconds(path: str) -> float:
 
 
 if __name__ == "__main__":
-    times = [milliseconds(sys.argv[1]) for _ in range(int(sys.argv[2]))]
+    times = [milliseconds(sys.argv[1]) for _turn in range(int(sys.argv[2]))]
     print(statistics.median(times), min(times))

@@ -271,7 +271,7 @@ def _pax_value(random: Random, key: str, names: t.Sequence[bytes]) -> bytes:
         return b"%d" % pick(random, NUMBERS)
     if how == 5:
         return b",".join(
-            b"%d" % abs(pick(random, NUMBERS)) for _ in range(random.randrange(9))
+            b"%d" % abs(pick(random, NUMBERS)) for _turn in range(random.randrange(9))
         )
     if how == 6:
         return pick(
@@ -294,7 +294,7 @@ def _pax_value(random: Random, key: str, names: t.Sequence[bytes]) -> bytes:
         return struct.pack("<I", 2) + entry * random.randrange(5)
     magic = struct.pack("<I", pick(random, (0x02000000, 0x03000000, 2, 0, 2**32 - 1)))
     return magic + bytes(
-        pick(random, BYTES) for _ in range(pick(random, (0, 8, 16, 20, 24)))
+        pick(random, BYTES) for _turn in range(pick(random, (0, 8, 16, 20, 24)))
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -15,6 +16,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible.module_utils import basic
 from ansible_collections.hypervisor.oci.plugins.module_utils import _provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
@@ -285,3 +287,10 @@ def _xattrs(path: str) -> dict[str, bytes]:
             with contextlib.suppress(PermissionError):
                 found[name] = os.getxattr(path, name, follow_symlinks=False)
     return found
+
+
+def give(monkeypatch: pytest.MonkeyPatch, params: dict[str, t.Any]) -> None:
+    """Arguments as Ansible passes them."""
+    text = json.dumps({"ANSIBLE_MODULE_ARGS": params}).encode()
+    monkeypatch.setattr(basic, "_ANSIBLE_ARGS", text)
+    monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy", raising=False)

@@ -12,7 +12,6 @@ import os
 import typing as t
 
 import pytest
-from ansible.module_utils import basic
 from ansible_collections.hypervisor.oci.plugins.modules import oci_image_info
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
@@ -24,6 +23,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_oci_archive,
     zstd_stored_frame,
 )
+from ansible_collections.hypervisor.oci.tests.unit.support import give
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +42,7 @@ class Module:
         self._capfd = capfd
 
     def __call__(self, **params: t.Any) -> dict[str, t.Any]:
-        self._monkeypatch.setattr(basic, "_load_params", lambda: dict(params))
-        self._monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy", raising=False)
+        give(self._monkeypatch, params)
         with pytest.raises(SystemExit):
             oci_image_info.main()
         output = self._capfd.readouterr().out

@@ -31,6 +31,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     contents,
+    give,
     needs_root,
     needs_user,
     without_waiting,
@@ -82,13 +83,6 @@ def module(
     """See C(Module)."""
     without_waiting(monkeypatch)
     return Module(monkeypatch, capfd)
-
-
-def give(monkeypatch: pytest.MonkeyPatch, params: dict[str, t.Any]) -> None:
-    """Arguments as Ansible passes them."""
-    text = json.dumps({"ANSIBLE_MODULE_ARGS": params}).encode()
-    monkeypatch.setattr(basic, "_ANSIBLE_ARGS", text)
-    monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy", raising=False)
 
 
 def archive(tmp_path: Path, *layers: Layer, **image: t.Any) -> str:
