@@ -21,6 +21,7 @@ _NAMES = "names of its members hold more than 33554432 bytes, a fixed limit"
 _REGIONS = "more than 43690 regions, a fixed limit"
 _STEPS = "lead through too many links and levels, a fixed limit"
 _DOCUMENT = "bytes, more than 4194304, a fixed limit"
+_DIRECTORIES = "the image's directories take more than 67108864 bytes, a fixed limit"
 _VALUES = "more than 250000 values, a fixed limit"
 _DOCUMENTS = "documents hold more than 67108864 bytes together, a fixed limit"
 
@@ -104,6 +105,16 @@ FAST = (
     _case(
         "members", images.many_members, 100_001, error="100000 members, a fixed limit"
     ),
+    _case(
+        "xattrs of directories",
+        images.directory_xattrs,
+        90,
+        error=_DIRECTORIES,
+        memory=96,
+    ),
+    _case(
+        "small ones", images.small_directory_xattrs, 20, error=_DIRECTORIES, memory=96
+    ),
     _case("long names", images.long_names, 40, False, error=_NAMES),
     _case("compressed ones", images.long_names, 40, True, error=_NAMES),
     _case("a compressed archive", images.outer_bomb, 2),
@@ -184,6 +195,13 @@ HEAVY = (
         seconds=30,
     ),
     _case("one saved image", images.saved_again, 30_000, error=_DOCUMENTS),
+    _case(
+        "xattrs of directories",
+        images.directory_xattrs,
+        4000,
+        error=_DIRECTORIES,
+        memory=96,
+    ),
     _case("long names", images.long_names, 1000, False, error=_NAMES),
     _case("compressed ones", images.long_names, 4000, True, error=_NAMES),
     _case("a compressed archive", images.outer_bomb, 64, seconds=120),

@@ -325,6 +325,30 @@ def many_xattrs(folder: str, count: int) -> str:
     return streamed(folder, [extended(pax_records(records)), header(b"f", b"0")])
 
 
+def directory_xattrs(folder: str, count: int) -> str:
+    """Directories with nearly a MiB of extended attributes each."""
+    names = [f"SCHILY.xattr.user.{number}" for number in range(15)]
+    records: dict[t.Any, t.Any] = {name: b"v" * 65000 for name in names}
+    content = pax_records(records)
+    # what is the same must not be taken for what costs nothing
+    parts = (
+        extended(content.replace(b"=vvvvvvvv", b"=%08d" % number))
+        + header(b"d%d/" % number, b"5")
+        for number in range(count)
+    )
+    return streamed(folder, parts)
+
+
+def small_directory_xattrs(folder: str, count: int) -> str:
+    """Directories with as many small extended attributes as a header holds."""
+    pairs = [(f"SCHILY.xattr.user.{number}", b"") for number in range(30_000)]
+    content = pax_records(t.cast(t.Any, pairs))
+    parts = (
+        extended(content) + header(b"d%d/" % number, b"5") for number in range(count)
+    )
+    return streamed(folder, parts)
+
+
 # -- documents
 
 

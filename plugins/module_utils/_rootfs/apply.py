@@ -36,6 +36,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._layer.tar_entries 
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
+    Attributes,
     Policy,
     Writer,
 )
@@ -48,6 +49,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
+
+# Directories keep their xattrs in memory until the end; each counts with what Python adds to it.
+_MOST_HELD = 64 * 1024 * 1024
+_XATTR_COST = 200
 
 # Nodes that give nobody anything: null, zero, full, random, urandom, tty, console, ptmx, and overlayfs's mark.
 _SAFE_CHARACTER_DEVICES = frozenset(
@@ -78,6 +83,7 @@ class Applier:
         self._budget = budget
         self._devices = devices
         self._keep_dirlinks = keep_dirlinks
+        self._held = 0
 
     def apply_layer(self, chunks: t.Iterable[bytes], digest: str) -> None:
         """Apply one layer's tar; reads C(chunks) to their end."""
@@ -145,7 +151,17 @@ class Applier:
     def _apply_to_top(self, entry: Entry) -> None:
         if entry.type != DIRECTORY:
             raise EntryError("the root itself must be a directory")
-        self._root.top.attributes = self._policy.of_entry(entry)
+        self._root.top.attributes = self._of_directory(entry)
+
+    def _of_directory(self, entry: Entry) -> Attributes:
+        attributes = self._policy.of_entry(entry)
+        for name, value in attributes.xattrs.items():
+            self._held += len(name) + len(value) + _XATTR_COST
+        if self._held > _MOST_HELD:
+            raise EntryError(
+                f"the extended attributes of the image's directories take more than {_MOST_HELD} bytes, a fixed limit"
+            )
+        return attributes
 
     # -- whiteouts
 
@@ -221,7 +237,7 @@ class Applier:
     def _make_directory(self, entry: Entry, parts: list[bytes]) -> None:
         root = self._root
         name = parts[-1]
-        attributes = self._policy.of_entry(entry)
+        attributes = self._of_directory(entry)
         parent = root.parent_of(parts)
         known = parent.children.get(name)
         if known is None and self._keep_dirlinks:
