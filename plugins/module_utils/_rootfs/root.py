@@ -118,8 +118,10 @@ class Root:
     def bring(self, parent: Directory, name: bytes) -> None:
         """Note that the layer at hand put C(name) into C(parent)."""
         self._steps += _STEPS_PER_ENTRY
-        if not self._tracked:
-            return
+        if self._tracked:
+            self._note_brought(parent, name)
+
+    def _note_brought(self, parent: Directory, name: bytes) -> None:
         layer = self._layer
         if parent.layer == layer:
             if parent.brought is None:
@@ -270,6 +272,9 @@ class Root:
             if target is not None:
                 self._unlink(directory, part)
             self._count_directory()
+            if self._tracked:
+                # a link may lead through it and out again, and no entry would tell whose it is
+                self._note_brought(directory, part)
             directory = self.make_directory(directory, part, self._missing)
         return directory
 
