@@ -34,7 +34,7 @@ test: $(VENV)/done
 	    $(VENV)/bin/python tests/tools/summary.py $(RESULTS) $(addprefix --require ,$(REQUIRE)) || status=1; exit $$status
 
 unit: $(VENV)/tests-done
-	$(RUN) -m pytest -q $(or $(T),tests/unit)
+	$(RUN) -m pytest -q -n auto $(or $(T),tests/unit)
 
 format: $(VENV)/done
 	$(VENV)/bin/nox -s format
@@ -51,7 +51,6 @@ crash: $(VENV)/tests-done
 # BENCH: options of tests/bench/run.py, paths absolute
 bench: $(VENV)/tests-done
 	tests/tools/install_packages.sh umoci skopeo buildah tar gzip zstd libarchive-tools e2fsprogs
-	$(VENV)/bin/pip install -q isal zlib-ng
 	$(RUN) tests/bench/run.py $(BENCH)
 
 $(VENV)/tests-done: $(VENV)/done tests/unit/requirements.txt

@@ -11,6 +11,8 @@ for package in "$@"; do
     case $package in
         acl) program=setfacl ;;
         attr) program=setfattr ;;
+        e2fsprogs) program=mkfs.ext4 ;;
+        libarchive-tools) program=bsdtar ;;
         *) program=$package ;;
     esac
     command -v "$program" >/dev/null || missing+=("$package")
