@@ -56,7 +56,7 @@ _OS = (
 _MAKES = os.O_CREAT | os.O_TRUNC
 _NEW_RECORD = b"record.json.new"
 
-# What happens at the call: death before it, death after it (in the middle of it, for a write), an error.
+# What happens at the call: nothing, death before it, or after it (in the midst of it, for a write).
 COUNT = "count"
 BEFORE = "before"
 AFTER = "after"
@@ -66,18 +66,25 @@ class Calls:
     """Counts the calls that change the disk; at call number C(at), from 1, does what C(action) says.
 
     C(action) is C(BEFORE), C(AFTER), or the number of an error, which is raised in place of the call; with
-    C(stay), every later call fails too.
+    C(stay), every later call fails too. C(event) happens first, and with C(COUNT) is all that happens.
     """
 
     def __init__(
-        self, at: int = 0, action: str | int = COUNT, stay: bool = False
+        self,
+        at: int = 0,
+        action: str | int = COUNT,
+        stay: bool = False,
+        event: t.Callable[[], None] | None = None,
     ) -> None:
         self.names: list[str] = []
+        self._event = event
         self._at = at
         self._action = action
         self._stay = stay
 
     def __str__(self) -> str:
+        if self._event is not None:
+            return f"an event and {self._action} at call {self._at}"
         if isinstance(self._action, str):
             return f"death {self._action} call {self._at}"
         name = errno.errorcode[self._action]
@@ -139,6 +146,10 @@ class Calls:
         self.names.append(name)
         number = len(self.names)
         if not self._at or number < self._at or (number > self._at and not self._stay):
+            return function(*arguments, **options)
+        if self._event is not None and number == self._at:
+            self._event()
+        if self._action == COUNT:
             return function(*arguments, **options)
         if isinstance(self._action, int):
             raise OSError(self._action, os.strerror(self._action))

@@ -101,6 +101,16 @@ class Outcome:
     error: str = ""
 
 
+class Powered(t.Protocol):
+    """A disk that loses what was not made durable."""
+
+    def sync(self) -> None:
+        """Make durable what is there."""
+
+    def again(self) -> None:
+        """Start it again."""
+
+
 class Run:
     """A process that runs the product; C(pid) is its number, and C(wait) has to be called."""
 
@@ -233,15 +243,20 @@ class Laboratory:
         calls: Calls | None = None,
         kill_after: float = 0.0,
         untouched: bool = False,
+        disk: Powered | None = None,
     ) -> Outcome:
         """One death or error, and all that has to hold afterwards. Raises C(Broken).
 
-        C(untouched): an error leaves everything as it was.
+        C(untouched): an error leaves everything as it was. C(disk): it is started again before anything is looked at.
         """
         self.prepare(scenario)
         try:
             before = self.leftovers()
+            if disk is not None:
+                disk.sync()
             outcome = self.stop(scenario.action, calls, kill_after)
+            if disk is not None:
+                disk.again()
             if outcome.error and untouched:
                 self.check_untouched(before, outcome.error)
             self.check(outcome)
@@ -259,7 +274,8 @@ class Laboratory:
         names = os.listdir(self.dest) if scenario.inside else []
         found = self.found(scenario.foreign or any(map(_RANDOM_NAME.match, names)))
         if found != scenario.found[0]:
-            raise Broken(f"{found} is at dest after: {error}")
+            wrong = self._differences(scenario.found[0], found)
+            raise Broken(f"{found} is at dest {wrong} after: {error}")
         after = self.leftovers()
         lost = set(before) - set(after)
         if set(after) - set(before) or (lost and not scenario.discards):
@@ -310,10 +326,8 @@ class Laboratory:
             kept = (one,) if final == other else (other,)
         after = self.found(loose=scenario.inside and scenario.foreign)
         if after != final:
-            lines: list[str] = []
-            if after == "partial" and final in self.trees:
-                lines = compare(self.trees[final], self._read(self.dest))[:5]
-            raise Broken(f"{after} is at dest in the end, not {final} {lines}")
+            wrong = self._differences(final, after)
+            raise Broken(f"{after} is at dest in the end, not {final} {wrong}")
         if self.kept() != sorted(kept):
             raise Broken(f"{self.kept()} are kept, not {sorted(kept)}")
         names = [name for name in self.leftovers() if not _RANDOM_NAME.match(name)]
@@ -347,6 +361,11 @@ class Laboratory:
             if _without(known, loose, rootless) == tree:
                 return name
         return "partial"
+
+    def _differences(self, name: str, found: str) -> list[str]:
+        if found != "partial" or name not in self.trees:
+            return []
+        return compare(self.trees[name], self._read(self.dest))[:5]
 
     def leftovers(self) -> tuple[str, ...]:
         """What there is but dest: beside it and in the private folder, or in the mount itself."""

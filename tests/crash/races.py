@@ -25,17 +25,8 @@ import tempfile
 import time
 import typing as t
 
-
-def _find_collections() -> None:
-    """Without PYTHONPATH, an installed collection is found by its own path."""
-    above = os.path.dirname(os.path.abspath(__file__))
-    while os.path.basename(above) != "ansible_collections" and above != "/":
-        above = os.path.dirname(above)
-    if above != "/":
-        sys.path.insert(0, os.path.dirname(above))
-
-
-_find_collections()
+# an installed collection needs no PYTHONPATH
+sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
 from ansible_collections.hypervisor.oci.plugins.module_utils import (  # noqa: E402
     _provision,

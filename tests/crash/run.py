@@ -6,6 +6,7 @@
 
     run.py                      every call of every scenario dies and fails; then 100 random instants
     run.py --points             no random instants
+    run.py --power              at every call, the disk loses what was not made durable (ext4, root)
     run.py --random 500         nothing but random instants
     run.py --only previous      one scenario (may be repeated)
 
@@ -27,26 +28,19 @@ import time
 import typing as t
 from dataclasses import dataclass, replace
 
-
-def _find_collections() -> None:
-    """Without PYTHONPATH, an installed collection is found by its own path."""
-    above = os.path.dirname(os.path.abspath(__file__))
-    while os.path.basename(above) != "ansible_collections" and above != "/":
-        above = os.path.dirname(above)
-    if above != "/":
-        sys.path.insert(0, os.path.dirname(above))
-
-
-_find_collections()
+# an installed collection needs no PYTHONPATH
+sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
 from ansible_collections.hypervisor.oci.tests.crash.calls import (  # noqa: E402
     AFTER,
     BEFORE,
     Calls,
 )
+from ansible_collections.hypervisor.oci.tests.crash.disks import Disk  # noqa: E402
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import (  # noqa: E402
     Broken,
     Laboratory,
+    Outcome,
     can_mount,
     end_cleanly,
 )
@@ -166,6 +160,54 @@ def crash_at_random(
     )
 
 
+def lose_power_everywhere(
+    lab: Laboratory, disk: Disk, scenario: Scenario, failures: list[str], every: int = 1
+) -> str:
+    """Lose what is not durable at every call of a scenario, and when the run is done."""
+    started = time.monotonic()
+    calls = lab.count(scenario)
+    for at in range(1, len(calls) + 1, every):
+        try:
+            lab.crash(scenario, Calls(at, BEFORE, event=disk.lose_power), disk=disk)
+        except Broken as error:
+            failures.append(f"{error} (power lost, of {len(calls)} calls)")
+    lab.prepare(scenario)
+    try:
+        disk.sync()
+        lab.must(scenario.action)
+        done = lab.found()
+        disk.lose_power()
+        disk.again()
+        if lab.found() != done:
+            raise Broken(f"{lab.found()} is at dest, where {done} was")
+        # an empty private folder may be back, until the next run
+        lab.check(Outcome())
+    except Broken as error:
+        failures.append(f"{scenario.name}, power lost after the run: {error}")
+    finally:
+        lab.clean()
+    seconds = time.monotonic() - started
+    losses = len(range(1, len(calls) + 1, every)) + 1
+    return f"{scenario.name}: power lost {losses} times; {seconds:.0f} s"
+
+
+def _lose_power(
+    lab: Laboratory, work: str, chosen: list[Scenario], failures: list[str], every: int
+) -> None:
+    parent = lab.parent
+    with Disk(work, 16 << 20) as disk:
+        lab.parent = os.path.join(disk.path, "parent")
+        try:
+            for scenario in chosen:
+                # what is in a mount point here lies on another file system; and a next run after another action
+                if scenario.inside or scenario.next:
+                    continue
+                figures = lose_power_everywhere(lab, disk, scenario, failures, every)
+                print(f"{figures}; {len(failures)} broken so far", flush=True)
+        finally:
+            lab.parent = parent
+
+
 def _length(lab: Laboratory, scenario: Scenario) -> float:
     lab.prepare(scenario)
     try:
@@ -180,6 +222,9 @@ def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Crash oci_rootfs everywhere.")
     parser.add_argument("--points", action="store_true", help="only every call")
+    parser.add_argument(
+        "--power", action="store_true", help="only losses of power, on ext4, as root"
+    )
     parser.add_argument("--random", type=int, metavar="N", help="only N instants")
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="only one call in N"
@@ -194,9 +239,9 @@ def main() -> int:
     unknown = {*(options.only or ())} - {*names, "recovery"}
     if unknown:
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(names)}, recovery")
-    with_points = options.points or options.random is None
+    with_points = options.points or (options.random is None and not options.power)
     instants = options.random if options.random is not None else 100
-    if options.points:
+    if options.points or options.power:
         instants = options.random or 0
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     above = tempfile.mkdtemp(prefix="oci_rootfs_crash.", dir=options.work or shm)
@@ -221,6 +266,8 @@ def main() -> int:
                 if not options.only or "recovery" in options.only:
                     for figures in crash_twice(lab, failures, options.every):
                         print(f"{figures}; {len(failures)} broken so far", flush=True)
+            if options.power:
+                _lose_power(lab, above, chosen, failures, options.every)
             if instants and chosen:
                 print(crash_at_random(lab, chosen, instants, options.seed, failures))
         finally:
