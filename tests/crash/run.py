@@ -5,9 +5,10 @@
 """Stops the product at every call that changes the disk, and at random instants, and looks at what is left.
 
     run.py                      every call of every scenario dies and fails; then 100 random instants
+    run.py --random 500         more of those
     run.py --points             no random instants
+    run.py --instants           nothing but random instants
     run.py --power              at every call, the disk loses what was not made durable (ext4, root)
-    run.py --random 500         nothing but random instants
     run.py --only previous      one scenario (may be repeated)
 
 docs/behaviour.md, section 7: a crash leaves the old tree or the new one, whole (with two renames or in a mount
@@ -221,11 +222,13 @@ def _length(lab: Laboratory, scenario: Scenario) -> float:
 def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Crash oci_rootfs everywhere.")
-    parser.add_argument("--points", action="store_true", help="only every call")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--points", action="store_true", help="only every call")
+    what.add_argument("--instants", action="store_true", help="only random instants")
+    what.add_argument("--power", action="store_true", help="only losses of power")
     parser.add_argument(
-        "--power", action="store_true", help="only losses of power, on ext4, as root"
+        "--random", type=int, default=100, metavar="N", help="how many random instants"
     )
-    parser.add_argument("--random", type=int, metavar="N", help="only N instants")
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="only one call in N"
     )
@@ -239,10 +242,7 @@ def main() -> int:
     unknown = {*(options.only or ())} - {*names, "recovery"}
     if unknown:
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(names)}, recovery")
-    with_points = options.points or (options.random is None and not options.power)
-    instants = options.random if options.random is not None else 100
-    if options.points or options.power:
-        instants = options.random or 0
+    everything = not (options.points or options.instants or options.power)
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     above = tempfile.mkdtemp(prefix="oci_rootfs_crash.", dir=options.work or shm)
     failures: list[str] = []
@@ -257,7 +257,7 @@ def main() -> int:
                 for scenario in SCENARIOS
                 if not options.only or scenario.name in options.only
             ]
-            if with_points:
+            if everything or options.points:
                 for scenario in chosen:
                     figures = crash_everywhere(
                         lab, scenario, (*DEATHS, *ERRORS), failures, options.every
@@ -268,8 +268,11 @@ def main() -> int:
                         print(f"{figures}; {len(failures)} broken so far", flush=True)
             if options.power:
                 _lose_power(lab, above, chosen, failures, options.every)
-            if instants and chosen:
-                print(crash_at_random(lab, chosen, instants, options.seed, failures))
+            if (everything or options.instants) and chosen:
+                figures = crash_at_random(
+                    lab, chosen, options.random, options.seed, failures
+                )
+                print(figures)
         finally:
             lab.close()
     finally:
