@@ -25,6 +25,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import
     Root,
 )
 from ansible_collections.hypervisor.oci.tests.images.builder import (
+    block,
     directory,
     file,
     opaque,
@@ -138,6 +139,13 @@ def test_a_parent_that_was_just_used_and_is_gone(tmp_path: Path) -> None:
         [file("a/b/l"), whiteout("a/b/j"), directory("a/b"), file("a/b/m")],
     )
     assert names(top) == ["a", "a/b", *[f"a/b/{name}" for name in "klm"]]
+
+
+def test_a_parent_that_a_skipped_device_removed(tmp_path: Path) -> None:
+    """It goes without its parent being looked up, so nothing else forgets it."""
+    top = tmp_path / "top"
+    unpack(top, [file("a/b/f"), block("a", 8, 0), file("a/b/g")], devices="skip")
+    assert names(top) == ["a", "a/b", "a/b/g"]
 
 
 def test_a_file_is_opened_inside_the_root_alone(tmp_path: Path) -> None:
