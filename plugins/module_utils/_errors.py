@@ -15,7 +15,9 @@ from __future__ import annotations
 import errno
 import typing as t
 
+# How much of a name is shown: its end, too, since that is what tells one path from another.
 _SHOWN = 200
+_SHOWN_END = 60
 
 
 def show(name: bytes | str) -> str:
@@ -26,7 +28,7 @@ def show(name: bytes | str) -> str:
     """
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
     if len(text) > _SHOWN:
-        text = text[:_SHOWN] + "..."
+        text = text[: _SHOWN - _SHOWN_END] + "..." + text[-_SHOWN_END:]
     return (
         "'"
         + "".join(

@@ -34,8 +34,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
         ("\x9b\x7f", "'\\x9b\\x7f'"),
         ("a\udcff", "'a\\udcff'"),
         (b"x" * 200, "'" + "x" * 200 + "'"),
-        (b"x" * 201, "'" + "x" * 200 + "...'"),
-        (b"x" * 10**6, "'" + "x" * 200 + "...'"),
+        (b"/" + b"x" * 200, "'/" + "x" * 139 + "..." + "x" * 60 + "'"),
+        (b"x" * 10**6 + b"/end", "'" + "x" * 140 + "..." + "x" * 56 + "/end'"),
     ],
 )
 def test_names_of_an_archive_fit_into_one_line(name: bytes | str, shown: str) -> None:
