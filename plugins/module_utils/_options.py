@@ -22,6 +22,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._provision import O
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
     parse_id_map,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
+    is_token,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
     UnpackOptions,
 )
@@ -49,6 +52,10 @@ def options_from(params: dict[str, t.Any]) -> Options:
     if ownership == "ignore" and devices != "fail":
         # without owners, a device would be the caller's own
         devices = "skip"
+    if any(map(is_token, params["xattrs"])):
+        raise OciError(
+            "xattrs names the token that binds a tree to its record; leave it out"
+        )
     for name in ("keep", "lock_timeout"):
         if params[name] < 0:
             raise OciError(f"{name} is {params[name]}; give 0 or more")

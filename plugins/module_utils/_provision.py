@@ -46,6 +46,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place impor
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     FORMAT,
+    MOVING,
     Binding,
     Record,
     Tree,
@@ -127,6 +128,8 @@ def _present(options: Options, check_mode: bool) -> Result:
         fingerprint = _fingerprint(image, options.unpack)
         with _open(options, check_mode) as (site, steps):
             record = site.load()
+            # what another run left in the middle is finished here, and that is a change
+            unfinished = record.phase == MOVING
             if not check_mode:
                 record = steps.recover(record)
             current = steps.current(record)
@@ -138,7 +141,7 @@ def _present(options: Options, check_mode: bool) -> Result:
                 if not check_mode and record.next is not None:
                     # a staged tree that is no longer wanted
                     steps.discard_next(record)
-                return _result(options, image, current, current, False)
+                return _result(options, image, current, current, unfinished)
             _require_ours(options, site, steps, record)
             staged = _usable_stage(options, steps, record, fingerprint)
             if options.state == "present":

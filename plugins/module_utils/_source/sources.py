@@ -89,9 +89,10 @@ def open_source(path: str) -> Source:
     """Open what lies at C(path); its content decides what it is. Raises C(SourceError)."""
     try:
         is_directory = stat.S_ISDIR(os.stat(path).st_mode)
-    except (OSError, ValueError) as error:
-        phrase = os_phrase(error) if isinstance(error, OSError) else str(error)
-        raise _cannot_open(path, phrase) from error
+    except OSError as error:
+        raise _cannot_open(path, os_phrase(error)) from error
+    except ValueError as error:
+        raise _cannot_open(path, "a NUL, or what is no text, stands in it") from error
     if is_directory:
         return LayoutDirectory(path)
     access = FileAccess(path)

@@ -69,6 +69,11 @@ def test_devices_and_owners(
     ("uid", "changes", "message"),
     [
         (
+            0,
+            {"xattrs": ["user.a", "trusted.hypervisor_oci"]},
+            "xattrs names the token that binds a tree to its record; leave it out",
+        ),
+        (
             1000,
             {"ownership": "preserve"},
             "ownership: preserve needs root; run with become, or set ownership: ignore",

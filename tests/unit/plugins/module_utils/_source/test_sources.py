@@ -286,7 +286,7 @@ def test_a_missing_source() -> None:
         "src '/nonexistent/image.tar' cannot be opened: no such file or directory;"
         " check the path"
     )
-    assert "cannot be opened: embedded null byte" in problem("/a\0b")
+    assert "cannot be opened: a NUL, or what is no text" in problem("/a\0b")
 
 
 def test_a_directory_that_is_no_layout(tmp_path: Path) -> None:
