@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -25,7 +26,9 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import typing as t
+from dataclasses import replace
 
 # an installed collection needs no PYTHONPATH
 sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
@@ -98,6 +101,9 @@ def _require(*programs: str) -> None:
         raise Skipped(f"{', '.join(missing)} is not installed")
 
 
+_Disk = t.TypeVar("_Disk", bound="Disk")
+
+
 class Disk:
     """A file system in a file of C(size) bytes, mounted as long as the context lasts."""
 
@@ -106,14 +112,15 @@ class Disk:
         self.path = os.path.join(folder, "mounted")
         self._size = size
         self._make = make or ("mkfs.ext4", "-q", "-F", "-m", "0")
+        self.device = ""
         self._mounted = False
 
-    def __enter__(self) -> Disk:
+    def __enter__(self: _Disk) -> _Disk:
         os.mkdir(self.path)
-        with open(self.file, "wb") as empty:
-            empty.truncate(self._size)
         try:
-            _command(*self._make, self.file)
+            # one device as long as it lasts: another would not see what this one still holds
+            self._attach()
+            _command(*self._make, self.device)
             self.mount()
         except BaseException:
             self._remove()
@@ -126,13 +133,24 @@ class Disk:
         finally:
             self._remove()
 
+    def _attach(self) -> None:
+        with open(self.file, "wb") as empty:
+            empty.truncate(self._size)
+        self.device = _command("losetup", "--find", "--show", self.file).strip()
+
+    def _detach(self) -> None:
+        _command("losetup", "--detach", self.device)
+
     def _remove(self) -> None:
-        os.unlink(self.file)
+        if self.device:
+            self._detach()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.file)
         os.rmdir(self.path)
 
     def mount(self) -> None:
-        """Attach it to a loop device, which goes with the mount."""
-        _command("mount", "-o", "loop", self.file, self.path)
+        """Mount it where it belongs."""
+        _command("mount", self.device, self.path)
         self._mounted = True
 
     def unmount(self) -> None:
@@ -140,12 +158,22 @@ class Disk:
         if self._mounted:
             _command("umount", self.path)
             self._mounted = False
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                os.close(os.open(self.device, os.O_RDONLY | os.O_EXCL))
+                return
+            except OSError as error:
+                # a mount namespace that somebody made meanwhile still has it
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def again(self) -> None:
         """As after a repair and a restart."""
         self.unmount()
         done = subprocess.run(
-            ["e2fsck", "-f", "-y", self.file],
+            ["e2fsck", "-f", "-y", self.device],
             check=False,
             timeout=_PATIENCE,
             stdout=subprocess.PIPE,
@@ -176,6 +204,32 @@ class Disk:
             fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", how))
         finally:
             os.close(fd)
+
+
+class MemoryDisk(Disk):
+    """The same in a block device in memory, which can be told to refuse what it has no room for yet."""
+
+    _CONTROL = "/sys/class/zram-control"
+
+    def _attach(self) -> None:
+        if not os.access(f"{self._CONTROL}/hot_add", os.R_OK):
+            raise Skipped("this kernel has no zram, a disk that can be told to fail")
+        self.device = f"/dev/zram{_text(f'{self._CONTROL}/hot_add').strip()}"
+        self._tell("disksize", str(self._size))
+
+    def _detach(self) -> None:
+        self._tell("reset", "1")
+        with open(f"{self._CONTROL}/hot_remove", "w", encoding="utf-8") as control:
+            control.write(self.device[len("/dev/zram") :])
+
+    def refuse(self, more: bool) -> None:
+        """Whether a write that needs more memory is an I/O error."""
+        self._tell("mem_limit", "4096" if more else "0")
+
+    def _tell(self, what: str, value: str) -> None:
+        name = os.path.basename(self.device)
+        with open(f"/sys/block/{name}/{what}", "w", encoding="utf-8") as control:
+            control.write(value)
 
 
 @contextlib.contextmanager
@@ -357,26 +411,25 @@ def read_only(lab: Laboratory, work: str) -> str:
 
 
 def write_back(lab: Laboratory, work: str) -> str:
-    """What was written cannot reach the disk: known only when it is made durable."""
-    below = os.path.join(work, "below")
-    os.mkdir(below)
-    _command("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", below)
-    try:
-        with Disk(below, 40 * _MIB) as disk, _prepared(lab, _REPLACE, disk.path):
-            disk.sync()
-            with _full(below):
-                # the file of this disk cannot grow, which its own file system does not know
-                error = _error_of(lab, {"src": "noise"})
-                if not re.search("no room left|input/output error", error):
-                    raise Broken(error)
-            disk.again()
-            if lab.found() != "a":
-                raise Broken(f"{lab.found()} is at dest after: {error}")
-            _succeeds(lab, {"src": "b"})
-    finally:
-        _command("umount", below)
-        os.rmdir(below)
-    return error
+    """What is written cannot reach the disk: from the start, and only when the tree is made durable."""
+    step = {"src": "noise"}
+    calls = lab.count(replace(_REPLACE, action=step, final="noise"))
+    errors = []
+    with MemoryDisk(work, 40 * _MIB) as disk:
+        for at in (1, calls.index("syncfs") + 1):
+            with _prepared(lab, _REPLACE, disk.path):
+                disk.sync()
+                event = Calls(at, event=lambda: disk.refuse(True))
+                try:
+                    error = lab.stop(step, event).error
+                finally:
+                    disk.refuse(False)
+                disk.again()
+                if "input/output error" not in error or lab.found() != "a":
+                    raise Broken(f"{lab.found()} is at dest after: {error}")
+                _succeeds(lab, {"src": "b"})
+                errors.append(error)
+    return errors[-1]
 
 
 def gone(lab: Laboratory, work: str) -> str:
