@@ -85,7 +85,11 @@ def differences(
 ) -> list[str]:
     """What product and model disagree about, one line each; nothing where they agree."""
     expected = of_model(image, watch)
-    found = of_product(image, work)
+    try:
+        found = of_product(image, work)
+    except Exception as error:
+        # whatever is no clean refusal is a defect, and shrinks like one
+        return [f"product: {error!r}"]
     return compare(expected, found)
 
 

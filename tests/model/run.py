@@ -14,6 +14,7 @@ maps and devices too.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 import typing as t
@@ -180,12 +181,17 @@ def main() -> int:
         "--peers", action="store_true", help="compare umoci and buildah as well"
     )
     options = parser.parse_args()
+    # leave nothing in memory for who stops the run
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.monotonic()
     try:
         tally = run(options.n, options.seed, options.seconds)
     except Found as found:
         print(f"product and model disagree (seed {options.seed}):\n{found}")
         return 1
+    except KeyboardInterrupt:
+        print("stopped")
+        return 130
     print(f"{tally.summary()}, {time.monotonic() - start:.0f} s, seed {options.seed}")
     if options.coverage:
         print(tally.coverage())
