@@ -97,6 +97,7 @@ _TO_DIRECTORY = 160
 
 _LINKABLE = (FILE, SYMLINK, CHAR, BLOCK, FIFO)
 _ANY = (*_LINKABLE, DIRECTORY)
+_DIRECTORY_ONLY = (DIRECTORY,)
 
 # How an archive may write a name without changing what it means.
 _FORMS: list[t.Callable[[bytes], bytes]] = _weighted(
@@ -326,7 +327,8 @@ def _thing(probe: Model, choice: tuple[str, int, int, int, int, int]) -> Thing:
     name = _NAMES[name_number]
     if aim >= _AIMED:
         # at one of the things that are there, or below it
-        paths = _paths_of(probe.top, _ANY)
+        aimed_at = _DIRECTORY_ONLY if kind == "whiteout" and extra % 2 else _ANY
+        paths = _paths_of(probe.top, aimed_at)
         if paths:
             name = paths[aim % len(paths)] + _BELOW[aim % len(_BELOW)]
     form = _FORMS[form_number]
@@ -338,7 +340,7 @@ def _thing(probe: Model, choice: tuple[str, int, int, int, int, int]) -> Thing:
         attributes["data"] = _DATA[extra % len(_DATA)]
     elif kind == SYMLINK:
         attributes["link"] = _TEXTS[extra % len(_TEXTS)]
-        directories = _paths_of(probe.top, [DIRECTORY])
+        directories = _paths_of(probe.top, _DIRECTORY_ONLY)
         if extra >= _TO_DIRECTORY and directories:
             attributes["link"] = b"/" + directories[extra % len(directories)]
     elif kind in (CHAR, BLOCK):

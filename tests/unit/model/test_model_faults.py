@@ -9,6 +9,7 @@ The faults break rules of docs/behaviour.md, sections 4 to 6.
 
 from __future__ import annotations
 
+import functools
 import os
 import typing as t
 
@@ -20,15 +21,14 @@ from ansible_collections.hypervisor.oci.tests.model.faults import (
     find,
     generate,
 )
-from ansible_collections.hypervisor.oci.tests.model.generator import Image
 
-_IMAGES = 1600
+_IMAGES = 800
+_SEEDS = (1, 2, 3, 4, 5, 6)
 _MOST_ENTRIES = 8
 
 
-@pytest.fixture(name="corpus", scope="module")
-def _corpus() -> list[Image]:
-    return generate(_IMAGES, 1)
+# most faults are found in the first images, so the others are seldom made
+_images = functools.lru_cache(maxsize=None)(generate)
 
 
 @pytest.fixture(name="work")
@@ -38,12 +38,13 @@ def _work() -> t.Iterator[bytes]:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.what for fault in FAULTS])
-def test_fault_is_found(fault: Fault, corpus: list[Image], work: bytes) -> None:
+def test_fault_is_found(fault: Fault, work: bytes) -> None:
     """A broken product disagrees with the model soon, and on an image of a few lines."""
     if fault.root_only and os.geteuid() != 0:
         pytest.skip("only root gives files away")
-    found = find(fault, corpus, work)
-    assert found is not None, f"not found in {len(corpus)} images"
+    tries = (find(fault, _images(_IMAGES, seed), work) for seed in _SEEDS)
+    found = next(filter(None, tries), None)
+    assert found is not None, f"not found in {_IMAGES * len(_SEEDS)} images"
     _number, image, lines = found
     assert sum(map(len, image.layers)) <= _MOST_ENTRIES, compare.to_code(image)
     assert lines
