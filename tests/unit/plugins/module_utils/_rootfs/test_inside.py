@@ -516,6 +516,34 @@ def test_whole_runs_on_a_mount(lab: Lab, tmp_path: Path) -> None:
 
 
 @needs_root
+def test_a_finished_move_is_a_change(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Section 8: check mode predicts the change that finishing an interrupted move is."""
+    one = write_oci_archive(tmp_path / "1.tar", Image([Layer(file("a"), file("b"))]))
+    two = write_oci_archive(tmp_path / "2.tar", Image([Layer(file("a"), file("c"))]))
+    moves = [0]
+    real = inside.move
+
+    def move(*arguments: t.Any) -> None:
+        moves[0] += 1
+        if moves[0] == 3:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    with mounted(lab.dest):
+        run(lab.dest, src=one)
+        with monkeypatch.context() as patch:
+            patch.setattr(inside, "move", move)
+            with pytest.raises(KeyboardInterrupt):
+                run(lab.dest, src=two)
+        assert run(lab.dest, src=two, check_mode=True)["changed"]
+        assert run(lab.dest, src=two)["changed"]
+        assert lab.names() == ["a", "c"]
+        assert not run(lab.dest, src=two)["changed"]
+
+
+@needs_root
 def test_another_mount_does_not_pass_for_the_old_one(lab: Lab, tmp_path: Path) -> None:
     source = write_oci_archive(tmp_path / "i.tar", Image([Layer(file("f", "x"))]))
     with mounted(lab.dest):
