@@ -1,0 +1,387 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection.
+
+"""The image's facts and the user's overrides to one container, by Docker's rules (docs/behaviour.md, section 9)."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import typing as t
+from collections.abc import Mapping, Sequence
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    RootfsError,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
+    normalise_signal,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
+    IdMap,
+    UnmappedError,
+    parse_id_map,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
+    Container,
+    ContainerError,
+    IdRange,
+    Mount,
+    User,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
+    require_line,
+    require_text,
+    variable,
+)
+
+Facts = t.Mapping[str, t.Any]
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DEFAULT_HOME = "/"
+
+# 64 characters are what the kernel keeps of a host name; runc, nspawn and LXC all take these
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+_HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?\Z")
+_NUMERIC_USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?\Z")
+_LAST_ID = 2**32 - 2
+_MOUNT_TYPES = ("bind", "tmpfs")
+_MOUNT_KEYS = ("source", "target", "read_only", "type", "options")
+
+OVERRIDES = (
+    "name",
+    "rootfs",
+    "hostname",
+    "env",
+    "entrypoint",
+    "command",
+    "working_dir",
+    "stop_signal",
+    "user",
+    "mounts",
+    "uid_map",
+    "gid_map",
+)
+
+
+def container_from(image: Facts, overrides: Facts) -> Container:
+    """Merge and check.
+
+    C(image) is the C(image) value of a result of C(oci_rootfs). C(overrides) has keys of C(OVERRIDES), of which C(name)
+    and C(rootfs) must be there; a value of C(None) is as if it were not given. Raises C(ContainerError).
+    """
+    _require_mapping("image", image)
+    unknown = sorted(set(map(str, overrides)) - set(OVERRIDES))
+    if unknown:
+        raise ContainerError(
+            f"{unknown[0]!r} is no override; there are: {', '.join(OVERRIDES)}"
+        )
+    name = _name(overrides.get("name"))
+    user = _user(image, overrides.get("user"))
+    uid_map, gid_map = _id_maps(overrides, user)
+    return Container(
+        name=name,
+        rootfs=_rootfs(overrides.get("rootfs")),
+        hostname=_hostname(overrides.get("hostname"), name),
+        argv=_argv(image, overrides),
+        env=_environment(image, overrides.get("env"), user),
+        working_dir=_working_dir(image, overrides.get("working_dir")),
+        user=user,
+        stop_signal=_stop_signal(image, overrides.get("stop_signal")),
+        architecture=_text("image.architecture", image.get("architecture") or ""),
+        os=_text("image.os", image.get("os") or "linux"),
+        created=_optional_text("image.created", image.get("created")),
+        mounts=_mounts(overrides.get("mounts")),
+        uid_map=uid_map,
+        gid_map=gid_map,
+        volumes=_words("image.volumes", image.get("volumes")),
+        exposed_ports=_words("image.exposed_ports", image.get("exposed_ports")),
+        labels=_labels(image.get("labels")),
+    )
+
+
+def _require_mapping(field: str, value: t.Any) -> None:
+    if not isinstance(value, Mapping):
+        raise ContainerError(
+            f"{field} must be a mapping, such as the image value of a result of oci_rootfs; register that task and give it"
+        )
+
+
+def _text(field: str, value: t.Any) -> str:
+    """A string; numbers are taken for what YAML made of unquoted text. Raises C(ContainerError)."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ContainerError(
+            f"{field}: {show(str(value))} is no text; put it between quotes"
+        )
+    return require_text(field, str(value))
+
+
+def _optional_text(field: str, value: t.Any) -> str | None:
+    return None if value is None else _text(field, value)
+
+
+def _sequence(field: str, value: t.Any) -> Sequence[t.Any]:
+    if value is None:
+        return ()
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise ContainerError(f"{field} must be a list, one item for each word")
+    return value
+
+
+def _words(field: str, value: t.Any) -> tuple[str, ...]:
+    return tuple(_text(field, item) for item in _sequence(field, value))
+
+
+def _name(value: t.Any) -> str:
+    if value is None:
+        raise ContainerError("name is missing; say how the container is called")
+    name = _text("name", value)
+    if not _NAME.match(name):
+        raise ContainerError(
+            f"name: {show(name)} is no name of a container; use at most 64 letters, digits, '_', '.' and '-', a letter or"
+            " digit first"
+        )
+    return name
+
+
+def _hostname(value: t.Any, name: str) -> str:
+    hostname = name if value is None else _text("hostname", value)
+    if not _HOSTNAME.match(hostname):
+        raise ContainerError(
+            f"hostname: {show(hostname)} is no host name; use at most 64 letters, digits, '_', '.' and '-', a letter or"
+            " digit first and last"
+        )
+    return hostname
+
+
+def _rootfs(value: t.Any) -> str:
+    if value is None:
+        raise ContainerError("rootfs is missing; give the dest value of the result")
+    return _absolute("rootfs", _text("rootfs", value))
+
+
+def _absolute(field: str, path: str) -> str:
+    """A path as it stands, without double and trailing slashes; C(..) could mean another place on the host."""
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    if not path.startswith("/") or ".." in path.split("/") or clean == "/":
+        raise ContainerError(
+            f"{field}: {show(path)} must be an absolute path below / without '..' in it"
+        )
+    # paths of the host and targets of mounts are the administrator's: no format needs controls in them
+    return require_line(field, clean)
+
+
+def _argv(image: Facts, overrides: Facts) -> tuple[str, ...]:
+    """Docker's rules: an entrypoint that is given drops the image's cmd, a command replaces it."""
+    entrypoint = overrides.get("entrypoint")
+    command = overrides.get("command")
+    if entrypoint is None:
+        first = _words("image.entrypoint", image.get("entrypoint"))
+        rest = _words("image.cmd", image.get("cmd"))
+    else:
+        first, rest = _words("entrypoint", entrypoint), ()
+    if command is not None:
+        rest = _words("command", command)
+    argv = (*first, *rest)
+    if not argv or not argv[0]:
+        raise ContainerError(
+            "the container has nothing to run: image and overrides give neither entrypoint nor command; set command"
+        )
+    return argv
+
+
+def _environment(image: Facts, given: t.Any, user: User) -> tuple[tuple[str, str], ...]:
+    """The image's variables in their order, overridden by name, then new ones; PATH and HOME where absent."""
+    facts = image.get("env") or {}
+    _require_mapping("image.env", facts)
+    env: dict[str, str] = {}
+    for name, value in facts.items():
+        _set_variable(env, "image.env", name, value)
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            _set_variable(env, "env", name, value)
+    else:
+        for item in _sequence("env", given):
+            name, equals, value = _text("env", item).partition("=")
+            if not equals:
+                raise ContainerError(
+                    f"env: {show(name)} has no '=', so its value would be the host's; write NAME=VALUE"
+                )
+            _set_variable(env, "env", name, value)
+    env.setdefault("PATH", DEFAULT_PATH)
+    env.setdefault("HOME", user.home or _DEFAULT_HOME)
+    return tuple(env.items())
+
+
+def _set_variable(env: dict[str, str], field: str, name: t.Any, value: t.Any) -> None:
+    key = _text(field, name)
+    if not key or "=" in key:
+        raise ContainerError(
+            f"{field}: {show(key)} is no name of a variable; a name is not empty and has no '='"
+        )
+    if value is None:
+        raise ContainerError(
+            f"{variable(field, key)} has no value; give one, or '' for an empty one"
+        )
+    env[key] = _text(variable(field, key), value)
+
+
+def _working_dir(image: Facts, given: t.Any) -> str:
+    if given is None:
+        field, value = "image.working_dir", image.get("working_dir") or "/"
+    else:
+        field, value = "working_dir", given
+    # two slashes at the beginning would be kept, as POSIX allows it
+    return posixpath.normpath("/" + _text(field, value).lstrip("/"))
+
+
+def _stop_signal(image: Facts, given: t.Any) -> str:
+    if given is None:
+        field, value = "image.stop_signal", image.get("stop_signal") or "SIGTERM"
+    else:
+        field, value = "stop_signal", given
+    text = _text(field, value)
+    signal = normalise_signal(text)
+    if signal is None:
+        raise ContainerError(
+            f"{field}: {show(text)} is no signal; write a name such as SIGTERM, or a number"
+        )
+    return signal
+
+
+def _user(image: Facts, given: t.Any) -> User:
+    if given is None:
+        return _resolved("image.user", image.get("user") or "", image)
+    if isinstance(given, Mapping):
+        return _resolved("user", given.get("name") or "", given)
+    text = _text("user", given)
+    match = _NUMERIC_USER.match(text)
+    if match is None:
+        raise ContainerError(
+            f"user: {show(text)} must be numbers, UID or UID:GID; look a name up with the module oci_user_info and give"
+            " its result"
+        )
+    uid = _id("user", int(match.group(1)))
+    gid = _id("user", int(match.group(2) or "0"))
+    return User(name=text, uid=uid, gid=gid)
+
+
+def _resolved(field: str, name: t.Any, facts: Facts) -> User:
+    """A user whose numbers were looked up in the tree; one that was not found there is never root."""
+    text = _text(field, name)
+    uid, gid = facts.get("uid"), facts.get("gid")
+    if uid is None or gid is None:
+        raise ContainerError(
+            f"{field}: the user {show(text)} is not known: the root file system has no such user or group, or was not"
+            " unpacked yet; set user"
+        )
+    return User(
+        name=text,
+        uid=_id(f"{field}: uid", uid),
+        gid=_id(f"{field}: gid", gid),
+        groups=tuple(
+            _id(f"{field}: groups", item)
+            for item in _sequence(f"{field}: groups", facts.get("groups"))
+        ),
+        home=_optional_text(f"{field}: home", facts.get("home")),
+    )
+
+
+def _id(field: str, value: t.Any) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:11])
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not 0 <= value <= _LAST_ID
+    ):
+        raise ContainerError(
+            f"{field}: {show(str(value))} is no id; ids go from 0 to {_LAST_ID}"
+        )
+    return int(value)
+
+
+def _mounts(given: t.Any) -> tuple[Mount, ...]:
+    mounts = []
+    for item in _sequence("mounts", given):
+        _require_mapping("mounts", item)
+        unknown = sorted(set(map(str, item)) - set(_MOUNT_KEYS))
+        if unknown:
+            raise ContainerError(
+                f"mounts: {unknown[0]!r} is no key of a mount; there are: {', '.join(_MOUNT_KEYS)}"
+            )
+        mounts.append(_mount(item))
+    targets = [mount.target for mount in mounts]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise ContainerError(
+                f"mounts: two of them have the target {show(target)}; leave one out"
+            )
+    return tuple(mounts)
+
+
+def _mount(item: Facts) -> Mount:
+    kind = _text("mounts.type", item.get("type") or "bind")
+    if kind not in _MOUNT_TYPES:
+        raise ContainerError(
+            f"mounts.type: {show(kind)} is not known; use {' or '.join(_MOUNT_TYPES)}"
+        )
+    read_only = item.get("read_only") or False
+    if not isinstance(read_only, bool):
+        raise ContainerError(
+            f"mounts.read_only: {show(str(read_only))} is neither true nor false"
+        )
+    source = _text("mounts.source", item.get("source") or "")
+    options = _words("mounts.options", item.get("options"))
+    for option in options:
+        require_line("mounts.options", option)
+        if not option or "," in option or any(c.isspace() for c in option):
+            raise ContainerError(
+                f"mounts.options: {show(option)} is no option of a mount; give one item for each, without commas and blanks"
+            )
+    return Mount(
+        source=_absolute("mounts.source", source) if kind == "bind" else kind,
+        target=_absolute(
+            "mounts.target", _text("mounts.target", item.get("target") or "")
+        ),
+        read_only=read_only,
+        type=kind,
+        options=options,
+    )
+
+
+def _id_maps(
+    overrides: Facts, user: User
+) -> tuple[tuple[IdRange, ...], tuple[IdRange, ...]]:
+    """Both or none, and every id of the user in them: a process could not start otherwise."""
+    try:
+        uids = parse_id_map("uid", _words("uid_map", overrides.get("uid_map")))
+        gids = parse_id_map("gid", _words("gid_map", overrides.get("gid_map")))
+        if bool(uids.ranges) != bool(gids.ranges):
+            raise ContainerError(
+                "uid_map and gid_map belong together; give both or none"
+            )
+        uids.to_host(user.uid)
+        for gid in (user.gid, *user.groups):
+            gids.to_host(gid)
+    except RootfsError as error:
+        raise ContainerError(error.message) from error
+    except UnmappedError as error:
+        raise ContainerError(
+            f"user {show(user.name)}: {error}; add a range for it, or set another user"
+        ) from error
+    return _ranges(uids), _ranges(gids)
+
+
+def _ranges(id_map: IdMap) -> tuple[IdRange, ...]:
+    return tuple(IdRange(*numbers) for numbers in id_map.ranges)
+
+
+def _labels(value: t.Any) -> tuple[tuple[str, str], ...]:
+    """Labels are facts: whatever they hold passes, and what renders them has to escape it."""
+    labels = value or {}
+    _require_mapping("image.labels", labels)
+    return tuple((str(key), str(item)) for key, item in labels.items())

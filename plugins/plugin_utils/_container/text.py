@@ -1,0 +1,49 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection.
+
+"""What text may hold before it goes into a file of the host's (docs/behaviour.md, section 9)."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
+    ContainerError,
+)
+
+
+def has_controls(text: str) -> bool:
+    """Whether there is a control character (Unicode's Cc, so C1 and DEL too) other than TAB."""
+    return any(c != "\t" and unicodedata.category(c) == "Cc" for c in text)
+
+
+def variable(field: str, key: str) -> str:
+    """How a message names a variable: no key can break its line."""
+    return f"{field}.{show(key)[1:-1]}"
+
+
+def require_text(field: str, value: str) -> str:
+    """Text that any format can hold in some way: valid Unicode without NUL. Raises C(ContainerError)."""
+    if "\0" in value:
+        raise ContainerError(
+            f"{field}: {show(value)} holds a NUL character, which no process can be given; take it out"
+        )
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise ContainerError(
+            f"{field}: {show(value)} is no valid Unicode; write it in UTF-8"
+        )
+    return value
+
+
+def require_line(field: str, value: str, advice: str = "take it out") -> str:
+    """Text for a line-based format that has no escapes. Raises C(ContainerError)."""
+    require_text(field, value)
+    if has_controls(value):
+        raise ContainerError(
+            f"{field}: {show(value)} holds a control character, which would break a line of the configuration; {advice}"
+        )
+    return value
