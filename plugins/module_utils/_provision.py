@@ -55,8 +55,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record impo
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     syncfs,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (

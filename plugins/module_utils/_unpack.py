@@ -48,7 +48,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.users impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
     gzip_library,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (

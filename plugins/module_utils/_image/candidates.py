@@ -35,7 +35,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.media_types 
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
     Platform,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (

@@ -30,7 +30,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform imp
     Platform,
     platform_of,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     DOCUMENT_LIMIT,
     Source,
 )

@@ -15,7 +15,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     ImageError,
     show,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     DOCUMENT_LIMIT,
 )
 

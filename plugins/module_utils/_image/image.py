@@ -20,7 +20,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform imp
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
     RangeReader,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
 )
 

@@ -30,7 +30,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection im
     load,
     to_image,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
 )
 

@@ -49,7 +49,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform imp
     Platform,
     node_platform,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (

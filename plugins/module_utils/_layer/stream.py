@@ -22,8 +22,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
     DecompressError,
     decompressed,
-    detect,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.magic import detect
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
     BLOCK,
     HeaderError,

@@ -21,14 +21,16 @@ import zlib
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     MissingLibraryError,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.magic import (
+    GZIP,
+    ZSTD,
+    is_skippable,
+)
 
 PIECE = 256 * 1024
 WINDOW_LOG = 27
 _FIRST_PIECE = 1024
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_SKIPPABLE_MAGIC = b"\x2a\x4d\x18"
 # Optional libraries that inflate faster than zlib, the fastest first.
 _INFLATERS = (("isal", "isal.isal_zlib"), ("zlib-ng", "zlib_ng.zlib_ng"))
 _NOT_ZERO = re.compile(rb"[^\0]")
@@ -38,15 +40,6 @@ _GZIP_BITS = 16 + zlib.MAX_WBITS
 
 class DecompressError(ValueError):
     """A stream that is wrong; the text is a phrase without a place, which the caller adds."""
-
-
-def detect(head: bytes) -> str | None:
-    """C(gzip), C(zstd), or C(None) for anything else, from a stream's first bytes."""
-    if head.startswith(_GZIP_MAGIC):
-        return "gzip"
-    if head.startswith(_ZSTD_MAGIC) or _is_skippable(head):
-        return "zstd"
-    return None
 
 
 def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
@@ -91,7 +84,7 @@ def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
                     position = _end_of_zeros(chunk, position)
                     if position == len(chunk):
                         break
-                    if not _GZIP_MAGIC.startswith(chunk[position : position + 2]):
+                    if not GZIP.startswith(chunk[position : position + 2]):
                         raise DecompressError(
                             "its gzip stream is followed by something else"
                         )
@@ -273,11 +266,11 @@ class FrameWalker:
         return length
 
     def _frame_header(self, head: bytes) -> int | None:
-        if len(head) < 8 and not (len(head) >= 5 and head.startswith(_ZSTD_MAGIC)):
+        if len(head) < 8 and not (len(head) >= 5 and head.startswith(ZSTD)):
             return None
-        if _is_skippable(head):
+        if is_skippable(head):
             return 8 + int.from_bytes(head[4:8], "little")
-        if not head.startswith(_ZSTD_MAGIC):
+        if not head.startswith(ZSTD):
             raise DecompressError("its zstd stream is followed by something else")
         descriptor = head[4]
         single = descriptor >> 5 & 1
@@ -286,7 +279,3 @@ class FrameWalker:
         self._checksum = bool(descriptor >> 2 & 1)
         self._state = "block"
         return 5 + (0 if single else 1) + dictionary + content
-
-
-def _is_skippable(head: bytes) -> bool:
-    return head[1:4] == _SKIPPABLE_MAGIC and head[0] & 0xF0 == 0x50

@@ -41,8 +41,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
     range_reader,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
 )
 from ansible_collections.hypervisor.oci.tests.images.builder import (

@@ -25,8 +25,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform imp
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
     select_image,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import (

@@ -25,7 +25,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress 
     DecompressError,
     FrameWalker,
     decompressed,
-    detect,
 )
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     compress,
@@ -81,24 +80,6 @@ def whole(data: bytes, kind: str, size: int = 64 * 1024) -> bytes:
         assert 0 < len(piece) <= 1024 * 1024
         out.append(piece)
     return b"".join(out)
-
-
-@pytest.mark.parametrize(
-    ("head", "kind"),
-    [
-        (gzip_member(b""), "gzip"),
-        (zstd_stored_frame(b""), "zstd"),
-        (skippable_frame(b""), "zstd"),
-        (skippable_frame(b"", 15), "zstd"),
-        (b"", None),
-        (b"\x1f", None),
-        (b"BZh9", None),
-        (b"\x60\x2a\x4d\x18", None),
-        (bytes(512), None),
-    ],
-)
-def test_bytes_decide(head: bytes, kind: str | None) -> None:
-    assert detect(head) == kind
 
 
 # -- gzip

@@ -14,11 +14,13 @@ import typing as t
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
+    compressed,
     decompress,
-    sources,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    Source,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    Source,
     open_source,
 )
 from ansible_collections.hypervisor.oci.tests.images.builder import (
@@ -128,7 +130,7 @@ def test_a_whole_archive_takes_one_pass(
         passes.append(kind)
         return decompress.decompressed(chunks, kind)
 
-    monkeypatch.setattr(sources, "decompressed", count)
+    monkeypatch.setattr(compressed, "decompressed", count)
     with opened(tmp_path / "i", docker_archive(IMAGE, compression="gzip")) as source:
         for name in ("index.json", "manifest.json", IMAGE.path, IMAGE.config.path):
             source.document(name)

@@ -1,0 +1,77 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""A plain tar that holds an image, read in place (docs/behaviour.md, section 1)."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+    RandomAccess,
+    RangeReader,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    missing,
+    read_document,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
+    TarIndex,
+    index_tar,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+        Source,
+    )
+
+
+class Archive:
+    """A plain tar, read in place."""
+
+    form = "archive"
+    spooled_size: int | None = None
+
+    def __init__(
+        self, path: str, access: RandomAccess, index: TarIndex | None = None
+    ) -> None:
+        self.path = path
+        self.opened: list[str] = []
+        self.documents_size = 0
+        self._access = access
+        self._index = index or _index(access, path)
+
+    def size_of(self, name: str) -> int | None:
+        """The size of a member; C(None) where there is none. Raises C(SourceError)."""
+        member = self._index.find(name)
+        return None if member is None else member.size
+
+    def open(self, name: str) -> RangeReader:
+        """A reader of a member in place. Raises C(SourceError)."""
+        member = self._index.find(name)
+        if member is None:
+            raise missing(self.path, name)
+        self.opened.append(name)
+        return RangeReader(self._access, member.offset, member.size)
+
+    def document(self, name: str) -> bytes:
+        """A member as a whole. Raises C(SourceError)."""
+        return read_document(self, name)
+
+    def spool(self, directory: int) -> Source:
+        """An archive that is read in place is its own spool."""
+        return self
+
+    def close(self) -> None:
+        """Close the file."""
+        self._access.close()
+
+
+def _index(access: RandomAccess, path: str) -> TarIndex:
+    access.advise(False)
+    index = index_tar(access.read_at, access.size, path)
+    access.advise(True)
+    return index

@@ -1,0 +1,219 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""A tar that is compressed as a whole, read as a stream (docs/behaviour.md, section 1)."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    SourceError,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.archive import (
+    Archive,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
+    DecompressError,
+    decompressed,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+    FileAccess,
+    RandomAccess,
+    RangeReader,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    DOCUMENT_LIMIT,
+    bound_document,
+    missing,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
+    BLOCK,
+    HeaderError,
+    parse_header,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
+    EXTENDED_TYPES,
+    Indexer,
+    TarIndex,
+    check_extended,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+        Source,
+    )
+
+# The most that all documents of one archive may hold, since they are kept.
+_KEPT_LIMIT = 32 * 1024 * 1024
+
+_CHUNK = 256 * 1024
+_BLANKS = b" \t\r\n"
+
+
+class CompressedArchive:
+    """A tar that is compressed as a whole: one pass finds its documents, and a spool its blobs."""
+
+    form = "compressed archive"
+
+    def __init__(self, path: str, access: RandomAccess, kind: str) -> None:
+        self.path = path
+        self.opened: list[str] = []
+        self.documents_size = 0
+        self._access = access
+        self._kind = kind
+        self._index, self._documents, size = self._scan()
+        self.spooled_size: int | None = size
+
+    def size_of(self, name: str) -> int | None:
+        """The size of a member; C(None) where there is none. Raises C(SourceError)."""
+        member = self._index.find(name)
+        return None if member is None else member.size
+
+    def open(self, name: str) -> RangeReader:
+        """Blobs can only be read from the spool. Raises C(SourceError)."""
+        raise SourceError(
+            f"{show(self.path)} is compressed as a whole, so {show(name)} cannot be read in place; decompress it first"
+        )
+
+    def document(self, name: str) -> bytes:
+        """A small member that the pass kept. Raises C(SourceError)."""
+        member = self._index.find(name)
+        if member is None:
+            raise missing(self.path, name)
+        self.opened.append(name)
+        bound_document(self, name, member.size)
+        kept = self._documents.get(member.offset)
+        if kept is None:
+            raise SourceError(
+                f"{show(self.path)}: {show(name)} is not a JSON document; fetch the image again"
+            )
+        return kept
+
+    def spool(self, directory: int) -> Source:
+        """Decompress into a nameless file on the file system of C(directory)."""
+        name = "." + os.urandom(16).hex()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=directory)
+        try:
+            os.unlink(name, dir_fd=directory)
+            for chunk in self._decompressed():
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+            return Archive(self.path, FileAccess(self.path, fd), self._index)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._access.close()
+
+    def _scan(self) -> tuple[TarIndex, dict[int, bytes], int]:
+        """Index, documents by offset, and the size of the tar inside."""
+        indexer = Indexer(self.path)
+        documents: dict[int, bytes] = {}
+        kept = 0
+        stream = _Stream(self._decompressed())
+        try:
+            while True:
+                block = stream.read(BLOCK)
+                header = parse_header(block) if len(block) == BLOCK else None
+                if block and len(block) < BLOCK:
+                    raise HeaderError("it ends in the middle of a header")
+                if header is None:
+                    break
+                if header.type in EXTENDED_TYPES:
+                    check_extended(header)
+                    indexer.extended(header, stream.exactly(header.size))
+                    stream.skip(-header.size % BLOCK)
+                    continue
+                offset = stream.position
+                _name, size = indexer.member(header, offset)
+                if 0 < size <= DOCUMENT_LIMIT:
+                    head = stream.exactly(min(size, BLOCK))
+                    if head.lstrip(_BLANKS)[:1] in (b"{", b"["):
+                        kept += size
+                        if kept > _KEPT_LIMIT:
+                            raise HeaderError(
+                                f"its documents hold more than {_KEPT_LIMIT} bytes, a fixed limit for"
+                                " archives that are compressed as a whole"
+                            )
+                        documents[offset] = head + stream.exactly(size - len(head))
+                    else:
+                        stream.skip(size - len(head))
+                else:
+                    stream.skip(size)
+                stream.skip(-size % BLOCK)
+            index = indexer.finish()
+            stream.drain()
+        except HeaderError as error:
+            raise SourceError(
+                f"{show(self.path)} holds a damaged tar near byte {stream.position}: {error}; fetch it again"
+            ) from error
+        return index, documents, stream.position
+
+    def _decompressed(self) -> t.Iterator[bytes]:
+        reader = RangeReader(self._access, 0, self._access.size)
+        chunks = iter(lambda: reader.read(_CHUNK), b"")
+        try:
+            yield from decompressed(chunks, self._kind)
+        except DecompressError as error:
+            raise SourceError(f"{show(self.path)}: {error}; fetch it again") from error
+
+
+class _Stream:
+    """Chunks as bytes in order, counted."""
+
+    def __init__(self, chunks: t.Iterator[bytes]) -> None:
+        self.position = 0
+        self._chunks = chunks
+        self._chunk = memoryview(b"")
+
+    def read(self, count: int) -> bytes:
+        """C(count) bytes, fewer only at the end."""
+        parts = []
+        while count and self._fill():
+            part = self._chunk[:count]
+            self._chunk = self._chunk[len(part) :]
+            count -= len(part)
+            self.position += len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def exactly(self, count: int) -> bytes:
+        """C(count) bytes. Raises C(HeaderError) at an early end."""
+        data = self.read(count)
+        if len(data) != count:
+            raise HeaderError("it ends in the middle of a member")
+        return data
+
+    def skip(self, count: int) -> None:
+        """Pass over C(count) bytes. Raises C(HeaderError) at an early end."""
+        while count:
+            if not self._fill():
+                raise HeaderError("it ends in the middle of a member")
+            step = min(count, len(self._chunk))
+            self._chunk = self._chunk[step:]
+            count -= step
+            self.position += step
+
+    def drain(self) -> None:
+        """Pass over the rest, so that the compression is verified to its end."""
+        while self._fill():
+            self.position += len(self._chunk)
+            self._chunk = memoryview(b"")
+
+    def _fill(self) -> bool:
+        while not self._chunk:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return False
+            self._chunk = memoryview(chunk)
+        return True

@@ -1,0 +1,27 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What a stream's first bytes say of its compression (docs/behaviour.md, section 3)."""
+
+from __future__ import annotations
+
+GZIP = b"\x1f\x8b"
+ZSTD = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = b"\x2a\x4d\x18"
+
+
+def detect(head: bytes) -> str | None:
+    """C(gzip), C(zstd), or C(None) for anything else, from a stream's first bytes."""
+    if head.startswith(GZIP):
+        return "gzip"
+    if head.startswith(ZSTD) or is_skippable(head):
+        return "zstd"
+    return None
+
+
+def is_skippable(head: bytes) -> bool:
+    """Whether a zstd frame begins that carries no data (RFC 8878, section 3.1.2)."""
+    return head[1:4] == _SKIPPABLE and head[0] & 0xF0 == 0x50

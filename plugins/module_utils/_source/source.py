@@ -1,0 +1,87 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What holds an image, as one small protocol, and how its documents are bounded (docs/behaviour.md, section 1)."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    SourceError,
+    show,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+        RangeReader,
+    )
+
+# The most that one JSON document may hold, and all that are read of one source.
+DOCUMENT_LIMIT = 4 * 1024 * 1024
+_READ_LIMIT = 64 * 1024 * 1024
+
+
+class Source(t.Protocol):
+    """What holds an image.
+
+    C(form) is C(archive), C(directory) or C(compressed archive). C(opened) lists the names of all that
+    was opened, in order; C(documents_size) is what C(document) gave so far, in bytes. C(spooled_size) is
+    C(None) where blobs can be read in place; else the bytes that C(spool) will need.
+    """
+
+    form: str
+    path: str
+    opened: list[str]
+    documents_size: int
+    spooled_size: int | None
+
+    def size_of(self, name: str) -> int | None:
+        """The size of a file in bytes; C(None) where there is none of that name. Raises C(SourceError)."""
+
+    def open(self, name: str) -> RangeReader:
+        """A reader of a file. Raises C(SourceError)."""
+
+    def document(self, name: str) -> bytes:
+        """A small file as a whole. Raises C(SourceError), also above 4 MiB."""
+
+    def spool(self, directory: int) -> Source:
+        """The same as a source that is read in place. Raises C(SourceError) and C(OSError)."""
+
+    def close(self) -> None:
+        """Give all back."""
+
+
+def read_document(source: Source, name: str) -> bytes:
+    """A file of the source as a whole. Raises C(SourceError)."""
+    with contextlib.closing(source.open(name)) as reader:
+        bound_document(source, name, reader.length)
+        return reader.read()
+
+
+def bound_document(source: Source, name: str, size: int) -> None:
+    """Bound each document, and what is read of all of them: one may be named over and over."""
+    if size > DOCUMENT_LIMIT:
+        raise SourceError(
+            f"{show(source.path)}: the document {show(name)} has {size} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
+        )
+    source.documents_size += size
+    if source.documents_size > _READ_LIMIT:
+        raise SourceError(
+            f"{show(source.path)}: its documents hold more than {_READ_LIMIT} bytes together, a fixed limit;"
+            " save fewer images"
+        )
+
+
+def cannot_open(path: str, phrase: str) -> SourceError:
+    """What to say of a path that is not to be opened."""
+    return SourceError(f"src {show(path)} cannot be opened: {phrase}; check the path")
+
+
+def missing(path: str, name: str) -> SourceError:
+    """What to say of a file that the source lacks."""
+    return SourceError(f"{show(path)} holds no {show(name)}; fetch or save it again")
