@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import typing as t
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
@@ -42,6 +43,8 @@ _FILES = (b"0", b"\0", b"7")
 _HARD_LINK = b"1"
 _SYMLINK = b"2"
 _DIRECTORY = b"5"
+# a name in which no component is empty or begins with a dot, as blobs have it
+_CLEAN = re.compile(r"(?:[^/.][^/]*/)*[^/.][^/]*\Z")
 
 
 class Member(t.NamedTuple):
@@ -154,26 +157,17 @@ class Indexer:
         pax = self._pax
         name = self._name or pax.get(b"path") or header.name
         link = self._link or pax.get(b"linkpath") or header.linkname
+        kind = header.type
         size = header.size
         if pax.get(b"size"):
             size = pax_number(pax[b"size"], "size")
-        if (
-            b"GNU.sparse.major" in pax
-            or b"GNU.sparse.map" in pax
-            or header.type == b"S"
-        ):
+        if b"GNU.sparse.major" in pax or b"GNU.sparse.map" in pax or kind == b"S":
             raise HeaderError("a sparse member cannot be read in place")
-        if header.type not in _FILES:
+        if kind not in _FILES:
             size = 0
-        self._index.add(
-            name,
-            Member(
-                header.type if header.type != b"\0" else b"0",
-                offset,
-                size,
-                os.fsdecode(link),
-            ),
-        )
+        text = os.fsdecode(link) if link else ""
+        member = Member(kind if kind != b"\0" else b"0", offset, size, text)
+        self._index.add(name, member)
         self._pax = {}
         self._name = self._link = None
         return name, size
@@ -231,4 +225,6 @@ def check_extended(header: Header) -> None:
 
 def clean(name: str) -> str:
     """A member's name without C(./), doubled or trailing slashes."""
+    if _CLEAN.match(name) is not None:
+        return name
     return "/".join(part for part in name.split("/") if part not in ("", "."))
