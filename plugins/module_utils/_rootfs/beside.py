@@ -29,9 +29,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories
     names_in,
     open_or_none,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.in_use import (
-    require_unused,
-)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import Site
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     PREPARED,
@@ -387,6 +384,11 @@ class Beside:
 
     def _check_use_of(self, fd: int, path: str) -> None:
         if not self._ignore_use:
+            # a run that changes nothing never comes here, and need not read that code
+            from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.in_use import (
+                require_unused,
+            )
+
             require_unused(fd, path)
 
     def _save(self, record: Record) -> None:

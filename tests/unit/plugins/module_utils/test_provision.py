@@ -33,6 +33,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (
     apply,
     beside,
+    in_use,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import (
     find_place,
@@ -873,7 +874,7 @@ def test_a_tree_in_use(
     def used(_fd: int, path: str) -> None:
         raise RootfsError(f"{path} in use")
 
-    monkeypatch.setattr(beside, "require_unused", used)
+    monkeypatch.setattr(in_use, "require_unused", used)
     for check_mode in (True, False):
         for changes in ({"src": two}, {"state": "absent"}):
             assert "in use" in refused(dest, check_mode=check_mode, **changes)

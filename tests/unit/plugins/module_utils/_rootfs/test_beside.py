@@ -19,7 +19,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import beside
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (
+    beside,
+    in_use,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.beside import (
     Beside,
 )
@@ -643,7 +646,7 @@ def test_a_tree_in_use(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_with(lab, "one")
     with lab.steps() as (site, steps):
         record = stage(lab, steps, site.load(), "two")
-        monkeypatch.setattr(beside, "require_unused", require_unused)
+        monkeypatch.setattr(in_use, "require_unused", require_unused)
         with pytest.raises(RootfsError):
             steps.commit(record)
         assert (lab.at_dest(), asked) == ("one", ["dest"])
