@@ -33,6 +33,8 @@ _BARE = re.compile(r"[A-Za-z0-9=+_/;.:,-]+\Z")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?\Z")
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9-]*\Z")
 _TMPFS_OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:=[A-Za-z0-9_%.+/-]+)?\Z")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
 _SECTIONS = ("Exec", "Files", "Network")
 # systemd reads no longer line (LONG_LINE_MAX)
 _LINE_LIMIT = 1024 * 1024 - 1
@@ -131,7 +133,9 @@ def _exec_lines(
     lines += _user_lines(container, nss)
     signal = _SIGNALS.get(container.stop_signal, container.stop_signal)
     lines.append(("KillSignal", _checked(signal, "stop_signal")))
-    lines.append(("Hostname", _checked(container.hostname, "hostname")))
+    # machines are called by host names, too
+    _hostname(container.name, "name")
+    lines.append(("Hostname", _hostname(container.hostname, "hostname")))
     lines.append(("PrivateUsers", _private_users(container)))
     return lines
 
@@ -278,6 +282,14 @@ def _path(text: str, field: str) -> str:
     if not text.startswith("/"):
         raise ContainerError(f"{field}: {show(text)} is no absolute path")
     return text.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def _hostname(text: str, field: str) -> str:
+    if not _HOSTNAME.match(text):
+        raise ContainerError(
+            f"{field}: systemd-nspawn takes no {show(text)}; use letters, digits and '-', and '.' between them"
+        )
+    return text
 
 
 def _directory(text: str) -> str:

@@ -300,6 +300,12 @@ def test_signals(signal: str, value: str) -> None:
     assert values[("Exec", "KillSignal")] == [value]
 
 
+@pytest.mark.parametrize("name", ["a_b", "a..b", "a-.b", ".a", "a.", "-a", "a-", "ä"])
+@pytest.mark.parametrize("field", ["name", "hostname"])
+def test_names_that_systemd_does_not_take(field: str, name: str) -> None:
+    assert problem(container(**{field: name})).startswith(f"{field}: ")
+
+
 @pytest.mark.parametrize(
     "mount",
     [
