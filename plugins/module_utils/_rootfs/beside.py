@@ -218,7 +218,12 @@ class Beside:
         return record != Record(generations=foreign)
 
     def remove(self, record: Record, with_foreign: bool) -> list[str]:
-        """Remove the tree and all that belongs to it; returns where foreign trees stay."""
+        """Remove the tree and all that belongs to it; returns where foreign trees stay. Raises C(RootfsError)."""
+        from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.in_use import (
+            require_no_mount_below,
+        )
+
+        require_no_mount_below(self._site.path)
         tree = self._at_dest(record)
         if tree is not None:
             name = random_name()

@@ -54,6 +54,15 @@ def require_unused(fd: int, path: str) -> None:
     )
 
 
+def require_no_mount_below(path: str) -> None:
+    """Raises C(RootfsError) where a removal of C(path) would come upon a mount, before it begins."""
+    for mount in read_mounts():
+        if _is_below(mount.point, path):
+            raise RootfsError(
+                f"{show(path)} cannot be removed with the mount at {show(mount.point)} inside of it; unmount that and run again"
+            )
+
+
 def read_mounts(path: str = "/proc/self/mountinfo") -> list[Mount]:
     """The mounts of a process; none where they may not be read or it is gone."""
     mounts = []

@@ -28,6 +28,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories
     open_or_none,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.in_use import (
+    require_no_mount_below,
     require_unused,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import Site
@@ -242,7 +243,8 @@ class Inside:
         return record != Record(generations=kept)
 
     def remove(self, record: Record, with_foreign: bool) -> list[str]:
-        """Remove all content but C(lost+found); returns where foreign content stays."""
+        """Remove all content but C(lost+found); returns where foreign content stays. Raises C(RootfsError)."""
+        require_no_mount_below(self._site.path)
         kept = () if with_foreign else record.generations
         record = replace(record, removing=True, generations=kept)
         self._site.save(record)
