@@ -1,0 +1,45 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter C(exec_wrapper): the script for what lines of configuration cannot express."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import (
+    wrapper_script,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
+    container_from,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
+    ContainerError,
+)
+
+
+def exec_wrapper(
+    image: t.Any,
+    runtime_environment: bool = False,
+    settings: t.Any = (),
+    **overrides: t.Any,
+) -> str:
+    """The script, empty where none is needed."""
+    try:
+        script = wrapper_script(
+            container_from(image, overrides),
+            runtime_environment=runtime_environment,
+            settings=settings,
+        )
+    except ContainerError as error:
+        raise AnsibleFilterError(error.message) from error
+    return script or ""
+
+
+class FilterModule:
+    """Ansible's way to find the filter."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {"exec_wrapper": exec_wrapper}

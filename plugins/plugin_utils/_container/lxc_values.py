@@ -1,0 +1,187 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection.
+
+"""What a line of LXC's can hold, and how (docs/behaviour.md, section 9); Proxmox VE copies such lines as they stand.
+
+LXC trims a value and takes one pair of equal quotes off its ends. C(lxc.init.cmd) is split into words after that, where
+only a whole word can be quoted, and there are no escapes.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
+    Container,
+    ContainerError,
+    IdRange,
+    Mount,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
+    has_controls,
+    require_line,
+    variable,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import (
+    WRAPPER_ARGV,
+    WRAPPER_TARGET,
+    render_wrapper,
+)
+
+_QUOTES = ("'", '"')
+# LXC reads an entry into a buffer of this many bytes
+_MOUNT_LINE_LIMIT = 4095
+_FSTAB_ESCAPES = {"\\": "\\134", " ": "\\040", "\t": "\\011"}
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the runtime is told to start: the container's own argv, or the wrapper with its C(script)."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    script: str | None = None
+
+
+def plan_start(container: Container, secret_env: bool) -> Start:
+    """Split argv and environment into what lines can hold and what the wrapper must.
+
+    C(secret_env) tells that nothing of the environment may stand in the configuration, since programs of the host's
+    would see it. Raises C(ContainerError) where no wrapper helps.
+    """
+    if wrapper_reason(container, secret_env) is None:
+        return Start(container.argv, container.env)
+    exported = tuple(
+        (name, value)
+        for name, value in container.env
+        if secret_env or has_controls(value)
+    )
+    passed = tuple(item for item in container.env if item not in exported)
+    return Start(WRAPPER_ARGV, passed, render_wrapper(container.argv, exported, passed))
+
+
+def wrapper_reason(container: Container, secret_env: bool) -> str | None:
+    """Why the container needs the wrapper, as a phrase that begins with the field; C(None) where it does not."""
+    for word in container.argv:
+        if quote_word(word) is None:
+            return f"argv: LXC has no way to write the word {show(word)}"
+    for name, value in container.env:
+        if has_controls(value):
+            return f"{variable('env', name)}: the value {show(value)} holds a control character"
+    if secret_env and container.env:
+        return "env: programs of the host's that hooks start would see the container's"
+    return None
+
+
+def require_wrapper(reason: str, wrapper: str | None) -> str:
+    """The wrapper's path on the host, where the user allowed it. Raises C(ContainerError)."""
+    if wrapper is None:
+        raise ContainerError(
+            f"{reason}; allow an exec wrapper by giving its path as wrapper, or change the value"
+        )
+    if not wrapper.startswith("/"):
+        raise ContainerError(f"wrapper: {show(wrapper)} is no absolute path")
+    return wrapper
+
+
+def wrapper_mount(path: str) -> Mount:
+    """The wrapper of the host at its place in the container."""
+    return Mount(
+        source=path, target=WRAPPER_TARGET, read_only=True, options=("create=file",)
+    )
+
+
+def quote_word(word: str) -> str | None:
+    """One word of a command; C(None) where LXC has no way to write it."""
+    if has_controls(word) or "\0" in word:
+        return None
+    if word and word[0] not in _QUOTES and not any(c.isspace() for c in word):
+        return word
+    for quote in ('"', "'"):
+        if quote not in word:
+            return quote + word + quote
+    return None
+
+
+def command_value(argv: t.Sequence[str]) -> str:
+    """The value of C(lxc.init.cmd); where words are quoted, the whole goes into a pair that LXC takes off. Raises
+    C(ContainerError)."""
+    words = []
+    for word in argv:
+        quoted = quote_word(word)
+        if quoted is None:
+            raise ContainerError(f"argv: LXC has no way to write the word {show(word)}")
+        words.append(quoted)
+    value = " ".join(words)
+    return value if words == list(argv) else f'"{value}"'
+
+
+def quote_value(field: str, value: str) -> str:
+    """Any other value: in a pair that LXC takes off where its ends would not survive. Raises C(ContainerError)."""
+    require_line(field, value)
+    if value and (value[0] in _QUOTES or value[0].isspace() or value[-1].isspace()):
+        return f'"{value}"'
+    return value
+
+
+def variable_value(name: str, value: str) -> str:
+    """The value of a line of C(lxc.environment) and its kin."""
+    field = variable("env", name)
+    require_line(field, name)
+    return quote_value(field, f"{name}={value}")
+
+
+def mount_value(mount: Mount) -> str:
+    """The value of C(lxc.mount.entry), a line of fstab with its escapes; the target is made where it is missing.
+
+    Binds are recursive, but for read-only ones: mounts below would stay writable.
+    """
+    if mount.type == "bind":
+        kind = "none"
+        options = [] if {"bind", "rbind"} & set(mount.options) else ["rbind"]
+        if options and mount.read_only:
+            options = ["bind"]
+    else:
+        kind, options = mount.type, []
+    if mount.read_only:
+        options.append("ro")
+    options.extend(mount.options)
+    if not any(option.startswith("create=") for option in options):
+        options.append("create=dir")
+    fields = (
+        mount.source,
+        # LXC takes a relative target for one in the container
+        mount.target.lstrip("/"),
+        kind,
+        ",".join(options),
+    )
+    value = " ".join([*(_fstab(field) for field in fields), "0", "0"])
+    if len(value.encode()) > _MOUNT_LINE_LIMIT:
+        raise ContainerError(
+            f"mounts: the mount at {show(mount.target)} is longer than the {_MOUNT_LINE_LIMIT} bytes that LXC reads; use"
+            " shorter paths"
+        )
+    return quote_value("mounts", value)
+
+
+def _fstab(text: str) -> str:
+    return "".join(_FSTAB_ESCAPES.get(c, c) for c in text)
+
+
+def id_map_values(container: Container) -> list[str]:
+    """The values of C(lxc.idmap)."""
+
+    def lines(kind: str, ranges: tuple[IdRange, ...]) -> list[str]:
+        return [f"{kind} {item.container} {item.host} {item.count}" for item in ranges]
+
+    return lines("u", container.uid_map) + lines("g", container.gid_map)
+
+
+def signal_value(signal: str) -> str:
+    """LXC knows real-time signals by their distance only."""
+    return {"SIGRTMIN": "SIGRTMIN+0", "SIGRTMAX": "SIGRTMAX-0"}.get(signal, signal)
