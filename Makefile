@@ -8,6 +8,7 @@
 # make format               formats every Python file
 # make model [N=20000]      compares generated images with the executable specification
 # make fuzz [SECONDS=60]    mutates archives, documents and layers
+# make limits               images that ask for too much, at full size
 # make crash [N=100]        kills runs at every step and at N random instants
 # make bench                measures against other tools, and writes docs/performance.md
 PYTHON ?= python3
@@ -19,7 +20,7 @@ export PATH := $(VENV)/bin:$(PATH)
 INSIDE := $(VENV)/collections/ansible_collections/hypervisor/oci
 RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(VENV)/bin/python
 
-.PHONY: demo test unit format model fuzz crash bench clean
+.PHONY: demo test unit format model fuzz limits crash bench clean
 demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
 demo: $(VENV)/done
 	mkdir -p $(DEMO)
@@ -44,6 +45,9 @@ model: $(VENV)/tests-done
 
 fuzz: $(VENV)/tests-done
 	$(RUN) tests/fuzz/run.py --seconds $(or $(SECONDS),60)
+
+limits: $(VENV)/tests-done
+	$(RUN) tests/limits/run.py
 
 crash: $(VENV)/tests-done
 	$(RUN) tests/crash/run.py --random $(or $(N),100)

@@ -7,9 +7,9 @@
     python3 tests/fuzz/run.py [--seconds 60] [--seed S] [--only TARGET] [--jobs N]
     python3 tests/fuzz/run.py FILE...
 
-The second form runs inputs that were found before. Every input follows from target, seed and number alone. A
-finding is written to C(tests/output/fuzz), with the command that repeats it. Best run as root, on a machine
-that may be lost: what is fuzzed writes as root.
+The collection must be importable, as C(make fuzz) sees to it. The second form runs inputs that were found before.
+Every input follows from target, seed and number alone. A finding is written to C(tests/output/fuzz), with the
+command that repeats it. Best run as root, on a machine that may be lost: what is fuzzed writes as root.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ import select
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 import typing as t
 
-if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.tests.fuzz import checks
+from ansible_collections.hypervisor.oci.tests.fuzz import checks, inputs
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 OUTPUT = os.path.join(ROOT, "tests", "output", "fuzz")
@@ -38,20 +36,6 @@ _PATIENCE = 120.0
 # Inputs that one process runs before a fresh one takes its place.
 _LIFE = 2000
 _STOP = (signal.SIGINT, signal.SIGTERM)
-
-
-def find_collection() -> str | None:
-    """Make the collection importable; returns a folder to remove, where one had to be made."""
-    parts = ROOT.split(os.sep)
-    if parts[-3:] == ["ansible_collections", "hypervisor", "oci"]:
-        sys.path.insert(0, os.sep.join(parts[:-3]))
-        return None
-    folder = tempfile.mkdtemp(prefix="oci-fuzz-path-")
-    os.makedirs(os.path.join(folder, "ansible_collections", "hypervisor"))
-    link = os.path.join(folder, "ansible_collections", "hypervisor", "oci")
-    os.symlink(ROOT, link)
-    sys.path.insert(0, folder)
-    return folder
 
 
 class Tally:
@@ -140,8 +124,6 @@ class Worker:
 
 
 def _work(targets: list[str], seed: str, start: int, step: int, writer: int) -> None:
-    from ansible_collections.hypervisor.oci.tests.fuzz import checks
-
     # whoever is killed by its parent leaves a folder: the parent removes it
     sandbox = checks.Sandbox()
     try:
@@ -162,8 +144,6 @@ def _run_all(
     numbers: range,
     writer: int,
 ) -> None:
-    from ansible_collections.hypervisor.oci.tests.fuzz import checks, inputs
-
     os.write(writer, f"here {sandbox.base}\n".encode())
     checks.limit_process()
     gc.collect()
@@ -199,8 +179,6 @@ def report(path: str, target: str, problems: t.Iterable[str]) -> None:
 
 def fuzz(targets: list[str], seed: str, seconds: float, jobs: int) -> Tally:
     """Run workers until the time is over."""
-    from ansible_collections.hypervisor.oci.tests.fuzz import checks, inputs
-
     tally = Tally()
     for wanted in _STOP:
         signal.signal(wanted, lambda _number, _frame: tally.stop())
@@ -255,8 +233,6 @@ def _remove(folder: str) -> None:
 
 def repeat(paths: list[str]) -> int:
     """Run saved inputs in this process; returns the number of findings."""
-    from ansible_collections.hypervisor.oci.tests.fuzz import checks
-
     findings = 0
     sandbox = checks.Sandbox()
     checks.limit_process()
@@ -285,24 +261,16 @@ def main() -> int:
     parser.add_argument("--only", metavar="TARGET", action="append")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
-    folder = find_collection()
-    try:
-        from ansible_collections.hypervisor.oci.tests.fuzz import inputs
-
-        targets = options.only or list(inputs.TURNS)
-        for target in targets:
-            if target not in inputs.TARGETS:
-                parser.error(
-                    f"there is no target {target}: {', '.join(inputs.TARGETS)}"
-                )
-        if options.inputs:
-            return 1 if repeat(options.inputs) else 0
-        start = time.monotonic()
-        tally = fuzz(targets, options.seed, options.seconds, options.jobs)
-        print(tally.words(time.monotonic() - start, options.seed))
-        return 1 if tally.findings else 0
-    finally:
-        _remove(folder or "")
+    targets = options.only or list(inputs.TURNS)
+    for target in targets:
+        if target not in inputs.TARGETS:
+            parser.error(f"there is no target {target}: {', '.join(inputs.TARGETS)}")
+    if options.inputs:
+        return 1 if repeat(options.inputs) else 0
+    start = time.monotonic()
+    tally = fuzz(targets, options.seed, options.seconds, options.jobs)
+    print(tally.words(time.monotonic() - start, options.seed))
+    return 1 if tally.findings else 0
 
 
 if __name__ == "__main__":
