@@ -436,6 +436,7 @@ class Root:
             self._steps -= number
             if self._steps < 0:
                 raise EntryError(
-                    "the image's paths lead through too many links and levels, a fixed limit",
+                    f"the image's paths lead through more than {_FREE_STEPS} links and levels, and {_STEPS_PER_ENTRY} for each"
+                    " entry, a fixed limit",
                     "build the image with shorter ways",
                 )
