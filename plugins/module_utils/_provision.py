@@ -81,7 +81,7 @@ _PASSABLE = 0o711
 
 _MISSING = object()
 # The resolved user is not known before a tree is there, and how an image was made is no setting of it.
-_NOT_COMPARED = ("uid", "gid", "groups", "history", "created")
+_NOT_COMPARED = ("uid", "gid", "groups", "home", "history", "created")
 _NO_BINDING = Binding(None, 0, None)
 
 
@@ -337,7 +337,8 @@ def _identity(image: Image) -> Result:
 
 def _predicted(image: Image) -> Tree:
     """What is known of a tree before it is made: all but the user and the report."""
-    facts = {**image.config.to_facts(), "uid": None, "gid": None, "groups": None}
+    user = {"uid": None, "gid": None, "groups": None, "home": None}
+    facts = {**image.config.to_facts(), **user}
     result = {**_identity(image), "image": facts, "report": None, "warnings": []}
     return Tree(binding=_NO_BINDING, result=result)
 
@@ -351,6 +352,8 @@ def _result(
         "changed": changed,
         "dest": options.dest,
         **result,
+        # records of earlier releases do not have it
+        "image": {"home": None, **result.get("image", {})},
         # the same image may go by another name today
         "ref": image.ref,
         "diff": _diff(options.dest, current, tree),

@@ -333,6 +333,12 @@ image:
       description: Supplementary groups, as RV(image.uid).
       type: list
       elements: int
+    home:
+      description:
+        - The user's home directory, from the image's own F(/etc/passwd). Null where the user has no account there, or it
+          has no absolute path, and as RV(image.uid).
+      type: str
+      sample: /home/app
     stop_signal:
       description: The signal that asks the container to stop.
       type: str

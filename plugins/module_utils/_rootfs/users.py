@@ -14,24 +14,30 @@ from dataclasses import dataclass
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError
 
-if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
-        Root,
-    )
-
 # Account files are lines of text; what is larger is no account file.
 _LIMIT = 1024 * 1024
 _LAST_ID = 2**32 - 2
 
 
+class Files(t.Protocol):
+    """A tree that finds files in itself, as if chrooted."""
+
+    def open_file(self, path: bytes) -> int | None:
+        """A descriptor of a regular file for reading; C(None) where there is none."""
+
+
 @dataclass(frozen=True)
 class ResolvedUser:
-    """Container ids; C(groups) are the supplementary ones. All null where the name does not exist."""
+    """Container ids; C(groups) are the supplementary ones. All null where the name does not exist.
+
+    C(home) is null where there is no account, too.
+    """
 
     uid: int | None
     gid: int | None
     groups: tuple[int, ...]
     warning: str | None = None
+    home: str | None = None
 
     def to_facts(self) -> dict[str, t.Any]:
         """The keys that join the image facts."""
@@ -40,6 +46,7 @@ class ResolvedUser:
             "uid": self.uid,
             "gid": self.gid,
             "groups": list(self.groups) if known else None,
+            "home": self.home if known else None,
         }
 
 
@@ -48,21 +55,23 @@ class _Account:
     name: str
     uid: int
     gid: int
+    home: str | None
 
 
-def resolve_user(user: str, root: Root) -> ResolvedUser:
+def resolve_user(user: str, root: Files) -> ResolvedUser:
     """Resolve C(USER[:GROUP]) of an image config in the tree itself.
 
     Empty is 0:0. A number is taken as it is, with its account's group and supplementary groups where
     it has one. A group that is given leaves no supplementary ones. A name that is not there gives
     nulls and a warning, never root.
     """
-    if not user:
-        return ResolvedUser(0, 0, ())
     name, colon, group = user.partition(":")
     accounts = _accounts(_lines(root, b"etc/passwd"))
-    groups = _lines(root, b"etc/group")
     account = _find_account(name or "0", accounts)
+    home = account.home if account is not None else None
+    if not user:
+        return ResolvedUser(0, 0, (), home=home)
+    groups = _lines(root, b"etc/group")
     uid = _number(name or "0") if account is None else account.uid
     if uid is None:
         return _unknown(f"the image's user {user!r} is not in its /etc/passwd")
@@ -70,11 +79,14 @@ def resolve_user(user: str, root: Root) -> ResolvedUser:
         gid = _find_group(group, groups)
         if gid is None:
             return _unknown(f"the image's group {group!r} is not in its /etc/group")
-        return ResolvedUser(uid, gid, ())
+        return ResolvedUser(uid, gid, (), home=home)
     if account is None:
         return ResolvedUser(uid, 0, ())
     return ResolvedUser(
-        uid, account.gid, _supplementary(account.name, account.gid, groups)
+        uid,
+        account.gid,
+        _supplementary(account.name, account.gid, groups),
+        home=home,
     )
 
 
@@ -84,7 +96,7 @@ def _unknown(warning: str) -> ResolvedUser:
     )
 
 
-def _lines(root: Root, path: bytes) -> list[list[str]]:
+def _lines(root: Files, path: bytes) -> list[list[str]]:
     """The fields of each line; none where the file is missing, no regular file, closed, or too large."""
     try:
         fd = root.open_file(path)
@@ -117,8 +129,15 @@ def _accounts(lines: list[list[str]]) -> list[_Account]:
         uid = _number(fields[2]) if len(fields) > 3 else None
         gid = _number(fields[3]) if len(fields) > 3 else None
         if uid is not None and gid is not None:
-            accounts.append(_Account(fields[0], uid, gid))
+            accounts.append(_Account(fields[0], uid, gid, _home(fields)))
     return accounts
+
+
+def _home(fields: list[str]) -> str | None:
+    """An absolute path in UTF-8: what is none can be no value of C(HOME)."""
+    home = fields[5] if len(fields) > 5 else ""
+    is_text = not any("\udc80" <= c <= "\udcff" for c in home)
+    return home if home.startswith("/") and is_text else None
 
 
 def _find_account(name: str, accounts: list[_Account]) -> _Account | None:

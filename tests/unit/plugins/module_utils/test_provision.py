@@ -197,6 +197,7 @@ def test_the_first_run(dest: Path, one: str) -> None:
     image = result["image"]
     assert image["argv"] == ["/bin/app", "/bin/sh"]
     assert (image["user"], image["uid"], image["gid"], image["groups"]) == ("app", 1000, 1000, [50])  # fmt: skip
+    assert image["home"] == "/"
     report = result["report"]
     assert (report["entries"], report["files"], report["whiteouts"]) == (7, 4, 1)
     assert report["counts"] == {"whiteouts_of_nothing": 1}
@@ -225,6 +226,17 @@ def test_a_run_that_changes_nothing_opens_no_layer(
         assert not layers & set(source.opened)
     # nothing was written; the folder's own time shows only that it was looked for leftovers
     assert everything(dest).items() <= before.items()
+
+
+def test_a_record_without_the_home(dest: Path, one: str) -> None:
+    """Section 8: what an earlier release did not write down is null, and the tree is as good as before."""
+    run(dest, src=one)
+    path = beside_of(dest) / "record.json"
+    record = json.loads(path.read_text())
+    assert record["tree"]["result"]["image"].pop("home") == "/"
+    path.write_text(json.dumps(record))
+    again = run(dest, src=one)
+    assert (again["changed"], again["image"]["home"]) == (False, None)
 
 
 @pytest.mark.parametrize("form", ["archive", "directory", "docker", "old docker"])
@@ -1036,7 +1048,7 @@ def test_check_mode_writes_nothing(
     ):
         assert predicted[key] == made[key]
     assert predicted["report"] is None
-    unknown = {"uid": None, "gid": None, "groups": None}
+    unknown = {"uid": None, "gid": None, "groups": None, "home": None}
     assert predicted["image"] == {**made["image"], **unknown}
     assert predicted["diff"]["before"] == {}
     check(False, src=one)

@@ -127,7 +127,38 @@ FILES = (file("etc/passwd", PASSWD), file("etc/group", GROUP))
     ],
 )
 def test_users(tmp_path: Path, user: str, uid: int, gid: int, groups: t.Any) -> None:
-    assert resolve(tmp_path, user, *FILES) == ResolvedUser(uid, gid, groups)
+    found = resolve(tmp_path, user, *FILES)
+    assert (found.uid, found.gid, found.groups, found.warning) == (uid, gid, groups, None)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("user", "home"),
+    [
+        ("", "/root"),
+        ("root", "/root"),
+        ("0", "/root"),
+        ("app", "/app"),
+        ("1000", "/app"),
+        # a group changes nothing about it
+        ("app:staff", "/app"),
+        (":staff", "/root"),
+        ("1234", None),
+        ("4242", None),
+        ("4242:staff", None),
+        ("nobody", None),
+        ("relative", None),
+        ("empty", None),
+        ("bytes", None),
+        ("cut", None),
+    ],
+)
+def test_homes(tmp_path: Path, user: str, home: str | None) -> None:
+    """Section 8: null without an account, or where the account's is no absolute path."""
+    more = "relative:x:60:60::home:\nempty:x:61:61:::\ncut:x:62:62:\n"
+    passwd = (PASSWD + more).encode() + b"bytes:x:63:63::/\xff:\n"
+    found = resolve(tmp_path, user, file("etc/passwd", passwd), FILES[1])
+    assert found.home == home
+    assert found.to_facts()["home"] == home
 
 
 @pytest.mark.parametrize(
@@ -157,7 +188,12 @@ def test_names_that_are_not_there(tmp_path: Path, user: str, what: str) -> None:
     """Section 8: null with a warning, never root."""
     found = resolve(tmp_path, user, *FILES)
     assert (found.uid, found.gid, found.groups) == (None, None, ())
-    assert found.to_facts() == {"uid": None, "gid": None, "groups": None}
+    assert found.to_facts() == {
+        "uid": None,
+        "gid": None,
+        "groups": None,
+        "home": None,
+    }
     assert found.warning == (
         f"the image's {what}; name another user before you start a container"
     )
@@ -165,7 +201,12 @@ def test_names_that_are_not_there(tmp_path: Path, user: str, what: str) -> None:
 
 def test_facts(tmp_path: Path) -> None:
     found = resolve(tmp_path, "daemon", *FILES)
-    assert found.to_facts() == {"uid": 1, "gid": 1, "groups": [10, 50]}
+    assert found.to_facts() == {
+        "uid": 1,
+        "gid": 1,
+        "groups": [10, 50],
+        "home": "/usr/sbin",
+    }
 
 
 # -- the files, inside the root
