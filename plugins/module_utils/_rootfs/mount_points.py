@@ -1,0 +1,106 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Where mounts of a container land in its root, and that there is something to mount on (docs/behaviour.md, section 9)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    RootfsError,
+    os_advice,
+    os_phrase,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.lookup import (
+    look_up,
+    make_missing,
+    opened_root,
+)
+
+Mount = t.Dict[str, t.Any]
+
+
+def provide_mount_points(
+    rootfs: str, mounts: list[Mount], check_mode: bool
+) -> tuple[list[Mount], bool]:
+    """The same mounts in an order in which they can be mounted, targets without links; and whether one was made.
+
+    Each has C(target), and a C(source) on the host where its C(type) is C(bind). A target that is missing is made: in
+    the root, or in the source of the mount that it lies in. Raises C(RootfsError).
+    """
+    try:
+        # links first: one may lead a mount into another
+        led = [
+            {**mount, "target": _look(rootfs, mount["target"])[0]} for mount in mounts
+        ]
+        led.sort(key=lambda mount: mount["target"])
+        done: list[Mount] = []
+        changed = False
+        for mount in led:
+            target, made = _provide(rootfs, mount, done, check_mode)
+            if any(other["target"] == target for other in done):
+                raise RootfsError(
+                    f"two mounts lead to {show(target)} in the image; leave one out"
+                )
+            done.append({**mount, "target": target})
+            changed = changed or made
+    except OSError as error:
+        advice = os_advice(error) or "look at the root file system"
+        raise RootfsError(
+            f"a mount point in {show(rootfs)} cannot be made: {os_phrase(error)}; {advice}"
+        ) from error
+    return done, changed
+
+
+def _provide(
+    rootfs: str, mount: Mount, done: list[Mount], check_mode: bool
+) -> tuple[str, bool]:
+    """The target, and whether it was made."""
+    is_directory = _is_directory(mount)
+    base, above, inside = rootfs, "", mount["target"]
+    for other in done:
+        if mount["target"].startswith(other["target"] + "/"):
+            if other["type"] != "bind":
+                # empty whenever the container starts: the runtime's to make
+                return mount["target"], False
+            base, above = other["source"], other["target"]
+    inside, there, is_one = _look(base, inside[len(above) :])
+    target = above + inside
+    if target == "/":
+        raise RootfsError("nothing can be mounted on /; choose another target")
+    if there and is_one != is_directory:
+        kind = "directory" if is_directory else "file"
+        raise RootfsError(
+            f"{show(target)} in the image is no {kind}, as its source is; choose another target"
+        )
+    if there or check_mode:
+        return target, not there
+    with opened_root(base) as root, look_up(root, os.fsencode(inside)) as found:
+        make_missing(found, is_directory)
+    return target, True
+
+
+def _is_directory(mount: Mount) -> bool:
+    if mount["type"] != "bind":
+        return True
+    source = mount.get("source")
+    try:
+        return stat.S_ISDIR(os.stat(source or "").st_mode)
+    except OSError as error:
+        raise RootfsError(
+            f"the source {show(source or '')} of the mount {show(mount['target'])} cannot be used: {os_phrase(error)};"
+            " make it first"
+        ) from error
+
+
+def _look(base: str, path: str) -> tuple[str, bool, bool]:
+    """The path without links, whether it is there, and whether it is a directory."""
+    with opened_root(base) as root, look_up(root, os.fsencode(path)) as found:
+        return os.fsdecode(found.path), not found.missing, found.is_directory

@@ -1,0 +1,121 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Volumes and mount points, from arguments to one result (docs/behaviour.md, section 9)."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.hypervisor.oci.plugins.modules import (
+    oci_mount_points,
+    oci_volume,
+)
+from ansible_collections.hypervisor.oci.tests.unit.support import (
+    give,
+    needs_root,
+    set_xattr_or_skip,
+    tree,
+)
+
+Run = t.Callable[..., t.Dict[str, t.Any]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a module in this process."""
+
+    def runs(module: t.Any, **params: t.Any) -> dict[str, t.Any]:
+        give(monkeypatch, params)
+        with pytest.raises(SystemExit):
+            module.main()
+        result: dict[str, t.Any] = json.loads(capfd.readouterr().out)
+        return result
+
+    return runs
+
+
+@needs_root
+def test_a_volume_has_all_that_the_image_has(tmp_path: Path, run: Run) -> None:
+    data = tmp_path / "root/data"
+    data.mkdir(parents=True)
+    (data / "--preserve=none").write_text("a name like an option\n")
+    (data / "one").write_text("one\n")
+    (data / "one").chmod(0o4751)
+    os.link(data / "one", data / "two")
+    (data / "link").symlink_to("/etc/passwd")
+    os.mkfifo(data / "fifo")
+    set_xattr_or_skip(data / "one", "user.note", b"\0kept")
+    for path in (data, data / "one", data / "link", data / "fifo"):
+        os.chown(path, 1000, 1001, follow_symlinks=False)
+    os.utime(data, ns=(1, 1_500_000_000_123_456_789))
+    before = tree(data)
+    arguments = {
+        "path": str(tmp_path / "volume"),
+        "rootfs": str(tmp_path / "root"),
+        "target": "/data",
+    }
+    first = run(oci_volume, **arguments)
+    assert first["changed"] is True
+    assert tree(tmp_path / "volume") == before
+    assert run(oci_volume, **arguments)["changed"] is False
+
+
+def test_a_copy_that_fails_says_why(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "root/data").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/cp").write_text("#!/bin/sh\necho 'cp: no luck' >&2\nexit 1\n")
+    (tmp_path / "bin/cp").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    result = run(
+        oci_volume,
+        path=str(tmp_path / "volume"),
+        rootfs=str(tmp_path / "root"),
+        target="/data",
+    )
+    assert result["failed"] is True
+    assert "cp: no luck" in result["msg"]
+    assert not (tmp_path / "volume").exists()
+
+
+def test_mounts_come_back_as_filters_take_them(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "root/run").mkdir(parents=True)
+    (tmp_path / "root/var").symlink_to("/run")
+    source = str(tmp_path)
+    result = run(
+        oci_mount_points,
+        rootfs=str(tmp_path / "root"),
+        mounts=[{"source": source, "target": "/var/a", "read_only": True}],
+    )
+    assert result["changed"] is True
+    assert result["mounts"] == [
+        {
+            "source": source,
+            "target": "/run/a",
+            "read_only": True,
+            "type": "bind",
+            "options": [],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "says"),
+    [
+        (oci_volume, {"path": "/v/w", "target": "/data"}, "nothing at"),
+        (oci_mount_points, {"mounts": [{"target": "/a"}]}, "nothing at"),
+    ],
+)
+def test_errors_are_one_sentence(
+    tmp_path: Path, run: Run, module: t.Any, arguments: dict[str, t.Any], says: str
+) -> None:
+    result = run(module, rootfs=str(tmp_path / "gone"), **arguments)
+    assert result["failed"] is True
+    assert says in result["msg"]
