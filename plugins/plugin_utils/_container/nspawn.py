@@ -17,6 +17,12 @@ import re
 import typing as t
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
+    Start,
+    plan_start,
+    require_wrapper,
+    wrapper_mount,
+)
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
     Container,
     ContainerError,
@@ -51,6 +57,8 @@ _BIND_OPTIONS = {
     "rootidmap": "rootidmap",
     "owneridmap": "owneridmap",
 }
+# LXC's words for what is done here anyway
+_CREATE = ("create=dir", "create=file")
 _TMPFS_DEFAULT = ("mode=1777", "nosuid", "nodev")
 # Signals that systemd knows by their other name only.
 _SIGNALS = {"SIGIOT": "SIGABRT", "SIGPOLL": "SIGIO", "SIGCLD": "SIGCHLD"}
@@ -84,14 +92,18 @@ def render_nspawn(
     C(settings): the administrator's lines, section -> key -> value or list of values, written after ours.
     C(nss): what nspawn's own look-up of the user in the root gives, a mapping with C(getent), C(uid),
     C(gid) and C(groups) as M(hypervisor.oci.oci_user_info) returns it; needless for root.
-    C(wrapper): the path inside of the container of the exec wrapper that knows argv and environment;
-    without it, what the file cannot express is an error.
-    Raises C(ContainerError).
+    C(wrapper): where on the host the exec wrapper lies, where it may be used; without it, what the file cannot
+    express is an error. Raises C(ContainerError).
     """
+    start = Start(container.argv, container.env)
+    mounts = list(container.mounts)
+    if wrapper is not None and needs_wrapper(container):
+        start = plan_start(container, secret_env=False)
+        mounts.append(wrapper_mount(require_wrapper("argv", wrapper)))
     lines: dict[str, list[Line]] = {section: [] for section in _SECTIONS}
-    lines["Exec"] += _exec_lines(container, nss or {}, wrapper)
+    lines["Exec"] += _exec_lines(container, start, nss or {})
     lines["Files"].append(("PrivateUsersOwnership", "off"))
-    for number, mount in enumerate(container.mounts):
+    for number, mount in enumerate(mounts):
         lines["Files"].append(_mount_line(mount, f"mounts[{number}]"))
     for section, key, value in _administrators(settings or {}):
         lines[section].append((key, value))
@@ -105,30 +117,31 @@ def render_nspawn(
 
 
 def needs_wrapper(container: Container) -> bool:
-    """Whether argv or environment hold what no line of the file can express: a control character but TAB."""
-    words = [*container.argv, *(f"{key}={value}" for key, value in container.env)]
-    return any(has_controls(word) or _noncharacter(word) for word in words)
+    """Whether argv or a value of the environment hold what no line of the file can: a control character but TAB."""
+    words = [*container.argv, *(value for _name, value in container.env)]
+    return any(has_controls(word) for word in words)
+
+
+def wrapper_script(container: Container) -> str | None:
+    """The text of the wrapper that goes with C(render_nspawn); C(None) where none is needed. Raises C(ContainerError)."""
+    if not needs_wrapper(container):
+        return None
+    return plan_start(container, secret_env=False).script
 
 
 def _exec_lines(
-    container: Container, nss: t.Mapping[str, t.Any], wrapper: str | None
+    container: Container, start: Start, nss: t.Mapping[str, t.Any]
 ) -> list[Line]:
-    lines = [("Boot", "no")]
-    if wrapper is None:
-        if not container.argv:
-            raise ContainerError(
-                "argv is empty: the image names no command, give command or entrypoint"
-            )
-        words = [
-            _word(word, f"argv[{number}]") for number, word in enumerate(container.argv)
-        ]
-        lines.append(("Parameters", " ".join(words)))
-        lines += [
-            ("Environment", _word(f"{key}={value}", variable("env", key)))
-            for key, value in container.env
-        ]
-    else:
-        lines.append(("Parameters", _word(wrapper, "wrapper")))
+    if not start.argv:
+        raise ContainerError(
+            "argv is empty: the image names no command, give command or entrypoint"
+        )
+    words = [_word(word, f"argv[{number}]") for number, word in enumerate(start.argv)]
+    lines = [("Boot", "no"), ("Parameters", " ".join(words))]
+    lines += [
+        ("Environment", _word(f"{key}={value}", variable("env", key)))
+        for key, value in start.env
+    ]
     lines.append(("WorkingDirectory", _directory(container.working_dir)))
     lines += _user_lines(container, nss)
     signal = _SIGNALS.get(container.stop_signal, container.stop_signal)
@@ -196,7 +209,8 @@ def _private_users(container: Container) -> str:
 def _mount_line(mount: Mount, field: str) -> Line:
     target = _path(mount.target, f"{field}.target")
     if mount.type == "tmpfs":
-        options = list(mount.options or _TMPFS_DEFAULT)
+        options = [option for option in mount.options if option not in _CREATE]
+        options = options or list(_TMPFS_DEFAULT)
         for option in options:
             if not _TMPFS_OPTION.match(option):
                 raise ContainerError(
@@ -214,6 +228,8 @@ def _mount_line(mount: Mount, field: str) -> Line:
     for option in mount.options:
         if option in ("ro", "rw"):
             read_only = option == "ro"
+        elif option in _CREATE:
+            continue
         elif option in _BIND_OPTIONS:
             words.append(_BIND_OPTIONS[option])
         else:

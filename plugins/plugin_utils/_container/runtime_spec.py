@@ -84,6 +84,8 @@ _PROPAGATION = (
     "unbindable",
     "runbindable",
 )
+# LXC's words for what a runtime does anyway
+_CREATE = ("create=dir", "create=file")
 _TMPFS_DEFAULT = ("nosuid", "nodev", "mode=1777")
 
 # Annotations by which runtimes are told to do something; an image has no say in that.
@@ -207,13 +209,14 @@ def _user_mount(mount: Mount) -> Document:
     for option in mount.options:
         if option in ("ro", "rw"):
             read_only = option == "ro"
-        else:
+        elif option not in _CREATE:
             options.append(option)
     if mount.type == "tmpfs":
         options = options or list(_TMPFS_DEFAULT)
     else:
         if not {"bind", "rbind"}.intersection(options):
-            options.insert(0, "rbind")
+            # mounts below would stay writable
+            options.insert(0, "bind" if read_only else "rbind")
         if not set(_PROPAGATION).intersection(options):
             options.append("rprivate")
     options.append("ro" if read_only else "rw")

@@ -20,6 +20,10 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model im
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.nspawn import (
     needs_wrapper,
     render_nspawn,
+    wrapper_script,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import (
+    WRAPPER_TARGET,
 )
 from ansible_collections.hypervisor.oci.tests.unit import systemd_settings
 from ansible_collections.hypervisor.oci.tests.unit.systemd_settings import Bind, read
@@ -212,13 +216,26 @@ def test_control_characters_name_their_field() -> None:
 
 
 def test_wrapper_carries_what_no_line_can() -> None:
-    multi = container(argv=("/bin/sh", "-c", "a\nb"), env=(("A", "\x1b"),))
-    assert needs_wrapper(multi)
-    assert needs_wrapper(container(env=(("A", "\ufffe"),)))
-    assert not needs_wrapper(container(argv=AWKWARD))
-    values = read(render_nspawn(multi, wrapper="/.oci exec"))
-    assert values[("Exec", "Parameters")] == ["/.oci exec"]
-    assert ("Exec", "Environment") not in values
+    multi = container(argv=("/bin/sh", "-c", "a\nb"), env=(("A", "\x1b"), ("B", "b b")))
+    values = read(render_nspawn(multi, wrapper="/srv/a:b"))
+    assert values[("Exec", "Parameters")] == ["/bin/sh", WRAPPER_TARGET]
+    assert values[("Exec", "Environment")] == ["B=b b"]
+    assert values[("Files", "BindReadOnly")] == [Bind("/srv/a:b", WRAPPER_TARGET, "")]
+    script = wrapper_script(multi)
+    assert script is not None
+    assert "export A='\x1b'\n" in script
+    assert script.endswith("exec '/bin/sh' '-c' 'a\nb'\n")
+    assert problem(multi, wrapper="relative").endswith("is no absolute path")
+
+
+def test_wrapper_is_used_where_it_must() -> None:
+    awkward = container(argv=AWKWARD)
+    assert not needs_wrapper(awkward)
+    assert wrapper_script(awkward) is None
+    assert render_nspawn(awkward, wrapper="/w") == render_nspawn(awkward)
+    assert needs_wrapper(container(env=(("A", "\r"),)))
+    # a shell would not pass on such a name
+    problem(container(env=(("A\n", ""),)), wrapper="/w")
 
 
 @pytest.mark.parametrize("user", [ROOT, User("root", 0, 0, (1, 2)), User("0:0", 0, 0)])
@@ -329,7 +346,7 @@ PLAIN_MOUNT = Mount("/a", "/c")
     ("options", "read_only", "key", "words"),
     [
         (("ro", "bind"), False, "BindReadOnly", "norbind"),
-        (("rw", "idmap", "rbind"), True, "Bind", "idmap,rbind"),
+        (("rw", "idmap", "create=file", "rbind"), True, "Bind", "idmap,rbind"),
     ],
 )
 def test_options_of_binds(

@@ -177,8 +177,8 @@ def test_mounts_of_the_user() -> None:
                 Mount("/a", "/a"),
                 Mount("/b", "/b", True),
                 Mount("/c", "/c", True, "bind", ("bind", "rw", "noexec", "rshared")),
-                Mount("/d", "/d", False, "bind", ("ro", "nosuid")),
-                Mount("tmpfs", "/e", True, "tmpfs"),
+                Mount("/d", "/d", False, "bind", ("ro", "create=dir", "rbind")),
+                Mount("tmpfs", "/e", True, "tmpfs", ("create=dir",)),
                 Mount("tmpfs", "/dev/shm", False, "tmpfs", ("size=1g",)),
             )
         )
@@ -189,9 +189,9 @@ def test_mounts_of_the_user() -> None:
     } == {"/a": ("bind", "/a"), "/e": ("tmpfs", "tmpfs")}
     assert {key: mounts[key]["options"] for key in mounts if len(key) == 2} == {
         "/a": ["rbind", "rprivate", "rw"],
-        "/b": ["rbind", "rprivate", "ro"],
+        "/b": ["bind", "rprivate", "ro"],
         "/c": ["bind", "noexec", "rshared", "rw"],
-        "/d": ["rbind", "nosuid", "rprivate", "ro"],
+        "/d": ["rbind", "rprivate", "ro"],
         "/e": ["nosuid", "nodev", "mode=1777", "ro"],
     }
     # one of the standard mounts, replaced
