@@ -105,26 +105,27 @@ def _require_utf8(line: str) -> None:
 def words(value: str) -> list[str]:
     """Words between blanks; quotes may begin and end anywhere in one; backslashes are letters."""
     found: list[str] = []
-    word: str | None = None
+    word: list[str] | None = None
     quote = ""
     for c in value:
+        if not quote and c in _BLANK:
+            if word is not None:
+                found.append("".join(word))
+            word = None
+            continue
+        word = [] if word is None else word
         if quote:
             if c == quote:
                 quote = ""
             else:
-                word = (word or "") + c
+                word.append(c)
         elif c in "\"'":
             quote = c
-            word = word or ""
-        elif c in _BLANK:
-            if word is not None:
-                found.append(word)
-            word = None
         else:
-            word = (word or "") + c
+            word.append(c)
     if quote:
         raise Misread(f"unbalanced quotes: {value!r}")
-    return found if word is None else [*found, word]
+    return found if word is None else [*found, "".join(word)]
 
 
 def _until_colon(value: str) -> tuple[str, str | None]:
