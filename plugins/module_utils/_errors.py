@@ -51,6 +51,10 @@ class SourceError(OciError):
     """The archive, layout directory or file cannot be read as one."""
 
 
+class SourceChangedError(SourceError):
+    """The archive is another one than a moment ago: whatever was read of it is to be read anew."""
+
+
 class ImageError(OciError):
     """The documents of the image are wrong, or do not select one image."""
 

@@ -117,7 +117,7 @@ def _unpack(
             at_hand = layer.digest
             with contextlib.closing(open_layer(source, layer)) as blob:
                 stream = LayerStream(layer, blob, budget)
-                with read_ahead(stream) as chunks:
+                with read_ahead(stream, blob.cancel) as chunks:
                     applier.apply_layer(chunks, layer.digest)
             if stream.compression == "gzip":
                 report.gzip = gzip_library()[0]

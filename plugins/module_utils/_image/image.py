@@ -87,5 +87,8 @@ class _Inline:
     def advise(self, in_order: bool) -> None:
         """Memory needs no advice."""
 
+    def cancel(self) -> None:
+        """Memory never waits."""
+
     def close(self) -> None:
         """Nothing to give back."""

@@ -24,9 +24,12 @@ _PATIENCE = 0.05
 
 
 @contextlib.contextmanager
-def read_ahead(chunks: t.Iterable[bytes]) -> t.Iterator[t.Iterator[bytes]]:
+def read_ahead(
+    chunks: t.Iterable[bytes], cancel: t.Callable[[], None] = lambda: None
+) -> t.Iterator[t.Iterator[bytes]]:
     """The same chunks, taken in a thread of their own. No thread outlives the context.
 
+    C(cancel) is called at the end, to wake the source of the chunks where it waits for something.
     What the source of the chunks raises is raised where they are consumed, in its place among them.
     """
     stage = _Stage(chunks)
@@ -36,6 +39,7 @@ def read_ahead(chunks: t.Iterable[bytes]) -> t.Iterator[t.Iterator[bytes]]:
         yield stage.taken()
     finally:
         stage.stop()
+        cancel()
         thread.join()
 
 

@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    SourceError,
+    show,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
     RandomAccess,
     RangeReader,
@@ -18,7 +22,13 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.source impo
     missing,
     read_document,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
+    BLOCK,
+    HeaderError,
+    parse_header,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
+    Member,
     TarIndex,
     index_tar,
 )
@@ -35,14 +45,12 @@ class Archive:
     form = "archive"
     spooled_size: int | None = None
 
-    def __init__(
-        self, path: str, access: RandomAccess, index: TarIndex | None = None
-    ) -> None:
+    def __init__(self, path: str, access: RandomAccess) -> None:
         self.path = path
         self.opened: list[str] = []
         self.documents_size = 0
         self._access = access
-        self._index = index or _index(access, path)
+        self._index = _index(access, path)
 
     def size_of(self, name: str) -> int | None:
         """The size of a member; C(None) where there is none. Raises C(SourceError)."""
@@ -55,6 +63,9 @@ class Archive:
         if member is None:
             raise missing(self.path, name)
         self.opened.append(name)
+        return self._reader(member)
+
+    def _reader(self, member: Member) -> RangeReader:
         return RangeReader(self._access, member.offset, member.size)
 
     def document(self, name: str) -> bytes:
@@ -75,3 +86,17 @@ def _index(access: RandomAccess, path: str) -> TarIndex:
     index = index_tar(access.read_at, access.size, path)
     access.advise(True)
     return index
+
+
+def require_tar(path: str, head: bytes) -> None:
+    """Raises C(SourceError) where no tar begins with C(head), its first 512 bytes or all that there are."""
+    head = head[:BLOCK]
+    problem = f"begins with {head[:8].hex(' ')}" if head else "is empty"
+    try:
+        if len(head) == BLOCK and parse_header(head) is not None:
+            return
+    except HeaderError:
+        pass
+    raise SourceError(
+        f"src {show(path)} {problem}, so it is no tar, plain or compressed by gzip or zstd; give an image archive"
+    )

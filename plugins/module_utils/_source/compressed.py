@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""A tar that is compressed as a whole, read as a stream (docs/behaviour.md, section 1)."""
+"""A tar that cannot be read in place, as one that is compressed as a whole, read as a stream (docs/behaviour.md, section 1)."""
 
 from __future__ import annotations
 
@@ -56,19 +56,24 @@ _CHUNK = 256 * 1024
 _BLANKS = b" \t\r\n"
 
 
-class CompressedArchive:
-    """A tar that is compressed as a whole: one pass finds its documents, and a spool its blobs."""
+class StreamedArchive:
+    """A tar that can only be read from its beginning: one pass finds its documents, and a spool its blobs.
 
-    form = "compressed archive"
+    C(why) says in a message why it cannot be read in place. Subclasses give the tar's C(_chunks).
+    """
 
-    def __init__(self, path: str, access: RandomAccess, kind: str) -> None:
+    def __init__(self, path: str, form: str, why: str) -> None:
         self.path = path
+        self.form = form
         self.opened: list[str] = []
         self.documents_size = 0
-        self._access = access
-        self._kind = kind
+        self._why = why
         self._index, self._documents, size = self._scan()
         self.spooled_size: int | None = size
+
+    def _chunks(self) -> t.Iterator[bytes]:
+        """The tar from its beginning. Raises C(SourceError)."""
+        raise NotImplementedError
 
     def size_of(self, name: str) -> int | None:
         """The size of a member; C(None) where there is none. Raises C(SourceError)."""
@@ -78,7 +83,7 @@ class CompressedArchive:
     def open(self, name: str) -> RangeReader:
         """Blobs can only be read from the spool. Raises C(SourceError)."""
         raise SourceError(
-            f"{show(self.path)} is compressed as a whole, so {show(name)} cannot be read in place; decompress it first"
+            f"{show(self.path)} {self._why}, so {show(name)} cannot be read in place; copy it as a plain tar first"
         )
 
     def document(self, name: str) -> bytes:
@@ -96,31 +101,30 @@ class CompressedArchive:
         return kept
 
     def spool(self, directory: int) -> Source:
-        """Decompress into a nameless file on the file system of C(directory)."""
+        """Write it into a nameless file on the file system of C(directory)."""
         name = "." + os.urandom(16).hex()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=directory)
         try:
             os.unlink(name, dir_fd=directory)
-            for chunk in self._decompressed():
+            for chunk in self._chunks():
                 rest = memoryview(chunk)
                 while rest:
                     rest = rest[os.write(fd, rest) :]
-            return Archive(self.path, FileAccess(self.path, fd), self._index)
+            return Archive(self.path, FileAccess(self.path, fd))
         except BaseException:
             os.close(fd)
             raise
 
     def close(self) -> None:
-        """Close the file."""
-        self._access.close()
+        """Nothing is held open between the passes."""
 
     def _scan(self) -> tuple[TarIndex, dict[int, bytes], int]:
         """Index, documents by offset, and the size of the tar inside."""
         indexer = Indexer(self.path)
         documents: dict[int, bytes] = {}
         kept = 0
-        stream = _Stream(self._decompressed())
+        stream = _Stream(self._chunks())
         try:
             while True:
                 block = stream.read(BLOCK)
@@ -143,7 +147,7 @@ class CompressedArchive:
                         if kept > _KEPT_LIMIT:
                             raise HeaderError(
                                 f"its documents hold more than {_KEPT_LIMIT} bytes, a fixed limit for"
-                                " archives that are compressed as a whole"
+                                " archives that cannot be read in place"
                             )
                         documents[offset] = head + stream.exactly(size - len(head))
                     else:
@@ -159,13 +163,31 @@ class CompressedArchive:
             ) from error
         return index, documents, stream.position
 
-    def _decompressed(self) -> t.Iterator[bytes]:
+
+class CompressedArchive(StreamedArchive):
+    """A file that is a tar, compressed as a whole."""
+
+    def __init__(self, path: str, access: RandomAccess, kind: str) -> None:
+        self._access = access
+        self._kind = kind
+        super().__init__(path, "compressed archive", "is compressed as a whole")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._access.close()
+
+    def _chunks(self) -> t.Iterator[bytes]:
         reader = RangeReader(self._access, 0, self._access.size)
         chunks = iter(lambda: reader.read(_CHUNK), b"")
-        try:
-            yield from decompressed(chunks, self._kind)
-        except DecompressError as error:
-            raise SourceError(f"{show(self.path)}: {error}; fetch it again") from error
+        return inflated(chunks, self._kind, self.path)
+
+
+def inflated(chunks: t.Iterator[bytes], kind: str, path: str) -> t.Iterator[bytes]:
+    """The content of a compressed stream. Raises C(SourceError) that names C(path)."""
+    try:
+        yield from decompressed(chunks, kind)
+    except DecompressError as error:
+        raise SourceError(f"{show(path)}: {error}; fetch it again") from error
 
 
 class _Stream:

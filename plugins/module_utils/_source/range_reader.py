@@ -34,6 +34,9 @@ class RandomAccess(t.Protocol):
     def advise(self, in_order: bool) -> None:
         """Say whether what comes next is read in order, so that reading ahead pays, or by jumps."""
 
+    def cancel(self) -> None:
+        """Wake and end a C(read_at) in another thread, where it can wait for long."""
+
     def close(self) -> None:
         """Give the file back."""
 
@@ -73,6 +76,9 @@ class FileAccess:
         advice = os.POSIX_FADV_NORMAL if in_order else os.POSIX_FADV_RANDOM
         os.posix_fadvise(self._fd, 0, 0, advice)
 
+    def cancel(self) -> None:
+        """A file never waits for long."""
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
@@ -111,6 +117,10 @@ class RangeReader:
         self._next += count
         self.remaining -= count
         return data
+
+    def cancel(self) -> None:
+        """Nobody wants more: wake and end a C(read) in another thread."""
+        self._access.cancel()
 
     def close(self) -> None:
         """Give the file back where it was opened for this reader alone."""

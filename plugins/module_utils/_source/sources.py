@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import os
 import stat
+import typing as t
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    SourceError,
     os_phrase,
-    show,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.archive import (
     Archive,
+    require_tar,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.magic import (
     detect,
@@ -34,13 +34,26 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.source impo
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
     BLOCK,
-    HeaderError,
-    parse_header,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import is_url
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
+        HttpOptions,
+    )
 
 
-def open_source(path: str) -> Source:
-    """Open what lies at C(path); its content decides what it is. Raises C(SourceError)."""
+def open_source(path: str, http: HttpOptions | None = None) -> Source:
+    """Open what lies at C(path), which may be a URL; its content decides what it is. Raises C(SourceError)."""
+    if is_url(path):
+        from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
+            HttpOptions,
+        )
+        from ansible_collections.hypervisor.oci.plugins.module_utils._source.remote import (
+            open_remote,
+        )
+
+        return open_remote(path, http or HttpOptions())
     try:
         is_directory = stat.S_ISDIR(os.stat(path).st_mode)
     except OSError as error:
@@ -63,20 +76,8 @@ def open_source(path: str) -> Source:
             )
 
             return CompressedArchive(path, access, kind)
-        _require_tar(path, head)
+        require_tar(path, head)
         return Archive(path, access)
     except BaseException:
         access.close()
         raise
-
-
-def _require_tar(path: str, head: bytes) -> None:
-    problem = f"begins with {head[:8].hex(' ')}" if head else "is empty"
-    try:
-        if len(head) == BLOCK and parse_header(head) is not None:
-            return
-    except HeaderError:
-        pass
-    raise SourceError(
-        f"src {show(path)} {problem}, so it is no tar, plain or compressed by gzip or zstd; give an image archive"
-    )

@@ -1,0 +1,252 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""An archive on a web server, read in place by ranges, or as a stream (docs/behaviour.md, section 1).
+
+The outer tar is indexed through small windows, which grow where small members follow each other. They are
+kept: documents lie in them. A blob is one request, which is read to its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import typing as t
+from collections import OrderedDict
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.archive import (
+    Archive,
+    require_tar,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.compressed import (
+    StreamedArchive,
+    inflated,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
+    HttpOptions,
+    RemoteFile,
+    Download,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.magic import (
+    detect,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+    RangeReader,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
+    BLOCK,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import (
+    parse_url,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+        Source,
+    )
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
+        Member,
+    )
+
+_FIRST_WINDOW = 8 * 1024
+# After a jump over a blob: a header, and perhaps a document behind it.
+_WINDOW = 2 * 1024
+_LARGEST_WINDOW = 64 * 1024
+# What is passed over rather than asked around: a request costs more than so many bytes.
+_NEAR = 8 * 1024
+# The most that all windows hold in memory.
+_KEPT = 8 * 1024 * 1024
+_CHUNK = 256 * 1024
+
+
+def open_remote(src: str, options: HttpOptions) -> Source:
+    """The archive behind a URL; its content decides what it is. Raises C(SourceError)."""
+    file = RemoteFile(parse_url(src), options)
+    head = file.first(_FIRST_WINDOW)
+    if not file.ranges:
+        return RemoteStream(file)
+    if detect(head) is not None:
+        return RemoteStream(file)
+    require_tar(file.name, head)
+    return RemoteArchive(file, RemoteAccess(file, head))
+
+
+class RemoteArchive(Archive):
+    """A plain tar of which parts can be fetched."""
+
+    def __init__(self, file: RemoteFile, access: RemoteAccess) -> None:
+        self._remote = access
+        super().__init__(file.name, access)
+
+    def _reader(self, member: Member) -> RangeReader:
+        stream = self._remote.stream(member.offset, member.size)
+        return RangeReader(stream, 0, member.size, owned=True)
+
+
+class RemoteStream(StreamedArchive):
+    """A tar on a server without ranges, or one that is compressed as a whole."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        if file.ranges:
+            form, why = "compressed archive", "is compressed as a whole"
+        else:
+            form, why = "stream", "comes from a server that does not serve parts of it"
+        super().__init__(file.name, form, why)
+
+    def _chunks(self) -> t.Iterator[bytes]:
+        file = self._file
+        with contextlib.closing(
+            Download(file, 0, file.size if file.ranges else None)
+        ) as download:
+            chunks = iter(lambda: download.read(_CHUNK), b"")
+            head, chunks = _peeked(chunks)
+            if file.encoding is not None:
+                # the server's own compression, on top of what the file is
+                head, chunks = _peeked(inflated(chunks, file.encoding, file.name))
+            kind = detect(head)
+            if kind is None:
+                require_tar(file.name, head)
+                yield from chunks
+            else:
+                yield from inflated(chunks, kind, file.name)
+
+
+def _peeked(chunks: t.Iterator[bytes]) -> tuple[bytes, t.Iterator[bytes]]:
+    """The first block, or all where there is less, and the same chunks with it."""
+    parts: list[bytes] = []
+    size = 0
+    while size < BLOCK:
+        part = next(chunks, b"")
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+    head = b"".join(parts)
+    return head[:BLOCK], itertools.chain((head,), chunks)
+
+
+class RemoteAccess:
+    """A remote file by windows: what is near what was read already costs no request of its own."""
+
+    def __init__(self, file: RemoteFile, head: bytes) -> None:
+        self.name = file.name
+        self.size = file.size or 0
+        self._file = file
+        self._windows: OrderedDict[int, bytes] = OrderedDict({0: head})
+        self._kept = len(head)
+        self._end = len(head)
+        self._step = len(head)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """C(count) bytes from C(offset), fewer only at the end. Raises C(SourceError)."""
+        count = max(0, min(count, self.size - offset))
+        found = self._held(offset, count)
+        if len(found) < count:
+            start, length = self._plan(offset, count)
+            with contextlib.closing(
+                Download(self._file, start, start + length)
+            ) as download:
+                data = download.read_all()
+            self._keep(start, data)
+            found = data[offset - start : offset - start + count]
+        return found
+
+    def stream(self, offset: int, size: int) -> RemoteRange:
+        """The bytes of a member, read once and in order."""
+        return RemoteRange(self._file, offset, size, self._held(offset, size))
+
+    def advise(self, in_order: bool) -> None:
+        """Windows grow by what is asked for."""
+
+    def cancel(self) -> None:
+        """Windows are not read ahead by another thread."""
+
+    def close(self) -> None:
+        """Nothing is held open between requests."""
+
+    def _plan(self, offset: int, count: int) -> tuple[int, int]:
+        """Where the next window begins, and how long it is."""
+        if self._end <= offset <= self._end + _NEAR:
+            start = self._end
+            self._step = min(2 * self._step, _LARGEST_WINDOW)
+        else:
+            start = offset
+            self._step = _WINDOW
+        stop = max(start + self._step, offset + count)
+        return start, min(stop, self.size) - start
+
+    def _held(self, offset: int, count: int) -> bytes:
+        """What the windows hold from C(offset) on; neighbours touch, and so may be read across."""
+        parts = []
+        while count:
+            for start, data in self._windows.items():
+                if start <= offset < start + len(data):
+                    part = data[offset - start : offset - start + count]
+                    break
+            else:
+                break
+            parts.append(part)
+            offset += len(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def _keep(self, start: int, data: bytes) -> None:
+        self._windows[start] = data
+        self._end = start + len(data)
+        self._kept += len(data)
+        while self._kept > _KEPT and len(self._windows) > 1:
+            _start, dropped = self._windows.popitem(last=False)
+            self._kept -= len(dropped)
+
+
+class RemoteRange:
+    """A part of a remote file, read in order by one request; C(prefix) is what is there of it already."""
+
+    def __init__(self, file: RemoteFile, offset: int, size: int, prefix: bytes) -> None:
+        self.name = file.name
+        self.size = size
+        self._file = file
+        self._offset = offset
+        self._prefix = prefix
+        self._transfer: Download | None = None
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """C(count) bytes from C(offset) of the part, fewer only at its end. Raises C(SourceError)."""
+        parts = [self._prefix[offset : offset + count]]
+        offset += len(parts[0])
+        count -= len(parts[0])
+        if not count:
+            return parts[0]
+        download = self._at(self._offset + offset)
+        while count:
+            part = download.read(count)
+            if not part:
+                break
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def advise(self, in_order: bool) -> None:
+        """A part is always read in order."""
+
+    def cancel(self) -> None:
+        """Wake and end a C(read_at) in another thread."""
+        if self._transfer is not None:
+            self._transfer.cancel()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._transfer is not None:
+            self._transfer.close()
+
+    def _at(self, position: int) -> Download:
+        download = self._transfer
+        if download is None or download.position != position:
+            self.close()
+            end = self._offset + self.size
+            download = self._transfer = Download(self._file, position, end)
+        return download
