@@ -51,7 +51,9 @@ class ResolvedUser:
 
 
 @dataclass(frozen=True)
-class _Account:
+class Account:
+    """A line of C(/etc/passwd); C(home) is null where it is no absolute path."""
+
     name: str
     uid: int
     gid: int
@@ -66,13 +68,13 @@ def resolve_user(user: str, root: Files) -> ResolvedUser:
     nulls and a warning, never root.
     """
     name, colon, group = user.partition(":")
-    accounts = _accounts(_lines(root, b"etc/passwd"))
-    account = _find_account(name or "0", accounts)
+    accounts = accounts_of(lines_of(root, b"etc/passwd"))
+    account = find_account(name or "0", accounts)
     home = account.home if account is not None else None
     if not user:
         return ResolvedUser(0, 0, (), home=home)
-    groups = _lines(root, b"etc/group")
-    uid = _number(name or "0") if account is None else account.uid
+    groups = lines_of(root, b"etc/group")
+    uid = number_of(name or "0") if account is None else account.uid
     if uid is None:
         return _unknown(f"the image's user {user!r} is not in its /etc/passwd")
     if colon and group:
@@ -85,7 +87,7 @@ def resolve_user(user: str, root: Files) -> ResolvedUser:
     return ResolvedUser(
         uid,
         account.gid,
-        _supplementary(account.name, account.gid, groups),
+        supplementary_groups(account.name, account.gid, groups),
         home=home,
     )
 
@@ -96,7 +98,7 @@ def _unknown(warning: str) -> ResolvedUser:
     )
 
 
-def _lines(root: Files, path: bytes) -> list[list[str]]:
+def lines_of(root: Files, path: bytes) -> list[list[str]]:
     """The fields of each line; none where the file is missing, no regular file, closed, or too large."""
     try:
         fd = root.open_file(path)
@@ -123,13 +125,14 @@ def _lines(root: Files, path: bytes) -> list[list[str]]:
     ]
 
 
-def _accounts(lines: list[list[str]]) -> list[_Account]:
+def accounts_of(lines: list[list[str]]) -> list[Account]:
+    """The lines of C(/etc/passwd) that are accounts."""
     accounts = []
     for fields in lines:
-        uid = _number(fields[2]) if len(fields) > 3 else None
-        gid = _number(fields[3]) if len(fields) > 3 else None
+        uid = number_of(fields[2]) if len(fields) > 3 else None
+        gid = number_of(fields[3]) if len(fields) > 3 else None
         if uid is not None and gid is not None:
-            accounts.append(_Account(fields[0], uid, gid, _home(fields)))
+            accounts.append(Account(fields[0], uid, gid, _home(fields)))
     return accounts
 
 
@@ -140,8 +143,8 @@ def _home(fields: list[str]) -> str | None:
     return home if home.startswith("/") and is_text else None
 
 
-def _find_account(name: str, accounts: list[_Account]) -> _Account | None:
-    number = _number(name)
+def find_account(name: str, accounts: list[Account]) -> Account | None:
+    number = number_of(name)
     for account in accounts:
         # a number is an id, whatever accounts may be called
         if (account.name == name) if number is None else (account.uid == number):
@@ -150,25 +153,28 @@ def _find_account(name: str, accounts: list[_Account]) -> _Account | None:
 
 
 def _find_group(name: str, lines: list[list[str]]) -> int | None:
-    number = _number(name)
+    number = number_of(name)
     if number is not None:
         return number
     for fields in lines:
         if len(fields) > 2 and fields[0] == name:
-            return _number(fields[2])
+            return number_of(fields[2])
     return None
 
 
-def _supplementary(name: str, primary: int, lines: list[list[str]]) -> tuple[int, ...]:
+def supplementary_groups(
+    name: str, primary: int, lines: list[list[str]]
+) -> tuple[int, ...]:
+    """The groups of C(/etc/group) that name the account, without its primary one."""
     found = set()
     for fields in lines:
-        gid = _number(fields[2]) if len(fields) > 3 else None
+        gid = number_of(fields[2]) if len(fields) > 3 else None
         if gid is not None and gid != primary and name in fields[3].split(","):
             found.add(gid)
     return tuple(sorted(found))
 
 
-def _number(text: str) -> int | None:
+def number_of(text: str) -> int | None:
     if text.isascii() and text.isdigit() and len(text) <= 10:
         number = int(text)
         return number if number <= _LAST_ID else None
