@@ -30,8 +30,13 @@ from ansible_collections.hypervisor.oci.plugins.module_utils import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (
     beside,
+    in_use,
     inside,
     place,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
+    compressed,
+    directory,
 )
 from ansible_collections.hypervisor.oci.tests.crash.archives import (
     crash_images,
@@ -44,6 +49,7 @@ from ansible_collections.hypervisor.oci.tests.crash.calls import (
 )
 from ansible_collections.hypervisor.oci.tests.crash.scenarios import Scenario, Step
 from ansible_collections.hypervisor.oci.tests.images.builder import Image
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
 from ansible_collections.hypervisor.oci.tests.tools.compare_trees import (
     Ignore,
     Node,
@@ -52,7 +58,7 @@ from ansible_collections.hypervisor.oci.tests.tools.compare_trees import (
 )
 
 # What a run imports late is here before it is forked.
-_LATE = (_unpack, beside, inside)
+_LATE = (_unpack, beside, in_use, inside, compressed, directory)
 
 # A run that takes longer hangs.
 _PATIENCE = 60.0
@@ -60,26 +66,12 @@ _TOKEN = "trusted.hypervisor_oci"
 _RANDOM_NAME = re.compile(r"\.?[0-9a-f]{32}\Z")
 _DEFAULTS: Step = {
     "check_mode": False,
-    "state": "present",
-    "src": None,
-    "ref": None,
-    "digest": None,
-    "platform": "linux/amd64",
-    "force": False,
-    "recreate": False,
-    # looking for processes changes nothing, and takes a third of a run
-    "in_use": "ignore",
-    "keep": 1,
-    "lock_timeout": 5,
-    "devices": None,
-    "ownership": None,
-    "uid_map": [],
-    "gid_map": [],
-    "xattrs": [],
-    "acl": "preserve",
-    "keep_dirlinks": False,
-    "max_size": 2**30,
-    "max_entries": 100_000,
+    **arguments(
+        # looking for processes changes nothing, and takes a third of a run
+        in_use="ignore",
+        max_size=2**30,
+        max_entries=100_000,
+    ),
 }
 
 Tree = t.Dict[bytes, Node]

@@ -41,6 +41,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources imp
     open_source,
 )
 from ansible_collections.hypervisor.oci.tests.fuzz.seeds import LAYOUT, TARGET
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
 
 _MIB = 1024 * 1024
 # Beyond the idle process; a zstd window is allowed besides.
@@ -58,27 +59,13 @@ _ADDRESS_SPACE = 1024 * _MIB
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-DEFAULTS: dict[str, t.Any] = {
-    "state": "present",
-    "ref": None,
-    "digest": None,
-    "platform": "linux/amd64",
-    "force": False,
-    "recreate": False,
+DEFAULTS = arguments(
     # looking at all processes takes longer than all the rest
-    "in_use": "ignore",
-    "keep": 0,
-    "lock_timeout": 5,
-    "devices": None,
-    "ownership": None,
-    "uid_map": [],
-    "gid_map": [],
-    "xattrs": [],
-    "acl": "preserve",
-    "keep_dirlinks": False,
-    "max_size": MAX_SIZE,
-    "max_entries": MAX_ENTRIES,
-}
+    in_use="ignore",
+    keep=0,
+    max_size=MAX_SIZE,
+    max_entries=MAX_ENTRIES,
+)
 
 
 _PLATFORMS = ("linux/arm64", "linux/arm/v7", None, *["linux/amd64"] * 61)

@@ -30,29 +30,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
 )
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
 
 MIB = 1024 * 1024
 
-_OPTIONS: dict[str, t.Any] = {
-    "state": "present",
-    "ref": None,
-    "digest": None,
-    "platform": "linux/amd64",
-    "force": False,
-    "recreate": False,
-    "in_use": "ignore",
-    "keep": 0,
-    "lock_timeout": 5,
-    "devices": "skip",
-    "ownership": None,
-    "uid_map": [],
-    "gid_map": [],
-    "xattrs": [],
-    "acl": "preserve",
-    "keep_dirlinks": False,
-    "max_size": 100 * 1024**3,
-    "max_entries": 5_000_000,
-}
+_OPTIONS = arguments(in_use="ignore", keep=0, devices="skip")
 
 
 @dataclass(frozen=True)

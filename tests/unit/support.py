@@ -37,6 +37,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes 
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
 from ansible_collections.hypervisor.oci.tests.images.builder import Entry, Raw, tar
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
 
 IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(
@@ -191,32 +192,9 @@ def chunks(data: bytes, size: int) -> t.Iterator[bytes]:
         yield data[start : start + size]
 
 
-DEFAULTS: dict[str, t.Any] = {
-    "state": "present",
-    "src": None,
-    "ref": None,
-    "digest": None,
-    "platform": "linux/amd64",
-    "force": False,
-    "recreate": False,
-    "in_use": "fail",
-    "keep": 1,
-    "lock_timeout": 5,
-    "devices": None,
-    "ownership": None,
-    "uid_map": [],
-    "gid_map": [],
-    "xattrs": [],
-    "acl": "preserve",
-    "keep_dirlinks": False,
-    "max_size": 100 * 2**30,
-    "max_entries": 5_000_000,
-}
-
-
 def options(dest: str | Path, **changes: t.Any) -> Options:
     """Options as a task gives them, for an image of linux/amd64 whatever machine this is."""
-    return options_from({**DEFAULTS, "dest": os.fspath(dest), **changes})
+    return options_from(arguments(dest=os.fspath(dest), **changes))
 
 
 def run(

@@ -14,7 +14,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciE
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
     options_from,
 )
-from ansible_collections.hypervisor.oci.tests.unit.support import DEFAULTS
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
 
 MAPS = {"uid_map": ["0:100000:65536"], "gid_map": ["0:100000:65536"]}
 
@@ -31,7 +31,7 @@ def fixture_as_user(monkeypatch: pytest.MonkeyPatch) -> t.Callable[[int], None]:
 
 def options(**changes: t.Any) -> t.Any:
     """Options with these changes."""
-    return options_from({**DEFAULTS, "dest": "/srv/x", **changes})
+    return options_from(arguments(dest="/srv/x", **changes))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,22 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What C(oci_rootfs) is given by a task that sets only what the caller says: its own defaults for all else."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.module_utils.common.text.formatters import human_to_bytes
+from ansible_collections.hypervisor.oci.plugins.modules.oci_rootfs import ARGUMENT_SPEC
+
+# The same images on every machine, and no test that waits for minutes.
+_OURS: dict[str, t.Any] = {"platform": "linux/amd64", "lock_timeout": 5}
+
+
+def arguments(**given: t.Any) -> dict[str, t.Any]:
+    """Arguments for C(options_from)."""
+    values = {name: spec.get("default") for name, spec in ARGUMENT_SPEC.items()}
+    values["max_size"] = human_to_bytes(values["max_size"])
+    return {**values, **_OURS, **given}
