@@ -74,6 +74,8 @@ def options_from(params: dict[str, t.Any]) -> Options:
         ignore_use=params["in_use"] == "ignore",
         lock_timeout=float(params["lock_timeout"]),
         keep=params["keep"],
+        offer=params.get("_offer") or "",
+        drop=params.get("_drop") or "",
         unpack=UnpackOptions(
             devices=devices,
             preserve=ownership == "preserve",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import typing as t
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories
     reachable_by_others,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import (
+    DROPS,
     Place,
     Site,
     find_place,
@@ -69,6 +71,12 @@ if t.TYPE_CHECKING:
     from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside import (
         Inside,
     )
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+        OfferSource,
+    )
+    from ansible_collections.hypervisor.oci.plugins.module_utils._transfer import (
+        Transfer,
+    )
 
     Steps = t.Union[Beside, Inside]
 
@@ -78,6 +86,9 @@ Result = t.Dict[str, t.Any]
 # a mapped root must be able to pass.
 _CLOSED = 0o700
 _PASSABLE = 0o711
+
+# How often a run that waits for another looks again.
+_POLL_SECONDS = 1.0
 
 _MISSING = object()
 # The resolved user is not known before a tree is there, and how an image was made is no setting of it.
@@ -89,7 +100,8 @@ _NO_BINDING = Binding(None, 0, None)
 class Options:
     """What the user asked for. C(state) is C(present), C(staged), C(previous) or C(absent).
 
-    C(platform) is C(None) for the node's own; C(lock_timeout) in seconds; C(keep) old trees stay.
+    C(platform) is C(None) for the node's own; C(lock_timeout) in seconds; C(keep) old trees stay. C(offer)
+    is what the controller tells of an image that it has, C(drop) the folder that it has sent blobs to.
     """
 
     dest: str
@@ -104,6 +116,8 @@ class Options:
     ignore_use: bool = False
     lock_timeout: float = 300.0
     keep: int = 1
+    offer: str = ""
+    drop: str = ""
 
 
 def provision(options: Options, check_mode: bool) -> Result:
@@ -125,54 +139,113 @@ def provision(options: Options, check_mode: bool) -> Result:
 
 
 def _present(options: Options, check_mode: bool) -> Result:
-    with contextlib.closing(open_source(options.src)) as source:
+    deadline = time.monotonic() + options.lock_timeout
+    with contextlib.closing(_open_source(options)) as source:
         image = select_image(source, options.ref, options.digest, options.platform)
-        fingerprint = _fingerprint(image, options.unpack)
-        with _open(options, check_mode) as (site, steps):
-            record = site.load()
-            # what another run left in the middle is finished here, and that is a change
-            unfinished = record.phase == MOVING
+        while True:
+            result = _present_image(options, check_mode, source, image)
+            if result is not None:
+                return result
+            if time.monotonic() > deadline:
+                raise RootfsError(
+                    f"another run sends an image for {show(options.dest)} and was not done after"
+                    f" {options.lock_timeout:g} seconds; wait for it or raise lock_timeout"
+                )
+            time.sleep(_POLL_SECONDS)
+
+
+def _open_source(options: Options) -> Source:
+    if not options.offer:
+        return open_source(options.src)
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+        OfferSource,
+        read_offer,
+    )
+
+    offer, status = read_offer(options.offer)
+    return OfferSource(offer, status.st_uid, status.st_gid)
+
+
+def _present_image(
+    options: Options, check_mode: bool, source: Source, image: Image
+) -> Result | None:
+    """The result; C(None) where another run is sending blobs to the same dest."""
+    fingerprint = _fingerprint(image, options.unpack)
+    with _open(options, check_mode) as (site, steps), contextlib.ExitStack() as stack:
+        record = site.load()
+        # what another run left in the middle is finished here, and that is a change
+        unfinished = record.phase == MOVING
+        if not check_mode:
+            record = steps.recover(record)
+        current = steps.current(record)
+        if (
+            current is not None
+            and current.fingerprint == fingerprint
+            and not options.recreate
+        ):
             if not check_mode:
-                record = steps.recover(record)
-            current = steps.current(record)
-            if (
-                current is not None
-                and current.fingerprint == fingerprint
-                and not options.recreate
-            ):
-                if not check_mode and record.next is not None:
+                if record.next is not None:
                     # a staged tree that is no longer wanted
                     steps.discard_next(record)
-                return _result(options, image, current, current, unfinished)
-            _require_ours(options, site, steps, record)
-            staged = _usable_stage(options, steps, record, fingerprint)
-            if options.state == "present":
-                _check_use(options, steps)
-            if staged is not None and options.state == "staged":
-                return _result(options, image, current, staged, False)
-            if staged is None:
-                _require_room(site.place, image, source)
-            if check_mode:
-                return _result(
-                    options, image, current, staged or _predicted(image), True
-                )
-            fresh = staged is None
-            if fresh:
-                record = _stage(
-                    options, source, image, site, steps, record, fingerprint
-                )
-            tree = record.next or _predicted(image)
-            if options.state == "present":
-                try:
-                    record = steps.commit(record)
-                except BaseException:
-                    if fresh:
-                        _abandon(site, steps)
-                    raise
-            result = _result(options, image, current, tree, True)
-            result["warnings"] += _exposure(options, site, tree)
-            result["warnings"] += _kept_foreign(steps, record)
-            return result
+                _forget_transfers(site)
+            return _result(options, image, current, current, unfinished)
+        _require_ours(options, site, steps, record)
+        staged = _usable_stage(options, steps, record, fingerprint)
+        if options.state == "present":
+            _check_use(options, steps)
+        if staged is not None and options.state == "staged":
+            return _result(options, image, current, staged, False)
+        if staged is None:
+            _require_room(site.place, image, source.spooled_size or 0)
+        if check_mode:
+            return _result(options, image, current, staged or _predicted(image), True)
+        fresh = staged is None
+        if fresh:
+            if options.offer:
+                transfer = _transfer(options, site, source, image)
+                stack.callback(transfer.close)
+                if transfer.is_busy:
+                    return None
+                needed = transfer.needed()
+                if needed:
+                    _require_room(site.place, image, sum(needed.values()))
+                    need = transfer.ask().to_result()
+                    return {"changed": False, "need": need, "warnings": []}
+                stack.enter_context(transfer.used())
+            record = _stage(options, source, image, site, steps, record, fingerprint)
+            _forget_transfers(site)
+        tree = record.next or _predicted(image)
+        if options.state == "present":
+            try:
+                record = steps.commit(record)
+            except BaseException:
+                if fresh:
+                    _abandon(site, steps)
+                raise
+        result = _result(options, image, current, tree, True)
+        result["warnings"] += _exposure(options, site, tree)
+        result["warnings"] += _kept_foreign(steps, record)
+        return result
+
+
+def _transfer(options: Options, site: Site, source: Source, image: Image) -> Transfer:
+    # a run that changes nothing never comes here, and need not read all of that code
+    from ansible_collections.hypervisor.oci.plugins.module_utils._transfer import (
+        Transfer,
+    )
+
+    return Transfer(site, t.cast("OfferSource", source), image, options.drop)
+
+
+def _forget_transfers(site: Site, active: bool = False) -> None:
+    """What was to come is here, or is no longer wanted; the C(active) one of another run is spared."""
+    if site.read(DROPS) is None:
+        return
+    from ansible_collections.hypervisor.oci.plugins.module_utils._transfer import (
+        forget_transfers,
+    )
+
+    forget_transfers(site, active)
 
 
 def _previous(options: Options, check_mode: bool) -> Result:
@@ -204,6 +277,10 @@ def _absent(options: Options, check_mode: bool) -> Result:
         _require_ours(options, site, steps, record)
         changed = steps.has_something(record, options.force)
         kept: list[str] = []
+        if site.read(DROPS) is not None:
+            changed = True
+            if not check_mode:
+                _forget_transfers(site, True)
         if changed:
             _check_use(options, steps)
             if not check_mode:
@@ -393,8 +470,11 @@ def _side(one: Result, other: Result) -> Result:
     return shown
 
 
-def _require_room(place: Place, image: Image, source: Source) -> None:
-    """Compare what is known to be needed with what is free. Raises C(RootfsError)."""
+def _require_room(place: Place, image: Image, arriving: int) -> None:
+    """Compare what is known to be needed with what is free; C(arriving) bytes come beside the tree.
+
+    Raises C(RootfsError).
+    """
     fd, _missing = open_existing(
         os.fsencode(place.path if place.inside else place.parent)
     )
@@ -405,7 +485,7 @@ def _require_room(place: Place, image: Image, source: Source) -> None:
     free = status.f_bavail * status.f_frsize
     # a lower bound: content is at least as large as its compressed form, and layers may replace files
     needed = max((layer.size or 0 for layer in image.layers), default=0)
-    needed += source.spooled_size or 0
+    needed += arriving
     if free < needed:
         raise RootfsError(
             f"the image needs at least {needed} bytes, and the file system of {show(place.path)} has {free} free;"

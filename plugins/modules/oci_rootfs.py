@@ -193,6 +193,16 @@ options:
       - The most entries that all layers together may have. An image with more is an error.
     type: int
     default: 5000000
+  _offer:
+    description:
+      - B(Private), set by the action plugin alone, which refuses it in a task.
+      - A file with the documents of an image that lies on the controller.
+    type: str
+  _drop:
+    description:
+      - B(Private), set by the action plugin alone, which refuses it in a task.
+      - The folder that blobs of that image were sent to.
+    type: str
 notes:
   - Where the Python library isal or zlib-ng is installed on the node, gzip layers are inflated by it in half the time.
     RV(report.gzip) says which one it was. Neither is required.
@@ -445,6 +455,8 @@ ARGUMENT_SPEC = {
     "keep_dirlinks": {"type": "bool", "default": False},
     "max_size": {"type": "str", "default": "100G"},
     "max_entries": {"type": "int", "default": 5000000},
+    "_offer": {"type": "str"},
+    "_drop": {"type": "str"},
 }
 
 
@@ -473,6 +485,9 @@ def main() -> None:
     for warning in result.pop("warnings"):
         module.warn(warning)
     result = to_json_safe(result)
+    if "need" in result:
+        # for the action plugin, which sends it and runs the module again
+        module.exit_json(changed=False, _need=result["need"])
     facts = {key: result[key] for key in result if key not in ("changed", "diff")}
     if not module._diff:
         del result["diff"]

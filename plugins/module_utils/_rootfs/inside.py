@@ -31,7 +31,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.in_use impo
     require_no_mount_below,
     require_unused,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import Site
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import (
+    DROPS,
+    Site,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     MOVING,
     STAGED,
@@ -282,6 +285,7 @@ class Inside:
         if record.next is not None:
             own.add(record.next.name.encode())
         own.add(_LOST_AND_FOUND)
+        own.update(_names_of_drops(self._site))
         return [name for name in names_in(dest) if name not in own]
 
     def _open_in_staging(self, dest: int, tree: Tree, name: bytes) -> int:
@@ -385,6 +389,17 @@ class Inside:
             os.fsync(dest)
         finally:
             os.close(dest)
+
+
+def _names_of_drops(site: Site) -> list[bytes]:
+    """Folders for blobs, which may lie in the mount as long as their transfer goes on."""
+    if site.read(DROPS) is None:
+        return []
+    from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.drop import (
+        names_in_dest,
+    )
+
+    return names_in_dest(site)
 
 
 def _restore_time(dest: int, record: Record) -> None:

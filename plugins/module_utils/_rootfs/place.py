@@ -57,6 +57,8 @@ _FORBIDDEN = frozenset(
 )
 
 _RECORD = b"record.json"
+# the folders of unfinished transfers, see drop.py
+DROPS = b"drops.json"
 _NEW_RECORD = b"record.json.new"
 _LONGEST_NAME = 230
 _POLL_SECONDS = 0.1
@@ -163,29 +165,39 @@ class Site:
 
     def load(self) -> Record:
         """The record; an empty one where there is none. Raises C(RootfsError)."""
-        if self.state < 0:
+        data = self.read(_RECORD)
+        if data is None:
             return Record()
         where = os.path.join(
             self.place.state_parent, os.fsdecode(self.place.state_name)
         )
-        try:
-            fd = os.open(
-                _RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.state
-            )
-        except FileNotFoundError:
-            return Record()
-        with os.fdopen(fd, "rb") as file:
-            return from_json(file.read(), where)
+        return from_json(data, where)
 
     def save(self, record: Record) -> None:
         """Replace the record, durably: it is on disk when this returns."""
+        self.write(_RECORD, to_json(record))
+
+    def read(self, name: bytes) -> bytes | None:
+        """What a file of the private folder holds; C(None) where it is missing."""
+        if self.state < 0:
+            return None
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(name, flags, dir_fd=self.state)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(fd, "rb") as file:
+            return file.read()
+
+    def write(self, name: bytes, data: bytes) -> None:
+        """Replace a file of the private folder, durably."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(_NEW_RECORD, flags, 0o600, dir_fd=self.state)
         with os.fdopen(fd, "wb") as file:
-            file.write(to_json(record))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(_NEW_RECORD, _RECORD, src_dir_fd=self.state, dst_dir_fd=self.state)
+        os.rename(_NEW_RECORD, name, src_dir_fd=self.state, dst_dir_fd=self.state)
         os.fsync(self.state)
 
     def forget(self) -> None:

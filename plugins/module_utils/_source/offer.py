@@ -1,0 +1,211 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What the controller tells a node about an image: all its documents, and how large its blobs are.
+
+It is made on the controller (C(plugin_utils/_offer.py)). On the node C(OfferSource) answers from it what the
+source would, and reads blobs from a folder that they are sent to (docs/behaviour.md, section 7).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import zlib
+from dataclasses import dataclass, field
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    SourceError,
+    os_phrase,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+    OPEN_FLAGS,
+    FileAccess,
+    RangeReader,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    Source,
+    bound_document,
+    missing,
+)
+
+# Raised when the file comes to mean something else; both sides are always of one version.
+FORMAT = 1
+
+# The most that an offer may hold: what a source may give of documents, and the names of its files.
+LIMIT = 96 * 1024 * 1024
+
+# gzip's own header, not zlib's
+_GZIP_BITS = 16 + zlib.MAX_WBITS
+
+_BLOB = re.compile(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})\Z")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a source holds: C(documents) as they are, C(sizes) of files in bytes, both by name.
+
+    C(problems) are messages, by name, of what cannot be had although it is there.
+    """
+
+    form: str
+    path: str
+    documents: dict[str, bytes] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def blob_digest(name: str) -> str | None:
+    """The digest that a file is named by; C(None) for other names, as old Docker archives have them."""
+    match = _BLOB.match(name)
+    return None if match is None else match.group(1).replace("/", ":")
+
+
+def drop_name(name: str) -> str:
+    """The name of a sent blob in its folder, the same on both sides: a plain one, whatever the archive's is."""
+    digest = blob_digest(name)
+    if digest is not None:
+        return digest.replace(":", "-")
+    return "member-" + hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
+def unpack_offer(data: bytes, where: str) -> Offer:
+    """Read what the controller packed: gzip over a line of JSON and the documents behind it. Raises C(SourceError)."""
+    unpacker = zlib.decompressobj(_GZIP_BITS)
+    try:
+        text = unpacker.decompress(data, LIMIT + 1)
+        if len(text) > LIMIT or not unpacker.eof:
+            raise ValueError("it is too large or ends too early")
+        end = text.index(b"\n") + 1
+        head = json.loads(text[:end])
+        if head["format"] != FORMAT:
+            raise ValueError(f"it is of the format {head['format']!r}")
+        documents = {}
+        for name, length in head["documents"]:
+            documents[name] = text[end : end + length]
+            end += length
+        if end != len(text):
+            raise ValueError("its documents have another size than it says")
+        return Offer(
+            str(head["form"]),
+            str(head["path"]),
+            documents,
+            {str(name): int(size) for name, size in dict(head["sizes"]).items()},
+            {str(name): str(words) for name, words in dict(head["problems"]).items()},
+        )
+    except (ValueError, KeyError, TypeError, zlib.error, RecursionError) as error:
+        raise SourceError(
+            f"the offer {show(where)} from the controller is damaged: {error}; run again"
+        ) from error
+
+
+def read_offer(path: str) -> tuple[Offer, os.stat_result]:
+    """The offer that lies at C(path), and whose file it is. Raises C(SourceError)."""
+    try:
+        fd = os.open(path, OPEN_FLAGS | os.O_NOFOLLOW)
+    except OSError as error:
+        raise SourceError(
+            f"the offer {show(path)} from the controller cannot be opened: {os_phrase(error)}; run again"
+        ) from error
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LIMIT:
+            raise SourceError(
+                f"the offer {show(path)} from the controller is no file of an offer's size; run again"
+            )
+        return unpack_offer(file.read(), path), status
+
+
+class OfferSource:
+    """A source on the node whose documents are those of an offer, and whose blobs lie in a folder.
+
+    C(owner) and C(group) are the ids of the user who may send there.
+    """
+
+    spooled_size: int | None = None
+
+    def __init__(self, offer: Offer, owner: int, group: int) -> None:
+        self.form = offer.form
+        self.path = offer.path
+        self.owner = owner
+        self.group = group
+        self.opened: list[str] = []
+        self.documents_size = 0
+        self._offer = offer
+        self._folders: dict[str, int] = {}
+
+    def size_of(self, name: str) -> int | None:
+        """The size of a file in bytes; C(None) where there is none of that name. Raises C(SourceError)."""
+        if name in self._offer.documents:
+            return len(self._offer.documents[name])
+        if name in self._offer.sizes:
+            return self._offer.sizes[name]
+        self._refuse(name)
+        return None
+
+    def document(self, name: str) -> bytes:
+        """A document of the offer. Raises C(SourceError)."""
+        data = self._offer.documents.get(name)
+        if data is None:
+            self._refuse(name)
+            raise missing(self.path, name)
+        self.opened.append(name)
+        bound_document(self, name, len(data))
+        return data
+
+    def receive_from(self, folders: dict[str, int]) -> None:
+        """Take blobs, by name, from the folders behind these descriptors, which stay the caller's."""
+        self._folders = folders
+
+    def open(self, name: str) -> RangeReader:
+        """A reader of a blob that was sent, nothing followed or waited for. Raises C(SourceError)."""
+        size = self.size_of(name)
+        folder = self._folders.get(name)
+        access = None
+        if size is not None and folder is not None:
+            access = open_sent(folder, name, size)
+        if access is None:
+            raise SourceError(
+                f"{show(name)} of {show(self.path)} did not arrive on the node as a whole; run again"
+            )
+        self.opened.append(name)
+        return RangeReader(access, 0, access.size, owned=True)
+
+    def spool(self, directory: int) -> Source:
+        """Blobs are files already."""
+        return self
+
+    def close(self) -> None:
+        """Nothing to close: each file belongs to its reader."""
+
+    def _refuse(self, name: str) -> None:
+        if name in self._offer.problems:
+            raise SourceError(self._offer.problems[name])
+
+
+def open_sent(folder: int, name: str, size: int) -> FileAccess | None:
+    """A blob in the folder that it was sent to; C(None) where it is not there, or not as a whole.
+
+    Whoever sends owns the folder, so nothing in it is believed: only a regular file of that size, which
+    has no second name, is opened. What it holds is for the reader to verify.
+    """
+    try:
+        fd = os.open(drop_name(name), OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError:
+        return None
+    status = os.fstat(fd)
+    if (
+        not stat.S_ISREG(status.st_mode)
+        or status.st_size != size
+        or status.st_nlink != 1
+    ):
+        os.close(fd)
+        return None
+    return FileAccess(name, fd)

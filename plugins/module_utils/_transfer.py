@@ -1,0 +1,203 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Blobs from the controller: what a node lacks of an image, where it is to be sent, what an earlier run left.
+
+A transfer has no process on the node. So it counts as running while its folder changes, and as given up
+when nothing came for a while (docs/behaviour.md, section 7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
+    new_hash,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
+    Image,
+    Layer,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
+    InterruptedRunError,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    DIRECTORY,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.drop import (
+    Drop,
+    load_drops,
+    make_drop,
+    remove_drop,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import Site
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+    OfferSource,
+    drop_name,
+    open_sent,
+)
+
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Need:
+    """What is to be sent: C(blobs) by name and size in bytes, into the folder C(drop).
+
+    C(drop) is C(None) where the user who logs in can be given none; his own temporary folder must do then.
+    """
+
+    drop: str | None
+    blobs: dict[str, int]
+
+    def to_result(self) -> dict[str, t.Any]:
+        """As the action plugin reads it."""
+        blobs = [{"name": name, "size": size} for name, size in self.blobs.items()]
+        return {"drop": self.drop, "blobs": blobs}
+
+
+class Transfer:
+    """The blobs of one image on their way to one dest; C(sent_to) is the folder of a transfer that is over.
+
+    C(is_busy) says that somebody else is sending to that dest: then nothing more can be done but to wait.
+    """
+
+    def __init__(
+        self, site: Site, source: OfferSource, image: Image, sent_to: str
+    ) -> None:
+        self._site = site
+        self._source = source
+        self._identity = image.manifest_digest or image.config_digest
+        self._wanted = {
+            layer.name: layer for layer in image.layers if layer.data is None
+        }
+        self._sent_to = sent_to
+        self._drops = load_drops(site)
+        self.is_busy = False
+        # what is whole, and where
+        self._found: dict[str, int] = {}
+        self._folders: list[int] = []
+        self._look()
+
+    def needed(self) -> dict[str, int]:
+        """Name and size in bytes of each blob that is not there."""
+        return {
+            name: layer.size or 0
+            for name, layer in self._wanted.items()
+            if name not in self._found
+        }
+
+    def ask(self) -> Need:
+        """Prepare a folder for what is needed, with what is there already moved into it."""
+        needed = self.needed()
+        if self._own() is not None:
+            return Need(self._sent_to, needed)
+        source = self._source
+        drop = make_drop(self._site, self._identity, source.owner, source.group)
+        fd = None if drop is None else drop.open()
+        if drop is None or fd is None:
+            # nothing can be moved there, so all is needed
+            needed = {name: layer.size or 0 for name, layer in self._wanted.items()}
+        else:
+            try:
+                for name, folder in self._found.items():
+                    file = drop_name(name)
+                    os.rename(file, file, src_dir_fd=folder, dst_dir_fd=fd)
+            finally:
+                os.close(fd)
+        for old in self._drops:
+            remove_drop(self._site, old)
+        return Need(None if drop is None else drop.path, needed)
+
+    @contextlib.contextmanager
+    def used(self) -> t.Iterator[None]:
+        """Within, the source reads what was sent; afterwards it is removed, unless somebody ends the run."""
+        self._source.receive_from(self._found)
+        try:
+            yield
+        except InterruptedRunError:
+            raise
+        except (OciError, OSError):
+            self._forget()
+            raise
+        self._forget()
+
+    def close(self) -> None:
+        """Close the folders."""
+        for folder in self._folders:
+            os.close(folder)
+        self._folders = []
+
+    def _own(self) -> Drop | None:
+        for drop in self._drops:
+            if drop.path == self._sent_to:
+                return drop
+        return None
+
+    def _look(self) -> None:
+        own = self._own()
+        if own is not None:
+            self._take(own.open(), False)
+        elif self._sent_to and (fd := _open_plain(self._sent_to)) is not None:
+            self._take(fd, False)
+        else:
+            self.is_busy = any(drop.is_active() for drop in self._drops)
+            for drop in self._drops:
+                if drop.image == self._identity and not self.is_busy:
+                    self._take(drop.open(), True)
+
+    def _take(self, folder: int | None, verify: bool) -> None:
+        """Note what is whole in a folder; what was sent a moment ago is verified when it is read."""
+        if folder is None:
+            return
+        self._folders.append(folder)
+        for name, layer in self._wanted.items():
+            if name not in self._found and _is_whole(folder, layer, verify):
+                self._found[name] = folder
+
+    def _forget(self) -> None:
+        for drop in self._drops:
+            remove_drop(self._site, drop)
+
+
+def forget_transfers(site: Site, active: bool) -> None:
+    """Remove what unfinished transfers left; only with C(active) where somebody is sending."""
+    for drop in load_drops(site):
+        if active or not drop.is_active():
+            remove_drop(site, drop)
+
+
+def _is_whole(folder: int, layer: Layer, verify: bool) -> bool:
+    access = open_sent(folder, layer.name, layer.size or 0)
+    if access is None:
+        return False
+    try:
+        if not verify:
+            return True
+        # an old Docker archive gives no other digest: a blob that is compressed there is sent again
+        digest = new_hash(layer.digest)
+        offset = 0
+        while offset < access.size:
+            chunk = access.read_at(offset, _CHUNK)
+            if not chunk:
+                return False
+            digest.update(chunk)
+            offset += len(chunk)
+        return digest.hexdigest() == layer.digest.partition(":")[2]
+    finally:
+        access.close()
+
+
+def _open_plain(path: str) -> int | None:
+    """The temporary folder of the user who logs in; C(None) where it is not there."""
+    try:
+        return os.open(path, DIRECTORY)
+    except OSError:
+        return None
