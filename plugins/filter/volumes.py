@@ -1,0 +1,39 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter C(volumes): which volumes a container has, and where they lie."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
+    ContainerError,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.volumes import (
+    volumes_of,
+)
+
+
+def volumes(
+    image: t.Any,
+    folder: str,
+    volumes: t.Any = (),
+    mounts: t.Any = (),
+    from_image: bool = True,
+) -> list[dict[str, t.Any]]:
+    """Declared volumes and, with C(from_image), the image's."""
+    try:
+        taken = [mount["target"] for mount in mounts]
+        return volumes_of(image if from_image else {}, folder, volumes, taken)
+    except ContainerError as error:
+        raise AnsibleFilterError(error.message) from error
+
+
+class FilterModule:
+    """Ansible's way to find the filter."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {"volumes": volumes}
