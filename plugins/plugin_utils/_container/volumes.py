@@ -21,7 +21,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text imp
     require_text,
 )
 
-_KEYS = ("target", "path", "read_only")
+_KEYS = ("source", "target", "read_only")
 
 
 def volumes_of(
@@ -30,9 +30,9 @@ def volumes_of(
     declared: t.Sequence[t.Mapping[str, t.Any]] = (),
     taken: t.Sequence[str] = (),
 ) -> list[dict[str, t.Any]]:
-    """The declared volumes and the image's, each with C(target), C(path) and C(read_only), sorted by target.
+    """The declared volumes and the image's, as mounts: C(source), C(target) and C(read_only), by target.
 
-    C(folder) is where those without a path lie: one directory each, whose name tells the target. Of the image's, those
+    C(folder) is where those without a source lie: one directory each, whose name tells the target. Of the image's, those
     whose target is declared or among C(taken) are left out. Raises C(ContainerError).
     """
     found: dict[str, dict[str, t.Any]] = {}
@@ -69,8 +69,8 @@ def _declared(item: t.Any, folder: str) -> dict[str, t.Any]:
                 f"volumes: {show(str(key))} is no key of a volume; there are: {', '.join(_KEYS)}"
             )
     volume = _volume(_target("volumes", item.get("target")), folder)
-    if item.get("path") is not None:
-        volume["path"] = item["path"]
+    if item.get("source") is not None:
+        volume["source"] = item["source"]
     volume["read_only"] = bool(item.get("read_only"))
     return volume
 
@@ -79,8 +79,8 @@ def _volume(target: str, folder: str) -> dict[str, t.Any]:
     # one component, whatever the image says: nothing leads out of the folder
     name = urllib.parse.quote(target[1:], safe="")
     return {
+        "source": posixpath.join(folder, name),
         "target": target,
-        "path": posixpath.join(folder, name),
         "read_only": False,
     }
 

@@ -14,9 +14,9 @@ from ansible_collections.hypervisor.oci.plugins.filter.volumes import volumes
 
 
 def places(image: t.Any, *declared: t.Any, **more: t.Any) -> dict[str, str]:
-    """Target to path."""
+    """Target to source."""
     found = volumes({"volumes": image}, "/v", declared, **more)
-    return {item["target"]: item["path"] for item in found}
+    return {item["target"]: item["source"] for item in found}
 
 
 def test_each_has_a_directory_of_its_own() -> None:
@@ -55,15 +55,15 @@ def test_what_is_declared_wins() -> None:
         {"volumes": ["/data", "/cache", "/logs"]},
         "/v",
         [
-            {"target": "/data/", "path": "/tank/data", "read_only": True},
+            {"target": "/data/", "source": "/tank/data", "read_only": True},
             {"target": "/own"},
         ],
         [{"target": "/cache"}],
     )
     assert found == [
-        {"target": "/data", "path": "/tank/data", "read_only": True},
-        {"target": "/logs", "path": "/v/logs", "read_only": False},
-        {"target": "/own", "path": "/v/own", "read_only": False},
+        {"target": "/data", "source": "/tank/data", "read_only": True},
+        {"target": "/logs", "source": "/v/logs", "read_only": False},
+        {"target": "/own", "source": "/v/own", "read_only": False},
     ]
 
 
@@ -80,7 +80,7 @@ def test_an_image_without_volumes() -> None:
     [
         ([{"target": "/a"}, {"target": "/a/"}], "two of them"),
         ([{"target": "/a", "size": 1}], "'size' is no key"),
-        ([{"path": "/a"}], "is no path"),
+        ([{"source": "/a"}], "is no path"),
         (["/a"], "must be mappings"),
         ("/a", "must be a list"),
         ([{"target": "/"}], "root itself"),
