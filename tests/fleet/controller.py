@@ -146,6 +146,8 @@ class Controller:
             "ANSIBLE_CALLBACKS_ENABLED": "fleet_results",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
+            # a node that is gone is tried again by each way of sending a file
+            "ANSIBLE_TIMEOUT": "3",
             "FLEET_RESULTS": results,
             **self.settings,
             **settings,

@@ -11,6 +11,7 @@ Files below the fleet's folder, where the controller has its images, are not see
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -317,7 +318,9 @@ class Node:
         """End the sshd that listens; with C(sessions) also those of connections at work."""
         listener = self._children("sshd")
         for pid in self.processes("sshd") if sessions else listener:
-            os.kill(pid, signal.SIGKILL)
+            # one may end by itself as soon as its parent has
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         if self._sshd is not None:
             self._sshd.wait(_PATIENCE)
             self._sshd = None
@@ -462,7 +465,7 @@ class Fleet:
         arguments = [
             *("-F", "/dev/null", "-o", f"UserKnownHostsFile={known}"),
             # a node that lost its power says nothing: notice it
-            *("-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=3"),
+            *("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=3"),
         ]
         variables = {
             "ansible_ssh_private_key_file": self.key,
