@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import typing as t
+from collections.abc import Mapping
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
@@ -95,11 +96,15 @@ def render_nspawn(
     C(wrapper): where on the host the exec wrapper lies, where it may be used; without it, what the file cannot
     express is an error. Raises C(ContainerError).
     """
+    for field, given in (("settings", settings), ("nss", nss)):
+        if given and not isinstance(given, Mapping):
+            raise ContainerError(f"{field} must be a mapping, not {show(str(given))}")
     start = Start(container.argv, container.env)
     mounts = list(container.mounts)
     if wrapper is not None and needs_wrapper(container):
         start = plan_start(container, secret_env=False)
-        mounts.append(wrapper_mount(require_wrapper("argv", wrapper)))
+        path = require_wrapper("argv", str(wrapper))
+        mounts.append(wrapper_mount(path))
     lines: dict[str, list[Line]] = {section: [] for section in _SECTIONS}
     lines["Exec"] += _exec_lines(container, start, nss or {})
     lines["Files"].append(("PrivateUsersOwnership", "off"))
@@ -167,23 +172,21 @@ def _user_lines(container: Container, nss: t.Mapping[str, t.Any]) -> list[Line]:
         raise ContainerError(
             f"user: systemd-nspawn looks {show(name)} up by the root's own getent, which is not known to be there; {_RUNC}"
         )
-    wanted = (user.uid, user.gid, sorted(set(user.groups) - {user.gid}))
-    found = (
-        nss.get("uid"),
-        nss.get("gid"),
-        sorted(set(nss.get("groups") or ()) - {user.gid}),
-    )
+    wanted = _ids(user.uid, user.gid, user.groups)
+    found = _ids(nss.get("uid"), nss.get("gid"), nss.get("groups"))
     if found != wanted:
         raise ContainerError(
-            f"user: systemd-nspawn's own look-up of {show(name)} in the root gives uid, gid and groups {_ids(found)}"
-            f" instead of {_ids(wanted)}; {_RUNC}"
+            f"user: systemd-nspawn's own look-up of {show(name)} in the root gives uid, gid and groups {found}"
+            f" instead of {wanted}; {_RUNC}"
         )
     return [("User", name)]
 
 
-def _ids(ids: tuple[t.Any, t.Any, list[t.Any]]) -> str:
-    uid, gid, groups = ids
-    return f"{uid}:{gid}:{','.join(map(str, groups))}"
+def _ids(uid: t.Any, gid: t.Any, groups: t.Any) -> str:
+    """The ids in one way; the primary group may or may not stand among the others."""
+    others = groups if isinstance(groups, (list, tuple)) else ()
+    text = ",".join(sorted({str(group) for group in others} - {str(gid)}))
+    return show(f"{uid}:{gid}:{text}")[1:-1]
 
 
 def _private_users(container: Container) -> str:
@@ -251,7 +254,7 @@ def _administrators(
             raise ContainerError(
                 f"settings: there is no section {show(str(section))}; there are {', '.join(_SECTIONS)}"
             )
-        if not isinstance(keys, t.Mapping):
+        if not isinstance(keys, Mapping):
             raise ContainerError(
                 f"settings.{section}: a mapping of keys to values is wanted"
             )

@@ -103,7 +103,7 @@ _COMMANDS = (
 def runtime_spec(
     container: Container,
     *,
-    network: str = "private",
+    network: str | None = "private",
     settings: t.Mapping[str, t.Any] | None = None,
 ) -> Document:
     """The document, of JSON's types only.
@@ -112,6 +112,7 @@ def runtime_spec(
     C(settings): the administrator's, merged into the document: mappings by key, C(None) takes a key out, all
     else replaces what was there, lists too. Raises C(ContainerError).
     """
+    network = "private" if network is None else str(network)
     own: Document = {
         "ociVersion": _VERSION,
         "process": _process(container),
