@@ -336,6 +336,12 @@ def _mount(item: Facts) -> Mount:
         )
     source = _text("mounts.source", item.get("source") or "")
     options = _words("mounts.options", item.get("options"))
+    if read_only and "rw" in options:
+        raise ContainerError(
+            "mounts: read_only and the option rw contradict each other; leave one out"
+        )
+    read_only = read_only or "ro" in options
+    options = tuple(option for option in options if option not in ("ro", "rw"))
     for option in options:
         require_line("mounts.options", option)
         if not option or "," in option or any(c.isspace() for c in option):

@@ -1,0 +1,52 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter C(proxmox_config): image facts and overrides in Proxmox VE's configuration of a container."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
+    container_from,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
+    ContainerError,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import (
+    render_proxmox,
+)
+
+
+def proxmox_config(
+    image: t.Any,
+    current: t.Any,
+    wrapper: str | None = None,
+    version: str | None = None,
+    settings: t.Any = None,
+    drop_mounts: t.Any = (),
+    **overrides: t.Any,
+) -> str:
+    """The new text of C(VMID.conf)."""
+    # the root volume is Proxmox VE's: nothing here depends on where it is mounted
+    overrides.setdefault("rootfs", "/rootfs")
+    try:
+        return render_proxmox(
+            container_from(image, overrides),
+            current,
+            wrapper=wrapper,
+            version=version,
+            settings=settings,
+            drop_mounts=drop_mounts,
+        )
+    except ContainerError as error:
+        raise AnsibleFilterError(error.message) from error
+
+
+class FilterModule:
+    """Ansible's way to find the filter."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {"proxmox_config": proxmox_config}

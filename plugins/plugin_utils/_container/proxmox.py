@@ -1,0 +1,363 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection.
+
+"""A container's settings in the configuration that Proxmox VE has of it (docs/behaviour.md, section 9).
+
+The container exists, with its volumes and networks. What describes the image's process is put into the main section of
+its C(VMID.conf), in the grammar that pve-container reads; everything else stays as it is. Proxmox VE sorts the file when
+it writes it, so lines are compared by what they say and not by where they stand.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import typing as t
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container import (
+    proxmox_values as values,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
+    command_value,
+    id_map_values,
+    mount_value,
+    plan_start,
+    quote_value,
+    require_wrapper,
+    signal_value,
+    variable_value,
+    wrapper_mount,
+    wrapper_reason,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
+    Container,
+    ContainerError,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import (
+    WRAPPER_TARGET,
+)
+
+_INIT = "/sbin/init"
+_ENVIRONMENT = "lxc.environment.runtime"
+_MOUNT = "lxc.mount.entry"
+# what an unprivileged container has without a line of its own
+_DEFAULT_MAP = ["u 0 100000 65536", "g 0 100000 65536"]
+# releases of pve-container, the package whose parser reads the file
+_OLDEST = (6, 0, 15)
+_OLDEST_WITH_USERS = (6, 1, 0)
+_VERSION = re.compile(r"([0-9]{1,5})\.([0-9]{1,5})(?:\.([0-9]{1,5}))?(?:[-+~].*)?\Z")
+
+_SECTION = re.compile(r"\[(?:pve:pending|[a-z][a-z0-9_\-]+)\]\s*\Z", re.IGNORECASE)
+_LXC_LINE = re.compile(r"(lxc\.[a-z0-9_\-.]+)(?::|\s*=)\s*(.*?)\s*\Z")
+_PROPERTY_LINE = re.compile(r"([a-z][a-z_]*[0-9]*):\s*(.+?)\s*\Z")
+
+# Keys of ours, and what says them instead of settings.
+_OWN = {
+    "entrypoint": "entrypoint and command",
+    "cmode": "entrypoint and command",
+    "hostname": "hostname",
+    "unprivileged": "uid_map and gid_map",
+    "env": "env",
+    "lxc.init.cmd": "entrypoint and command",
+    "lxc.init.cwd": "working_dir",
+    "lxc.init.uid": "user",
+    "lxc.init.gid": "user",
+    "lxc.init.groups": "user",
+    "lxc.signal.halt": "stop_signal",
+    "lxc.idmap": "uid_map and gid_map",
+    _ENVIRONMENT: "env",
+    _MOUNT: "mounts",
+}
+# What belongs to Proxmox VE's own tools.
+_THEIRS = ("rootfs", "lock", "parent", "snaptime", "snapstate", "template", "digest")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Values by key: of properties, where C(None) removes one, and of C(lxc) keys, which may come more than once."""
+
+    properties: dict[str, str | None]
+    lists: dict[str, list[str]]
+
+
+def render_proxmox(
+    container: Container,
+    current: str,
+    *,
+    wrapper: str | None = None,
+    version: str | None = None,
+    settings: t.Mapping[str, t.Any] | None = None,
+    drop_mounts: t.Sequence[str] = (),
+) -> str:
+    """The new text of C(VMID.conf) from C(current), which comes back as it is where it says all that is wanted.
+
+    C(version) is the installed pve-container's, the newest known one where it is C(None). C(settings) are properties and
+    raw C(lxc) keys of the administrator's, C(None) to remove one. C(drop_mounts) are targets of mounts to take out.
+    C(container.rootfs) is not used: the root volume is Proxmox VE's. Raises C(ContainerError).
+    """
+    main, rest = _split(current)
+    properties = _properties(main)
+    if "rootfs" not in properties:
+        raise ContainerError(
+            "current has no rootfs: it is not the configuration of a container; give the text of /etc/pve/lxc/VMID.conf"
+        )
+    if isinstance(drop_mounts, str) or not isinstance(drop_mounts, Sequence):
+        raise ContainerError("drop_mounts must be a list of targets")
+    _require_version(container, version)
+    _require_unprivileged(container, main)
+    wanted = _wanted(container, main, rest, wrapper, settings or {}, drop_mounts)
+    lines = _with_properties(main, wanted.properties)
+    for key, items in wanted.lists.items():
+        lines = _with_list(lines, key, items)
+    if lines == main:
+        return current
+    if "lock" in properties:
+        raise ContainerError(
+            f"Proxmox VE has locked the container ({show(properties['lock'])}); wait until its task ends, and run again"
+        )
+    return "\n".join([*lines, *rest]).rstrip("\n") + "\n"
+
+
+def needs_wrapper(container: Container) -> bool:
+    """Whether C(render_proxmox) needs the exec wrapper."""
+    return wrapper_reason(container, False) is not None
+
+
+def _split(current: t.Any) -> tuple[list[str], list[str]]:
+    """The lines of the main section, and those of pending changes and snapshots."""
+    if not isinstance(current, str):
+        raise ContainerError("current must be the text of /etc/pve/lxc/VMID.conf")
+    lines = current.rstrip("\n").split("\n")
+    for index, line in enumerate(lines):
+        if _SECTION.match(line):
+            return lines[:index], lines[index:]
+    return lines, []
+
+
+def _item(line: str) -> tuple[str, str]:
+    """Key and value of a line, both empty for comments and what is no line of the grammar."""
+    match = _LXC_LINE.match(line) or _PROPERTY_LINE.match(line)
+    return (match.group(1), match.group(2)) if match else ("", "")
+
+
+def _properties(lines: t.Iterable[str]) -> dict[str, str]:
+    """The last line of a key wins, as in Proxmox VE."""
+    return {key: value for key, value in map(_item, lines) if key}
+
+
+def _list(lines: t.Iterable[str], key: str) -> list[str]:
+    return [value for found, value in map(_item, lines) if found == key]
+
+
+def _require_version(container: Container, version: str | None) -> None:
+    if version is None:
+        return
+    match = _VERSION.match(version)
+    if match is None:
+        raise ContainerError(
+            f"version: {show(version)} is no version of pve-container, such as 6.1.0"
+        )
+    found = tuple(int(part or "0") for part in match.groups())
+    if found < _OLDEST:
+        raise ContainerError(
+            f"pve-container {version} has no entrypoint and no environment of a container's process; update it to"
+            f" {_dotted(_OLDEST)} or newer"
+        )
+    if found < _OLDEST_WITH_USERS and _has_user(container):
+        raise ContainerError(
+            f"user: pve-container {version} starts containers as root only; update it to {_dotted(_OLDEST_WITH_USERS)} or"
+            " newer, or set user to 0:0"
+        )
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _has_user(container: Container) -> bool:
+    user = container.user
+    return (user.uid, user.gid, user.groups) != (0, 0, ())
+
+
+def _require_unprivileged(container: Container, main: list[str]) -> None:
+    """No image makes an unprivileged container privileged."""
+    if container.uid_map:
+        return
+    if values.is_true(_properties(main).get("unprivileged", "0")) or _list(
+        main, "lxc.idmap"
+    ):
+        raise ContainerError(
+            "uid_map is not given, and the container is unprivileged: it would run as root of the host; give uid_map and"
+            " gid_map, 0:100000:65536 where there is no lxc.idmap"
+        )
+
+
+def _wanted(
+    container: Container,
+    main: list[str],
+    rest: list[str],
+    wrapper: str | None,
+    settings: t.Mapping[str, t.Any],
+    drop_mounts: t.Sequence[str],
+) -> _Wanted:
+    properties, lists = _settings(settings)
+    reason = wrapper_reason(container, False)
+    extra = []
+    if reason is not None:
+        extra.append(wrapper_mount(require_wrapper(reason, wrapper)))
+    start = plan_start(container, False)
+    properties["hostname"] = values.hostname(container.hostname)
+    if container.uid_map:
+        properties["unprivileged"] = "1"
+    _add_command(start.argv, properties, lists, main)
+    for mount in container.mounts:
+        if mount.type != "bind":
+            extra.append(mount)
+    targets = {mount.target for mount in container.mounts}
+    dropped = {posixpath.normpath(target) for target in map(str, drop_mounts)} - targets
+    binds = [mount for mount in container.mounts if mount.type == "bind"]
+    properties.update(
+        values.mount_points(
+            binds,
+            {**_properties(main), **_some(properties)},
+            {key for key, _value in map(_item, rest)},
+            dropped | {mount.target for mount in extra},
+        )
+    )
+    ours = {WRAPPER_TARGET, *targets, *dropped}
+    lists[_MOUNT] = [
+        value for value in _list(main, _MOUNT) if values.entry_target(value) not in ours
+    ] + [mount_value(mount) for mount in extra]
+    lists["lxc.init.cwd"] = [quote_value("working_dir", container.working_dir)]
+    user = container.user
+    has_user = _has_user(container)
+    lists["lxc.init.uid"] = [str(user.uid)] if has_user else []
+    lists["lxc.init.gid"] = [str(user.gid)] if has_user else []
+    lists["lxc.init.groups"] = [",".join(map(str, user.groups))] if user.groups else []
+    lists["lxc.signal.halt"] = [signal_value(container.stop_signal)]
+    id_map = id_map_values(container)
+    lists["lxc.idmap"] = [] if id_map == _DEFAULT_MAP else id_map
+    lists[_ENVIRONMENT] = [variable_value(name, value) for name, value in start.env]
+    return _Wanted(properties, lists)
+
+
+def _some(properties: dict[str, str | None]) -> dict[str, str]:
+    return {key: value for key, value in properties.items() if value is not None}
+
+
+def _add_command(
+    argv: tuple[str, ...],
+    properties: dict[str, str | None],
+    lists: dict[str, list[str]],
+    main: list[str],
+) -> None:
+    """What Proxmox VE takes for an application container, and what for a system with an init of its own."""
+    now = _properties(main)
+    lists["lxc.init.cmd"] = []
+    if argv[0] == _INIT:
+        properties["entrypoint"] = None
+        if "entrypoint" in now and now.get("cmode") == "console":
+            properties["cmode"] = None
+        if len(argv) > 1:
+            lists["lxc.init.cmd"] = [command_value(argv)]
+        return
+    properties["entrypoint"] = command_value(argv)
+    properties["cmode"] = "console"
+    nets = {**now, **_some(properties)}
+    for key, value in nets.items():
+        removed = key in properties and properties[key] is None
+        if re.match(r"net[0-9]+\Z", key) and not removed:
+            properties[key] = values.host_managed(key, value)
+
+
+def _settings(
+    settings: t.Mapping[str, t.Any],
+) -> tuple[dict[str, str | None], dict[str, list[str]]]:
+    properties: dict[str, str | None] = {}
+    lists: dict[str, list[str]] = {}
+    if not isinstance(settings, t.Mapping):
+        raise ContainerError(
+            "settings must be a mapping of keys of the configuration, such as memory: 512"
+        )
+    for key, value in settings.items():
+        if key in _OWN:
+            raise ContainerError(
+                f"settings.{key} comes from the container; set {_OWN[key]} instead"
+            )
+        if key in _THEIRS:
+            raise ContainerError(
+                f"settings.{key} is Proxmox VE's own to write; use its tools"
+            )
+        if values.is_lxc_key(key):
+            items = value if isinstance(value, (list, tuple)) else [value]
+            lists[key] = [
+                values.setting(key, item) for item in items if item is not None
+            ]
+        elif values.is_property_key(key):
+            properties[key] = None if value is None else values.setting(key, value)
+        else:
+            raise ContainerError(
+                f"settings: {show(str(key))} is no key that pve-container reads"
+            )
+    return properties, lists
+
+
+def _with_properties(lines: list[str], properties: dict[str, str | None]) -> list[str]:
+    now = _properties(lines)
+    changed = {
+        key: value
+        for key, value in properties.items()
+        if not values.same(key, now.get(key), value)
+    }
+    result = []
+    done = set()
+    for line in lines:
+        key = _item(line)[0]
+        if key not in changed:
+            result.append(line)
+            continue
+        value = changed[key]
+        # where a key came twice, the one line that is left says what is wanted
+        if value is not None and key not in done:
+            result.append(f"{key}: {value}")
+        done.add(key)
+    added = [
+        f"{key}: {value}"
+        for key, value in changed.items()
+        if key not in done and value is not None
+    ]
+    return _insert(result, added, _after_properties(result))
+
+
+def _with_list(lines: list[str], key: str, wanted: list[str]) -> list[str]:
+    if _list(lines, key) == wanted:
+        return lines
+    places = [index for index, line in enumerate(lines) if _item(line)[0] == key]
+    kept = [line for line in lines if _item(line)[0] != key]
+    place = places[0] if places else _end(kept)
+    return _insert(kept, [f"{key}: {value}" for value in wanted], place)
+
+
+def _insert(lines: list[str], added: list[str], place: int) -> list[str]:
+    return [*lines[:place], *added, *lines[place:]]
+
+
+def _after_properties(lines: list[str]) -> int:
+    for index, line in enumerate(lines):
+        if _LXC_LINE.match(line):
+            return index
+    return _end(lines)
+
+
+def _end(lines: list[str]) -> int:
+    """Before the blank lines that stand before the next section."""
+    end = len(lines)
+    while end and not lines[end - 1].strip():
+        end -= 1
+    return end
