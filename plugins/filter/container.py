@@ -9,9 +9,6 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import (
-    needs_wrapper,
-)
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
     container_from,
 )
@@ -19,21 +16,28 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model im
     Container,
     ContainerError,
 )
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapping import (
+    needs_wrapper,
+)
 
 
 def container(
     image: t.Any,
+    runtime: str = "lxc",
     runtime_environment: bool = False,
     settings: t.Any = (),
     **overrides: t.Any,
 ) -> dict[str, t.Any]:
-    """The merged model as a mapping; C(needs_wrapper) speaks of LXC with the same arguments."""
+    """The merged model as a mapping; C(needs_wrapper) speaks of the runtime with the same arguments."""
     try:
         merged = container_from(image, overrides)
         return _to_mapping(
             merged,
             needs_wrapper(
-                merged, runtime_environment=runtime_environment, settings=settings
+                merged,
+                runtime,
+                runtime_environment=runtime_environment,
+                settings=settings,
             ),
         )
     except ContainerError as error:

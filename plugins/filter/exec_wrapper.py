@@ -9,19 +9,20 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import (
-    wrapper_script,
-)
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
     container_from,
 )
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
     ContainerError,
 )
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapping import (
+    wrapper_script,
+)
 
 
 def exec_wrapper(
     image: t.Any,
+    runtime: str = "lxc",
     runtime_environment: bool = False,
     settings: t.Any = (),
     **overrides: t.Any,
@@ -30,6 +31,7 @@ def exec_wrapper(
     try:
         script = wrapper_script(
             container_from(image, overrides),
+            runtime,
             runtime_environment=runtime_environment,
             settings=settings,
         )

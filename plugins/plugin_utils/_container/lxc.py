@@ -108,16 +108,5 @@ def needs_wrapper(
     return wrapper_reason(container, secret) is not None
 
 
-def wrapper_script(
-    container: Container,
-    *,
-    runtime_environment: bool = False,
-    settings: t.Sequence[str] = (),
-) -> str | None:
-    """The text of the wrapper that goes with C(render_lxc) of the same arguments; C(None) where none is needed."""
-    secret = environment_is_seen(runtime_environment, checked_settings(settings))
-    return plan_start(container, secret).script
-
-
 def _key(line: str) -> str:
     return line.partition("=")[0].strip()

@@ -1,0 +1,70 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection.
+
+"""The exec wrapper for each runtime: whether it is needed, and its text (docs/behaviour.md, section 9)."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container import (
+    lxc,
+    nspawn,
+    proxmox,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
+    plan_start,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
+    Container,
+    ContainerError,
+)
+
+RUNTIMES = ("lxc", "proxmox", "nspawn", "runc", "crun")
+
+
+def needs_wrapper(
+    container: Container,
+    runtime: str,
+    *,
+    runtime_environment: bool = False,
+    settings: t.Sequence[str] = (),
+) -> bool:
+    """Whether the rendering for C(runtime) needs the wrapper; the other arguments are those of C(render_lxc)."""
+    if runtime == "lxc":
+        return lxc.needs_wrapper(
+            container, runtime_environment=runtime_environment, settings=settings
+        )
+    if runtime == "proxmox":
+        return proxmox.needs_wrapper(container)
+    if runtime == "nspawn":
+        return nspawn.needs_wrapper(container)
+    if runtime in RUNTIMES:
+        # JSON holds every word
+        return False
+    raise ContainerError(
+        f"runtime: {show(str(runtime))} is not known; use one of {', '.join(RUNTIMES)}"
+    )
+
+
+def wrapper_script(
+    container: Container,
+    runtime: str,
+    *,
+    runtime_environment: bool = False,
+    settings: t.Sequence[str] = (),
+) -> str | None:
+    """The text of the wrapper that goes with the rendering; C(None) where none is needed. Raises C(ContainerError)."""
+    if not needs_wrapper(
+        container,
+        runtime,
+        runtime_environment=runtime_environment,
+        settings=settings,
+    ):
+        return None
+    secret = runtime == "lxc" and lxc.environment_is_seen(runtime_environment, settings)
+    return plan_start(container, secret).script
