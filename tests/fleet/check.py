@@ -22,13 +22,14 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = os.path.abspath(__file__).rsplit(os.sep, 3)[0]
     __package__ = "tests.fleet"
 
-from . import faults, packages, sending
+from . import faults, packages, rolling, sending
 from .fleet import FleetError
 from .lab import Broken, Lab
 from .namespaces import CannotEnter, enter
 
 CHECKS: dict[str, t.Callable[[Lab], str]] = {
-    check.__name__: check for check in (*sending.CHECKS, *faults.CHECKS)
+    check.__name__: check
+    for check in (*sending.CHECKS, *faults.CHECKS, *rolling.CHECKS)
 }
 
 

@@ -28,9 +28,13 @@ _FILES = 4
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: C(blobs) are the compressed sizes of its layers by digest, C(files) what its tree holds."""
+    """One image: C(blobs) are the compressed sizes of its layers by digest, C(files) what its tree holds.
+
+    C(version) is the content of the file etc/version.
+    """
 
     image: Image
+    version: str
     blobs: t.Mapping[str, int]
     files: t.Mapping[str, str]
 
@@ -53,6 +57,7 @@ def sample(
     platform: str = "linux/amd64",
 ) -> Sample:
     """An image of so many layers of C(size) bytes each; those in C(changed) have the content of another name."""
+    version = f"{name} {platform}\n"
     names = [(changed or {}).get(number, name) for number in range(layers)]
     files: dict[str, bytes] = {}
     made = []
@@ -65,12 +70,13 @@ def sample(
             for part in range(_FILES)
         }
         if number == layers - 1:
-            own["etc/version"] = f"{name} {platform}\n".encode()
+            own["etc/version"] = version.encode()
         files.update(own)
         entries = [file(path, data, mtime=_TIME) for path, data in own.items()]
         made.append(Layer(directory(folder, mtime=_TIME), *entries, compression="gzip"))
     return Sample(
         Image(made, {"Cmd": ["/bin/true"]}, platform=platform, ref=f"fleet:{name}"),
+        version,
         {layer.digest: layer.size for layer in made},
         {path: _digest(data) for path, data in files.items()},
     )
