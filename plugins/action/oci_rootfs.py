@@ -2,95 +2,188 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's half of C(oci_rootfs): brings the image to the node, and runs the module there."""
+"""The controller's half of C(oci_rootfs): offers the image to the node, and sends the blobs that it lacks.
+
+The module runs once with the offer, which is all that an up-to-date node costs, and once more when the
+blobs that it asked for have been sent (docs/architecture.md).
+"""
 
 from __future__ import annotations
 
 import os
-import stat
 import typing as t
 
-from ansible.errors import AnsibleActionFail
+from ansible import constants
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    OciError,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+    drop_name,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import is_url
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._progress import (
+    Progress,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._shelf import Shelf
 
 _NEEDS_SRC = ("present", "staged")
+_PRIVATE = ("_offer", "_drop")
+# Another run may finish the same work, or a node lose what was sent: then the node is asked again.
+_MOST_ROUNDS = 3
+
+Args = t.Dict[str, t.Any]
+
+display = Display()
 
 
 class ActionModule(ActionBase):
-    """Sends an archive as a file, or a layout directory as its files, unless it is on the node already."""
+    """Runs the module where the image is; else offers it, and sends what is asked for."""
 
-    TRANSFERS_FILES = True
+    TRANSFERS_FILES = False
     _supports_check_mode = True
     _supports_async = True
 
-    def run(
-        self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None
-    ) -> dict[str, t.Any]:
+    def run(self, tmp: t.Any = None, task_vars: Args | None = None) -> Args:
         super().run(tmp, task_vars)
         del tmp
         args = dict(self._task.args)
-        source = args.get("src")
-        wanted = args.get("state", "present") in _NEEDS_SRC
-        sends = (
-            source
-            and wanted
-            and not boolean(args.get("remote_src", False), strict=False)
-        )
-        if sends and self._task.async_val:
+        private = [name for name in _PRIVATE if name in args]
+        if private:
             raise AnsibleActionFail(
-                "async cannot send src from the controller; copy it to the node first and set remote_src: true"
+                f"{private[0]} is private to this action; leave it out of the task"
             )
+        self._task_vars = task_vars or {}
         try:
-            if sends:
-                args["src"] = self._send(str(source))
-            return self._execute_module(
-                module_name="hypervisor.oci.oci_rootfs",
-                module_args=args,
-                task_vars=task_vars or {},
-                wrap_async=self._task.async_val,
-            )
+            if self._is_on_the_node(args):
+                return self._run_module(args)
+            source = self._find_needle("files", os.path.expanduser(str(args["src"])))
+            if self._connection.transport == "local" and not self._is_become_unprivileged():  # fmt: skip
+                return self._read_in_place(args, source)
+            if self._task.async_val:
+                raise AnsibleActionFail(
+                    "async cannot send src from the controller; copy it to the node first and set remote_src: true"
+                )
+            return self._offer(args, source)
+        except OciError as error:
+            raise AnsibleActionFail(error.message) from error
         finally:
             if not self._task.async_val:
                 self._remove_tmp_path(self._connection._shell.tmpdir)
 
-    def _send(self, source: str) -> str:
-        """Bring the image into the task's own folder on the node; returns its path there."""
-        found = self._find_needle("files", os.path.expanduser(source))
-        shell = self._connection._shell
-        if not shell.tmpdir:
-            self._make_tmp_path()
-        remote = shell.join_path(shell.tmpdir, "image")
-        if not os.path.isdir(found):
-            self._transfer_file(self._loader.get_real_file(found), remote)
-            self._fixup_perms2((shell.tmpdir, remote))
-            return remote
-        files = sorted(_regular_files(found))
-        folders = sorted({os.path.dirname(name) for name in files} | {""})
-        paths = [shell.join_path(remote, name) if name else remote for name in folders]
-        made = self._low_level_execute_command(
-            "mkdir -p " + " ".join(map(shell.quote, paths)), sudoable=False
+    def _is_on_the_node(self, args: Args) -> bool:
+        """Whether nothing is to be sent: the image is there, the node fetches it, or none is needed."""
+        source = args.get("src")
+        if not source or args.get("state", "present") not in _NEEDS_SRC:
+            return True
+        return boolean(args.get("remote_src", False), strict=False) or is_url(
+            str(source)
         )
-        if made["rc"] != 0:
+
+    def _run_module(self, args: Args) -> Args:
+        return self._execute_module(
+            module_name="hypervisor.oci.oci_rootfs",
+            module_args=args,
+            task_vars=self._task_vars,
+            wrap_async=self._task.async_val,
+        )
+
+    def _read_in_place(self, args: Args, source: str) -> Args:
+        """The node is the controller, by the same user or root: nothing needs to be copied."""
+        real = source if os.path.isdir(source) else self._loader.get_real_file(source)
+        if self._task.async_val and not os.path.samefile(real, source):
             raise AnsibleActionFail(
-                f"the folder for the image cannot be made on the node: {made['stderr']}"
+                "async cannot read src that is encrypted by ansible-vault; decrypt it first"
             )
-        for name in files:
-            target = shell.join_path(remote, name)
-            self._transfer_file(os.path.join(found, name), target)
-            paths.append(target)
-        self._fixup_perms2([shell.tmpdir, *paths])
-        return remote
+        try:
+            return self._run_module({**args, "src": real, "remote_src": True})
+        finally:
+            self._loader.cleanup_tmp_file(real)
 
+    def _offer(self, args: Args, source: str) -> Args:
+        decrypted: list[str] = []
 
-def _regular_files(top: str) -> t.Iterator[str]:
-    """The files of a layout directory, relative to it; links are followed, other things left out."""
-    for folder, _folders, names in os.walk(top, followlinks=False):
-        for name in names:
-            path = os.path.join(folder, name)
+        def real_path() -> str:
+            if os.path.isdir(source):
+                return source
+            decrypted.append(self._loader.get_real_file(source))
+            return decrypted[-1]
+
+        try:
+            local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
+            with Shelf(source, real_path, local_tmp) as shelf:
+                return self._offer_and_send({**args, "src": source}, shelf)
+        finally:
+            for path in decrypted:
+                self._loader.cleanup_tmp_file(path)
+
+    def _offer_and_send(self, args: Args, shelf: Shelf) -> Args:
+        offer = shelf.offer()
+        tmp = self._connection._shell.tmpdir or self._make_tmp_path()
+        args["_offer"] = self._connection._shell.join_path(tmp, "offer")
+        self._transfer_file(offer, args["_offer"])
+        self._let_become_user_read([tmp, args["_offer"]])
+        lost: AnsibleError | None = None
+        for rounds_left in range(_MOST_ROUNDS, -1, -1):
+            result = self._run_module(args)
+            need = result.get("_need")
+            if need is None:
+                return result
+            if not rounds_left:
+                break
+            args["_drop"] = need["drop"] or tmp
             try:
-                status = os.stat(path)
-            except OSError:
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield os.path.relpath(path, top)
+                self._send(need["blobs"], args["_drop"], shelf)
+                lost = None
+            except AnsibleConnectionFailure:
+                raise
+            except AnsibleError as error:
+                # another run's success removed the folder, or the disk is full: the node knows
+                lost = error
+                del args["_drop"]
+        raise lost or AnsibleActionFail(
+            f"the node still lacks blobs although they were sent to it {_MOST_ROUNDS} times; look for what removes"
+            f" files below {args['_drop']}, and run again"
+        )
+
+    def _send(self, blobs: list[dict[str, t.Any]], drop: str, shelf: Shelf) -> None:
+        """Send blobs that the module asked for, by the archive's own names, into a folder of the node."""
+        sizes = shelf.sizes()
+        names = [str(blob["name"]) for blob in blobs]
+        for name in names:
+            if name not in sizes:
+                raise OciError(
+                    f"the node asks for {show(name)}, which it was not offered; nothing is sent to it"
+                )
+        progress = Progress(
+            self._host(), {name: sizes[name] for name in names}, self._say
+        )
+        sent = []
+        for name, path in shelf.blobs(names):
+            with progress.of(name):
+                remote = self._connection._shell.join_path(drop, drop_name(name))
+                self._transfer_file(path, remote)
+                sent.append(remote)
+        self._let_become_user_read(sent)
+
+    def _let_become_user_read(self, paths: list[str]) -> None:
+        """Root can read all, and so can whoever stays himself; this costs the node a command."""
+        if self._is_become_unprivileged():
+            self._fixup_perms2(paths)
+
+    def _host(self) -> str:
+        host = str(self._task_vars.get("inventory_hostname", ""))
+        delegate = self._task.delegate_to
+        return f"{host} -> {delegate}" if delegate else host
+
+    def _say(self, line: str, is_long: bool) -> None:
+        if self._task.no_log:
+            return
+        if is_long:
+            display.display(line)
+        else:
+            display.vv(line)

@@ -2,11 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's half: what is sent to the node, and what the module is told (docs/behaviour.md, section 1)."""
+"""The controller's half: what is offered and sent to the node, and what the module is told.
+
+docs/behaviour.md, sections 7 and 8.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 import types
 import typing as t
 from pathlib import Path
@@ -17,10 +21,16 @@ from ansible.release import __version__
 if tuple(map(int, __version__.split(".")[:2])) < (2, 19):
     pytest.skip("no controller that is supported", allow_module_level=True)
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible import constants
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible.plugins.shell.sh import ShellModule
 from ansible_collections.hypervisor.oci.plugins.action.oci_rootfs import ActionModule
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+    drop_name,
+    unpack_offer,
+)
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -29,47 +39,85 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_oci_archive,
 )
 
-IMAGE = Image([Layer(file("f"))], ref="demo:1")
+LAYERS = [Layer(file("f", "f")), Layer(file("g", "g"))]
+IMAGE = Image(LAYERS, ref="demo:1")
+NAMES = [f"blobs/sha256/{layer.digest[7:]}" for layer in LAYERS]
 REMOTE = "/remote/tmp 1"
+DROP = "/srv/.a drop"
+DONE: dict[str, t.Any] = {"changed": True}
+
+
+def need(*names: str, drop: str | None = DROP) -> dict[str, t.Any]:
+    """What the module answers where it lacks blobs."""
+    blobs = [{"name": name, "size": 1} for name in names]
+    return {"changed": False, "_need": {"drop": drop, "blobs": blobs}}
 
 
 class Node:
-    """A node that notes what is done to it; C(files) is what it received, by path."""
+    """A node that notes what is done to it; C(files) is what it received, by path.
+
+    C(answers) are the module's results, one a run; C(fails) are what transfers raise, one a file.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.order: list[str] = []
+        self.modes: set[int] = set()
         self.commands: list[str] = []
         self.fixed: list[str] = []
-        self.module: dict[str, t.Any] = {}
+        self.modules: list[dict[str, t.Any]] = []
         self.wrapped_async: t.Any = None
         self.removed: list[t.Any] = []
-        self.fails = ""
+        self.answers: list[dict[str, t.Any] | Exception] = []
+        self.fails: list[Exception | None] = []
+        self.read: bytes | None = None
+
+    @property
+    def module(self) -> dict[str, t.Any]:
+        """The arguments of the only run."""
+        (only,) = self.modules
+        return only
+
+    def names(self) -> list[str]:
+        """The names of the files in the order in which they came."""
+        return [os.path.basename(path) for path in self.order]
 
 
 class Action(ActionModule):
     """The plugin with a node that is not there."""
 
     node: Node
+    unprivileged = False
 
     def _execute_module(
         self, *_arguments: t.Any, **keywords: t.Any
     ) -> dict[str, t.Any]:
-        self.node.module = keywords["module_args"]
+        args = keywords["module_args"]
+        self.node.modules.append(dict(args))
         self.node.wrapped_async = keywords["wrap_async"]
         assert keywords["module_name"] == "hypervisor.oci.oci_rootfs"
-        assert keywords["task_vars"] == {"a": 1}
-        if self.node.fails == "module":
-            raise AnsibleError("the connection is lost")
-        return {"changed": True}
+        assert keywords["task_vars"]["inventory_hostname"] == "node1"
+        if self._connection.transport == "local" and os.path.isfile(args["src"]):
+            self.node.read = Path(args["src"]).read_bytes()
+        answer = self.node.answers.pop(0) if self.node.answers else DONE
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _make_tmp_path(self, remote_user: t.Any = None) -> str:
         self._connection._shell.tmpdir = REMOTE
         return REMOTE
 
+    def _is_become_unprivileged(self) -> bool:
+        return self.unprivileged
+
     def _transfer_file(self, local_path: t.Any, remote_path: t.Any) -> t.Any:
-        if self.node.fails == "transfer":
-            raise AnsibleError("the disk is full")
+        failure = self.node.fails.pop(0) if self.node.fails else None
+        if failure is not None:
+            raise failure
         self.node.files[remote_path] = Path(local_path).read_bytes()
+        self.node.order.append(remote_path)
+        self.node.modes.add(stat.S_IMODE(os.stat(local_path).st_mode))
         return remote_path
 
     def _fixup_perms2(self, remote_paths: t.Any, *_arguments: t.Any, **_keywords: t.Any) -> t.Any:  # fmt: skip
@@ -78,8 +126,6 @@ class Action(ActionModule):
 
     def _low_level_execute_command(self, cmd: t.Any, *_arguments: t.Any, **_keywords: t.Any) -> t.Any:  # fmt: skip
         self.node.commands.append(cmd)
-        if self.node.fails == "command":
-            return {"rc": 1, "stdout": "", "stderr": "read-only file system"}
         return {"rc": 0, "stdout": "", "stderr": ""}
 
     def _remove_tmp_path(self, tmp_path: t.Any, force: bool = False) -> None:
@@ -92,11 +138,31 @@ def fixture_node() -> Node:
     return Node()
 
 
+@pytest.fixture(name="local_tmp", autouse=True)
+def fixture_local_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The controller's own temporary folder."""
+    path = tmp_path / "local tmp"
+    path.mkdir()
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(path))
+    return path
+
+
+@pytest.fixture(name="src")
+def fixture_src(tmp_path: Path) -> str:
+    """An archive with two layers."""
+    return write_oci_archive(tmp_path / "i.tar", IMAGE)
+
+
 def run(
     node: Node,
     search: Path | None = None,
     async_val: int = 0,
     tmpdir: str | None = None,
+    transport: str = "ssh",
+    unprivileged: bool = False,
+    no_log: bool = False,
+    delegate_to: str | None = None,
+    loader: DataLoader | None = None,
     **args: t.Any,
 ) -> dict[str, t.Any]:
     """A task with these arguments; files are looked for in C(search), as in a role or play."""
@@ -105,101 +171,148 @@ def run(
     task = types.SimpleNamespace(
         args=args, async_val=async_val, check_mode=False, diff=False, action="hypervisor.oci.oci_rootfs",
         environment=None, get_search_path=lambda: [str(search)] if search else [],
-        _role=None, no_log=False, delegate_to=None,
+        _role=None, no_log=no_log, delegate_to=delegate_to,
     )  # fmt: skip
     connection = types.SimpleNamespace(
-        _shell=shell, transport="ssh", has_pipelining=True, become=None,
+        _shell=shell, transport=transport, has_pipelining=True, become=None,
         always_pipeline_modules=False,
     )  # fmt: skip
-    loader = DataLoader()
     anything: t.Any = types.SimpleNamespace
     action = Action(
-        t.cast(t.Any, task), t.cast(t.Any, connection), anything(), loader, anything(), anything()
+        t.cast(t.Any, task), t.cast(t.Any, connection), anything(), loader or DataLoader(), anything(), anything()
     )  # fmt: skip
     action.node = node
-    return action.run(task_vars={"a": 1})
+    action.unprivileged = unprivileged
+    return action.run(task_vars={"inventory_hostname": "node1"})
 
 
 # -- an archive
 
 
-def test_an_archive_is_sent_as_one_file(tmp_path: Path, node: Node) -> None:
-    src = write_oci_archive(tmp_path / "i.tar", IMAGE)
+def test_a_node_that_lacks_nothing_gets_the_offer_alone(node: Node, src: str) -> None:
+    """One run of the module, and not one byte of a layer (section 7)."""
     result = run(node, src=src, dest="/srv/x", keep=2)
-    remote = f"{REMOTE}/image"
-    assert node.files == {remote: Path(src).read_bytes()}
-    assert node.module == {"src": remote, "dest": "/srv/x", "keep": 2}
-    assert node.fixed == [REMOTE, remote]
-    assert result["changed"] is True
+    remote = f"{REMOTE}/offer"
+    assert list(node.files) == [remote]
+    assert node.module == {"src": src, "dest": "/srv/x", "keep": 2, "_offer": remote}
+    offer = unpack_offer(node.files[remote], "x")
+    assert set(offer.sizes) == set(NAMES)
+    assert offer.path == src
+    assert "index.json" in offer.documents
+    assert len(node.files[remote]) < 4096
+    assert result is DONE
+    assert (node.fixed, node.commands) == ([], [])
     assert node.removed == [REMOTE]
 
 
-def test_a_folder_on_the_node_that_is_there_is_used(tmp_path: Path, node: Node) -> None:
-    src = write_oci_archive(tmp_path / "i.tar", IMAGE)
+def test_blobs_are_sent_where_and_as_the_module_asks(
+    node: Node, src: str, local_tmp: Path
+) -> None:
+    node.answers = [need(NAMES[1])]
+    result = run(node, src=src, dest="/srv/x")
+    remote = f"{DROP}/{drop_name(NAMES[1])}"
+    assert node.order == [f"{REMOTE}/offer", remote]
+    assert node.files[remote] == LAYERS[1].data
+    first, second = node.modules
+    assert "_drop" not in first
+    assert second == {**first, "_drop": DROP}
+    assert result is DONE
+    # nobody else could read them on the controller, and what took room is gone
+    assert node.modes == {0o600}
+    assert sorted(path.name for path in local_tmp.glob("*/*")) == ["in-use", "making", "offer"]  # fmt: skip
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in local_tmp.glob("*"))  # fmt: skip
+
+
+def test_a_user_who_cannot_be_given_a_folder_sends_to_his_own(
+    node: Node, src: str
+) -> None:
+    node.answers = [need(*NAMES, drop=None)]
+    run(node, src=src, dest="/srv/x")
+    assert node.order[1:] == [f"{REMOTE}/{drop_name(name)}" for name in NAMES]
+    assert node.modules[1]["_drop"] == REMOTE
+
+
+def test_another_ordinary_user_is_let_read_what_was_sent(node: Node, src: str) -> None:
+    node.answers = [need(*NAMES)]
+    run(node, src=src, dest="/srv/x", unprivileged=True)
+    assert node.fixed == [REMOTE, *node.order]
+
+
+def test_a_folder_on_the_node_that_is_there_is_used(node: Node, src: str) -> None:
     run(node, src=src, dest="/srv/x", tmpdir="/other")
-    assert list(node.files) == ["/other/image"]
+    assert list(node.files) == ["/other/offer"]
 
 
 def test_a_name_is_looked_for_as_ansible_does(tmp_path: Path, node: Node) -> None:
     """In C(files/) of the role or play; C(~) is the controller's."""
     (tmp_path / "files").mkdir()
-    write_oci_archive(tmp_path / "files" / "i.tar", IMAGE)
-    run(node, tmp_path, src="i.tar", dest="/srv/x")
-    assert list(node.files) == [f"{REMOTE}/image"]
+    src = write_oci_archive(tmp_path / "files" / "r.tar", IMAGE)
+    run(node, tmp_path, src="r.tar", dest="/srv/x")
+    assert node.module["src"] == src
 
 
 def test_a_home_is_the_controllers(
-    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, node: Node, src: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    write_oci_archive(tmp_path / "i.tar", IMAGE)
     run(node, src="~/i.tar", dest="/srv/x")
-    assert list(node.files) == [f"{REMOTE}/image"]
+    assert node.module["src"] == src
 
 
 def test_an_archive_that_is_missing(tmp_path: Path, node: Node) -> None:
-    with pytest.raises(AnsibleError, match="missing.tar"):
+    with pytest.raises(AnsibleError, match=r"missing\.tar"):
         run(node, tmp_path, src="missing.tar", dest="/srv/x")
-    assert (node.files, node.module) == ({}, {})
+    assert (node.files, node.modules) == ({}, [])
+
+
+def test_what_is_no_image_never_reaches_a_node(tmp_path: Path, node: Node) -> None:
+    path = tmp_path / "no.tar"
+    path.write_bytes(b"no tar at all")
+    with pytest.raises(AnsibleActionFail, match="begins with 6e 6f"):
+        run(node, src=str(path), dest="/srv/x")
+    assert (node.files, node.modules) == ({}, [])
+
+
+def vault(tmp_path: Path, src: str) -> tuple[str, DataLoader]:
+    """The archive encrypted, and who can decrypt it."""
+    secrets = [("default", VaultSecret(b"a password"))]
+    path = tmp_path / "vaulted.tar"
+    path.write_bytes(VaultLib(secrets).encrypt(Path(src).read_bytes()))
+    loader = DataLoader()
+    loader.set_vault_secrets(secrets)
+    return str(path), loader
+
+
+def test_an_encrypted_archive_is_decrypted_for_as_long_as_it_is_read(
+    tmp_path: Path, node: Node, src: str, local_tmp: Path
+) -> None:
+    path, loader = vault(tmp_path, src)
+    node.answers = [need(NAMES[0])]
+    run(node, src=path, dest="/srv/x", loader=loader)
+    assert node.files[f"{DROP}/{drop_name(NAMES[0])}"] == LAYERS[0].data
+    # messages name what the user knows
+    assert node.modules[0]["src"] == path
+    assert unpack_offer(node.files[f"{REMOTE}/offer"], "x").path == path
+    assert not [path for path in local_tmp.iterdir() if path.is_file()]
 
 
 # -- a layout directory
 
 
-def test_a_layout_is_sent_as_its_files(tmp_path: Path, node: Node) -> None:
-    """Links are followed; what is no regular file is left out without waiting for it."""
+def test_blobs_of_a_layout_are_sent_as_they_are(
+    tmp_path: Path, node: Node, local_tmp: Path
+) -> None:
+    """Links are followed; what is not asked for is never looked at."""
     layout = Path(write_layout(tmp_path / "a layout", IMAGE))
-    os.rename(layout / "index.json", tmp_path / "elsewhere")
-    os.symlink(tmp_path / "elsewhere", layout / "index.json")
-    os.symlink("nowhere", layout / "dangling")
-    os.symlink("loop", layout / "loop")
+    os.rename(layout / NAMES[0], tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", layout / NAMES[0])
     os.mkfifo(layout / "fifo")
-    (layout / "empty").mkdir()
+    node.answers = [need(*NAMES)]
     run(node, src=str(layout), dest="/srv/x")
-    remote = f"{REMOTE}/image"
-    sent = {os.path.relpath(path, remote): data for path, data in node.files.items()}
-    expected = {
-        os.path.relpath(path, layout): path.read_bytes()
-        for path in layout.rglob("*")
-        if path.name not in ("dangling", "loop", "fifo") and path.is_file()
-    }
-    assert sent == expected
-    assert "index.json" in sent
-    assert node.module["src"] == remote
-    (command,) = node.commands
-    assert command == (f"mkdir -p '{remote}' '{remote}/blobs/sha256'")
-    assert set(node.fixed) == {REMOTE, remote, f"{remote}/blobs/sha256", *node.files}
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path, node: Node) -> None:
-    node.fails = "command"
-    with pytest.raises(AnsibleActionFail) as caught:
-        run(node, src=write_layout(tmp_path / "l", IMAGE), dest="/srv/x")
-    assert (
-        "the folder for the image cannot be made on the node: read-only file system"
-        in str(caught.value)
-    )
-    assert node.removed == [REMOTE]
+    for name, layer in zip(NAMES, LAYERS):
+        assert node.files[f"{DROP}/{drop_name(name)}"] == layer.data
+    assert len(node.files) == 3
+    assert not list(local_tmp.glob("*/sha256-*"))
 
 
 # -- nothing is sent
@@ -210,6 +323,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, node: Node) -> None:
     [
         {"src": "/on/the/node.tar", "remote_src": True},
         {"src": "/on/the/node.tar", "remote_src": "yes"},
+        {"src": "https://images.example.org/a.tar"},
+        {"src": "HTTP://images.example.org/a.tar"},
         {"state": "absent"},
         {"state": "previous"},
         {"state": "absent", "src": "missing.tar"},
@@ -228,19 +343,48 @@ def test_what_is_on_the_node_or_not_needed_is_not_sent(
 
 
 @pytest.mark.parametrize("state", ["present", "staged"])
-def test_states_that_need_an_image(tmp_path: Path, node: Node, state: str) -> None:
-    src = write_oci_archive(tmp_path / "i.tar", IMAGE)
+def test_states_that_need_an_image(node: Node, src: str, state: str) -> None:
     run(node, src=src, dest="/srv/x", state=state, remote_src="no")
     assert len(node.files) == 1
     assert node.module["remote_src"] == "no"
 
 
-def test_the_tasks_own_arguments_stay(tmp_path: Path, node: Node) -> None:
+def test_the_tasks_own_arguments_stay(node: Node, src: str) -> None:
     """A loop runs the same task again."""
-    src = write_oci_archive(tmp_path / "i.tar", IMAGE)
     args: dict[str, t.Any] = {"src": src, "dest": "/srv/x"}
+    node.answers = [need(*NAMES)]
     run(node, **args)
-    assert args["src"] == src
+    assert args == {"src": src, "dest": "/srv/x"}
+
+
+@pytest.mark.parametrize("name", ["_offer", "_drop"])
+def test_private_arguments_are_no_users(node: Node, src: str, name: str) -> None:
+    with pytest.raises(AnsibleActionFail, match=f"^{name} is private"):
+        run(node, src=src, dest="/srv/x", **{name: "/x"})
+    assert (node.files, node.modules) == ({}, [])
+
+
+# -- the controller is the node
+
+
+def test_a_local_node_reads_the_image_where_it_is(node: Node, src: str) -> None:
+    run(node, src=src, dest="/srv/x", transport="local")
+    assert node.module == {"src": src, "dest": "/srv/x", "remote_src": True}
+    assert (node.files, node.commands) == ({}, [])
+
+
+def test_a_local_user_who_may_not_read_it_is_sent_it(node: Node, src: str) -> None:
+    run(node, src=src, dest="/srv/x", transport="local", unprivileged=True)
+    assert "_offer" in node.module
+
+
+def test_a_local_node_reads_what_was_decrypted(
+    tmp_path: Path, node: Node, src: str
+) -> None:
+    path, loader = vault(tmp_path, src)
+    run(node, src=path, dest="/srv/x", transport="local", loader=loader)
+    assert node.read == Path(src).read_bytes()
+    assert not os.path.exists(node.module["src"])
 
 
 # -- async and errors
@@ -253,8 +397,15 @@ def test_async_runs_on_the_node(node: Node) -> None:
     assert node.removed == []
 
 
-def test_async_cannot_send(tmp_path: Path, node: Node) -> None:
-    src = write_oci_archive(tmp_path / "i.tar", IMAGE)
+def test_async_runs_on_a_local_node(tmp_path: Path, node: Node, src: str) -> None:
+    run(node, async_val=60, src=src, dest="/srv/x", transport="local")
+    assert node.wrapped_async == 60
+    path, loader = vault(tmp_path, src)
+    with pytest.raises(AnsibleActionFail, match="encrypted by ansible-vault"):
+        run(node, async_val=60, src=path, dest="/srv/x", transport="local", loader=loader)  # fmt: skip
+
+
+def test_async_cannot_send(node: Node, src: str) -> None:
     with pytest.raises(AnsibleActionFail) as caught:
         run(node, async_val=60, src=src, dest="/srv/x")
     assert (
@@ -263,12 +414,104 @@ def test_async_cannot_send(tmp_path: Path, node: Node) -> None:
     assert node.files == {}
 
 
-@pytest.mark.parametrize("fails", ["transfer", "module"])
-def test_the_folder_on_the_node_goes_after_errors_too(
-    tmp_path: Path, node: Node, fails: str
+def test_a_failed_module_is_the_result(node: Node, src: str) -> None:
+    node.answers = [need(*NAMES), {"failed": True, "msg": "the disk is full"}]
+    assert run(node, src=src, dest="/srv/x")["failed"] is True
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_lost_connection_is_not_tried_again(node: Node, src: str, at: int) -> None:
+    """It makes the host unreachable, for Ansible to say; the next run goes on (section 7)."""
+    node.answers = [need(*NAMES)]
+    node.fails = [None] * at + [AnsibleConnectionFailure("lost")]
+    with pytest.raises(AnsibleConnectionFailure):
+        run(node, src=src, dest="/srv/x")
+    assert len(node.modules) == at
+    assert node.removed == [REMOTE]
+
+
+def test_a_folder_that_went_away_is_asked_for_again(node: Node, src: str) -> None:
+    """Another run finished the same work meanwhile, or took over."""
+    node.answers = [need(*NAMES), need(NAMES[1], drop="/srv/other")]
+    node.fails = [None, None, AnsibleError("no such file or directory")]
+    assert run(node, src=src, dest="/srv/x") is DONE
+    first, second, third = node.modules
+    assert "_drop" not in second
+    assert second == first
+    assert third["_drop"] == "/srv/other"
+    assert node.names() == ["offer", *map(drop_name, NAMES)]
+
+
+def test_a_node_that_takes_nothing_is_given_up(node: Node, src: str) -> None:
+    node.answers = [need(*NAMES)] * 9
+    node.fails = [None, *[AnsibleError("the disk is full")] * 9]
+    with pytest.raises(AnsibleError, match="the disk is full"):
+        run(node, src=src, dest="/srv/x")
+    assert len(node.modules) == 4
+
+
+def test_a_node_that_loses_everything_is_given_up(node: Node, src: str) -> None:
+    node.answers = [need(*NAMES)] * 9
+    with pytest.raises(AnsibleActionFail, match=f"still lacks blobs .* below {DROP}"):
+        run(node, src=src, dest="/srv/x")
+    assert (len(node.modules), len(node.files)) == (4, 3)
+
+
+@pytest.mark.parametrize("name", ["../../etc/shadow", "/etc/shadow", "index", ""])
+def test_a_node_gets_nothing_but_what_it_was_offered(
+    node: Node, src: str, name: str
 ) -> None:
-    node.fails = fails
-    src = write_oci_archive(tmp_path / "i.tar", IMAGE)
+    node.answers = [need(NAMES[0], name)]
+    with pytest.raises(AnsibleActionFail, match="which it was not offered"):
+        run(node, src=src, dest="/srv/x")
+    assert len(node.files) == 1
+
+
+def test_the_folder_on_the_node_goes_after_errors_too(node: Node, src: str) -> None:
+    node.answers = [AnsibleError("the connection is lost")]
     with pytest.raises(AnsibleError):
         run(node, src=src, dest="/srv/x")
     assert node.removed == [REMOTE]
+
+
+# -- what the user sees
+
+
+@pytest.fixture(name="lines")
+def fixture_lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is displayed, and how."""
+    lines: list[tuple[str, str]] = []
+    display = "ansible_collections.hypervisor.oci.plugins.action.oci_rootfs.display"
+    for how in ("display", "vv"):
+
+        def note(line: str, how: str = how) -> None:
+            lines.append((how, line))
+
+        monkeypatch.setattr(f"{display}.{how}", note)
+    return lines
+
+
+def test_short_transfers_are_told_to_who_asks(
+    node: Node, src: str, lines: list[tuple[str, str]]
+) -> None:
+    node.answers = [need(*NAMES)]
+    run(node, src=src, dest="/srv/x", delegate_to="node2")
+    assert [how for how, _line in lines] == ["vv"] * 3
+    assert lines[0][1].startswith("[node1 -> node2] sending blob 1 of 2, sha256:")
+
+
+def test_long_transfers_are_told_to_all(
+    node: Node,
+    src: str,
+    lines: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    progress = "ansible_collections.hypervisor.oci.plugins.plugin_utils._progress"
+    monkeypatch.setattr(f"{progress}.LONG", 1)
+    node.answers = [need(*NAMES)]
+    run(node, src=src, dest="/srv/x")
+    assert [how for how, _line in lines] == ["display"] * 3
+    assert lines[2][1].startswith("[node1] sent ")
+    node.answers = [need(*NAMES)]
+    run(node, src=src, dest="/srv/x", no_log=True)
+    assert len(lines) == 3

@@ -1,0 +1,67 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection.
+
+"""Lines about transfers that take long, per host and blob."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import typing as t
+
+from ansible.module_utils.common.text.formatters import bytes_to_human
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+    drop_name,
+)
+
+# Transfers of fewer bytes are over before anybody wonders; they are told of with -vv.
+LONG = 32 * 1024 * 1024
+_SHOWN = 19
+
+
+class Progress:
+    """Tells C(say) of each blob on its way to C(host); C(sizes) in bytes by name, in order.
+
+    C(say) is called with a line and whether it belongs to a long transfer.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        sizes: t.Mapping[str, int],
+        say: t.Callable[[str, bool], None],
+        clock: t.Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._host = host
+        self._sizes = sizes
+        self._say = say
+        self._clock = clock
+        self._number = 0
+        self._sent = 0
+        self._total = sum(sizes.values())
+        self._begun = clock()
+
+    @contextlib.contextmanager
+    def of(self, name: str) -> t.Iterator[None]:
+        """While C(name) is sent."""
+        self._number += 1
+        size = self._sizes[name]
+        blob = drop_name(name).replace("-", ":")[:_SHOWN]
+        self._line(
+            f"sending blob {self._number} of {len(self._sizes)}, {blob}, {bytes_to_human(size)};"
+            f" {bytes_to_human(self._sent)} of {bytes_to_human(self._total)} sent"
+        )
+        yield
+        self._sent += size
+        if self._number == len(self._sizes):
+            seconds = max(self._clock() - self._begun, 0.001)
+            self._line(
+                f"sent {bytes_to_human(self._total)} in {seconds:.1f} s,"
+                f" {bytes_to_human(int(self._total / seconds))}/s"
+            )
+
+    def _line(self, text: str) -> None:
+        self._say(f"[{self._host}] {text}", self._total >= LONG)

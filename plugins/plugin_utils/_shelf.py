@@ -1,0 +1,265 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection.
+
+"""An image on the controller, laid ready for its nodes: the offer, and blobs as files, each made once.
+
+Ansible serves nodes from forked processes, and a connection sends nothing but files. So what one fork has
+carved from the archive lies in a folder of the controller's local tmp, locked, for the others to send. The
+last fork that works on the image removes the blobs; the folder itself goes with Ansible's local tmp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import types
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    SourceError,
+    os_phrase,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+    Offer,
+    blob_digest,
+    drop_name,
+    read_offer,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
+    open_source,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
+    clean,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
+    make_offer,
+    pack,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+        RangeReader,
+    )
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+        Source,
+    )
+
+_CHUNK = 1024 * 1024
+_OFFER = "offer"
+# An image is a new one when one of these changes.
+_LOOKED_AT = ("", "index.json", "manifest.json")
+
+
+class Shelf:
+    """The image at C(path), for as long as the context lasts.
+
+    C(real_path) gives the file to read: it is called only when something is to be made, since it may have
+    to decrypt. C(local_tmp) is a private folder of all forks. Raises C(SourceError), C(ImageError) and
+    C(MissingLibraryError).
+    """
+
+    def __init__(
+        self, path: str, real_path: t.Callable[[], str], local_tmp: str
+    ) -> None:
+        self._path = path
+        self._real_path = real_path
+        self._folder = os.path.join(local_tmp, f"hypervisor.oci-{_key(path)}")
+        self._source: Source | None = None
+        self._offer: Offer | None = None
+        self._in_use = -1
+
+    def __enter__(self) -> Shelf:
+        with self._disk():
+            os.makedirs(self._folder, 0o700, exist_ok=True)
+            self._in_use = self._lock("in-use", fcntl.LOCK_SH)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self._close_source()
+        with contextlib.suppress(OSError):
+            # no other fork uses it: what took room can go, the offer is small
+            fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for name in os.listdir(self._folder):
+                if name.startswith(("sha", "member-", ".")):
+                    os.unlink(os.path.join(self._folder, name))
+        os.close(self._in_use)
+
+    def offer(self) -> str:
+        """The path of the offer's file."""
+        path = os.path.join(self._folder, _OFFER)
+        with self._disk(), self._making():
+            if not os.path.exists(path):
+                offer = make_offer(self._open())
+                self._write(_OFFER, iter([pack(offer)]))
+        return path
+
+    def sizes(self) -> dict[str, int]:
+        """What can be asked for, by name, in bytes."""
+        if self._offer is None:
+            self._offer = read_offer(self.offer())[0]
+        documents = self._offer.documents.items()
+        return {
+            **self._offer.sizes,
+            **{name: len(data) for name, data in documents},
+        }
+
+    def blobs(self, names: t.Sequence[str]) -> t.Iterator[tuple[str, str]]:
+        """Each blob, by name, as the path of a file to send; carved as late as can be."""
+        if self.sizes() and self._offer and self._offer.form == "compressed archive":
+            # the stream is read once for all of them
+            with self._disk(), self._making():
+                for name in names:
+                    self._lay(name)
+                self._close_source()
+        for name in names:
+            with self._disk(), self._making():
+                path = self._lay(name)
+            yield name, path
+
+    def _lay(self, name: str) -> str:
+        path = os.path.join(self._folder, drop_name(name))
+        if os.path.exists(path):
+            return self._original(name) or path
+        source = self._readable()
+        with contextlib.closing(source.open(name)) as reader:
+            chunks = _verified(reader, name, self._path)
+            original = self._original(name)
+            if original is None:
+                self._write(drop_name(name), chunks)
+                return path
+            # it is a file already: an empty one notes that it was verified
+            for _chunk in chunks:
+                pass
+            self._write(drop_name(name), iter([]))
+            return original
+
+    def _original(self, name: str) -> str | None:
+        """The path of a blob that is a file in a layout directory."""
+        if self._offer is None or self._offer.form != "directory":
+            return None
+        path = os.path.realpath(os.path.join(self._path, clean(name)))
+        above = os.path.realpath(self._path)
+        if blob_digest(name) is None and not path.startswith(above + "/"):
+            raise SourceError(
+                f"{show(name)} of {show(self._path)} is a link out of it, and no digest says what it must hold;"
+                " do not send this layout"
+            )
+        return path
+
+    def _readable(self) -> Source:
+        """The source, or a spool of it, from which blobs can be read."""
+        source = self._open()
+        if source.spooled_size is None:
+            return source
+        status = os.statvfs(self._folder)
+        free = status.f_bavail * status.f_frsize
+        if free < source.spooled_size:
+            raise SourceError(
+                f"{show(self._path)} needs {source.spooled_size} bytes when it is decompressed, and the file system of"
+                f" {show(self._folder)} has {free} free; make room there, set local_tmp, or decompress the archive"
+            )
+        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            spool = source.spool(fd)
+        finally:
+            os.close(fd)
+        self._close_source()
+        self._source = spool
+        return spool
+
+    def _open(self) -> Source:
+        if self._source is None:
+            self._source = open_source(self._real_path())
+            # messages speak of the file that the user knows
+            self._source.path = self._path
+        return self._source
+
+    def _close_source(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    def _write(self, name: str, chunks: t.Iterator[bytes]) -> None:
+        """A file that is there as a whole or not at all."""
+        fresh = os.path.join(self._folder, f".{name}")
+        try:
+            with open(fresh, "wb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                for chunk in chunks:
+                    file.write(chunk)
+            os.rename(fresh, os.path.join(self._folder, name))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(fresh)
+            raise
+
+    @contextlib.contextmanager
+    def _making(self) -> t.Iterator[None]:
+        """One fork makes, the others wait for it and find what it made."""
+        fd = self._lock("making", fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def _lock(self, name: str, how: int) -> int:
+        path = os.path.join(self._folder, name)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, how)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    @contextlib.contextmanager
+    def _disk(self) -> t.Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SourceError(
+                f"{show(self._path)} cannot be made ready for its nodes in {show(self._folder)}: {os_phrase(error)};"
+                " look at the disks of both, or set local_tmp"
+            ) from error
+
+
+def _key(path: str) -> str:
+    """A name for the image as it is now."""
+    seen = [os.path.realpath(path)]
+    for name in _LOOKED_AT:
+        with contextlib.suppress(OSError):
+            status = os.stat(os.path.join(path, name) if name else path)
+            seen += [name, f"{status.st_dev} {status.st_ino} {status.st_size}"]
+            seen += [f"{status.st_mtime_ns} {status.st_ctime_ns}"]
+    return hashlib.sha256(os.fsencode("\0".join(seen))).hexdigest()[:32]
+
+
+def _verified(reader: RangeReader, name: str, path: str) -> t.Iterator[bytes]:
+    """The bytes of a blob; raises C(SourceError) at the end where they are not what its name says.
+
+    So a damaged archive costs no link a byte, and no link in a layout sends what is no blob.
+    """
+    digest = blob_digest(name)
+    algorithm = "sha256" if digest is None else digest.partition(":")[0]
+    found = hashlib.new(algorithm)
+    while True:
+        chunk = reader.read(_CHUNK)
+        if not chunk:
+            break
+        found.update(chunk)
+        yield chunk
+    if digest not in (None, f"{algorithm}:{found.hexdigest()}"):
+        raise SourceError(
+            f"the blob {digest} of {show(path)} has content of another digest; the archive is damaged: fetch it again"
+        )
