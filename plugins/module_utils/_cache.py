@@ -59,7 +59,7 @@ class BlobCache:
 
     C(max_size) is the most bytes that stay after C(prune), C(max_age) the days since the last use after
     which a blob goes, 0 for never. Where C(dry), nothing is made or touched. C(warnings) are for the user,
-    C(corrupt) counts entries that were found to be damaged, C(used) those that were read.
+    C(damaged) counts entries that were found to be so.
 
     Raises C(RootfsError) where others could write to the folder.
     """
@@ -67,12 +67,13 @@ class BlobCache:
     def __init__(self, path: str, max_size: int, max_age: int, dry: bool) -> None:
         self.path = path
         self.warnings: list[str] = []
-        self.corrupt = 0
-        self.used = 0
+        self.damaged = 0
         self._max_size = max_size
         self._max_age = max_age
         self._dry = dry
         self._folders: dict[str, int] = {}
+        # not to be read again in this run, even where they cannot be removed
+        self._discarded: set[str] = set()
         try:
             self._open()
         except OSError as error:
@@ -98,49 +99,29 @@ class BlobCache:
 
         A file of another size is damaged: it is discarded and counted.
         """
-        folder, name = self._place(digest)
-        if folder is None:
+        blob = self._open_entry(digest)
+        if blob is None:
             return None
-        try:
-            fd = os.open(name, _READ, dir_fd=folder)
-        except OSError:
-            return None
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                os.close(fd)
-                return None
-            with contextlib.suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            blob = CachedBlob(os.path.join(self.path, *digest.split(":")), fd, digest)
-        except BaseException:
-            os.close(fd)
-            raise
         if blob.length != size:
             self.discard(blob)
             blob.close()
             return None
-        self.used += 1
         if not self._dry:
-            with contextlib.suppress(OSError):
-                os.utime(fd)
+            blob.touch()
         return blob
 
-    def verify(self, digest: str, size: int | None) -> bool:
-        """Whether a blob is there and is what its name says; read as a whole for that, discarded where it is not."""
-        blob = self.open_blob(digest, size)
+    def is_intact(self, digest: str, size: int | None) -> bool:
+        """Whether a blob is there and is what its name says; it is read as a whole for that, and stays as it is."""
+        blob = self._open_entry(digest)
         if blob is None:
             return False
-        self.used -= 1
         with contextlib.closing(blob):
-            if blob.is_intact():
-                return True
-            self.discard(blob)
-            return False
+            return blob.length == size and blob.is_intact()
 
     def discard(self, blob: CachedBlob) -> None:
         """Remove a damaged blob, and count it; one that another run has put into its place stays."""
-        self.corrupt += 1
+        self.damaged += 1
+        self._discarded.add(blob.digest)
         folder, name = self._place(blob.digest)
         if folder is None or self._dry:
             return
@@ -188,14 +169,25 @@ class BlobCache:
                 if (used < oldest or total > self._max_size) and _remove(folder, name):
                     total -= size
 
-    def empty(self) -> bool:
-        """Make room on a full disk: remove all that no other run uses, and keep nothing more in this run."""
+    def make_room(self, fd: int) -> bool:
+        """Where the full disk of C(fd) is the cache's too: remove all that no other run uses, and keep no more.
+
+        Whether anything was removed.
+        """
+        folders = list(self._folders.values())
+        if self._dry or not folders:
+            return False
+        if os.fstat(folders[0]).st_dev != os.fstat(fd).st_dev:
+            return False
         removed = False
-        if not self._dry:
-            with contextlib.suppress(OSError):
-                for _used, _size, folder, name in self._entries():
-                    removed = _remove(folder, name) or removed
+        with contextlib.suppress(OSError):
+            for _used, _size, folder, name in self._entries():
+                removed = _remove(folder, name) or removed
         self.close()
+        if removed:
+            self.warnings.append(
+                f"the cache {show(self.path)} was emptied, because the file system that it shares with dest was full"
+            )
         return removed
 
     def failed(self, error: OSError) -> None:
@@ -252,6 +244,27 @@ class BlobCache:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, mode, dir_fd=above)
 
+    def _open_entry(self, digest: str) -> CachedBlob | None:
+        folder, name = self._place(digest)
+        if folder is None or digest in self._discarded:
+            return None
+        try:
+            fd = os.open(name, _READ, dir_fd=folder)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                os.close(fd)
+                return None
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            path = os.path.join(self.path, *digest.split(":"))
+            return CachedBlob(path, fd, digest)
+        except BaseException:
+            os.close(fd)
+            raise
+
     def _place(self, digest: str) -> tuple[int | None, str]:
         algorithm, _colon, encoded = digest.partition(":")
         if len(encoded) != _ALGORITHMS.get(algorithm) or not _HEX.match(encoded):
@@ -287,7 +300,13 @@ class CachedBlob(RangeReader):
         access = FileAccess(path, fd)
         super().__init__(access, 0, access.size, owned=True)
         self.digest = digest
+        self._fd = fd
         self._status = os.fstat(fd)
+
+    def touch(self) -> None:
+        """Note that it was used."""
+        with contextlib.suppress(OSError):
+            os.utime(self._fd)
 
     def is_file(self, status: os.stat_result) -> bool:
         """Whether C(status) is of the very file that is open here."""
@@ -303,6 +322,33 @@ class CachedBlob(RangeReader):
         except SourceError:
             return False
         return seen.hexdigest() == self.digest.partition(":")[2]
+
+
+class KeptBlob:
+    """A blob on its way from its source to whoever verifies it, and into the cache."""
+
+    def __init__(self, blob: RangeReader, writer: BlobWriter) -> None:
+        self._blob = blob
+        self._writer = writer
+
+    def read(self, count: int = -1) -> bytes:
+        """At most C(count) bytes; empty at the end. Raises C(SourceError)."""
+        data = self._blob.read(count)
+        self._writer.write(data)
+        return data
+
+    def keep(self) -> None:
+        """It was read to its end, and has its digest."""
+        self._writer.commit()
+
+    def cancel(self) -> None:
+        """Nobody wants more."""
+        self._blob.cancel()
+
+    def close(self) -> None:
+        """Give the source's file back; what was not kept is gone."""
+        self._blob.close()
+        self._writer.close()
 
 
 class BlobWriter:

@@ -14,6 +14,7 @@ import typing as t
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
     RootfsError,
+    show,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
     parse_platform,
@@ -25,9 +26,15 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import 
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     is_token,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import is_url
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
     UnpackOptions,
 )
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
+        HttpOptions,
+    )
 
 
 def options_from(params: dict[str, t.Any]) -> Options:
@@ -62,6 +69,9 @@ def options_from(params: dict[str, t.Any]) -> Options:
     for name in ("max_size", "max_entries"):
         if params[name] < 1:
             raise OciError(f"{name} is {params[name]}; give more than 0")
+    cache_dir = params.get("cache_dir") or ""
+    if cache_dir:
+        _check_cache(cache_dir, params)
     return Options(
         dest=params["dest"],
         state=params["state"],
@@ -76,6 +86,10 @@ def options_from(params: dict[str, t.Any]) -> Options:
         keep=params["keep"],
         offer=params.get("_offer") or "",
         drop=params.get("_drop") or "",
+        http=http_options(params),
+        cache_dir=cache_dir,
+        cache_max_size=params["cache_max_size"] if cache_dir else 0,
+        cache_max_age=params["cache_max_age"] if cache_dir else 0,
         unpack=UnpackOptions(
             devices=devices,
             preserve=ownership == "preserve",
@@ -88,3 +102,42 @@ def options_from(params: dict[str, t.Any]) -> Options:
             gids=gids,
         ),
     )
+
+
+def http_options(params: dict[str, t.Any]) -> HttpOptions | None:
+    """How to speak to the server of C(src); C(None) where it is no URL. Raises C(SourceError)."""
+    if not is_url(params["src"] or ""):
+        return None
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
+        HttpOptions,
+    )
+
+    options = HttpOptions(
+        username=params["url_username"] or None,
+        password=params["url_password"] or None,
+        force_basic_auth=params["force_basic_auth"],
+        client_cert=params["client_cert"] or None,
+        client_key=params["client_key"] or None,
+        ca_path=params["ca_path"] or None,
+        validate_certs=params["validate_certs"],
+        use_proxy=params["use_proxy"],
+        agent=params["http_agent"],
+        headers={
+            str(name): str(value) for name, value in (params["headers"] or {}).items()
+        },
+        timeout=float(params["timeout"]),
+        retries=params["url_retries"],
+    )
+    options.check()
+    return options
+
+
+def _check_cache(path: str, params: dict[str, t.Any]) -> None:
+    if not os.path.isabs(path) or os.path.realpath(path) == "/":
+        raise OciError(f"cache_dir is {show(path)}; give the absolute path of a folder")
+    if params["cache_max_size"] < 1:
+        raise OciError(
+            f"cache_max_size is {params['cache_max_size']}; give more than 0"
+        )
+    if params["cache_max_age"] < 0:
+        raise OciError(f"cache_max_age is {params['cache_max_age']}; give 0 or more")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
+    SourceChangedError,
     os_advice,
     os_phrase,
     show,
@@ -59,6 +60,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls im
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
+    Spooled,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
@@ -68,8 +70,12 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options imp
 )
 
 if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._cache import BlobCache
     from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside import (
         Inside,
+    )
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
+        HttpOptions,
     )
     from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
         OfferSource,
@@ -102,6 +108,8 @@ class Options:
 
     C(platform) is C(None) for the node's own; C(lock_timeout) in seconds; C(keep) old trees stay. C(offer)
     is what the controller tells of an image that it has, C(drop) the folder that it has sent blobs to.
+    C(http) says how a server is spoken to. Blobs stay in C(cache_dir), where one is named: at most
+    C(cache_max_size) bytes, and unused for C(cache_max_age) days, 0 for ever.
     """
 
     dest: str
@@ -118,6 +126,10 @@ class Options:
     keep: int = 1
     offer: str = ""
     drop: str = ""
+    http: HttpOptions | None = None
+    cache_dir: str = ""
+    cache_max_size: int = 0
+    cache_max_age: int = 0
 
 
 def provision(options: Options, check_mode: bool) -> Result:
@@ -139,6 +151,14 @@ def provision(options: Options, check_mode: bool) -> Result:
 
 
 def _present(options: Options, check_mode: bool) -> Result:
+    try:
+        return _present_once(options, check_mode)
+    except SourceChangedError:
+        # nothing of it is left: one clean start with what is there now, and then its error is to be told
+        return _present_once(options, check_mode)
+
+
+def _present_once(options: Options, check_mode: bool) -> Result:
     deadline = time.monotonic() + options.lock_timeout
     with contextlib.closing(_open_source(options)) as source:
         image = select_image(source, options.ref, options.digest, options.platform)
@@ -156,7 +176,7 @@ def _present(options: Options, check_mode: bool) -> Result:
 
 def _open_source(options: Options) -> Source:
     if not options.offer:
-        return open_source(options.src)
+        return open_source(options.src, options.http)
     from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
         OfferSource,
         read_offer,
@@ -195,14 +215,18 @@ def _present_image(
             _check_use(options, steps)
         if staged is not None and options.state == "staged":
             return _result(options, image, current, staged, False)
+        cache = None
         if staged is None:
+            if options.cache_dir:
+                cache = _open_cache(options, site.path, check_mode)
+                stack.callback(cache.close)
             _require_room(site.place, image, source.spooled_size or 0)
         if check_mode:
             return _result(options, image, current, staged or _predicted(image), True)
         fresh = staged is None
         if fresh:
             if options.offer:
-                transfer = _transfer(options, site, source, image)
+                transfer = _transfer(options, site, source, image, cache)
                 stack.callback(transfer.close)
                 if transfer.is_busy:
                     return None
@@ -212,7 +236,9 @@ def _present_image(
                     need = transfer.ask().to_result()
                     return {"changed": False, "need": need, "warnings": []}
                 stack.enter_context(transfer.used())
-            record = _stage(options, source, image, site, steps, record, fingerprint)
+            record = _stage(
+                options, source, image, site, steps, record, fingerprint, cache
+            )
             _forget_transfers(site)
         tree = record.next or _predicted(image)
         if options.state == "present":
@@ -225,16 +251,38 @@ def _present_image(
         result = _result(options, image, current, tree, True)
         result["warnings"] += _exposure(options, site, tree)
         result["warnings"] += _kept_foreign(steps, record)
+        if cache is not None:
+            cache.prune()
+            result["warnings"] += cache.warnings
         return result
 
 
-def _transfer(options: Options, site: Site, source: Source, image: Image) -> Transfer:
+def _open_cache(options: Options, dest: str, dry: bool) -> BlobCache:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
+        BlobCache,
+    )
+
+    path = os.path.realpath(options.cache_dir)
+    if os.path.commonpath([path, dest]) in (path, dest):
+        raise RootfsError(
+            f"cache_dir {show(path)} and dest {show(dest)} lie in each other; choose another cache_dir"
+        )
+    return BlobCache(path, options.cache_max_size, options.cache_max_age, dry)
+
+
+def _transfer(
+    options: Options,
+    site: Site,
+    source: Source,
+    image: Image,
+    cache: BlobCache | None,
+) -> Transfer:
     # a run that changes nothing never comes here, and need not read all of that code
     from ansible_collections.hypervisor.oci.plugins.module_utils._transfer import (
         Transfer,
     )
 
-    return Transfer(site, t.cast("OfferSource", source), image, options.drop)
+    return Transfer(site, t.cast("OfferSource", source), image, options.drop, cache)
 
 
 def _forget_transfers(site: Site, active: bool = False) -> None:
@@ -355,6 +403,7 @@ def _stage(
     steps: Steps,
     record: Record,
     fingerprint: Result,
+    cache: BlobCache | None,
 ) -> Record:
     """Unpack into a fresh staging directory and make it durable; on any error nothing of it is left."""
     # a run that changes nothing never comes here, and need not read all of that code
@@ -366,15 +415,9 @@ def _stage(
         record, fd = steps.stage(record)
         try:
             binding = bind(fd)
-            readable = source
-            if source.spooled_size is not None:
-                # the spool has no name, and so is no part of the tree
-                readable = source.spool(fd)
-            try:
-                unpacked = unpack(readable, image, fd, options.unpack)
-            finally:
-                if readable is not source:
-                    readable.close()
+            # a spool has no name, and so is no part of the tree
+            with contextlib.closing(Spooled(source, fd)) as blobs:
+                unpacked = unpack(blobs, image, fd, options.unpack, cache)
             syncfs(fd)
             mtime = os.fstat(fd).st_mtime_ns
         finally:

@@ -17,6 +17,7 @@ import os
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._cache import BlobCache
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
     new_hash,
@@ -70,7 +71,12 @@ class Transfer:
     """
 
     def __init__(
-        self, site: Site, source: OfferSource, image: Image, sent_to: str
+        self,
+        site: Site,
+        source: OfferSource,
+        image: Image,
+        sent_to: str,
+        cache: BlobCache | None = None,
     ) -> None:
         self._site = site
         self._source = source
@@ -79,6 +85,7 @@ class Transfer:
             layer.name: layer for layer in image.layers if layer.data is None
         }
         self._sent_to = sent_to
+        self._cache = cache
         self._drops = load_drops(site)
         self.is_busy = False
         # what is whole, and where
@@ -91,7 +98,7 @@ class Transfer:
         return {
             name: layer.size or 0
             for name, layer in self._wanted.items()
-            if name not in self._found
+            if name not in self._found and not self._is_cached(layer)
         }
 
     def ask(self) -> Need:
@@ -104,7 +111,8 @@ class Transfer:
         fd = None if drop is None else drop.open()
         if drop is None or fd is None:
             # nothing can be moved there, so all is needed
-            needed = {name: layer.size or 0 for name, layer in self._wanted.items()}
+            self._found = {}
+            needed = self.needed()
         else:
             try:
                 for name, folder in self._found.items():
@@ -134,6 +142,14 @@ class Transfer:
         for folder in self._folders:
             os.close(folder)
         self._folders = []
+
+    def _is_cached(self, layer: Layer) -> bool:
+        """Whether the cache has it; read as a whole before the others are sent, and verified when it is used."""
+        cache = self._cache
+        if cache is None:
+            return False
+        asked = cache.has if self._sent_to else cache.is_intact
+        return asked(layer.digest, layer.size)
 
     def _own(self) -> Drop | None:
         for drop in self._drops:

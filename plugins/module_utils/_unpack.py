@@ -9,13 +9,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import typing as t
 from dataclasses import dataclass, replace
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
+    BlobCache,
+    CachedBlob,
+    KeptBlob,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     ImageError,
     LayerError,
+    MissingLibraryError,
+    OciError,
+    RootfsError,
+    SourceError,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
     Image,
@@ -48,8 +58,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.users impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
     gzip_library,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+    RangeReader,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
+    Opener,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
     UnpackOptions,
@@ -68,33 +81,62 @@ class _OtherOrder(Exception):
     """The layers stand in another order than the diff_ids."""
 
 
-def unpack(source: Source, image: Image, fd: int, options: UnpackOptions) -> Unpacked:
+class _DamagedEntry(Exception):
+    """A blob of the cache was not what its name says."""
+
+
+# What bytes can cause that are not those of the blob, in the end.
+_CONTENT_ERRORS = (
+    ImageError,
+    LayerError,
+    MissingLibraryError,
+    RootfsError,
+    SourceError,
+    OSError,
+)
+
+
+def unpack(
+    source: Opener,
+    image: Image,
+    fd: int,
+    options: UnpackOptions,
+    cache: BlobCache | None = None,
+) -> Unpacked:
     """Apply all layers to the empty directory behind C(fd) and give it its final metadata.
 
     Layers are paired with diff_ids by position. Where a layer's content turns out to belong to another
     place in the list, the work starts over with the layers sorted by content (docs/behaviour.md,
-    section 2). Raises C(LayerError), C(ImageError), C(RootfsError), C(MissingLibraryError), C(OSError).
+    section 2); it also does where a blob of the cache is damaged, or where the cache has taken the room
+    (section 7). Raises C(LayerError), C(ImageError), C(RootfsError), C(MissingLibraryError), C(OSError).
     """
+    layers: t.Sequence[Layer] = image.layers
     # mknod and mkdir would otherwise drop bits that the image wants
     umask = os.umask(0)
     try:
-        try:
-            return _unpack(source, image, image.layers, fd, options)
-        except _OtherOrder:
-            empty_directory(fd)
-            return _unpack(
-                source, image, _by_content(source, image, options), fd, options
-            )
+        while True:
+            try:
+                return _unpack(source, image, layers, fd, options, cache)
+            except _OtherOrder:
+                empty_directory(fd)
+                layers = _by_content(source, image, options, cache)
+            except _DamagedEntry:
+                empty_directory(fd)
+            except (OciError, OSError) as error:
+                if cache is None or not _is_full(error) or not cache.make_room(fd):
+                    raise
+                empty_directory(fd)
     finally:
         os.umask(umask)
 
 
 def _unpack(
-    source: Source,
+    source: Opener,
     image: Image,
     layers: t.Sequence[Layer],
     fd: int,
     options: UnpackOptions,
+    cache: BlobCache | None,
 ) -> Unpacked:
     report = Report()
     budget = Budget(options.max_size, options.max_entries)
@@ -115,22 +157,26 @@ def _unpack(
     try:
         for layer in layers:
             at_hand = layer.digest
-            with contextlib.closing(open_layer(source, layer)) as blob:
+            with _blob_of(layer, source, cache) as blob:
                 stream = LayerStream(layer, blob, budget)
                 with read_ahead(stream, blob.cancel) as chunks:
                     applier.apply_layer(chunks, layer.digest)
+                if stream.diff_id != layer.diff_id and stream.diff_id not in diff_ids:
+                    raise LayerError(
+                        f"its content has the diff_id {stream.diff_id}, which is not in the image config",
+                        layer.digest,
+                        advice="the archive is damaged: fetch the image again",
+                    )
+                if isinstance(blob, KeptBlob) and _has_its_digest(layer, stream):
+                    blob.keep()
+            if isinstance(blob, CachedBlob):
+                report.count("blobs_from_cache")
             if stream.compression == "gzip":
                 report.gzip = gzip_library()[0]
             if stream.mislabelled:
                 report.count("media_types_wrong")
             if stream.diff_id != layer.diff_id:
-                if stream.diff_id in diff_ids:
-                    raise _OtherOrder
-                raise LayerError(
-                    f"its content has the diff_id {stream.diff_id}, which is not in the image config",
-                    layer.digest,
-                    advice="the archive is damaged: fetch the image again",
-                )
+                raise _OtherOrder
         user = resolve_user(image.config.user, root)
         applier.finish()
         lost = report.counted("xattrs_unsupported")
@@ -140,14 +186,66 @@ def _unpack(
             )
     finally:
         root.close()
+    if cache is not None and cache.damaged:
+        report.count("cache_entries_damaged", cache.damaged)
     return Unpacked(report, user)
 
 
-def _by_content(source: Source, image: Image, options: UnpackOptions) -> list[Layer]:
+@contextlib.contextmanager
+def _blob_of(
+    layer: Layer, source: Opener, cache: BlobCache | None
+) -> t.Iterator[CachedBlob | KeptBlob | RangeReader]:
+    """A layer's blob from the cache, or from the source on its way into the cache.
+
+    Raises C(_DamagedEntry) where what went wrong within was the cache's fault; the blob is gone from there then.
+    """
+    if cache is None or layer.data is not None:
+        with contextlib.closing(open_layer(source, layer)) as blob:
+            yield blob
+        return
+    # of a blob that is compressed in an old archive, the cache could only have what is inside
+    known = not layer.digest_is_diff_id or cache.has(layer.digest, layer.size)
+    cached = cache.open_blob(layer.digest, layer.size) if known else None
+    if cached is not None:
+        with contextlib.closing(cached):
+            try:
+                yield cached
+            except _CONTENT_ERRORS as error:
+                if cached.is_intact():
+                    raise
+                cache.discard(cached)
+                raise _DamagedEntry from error
+        return
+    blob = open_layer(source, layer)
+    writer = cache.writer(layer.digest, layer.size)
+    kept = blob if writer is None else KeptBlob(blob, writer)
+    with contextlib.closing(kept):
+        yield kept
+
+
+def _has_its_digest(layer: Layer, stream: LayerStream) -> bool:
+    """Whether the blob that was read is what its digest says: an old archive has only that of the content."""
+    return not layer.digest_is_diff_id or (
+        stream.compression == "none" and stream.diff_id == layer.digest
+    )
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether there was no room on the disk, whatever was made of that error on its way."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _by_content(
+    source: Opener, image: Image, options: UnpackOptions, cache: BlobCache | None
+) -> list[Layer]:
     budget = Budget(options.max_size, options.max_entries)
     found = {}
     for layer in image.layers:
-        with contextlib.closing(open_layer(source, layer)) as blob:
+        with _blob_of(layer, source, cache) as blob:
             found[drain(LayerStream(layer, blob, budget))] = layer
     ordered = []
     for position in image.layers:

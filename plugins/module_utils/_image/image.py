@@ -21,7 +21,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reade
     RangeReader,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
+    Opener,
 )
 
 
@@ -64,7 +64,7 @@ class Image:
     warnings: tuple[str, ...] = ()
 
 
-def open_layer(source: Source, layer: Layer) -> RangeReader:
+def open_layer(source: Opener, layer: Layer) -> RangeReader:
     """A reader of a layer's blob. Raises C(SourceError)."""
     if layer.data is not None:
         return RangeReader(_Inline(layer.data), 0, len(layer.data))

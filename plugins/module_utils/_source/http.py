@@ -94,6 +94,10 @@ class HttpOptions:
                 raise SourceError(
                     f"the option headers holds {show(name)}, which the module sets itself; leave it out"
                 )
+        if self.timeout <= 0 or self.retries < 0:
+            raise SourceError(
+                "the options timeout and url_retries are more than 0, and 0 or more; correct them"
+            )
         if not _HEADER_VALUE.match(self.agent):
             raise SourceError(
                 "the option http_agent cannot stand in a request; correct it"

@@ -26,6 +26,13 @@ DOCUMENT_LIMIT = 4 * 1024 * 1024
 _READ_LIMIT = 64 * 1024 * 1024
 
 
+class Opener(t.Protocol):
+    """Whatever gives blobs."""
+
+    def open(self, name: str) -> RangeReader:
+        """A reader of a file. Raises C(SourceError)."""
+
+
 class Source(t.Protocol):
     """What holds an image.
 
@@ -54,6 +61,26 @@ class Source(t.Protocol):
 
     def close(self) -> None:
         """Give all back."""
+
+
+class Spooled:
+    """The blobs of a source that cannot be read in place: spooled when the first one is opened."""
+
+    def __init__(self, source: Source, directory: int) -> None:
+        self._source = source
+        self._directory = directory
+        self._spool: Source | None = None
+
+    def open(self, name: str) -> RangeReader:
+        """A reader of a file. Raises C(SourceError), and C(OSError) where there is no room for the spool."""
+        if self._spool is None:
+            self._spool = self._source.spool(self._directory)
+        return self._spool.open(name)
+
+    def close(self) -> None:
+        """Give the spool back."""
+        if self._spool is not None and self._spool is not self._source:
+            self._spool.close()
 
 
 def read_document(source: Source, name: str) -> bytes:

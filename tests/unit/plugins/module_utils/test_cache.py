@@ -77,7 +77,7 @@ def test_a_blob_is_kept_and_given_back(tmp_path: Path) -> None:
         assert not cache.has(DIGEST, len(DATA) + 1)
         assert not cache.has(DIGEST, None)
         assert content(cache) == DATA
-        assert (cache.used, cache.corrupt, cache.warnings) == (1, 0, [])
+        assert (cache.damaged, cache.warnings) == (0, [])
     assert path.read_bytes() == DATA
     # nobody else looks into it
     for made in (path, path.parent, path.parent.parent):
@@ -144,7 +144,9 @@ def test_a_dry_run_makes_and_touches_nothing(tmp_path: Path) -> None:
         assert cache.has(DIGEST, len(DATA))
         assert content(cache) == DATA
         cache.prune()
-        assert not cache.empty()
+        fd = os.open(tmp_path, os.O_RDONLY)
+        assert not cache.make_room(fd)
+        os.close(fd)
     assert path.stat().st_mtime == before
 
 
@@ -164,13 +166,22 @@ def test_a_damaged_entry_is_found(tmp_path: Path, damage: str) -> None:
         path.write_bytes(data)
         # asking alone reads nothing, so only a size tells
         assert cache.has(DIGEST, len(DATA)) is (damage == "flip")
-        assert not cache.verify(DIGEST, len(DATA))
-        assert cache.corrupt == 1
-        assert not path.exists()
-        # and it may come again
+        assert not cache.is_intact(DIGEST, len(DATA))
+        assert (cache.damaged, path.exists()) == (0, True)
+        blob = cache.open_blob(DIGEST, len(DATA))
+        if damage == "flip":
+            assert blob is not None
+            cache.discard(blob)
+            blob.close()
+        else:
+            assert blob is None
+        assert (cache.damaged, path.exists()) == (1, False)
+        # and it may come again, for the next run
         add(cache)
-        assert cache.verify(DIGEST, len(DATA))
-        assert (cache.corrupt, cache.used) == (1, 0)
+        assert content(cache) is None
+    with opened(tmp_path / "cache") as cache:
+        assert cache.is_intact(DIGEST, len(DATA))
+        assert cache.damaged == 0
 
 
 def test_the_reader_finds_it_while_it_reads(tmp_path: Path) -> None:
@@ -199,6 +210,7 @@ def test_what_another_run_put_into_its_place_stays(tmp_path: Path) -> None:
                 add(other)
             assert not blob.is_intact()
             cache.discard(blob)
+    with opened(tmp_path / "cache") as cache:
         assert content(cache) == DATA
 
 
@@ -414,7 +426,14 @@ def test_room_is_made_on_a_full_disk(tmp_path: Path) -> None:
         with opened(tmp_path / "cache") as other:
             blob = other.open_blob(digest_of(b"two"), 3)
             assert blob is not None
-            assert cache.empty()
+            fd = os.open("/proc", os.O_RDONLY)
+            assert not cache.make_room(fd)
+            os.close(fd)
+            assert cache.has(digest_of(b"two"), 3)
+            fd = os.open(tmp_path, os.O_RDONLY)
+            assert cache.make_room(fd)
+            os.close(fd)
+            assert "was emptied" in cache.warnings[0]
             assert not cache.has(digest_of(b"two"), 3)
             assert cache.writer(DIGEST, len(DATA)) is None
             blob.close()
@@ -441,7 +460,7 @@ def _work(path: str, seed: int, rounds: int, results: t.Any) -> None:
                         wrong += not blob.is_intact()
                         wrong += 1000
             cache.prune()
-            if cache.warnings or cache.corrupt:
+            if cache.warnings or cache.damaged:
                 wrong += 10
     results.put(wrong)
 

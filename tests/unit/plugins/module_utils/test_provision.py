@@ -131,7 +131,7 @@ def fixture_sources(monkeypatch: pytest.MonkeyPatch) -> list[Source]:
     """All sources that runs opened; C(opened) of each lists what was read of it."""
     seen: list[Source] = []
 
-    def opened(path: str) -> Source:
+    def opened(path: str, _http: t.Any = None) -> Source:
         seen.append(open_source(path))
         return seen[-1]
 
