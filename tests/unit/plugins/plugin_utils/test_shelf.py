@@ -1,0 +1,333 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What forks share of an image on the controller, and what is left of it (docs/behaviour.md, sections 1 and 7)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+    drop_name,
+    read_offer,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils import _shelf
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._shelf import Shelf
+from ansible_collections.hypervisor.oci.tests.images.builder import (
+    Image,
+    Layer,
+    file,
+    flip,
+    write_docker_archive,
+    write_layout,
+    write_oci_archive,
+)
+
+LAYERS = [Layer(file("a", "a" * 9)), Layer(file("b", "b" * 9), algorithm="sha512")]
+IMAGE = Image(LAYERS)
+NAMES = [layer.path for layer in LAYERS]
+
+
+class Controller:
+    """A controller's local tmp; C(opened) counts how often sources were read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.opened = 0
+
+    def shelf(self, path: str) -> Shelf:
+        """A shelf as a fork has it."""
+
+        def real_path() -> str:
+            self.opened += 1
+            return path
+
+        return Shelf(path, real_path, str(self.folder))
+
+    def left(self) -> list[str]:
+        """The names of all files."""
+        return sorted(path.name for path in self.folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(name="controller")
+def fixture_controller(tmp_path: Path) -> Controller:
+    """One whose folder is empty."""
+    folder = tmp_path / "local"
+    folder.mkdir()
+    return Controller(folder)
+
+
+def content(shelf: Shelf, names: t.Sequence[str]) -> list[bytes]:
+    """What would be sent."""
+    return [Path(path).read_bytes() for _name, path in shelf.blobs(names)]
+
+
+def write(folder: Path, form: str) -> str:
+    """The image in a form."""
+    if form == "layout":
+        return write_layout(folder / "layout", IMAGE)
+    compression = {"archive": "none", "gzip": "gzip", "zstd": "zstd"}[form]
+    return write_oci_archive(folder / "i.tar", IMAGE, compression=compression)
+
+
+@pytest.mark.parametrize("form", ["archive", "gzip", "zstd", "layout"])
+def test_blobs_are_files_in_every_form(
+    tmp_path: Path, controller: Controller, form: str
+) -> None:
+    path = write(tmp_path, form)
+    with controller.shelf(path) as shelf:
+        offer, _status = read_offer(shelf.offer())
+        assert set(shelf.sizes()) == {*NAMES, *offer.documents}
+        assert content(shelf, NAMES) == [layer.data for layer in LAYERS]
+        assert content(shelf, NAMES[1:]) == [LAYERS[1].data]
+        files = [path for path in controller.folder.rglob("*") if path.is_file()]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert controller.left() == ["in-use", "making", "offer"]
+
+
+@pytest.mark.parametrize("form", ["archive", "gzip", "layout"])
+def test_what_one_fork_made_the_others_find(
+    tmp_path: Path, controller: Controller, form: str
+) -> None:
+    path = write(tmp_path, form)
+    with controller.shelf(path) as first:
+        assert len(content(first, NAMES)) == 2
+        opened = controller.opened
+        with controller.shelf(path) as second:
+            assert content(second, NAMES) == content(first, NAMES)
+        assert controller.opened == opened
+        # the other one is gone, and took nothing away
+        assert content(first, NAMES) == [layer.data for layer in LAYERS]
+    with controller.shelf(path) as third:
+        third.offer()
+    assert controller.opened == opened
+
+
+def test_blobs_are_carved_as_late_as_can_be(
+    tmp_path: Path, controller: Controller
+) -> None:
+    """The first one travels while nobody has read the second."""
+    with controller.shelf(write(tmp_path, "archive")) as shelf:
+        blobs = shelf.blobs(NAMES)
+        next(blobs)
+        assert drop_name(NAMES[1]) not in controller.left()
+        assert [name for name, _path in blobs] == NAMES[1:]
+
+
+def test_a_compressed_archive_is_spooled_once(
+    tmp_path: Path, controller: Controller
+) -> None:
+    with controller.shelf(write(tmp_path, "gzip")) as shelf:
+        next(shelf.blobs(NAMES))
+        assert set(map(drop_name, NAMES)) < set(controller.left())
+        # once for the offer, and not again for the spool
+        assert controller.opened == 1
+
+
+def test_an_image_that_was_made_anew_is_another_one(
+    tmp_path: Path, controller: Controller
+) -> None:
+    for name in ("archive", "layout"):
+        path = write(tmp_path, name)
+        with controller.shelf(path) as shelf:
+            before = Path(shelf.offer()).read_bytes()
+        other = Image([Layer(file("other"))])
+        if name == "archive":
+            write_oci_archive(path, other)
+        else:
+            Path(path, "index.json").unlink()
+            write_layout(tmp_path / "new", other)
+            os.rename(tmp_path / "new" / "index.json", Path(path, "index.json"))
+            for blob in (tmp_path / "new" / "blobs" / "sha256").iterdir():
+                os.rename(blob, Path(path, "blobs", "sha256", blob.name))
+        with controller.shelf(path) as shelf:
+            assert Path(shelf.offer()).read_bytes() != before
+
+
+# -- hostile and damaged images
+
+
+@pytest.mark.parametrize("form", ["archive", "gzip", "layout"])
+def test_a_damaged_blob_is_never_sent(
+    tmp_path: Path, controller: Controller, form: str
+) -> None:
+    broken = Image([LAYERS[0], Layer(file("c", "c"), edit_stored=flip(20))])
+    name = broken.layers[1].path
+    if form == "layout":
+        path = write_layout(tmp_path / "layout", broken)
+    else:
+        path = write_oci_archive(
+            tmp_path / "i.tar", broken, compression="gzip" if form == "gzip" else "none"
+        )
+    with controller.shelf(path) as shelf:
+        shelf.offer()
+        for _again in range(2):
+            with pytest.raises(
+                SourceError, match=f"{broken.layers[1].digest} .* another digest"
+            ):
+                content(shelf, [name])
+    assert controller.left() == ["in-use", "making", "offer"]
+
+
+def test_a_link_in_a_layout_sends_no_secret_of_the_controller(
+    tmp_path: Path, controller: Controller
+) -> None:
+    """Of the right size, but what it leads to is no blob."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s" * len(LAYERS[0].data))
+    path = write(tmp_path, "layout")
+    blob = Path(path, NAMES[0])
+    blob.unlink()
+    blob.symlink_to(secret)
+    with controller.shelf(path) as shelf:
+        with pytest.raises(SourceError, match="another digest"):
+            content(shelf, NAMES[:1])
+        assert controller.left() == ["in-use", "making", "offer"]
+
+
+def test_old_docker_layouts_send_no_link_out(
+    tmp_path: Path, controller: Controller
+) -> None:
+    """There no digest says what a layer's file must hold."""
+    image = Image([Layer(file("a")), Layer(file("b"))])
+    archive = write_docker_archive(tmp_path / "d.tar", image, style="old")
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", str(folder)], check=True)
+    first, second = sorted(folder.glob("*/layer.tar"))
+    names = [f"{path.parent.name}/layer.tar" for path in (first, second)]
+    secret = tmp_path / "secret"
+    os.rename(second, secret)
+    second.symlink_to(secret)
+    with controller.shelf(str(folder)) as shelf:
+        assert content(shelf, names[:1]) == [first.read_bytes()]
+        with pytest.raises(SourceError, match="is a link out of it"):
+            content(shelf, names[1:])
+        second.unlink()
+        second.symlink_to(os.path.join("..", names[0]))
+        assert content(shelf, names[1:]) == [first.read_bytes()]
+
+
+def test_old_docker_archives_are_carved_by_their_own_names(
+    tmp_path: Path, controller: Controller
+) -> None:
+    image = Image([Layer(file("a")), Layer(file("b"))])
+    path = write_docker_archive(tmp_path / "d.tar", image, style="old", links="symlink")
+    with controller.shelf(path) as shelf:
+        offer, _status = read_offer(shelf.offer())
+        found = content(shelf, list(offer.sizes))
+        assert sorted(found) == sorted(layer.tar for layer in image.layers)
+        with pytest.raises(SourceError, match="holds no"):
+            content(shelf, ["../../etc/passwd"])
+
+
+def test_no_room_for_a_spool(
+    tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before anything is written."""
+    path = write(tmp_path, "gzip")
+    with controller.shelf(path) as shelf:
+        shelf.offer()
+        real = os.statvfs(tmp_path)
+        monkeypatch.setattr(
+            os, "statvfs", lambda _path: os.statvfs_result([4096, 4096, 9, 1, 1, *list(real)[5:]])
+        )  # fmt: skip
+        with pytest.raises(SourceError, match=r"needs \d+ bytes .* has 4096 free; make room there, set local_tmp"):  # fmt: skip
+            content(shelf, NAMES)
+
+
+def test_a_disk_that_fails(
+    tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "archive")
+    with controller.shelf(path) as shelf:
+        shelf.offer()
+
+        def full(*_arguments: t.Any) -> t.NoReturn:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", full)
+            with pytest.raises(SourceError, match="cannot be made ready .* no room left"):  # fmt: skip
+                content(shelf, NAMES)
+        assert controller.left() == ["in-use", "making", "offer"]
+    with pytest.raises(SourceError, match="cannot be made ready"):
+        Shelf(path, lambda: path, "/proc/nowhere").__enter__()
+
+
+# -- forks
+
+
+_FORK = """
+import sys, time
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._shelf import Shelf
+path, local, names = sys.argv[1], sys.argv[2], sys.argv[3:]
+with Shelf(path, lambda: path, local) as shelf:
+    for name, file in shelf.blobs(names):
+        print(len(open(file, "rb").read()), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_forks_work_at_once_and_a_killed_one_leaves_no_lock(
+    tmp_path: Path, controller: Controller
+) -> None:
+    path = write(tmp_path, "gzip")
+    command = [sys.executable, "-c", _FORK, path, str(controller.folder), *NAMES]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with contextlib.ExitStack() as stack:
+        forks = [
+            stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+            )
+            for _number in range(4)
+        ]  # fmt: skip
+        for fork in forks:
+            assert fork.stdout is not None
+            for layer in LAYERS:
+                assert int(fork.stdout.readline()) == len(layer.data)
+        assert set(map(drop_name, NAMES)) < set(controller.left())
+        forks[0].kill()
+        forks[0].wait()
+        for fork in forks[1:-1]:
+            fork.communicate("")
+            assert set(map(drop_name, NAMES)) < set(controller.left())
+        forks[-1].communicate("")
+    assert controller.left() == ["in-use", "making", "offer"]
+
+
+def test_who_waits_for_another_fork_makes_nothing(
+    tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "archive")
+    made = []
+    real = _shelf.make_offer
+
+    def slowly(source: t.Any) -> t.Any:
+        made.append(source)
+        time.sleep(0.2)
+        return real(source)
+
+    monkeypatch.setattr(_shelf, "make_offer", slowly)
+
+    def fork() -> None:
+        with controller.shelf(path) as shelf:
+            shelf.offer()
+
+    threads = [threading.Thread(target=fork) for _number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
