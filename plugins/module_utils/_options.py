@@ -16,6 +16,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
     show,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
+    http_options,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
     parse_platform,
 )
@@ -26,15 +29,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import 
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     is_token,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import is_url
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
     UnpackOptions,
 )
-
-if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
-        HttpOptions,
-    )
 
 
 def options_from(params: dict[str, t.Any]) -> Options:
@@ -102,34 +99,6 @@ def options_from(params: dict[str, t.Any]) -> Options:
             gids=gids,
         ),
     )
-
-
-def http_options(params: dict[str, t.Any]) -> HttpOptions | None:
-    """How to speak to the server of C(src); C(None) where it is no URL. Raises C(SourceError)."""
-    if not is_url(params["src"] or ""):
-        return None
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
-        HttpOptions,
-    )
-
-    options = HttpOptions(
-        username=params["url_username"] or None,
-        password=params["url_password"] or None,
-        force_basic_auth=params["force_basic_auth"],
-        client_cert=params["client_cert"] or None,
-        client_key=params["client_key"] or None,
-        ca_path=params["ca_path"] or None,
-        validate_certs=params["validate_certs"],
-        use_proxy=params["use_proxy"],
-        agent=params["http_agent"],
-        headers={
-            str(name): str(value) for name, value in (params["headers"] or {}).items()
-        },
-        timeout=float(params["timeout"]),
-        retries=params["url_retries"],
-    )
-    options.check()
-    return options
 
 
 def _check_cache(path: str, params: dict[str, t.Any]) -> None:

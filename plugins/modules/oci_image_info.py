@@ -21,6 +21,7 @@ requirements:
   - the Python library zstandard, for an archive that is compressed as a whole by zstd, unless Python is 3.14 or newer
 extends_documentation_fragment:
   - hypervisor.oci._attributes
+  - hypervisor.oci._http
 attributes:
   check_mode:
     support: full
@@ -48,7 +49,9 @@ attributes:
 options:
   src:
     description:
-      - The archive or directory, on the host that the module runs on. What it is shows from its content.
+      - The archive or directory, on the host that the module runs on, or an archive's C(http) or C(https) URL.
+        What it is shows from its content.
+      - Of a URL only the archive's index and its documents are fetched, where the server serves ranges of bytes.
     type: path
     required: true
   ref:
@@ -152,6 +155,12 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     MissingLibraryError,
     OciError,
+    SourceChangedError,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
+    HTTP_ARGUMENTS,
+    hide_password,
+    http_options,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
     list_images,
@@ -171,20 +180,20 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "ref": {"type": "str"},
     "digest": {"type": "str"},
     "platform": {"type": "str"},
+    **HTTP_ARGUMENTS,
 }
 
 
 def main() -> None:
     """Arguments in, one result out."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    params = module.params
+    params = hide_password(module.params)
     try:
-        platform = parse_platform(params["platform"]) if params["platform"] else None
-        with contextlib.closing(open_source(params["src"])) as source:
-            images = list_images(
-                source, params["ref"] or None, params["digest"] or None, platform
-            )
-            form = source.form
+        try:
+            form, images = _list(params)
+        except SourceChangedError:
+            # one clean start with what is there now
+            form, images = _list(params)
     except MissingLibraryError as error:
         module.fail_json(
             msg=missing_required_lib(error.library, reason=error.why),
@@ -193,6 +202,15 @@ def main() -> None:
     except OciError as error:
         module.fail_json(msg=error.message)
     module.exit_json(changed=False, form=form, images=to_json_safe(images))
+
+
+def _list(params: dict[str, t.Any]) -> tuple[str, list[dict[str, t.Any]]]:
+    platform = parse_platform(params["platform"]) if params["platform"] else None
+    with contextlib.closing(open_source(params["src"], http_options(params))) as source:
+        images = list_images(
+            source, params["ref"] or None, params["digest"] or None, platform
+        )
+        return source.form, images
 
 
 if __name__ == "__main__":

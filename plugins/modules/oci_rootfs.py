@@ -26,6 +26,7 @@ requirements:
   - the Python library zstandard, for images with layers that are compressed by zstd, unless Python is 3.14 or newer
 extends_documentation_fragment:
   - hypervisor.oci._attributes
+  - hypervisor.oci._http
 attributes:
   check_mode:
     support: full
@@ -47,7 +48,7 @@ attributes:
   async:
     support: partial
     details:
-      - Only with O(remote_src=true), since a transfer from the controller cannot go on in the background.
+      - Only with O(remote_src=true) or a URL, since a transfer from the controller cannot go on in the background.
   safe_file_operations:
     support: none
     details:
@@ -55,10 +56,14 @@ attributes:
 options:
   src:
     description:
-      - The image. An archive or directory on the controller, or on the node with O(remote_src=true).
+      - The image. An archive or directory on the controller, or on the node with O(remote_src=true), or an archive's
+        C(http) or C(https) URL.
       - What it is shows from its content, never from its name. Understood are a tar that holds an OCI image layout,
         the output of C(docker save), old and new, each of them also compressed as a whole by gzip or zstd,
         and an OCI image layout directory.
+      - A URL is read by the node, which fetches only the archive's index and the blobs of its own image that it lacks.
+        Any web server will do. One that does not serve ranges of bytes sends the whole archive, twice where it is
+        unpacked.
       - Required with O(state=present) and O(state=staged).
     type: path
   dest:
@@ -90,7 +95,7 @@ options:
   digest:
     description:
       - The digest that the image's manifest, index or config must have, for example V(sha256:…).
-        Anything else is an error before a byte is written.
+        Anything else is an error before a byte is written. So the server behind a URL need not be trusted.
     type: str
   platform:
     description:
@@ -99,7 +104,7 @@ options:
     type: str
   remote_src:
     description:
-      - Whether O(src) is on the node already. Otherwise it is sent there from the controller.
+      - Whether O(src) is on the node already. Otherwise it is sent there from the controller, unless it is a URL.
     type: bool
     default: false
   force:
@@ -193,6 +198,28 @@ options:
       - The most entries that all layers together may have. An image with more is an error.
     type: int
     default: 5000000
+  cache_dir:
+    description:
+      - A folder on the node where verified blobs stay, so that a layer which several images share is sent or fetched
+        once. Without it none stay. Any number of O(dest) may share it.
+      - It is made for the running user alone where it is missing. One that other users can write to, or reach by a folder
+        that they can write to, is refused.
+      - Blobs are verified whenever they are used. Damaged ones are discarded, and RV(report) counts them. A cache that is
+        full, or cannot be written to, is a warning.
+      - It makes no difference to the result, so that O(dest) stays as it is when this option changes.
+    type: path
+  cache_max_size:
+    description:
+      - How much may stay in O(cache_dir), as V(500M) or V(20G). After a run that unpacked an image, the blobs that were not
+        used for longest go.
+    type: str
+    default: 20G
+  cache_max_age:
+    description:
+      - After how many days without use a blob goes from O(cache_dir), at the end of a run that unpacked an image.
+        With V(0) it stays.
+    type: int
+    default: 30
   _offer:
     description:
       - B(Private), set by the action plugin alone, which refuses it in a task.
@@ -241,6 +268,13 @@ EXAMPLES = r"""
     remote_src: true
     dest: /var/lib/lxc/app/rootfs
     state: staged
+
+- name: Let each node fetch its own part of an archive from a mirror that need not be trusted
+  hypervisor.oci.oci_rootfs:
+    src: https://mirror.example.org/images/all.oci.tar
+    dest: /var/lib/machines/web
+    digest: sha256:0f5bbcb9c9b0d6e1f2a3c4d5e6f70819a2b3c4d5e6f708192a3b4c5d6e7f8091
+    cache_dir: /var/cache/hypervisor.oci
 
 - name: A root for an unprivileged container
   hypervisor.oci.oci_rootfs:
@@ -410,11 +444,17 @@ report:
       sample: {"devices_skipped": 2, "pax_global_headers": 1}
 """
 
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     MissingLibraryError,
     OciError,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
+    HTTP_ARGUMENTS,
+    hide_password,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     interruptible,
@@ -429,7 +469,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
     to_json_safe,
 )
 
-ARGUMENT_SPEC = {
+ARGUMENT_SPEC: dict[str, t.Any] = {
     "src": {"type": "path"},
     "dest": {"type": "path", "required": True},
     "state": {
@@ -455,6 +495,10 @@ ARGUMENT_SPEC = {
     "keep_dirlinks": {"type": "bool", "default": False},
     "max_size": {"type": "str", "default": "100G"},
     "max_entries": {"type": "int", "default": 5000000},
+    "cache_dir": {"type": "path"},
+    "cache_max_size": {"type": "str", "default": "20G"},
+    "cache_max_age": {"type": "int", "default": 30},
+    **HTTP_ARGUMENTS,
     "_offer": {"type": "str"},
     "_drop": {"type": "str"},
 }
@@ -467,13 +511,16 @@ def main() -> None:
         supports_check_mode=True,
         required_if=[("state", "present", ["src"]), ("state", "staged", ["src"])],
     )
-    try:
-        max_size = human_to_bytes(module.params["max_size"])
-    except ValueError as error:
-        module.fail_json(msg=f"max_size: {error}")
+    params = hide_password(module.params)
+    sizes = {}
+    for name in ("max_size", "cache_max_size"):
+        try:
+            sizes[name] = human_to_bytes(module.params[name])
+        except ValueError as error:
+            module.fail_json(msg=f"{name}: {error}")
     try:
         with interruptible():
-            options = options_from({**module.params, "max_size": max_size})
+            options = options_from({**params, **sizes})
             result = provision(options, module.check_mode)
     except MissingLibraryError as error:
         module.fail_json(

@@ -18,5 +18,6 @@ _OURS: dict[str, t.Any] = {"platform": "linux/amd64", "lock_timeout": 5}
 def arguments(**given: t.Any) -> dict[str, t.Any]:
     """Arguments for C(options_from)."""
     values = {name: spec.get("default") for name, spec in ARGUMENT_SPEC.items()}
-    values["max_size"] = human_to_bytes(values["max_size"])
+    for name in ("max_size", "cache_max_size"):
+        values[name] = human_to_bytes(values[name])
     return {**values, **_OURS, **given}

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils import basic
+from ansible_collections.hypervisor.oci.plugins.doc_fragments import _http
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import apply
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import decompress
 from ansible_collections.hypervisor.oci.plugins.modules import oci_rootfs
@@ -112,7 +113,10 @@ def test_present_and_present_again(tmp_path: Path, module: Module) -> None:
 
 def test_what_is_returned_is_documented() -> None:
     """RETURN, DOCUMENTATION and the argument spec agree."""
-    documented = yaml.safe_load(oci_rootfs.DOCUMENTATION)["options"]
+    documented = {
+        **yaml.safe_load(oci_rootfs.DOCUMENTATION)["options"],
+        **yaml.safe_load(_http.ModuleDocFragment.DOCUMENTATION)["options"],
+    }
     assert set(documented) == set(oci_rootfs.ARGUMENT_SPEC)
     specs: t.Any = oci_rootfs.ARGUMENT_SPEC
     for name, spec in specs.items():
