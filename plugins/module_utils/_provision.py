@@ -239,7 +239,8 @@ def _present_image(
             record = _stage(
                 options, source, image, site, steps, record, fingerprint, cache
             )
-            _forget_transfers(site)
+            if not options.offer:
+                _forget_transfers(site)
         tree = record.next or _predicted(image)
         if options.state == "present":
             try:

@@ -90,6 +90,7 @@ class Transfer:
         self.is_busy = False
         # what is whole, and where
         self._found: dict[str, int] = {}
+        self._cached: dict[str, bool] = {}
         self._folders: list[int] = []
         self._look()
 
@@ -148,8 +149,10 @@ class Transfer:
         cache = self._cache
         if cache is None:
             return False
-        asked = cache.has if self._sent_to else cache.is_intact
-        return asked(layer.digest, layer.size)
+        if layer.name not in self._cached:
+            asked = cache.has if self._sent_to else cache.is_intact
+            self._cached[layer.name] = asked(layer.digest, layer.size)
+        return self._cached[layer.name]
 
     def _own(self) -> Drop | None:
         for drop in self._drops:
