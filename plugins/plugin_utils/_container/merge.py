@@ -100,6 +100,7 @@ def container_from(image: Facts, overrides: Facts) -> Container:
         volumes=_words("image.volumes", image.get("volumes")),
         exposed_ports=_words("image.exposed_ports", image.get("exposed_ports")),
         labels=_labels(image.get("labels")),
+        variant=_optional_text("image.variant", image.get("variant")),
     )
 
 

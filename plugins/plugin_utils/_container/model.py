@@ -72,3 +72,4 @@ class Container:
     volumes: tuple[str, ...] = ()
     exposed_ports: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    variant: str | None = None

@@ -282,6 +282,8 @@ def _annotations(container: Container) -> dict[str, str]:
         f"{_ANNOTATION}architecture": container.architecture,
         f"{_ANNOTATION}stopSignal": container.stop_signal,
     }
+    if container.variant:
+        annotations[f"{_ANNOTATION}variant"] = container.variant
     if container.created is not None:
         annotations[f"{_ANNOTATION}created"] = container.created
     if container.exposed_ports:

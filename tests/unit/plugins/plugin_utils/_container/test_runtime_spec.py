@@ -11,6 +11,9 @@ import json
 import typing as t
 
 import pytest
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
+    container_from,
+)
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
     Container,
     ContainerError,
@@ -260,6 +263,14 @@ def test_annotations_as_conversion_says() -> None:
         f"{IMAGE}architecture",
         f"{IMAGE}stopSignal",
     }
+
+
+def test_variant_of_the_platform_is_told() -> None:
+    """conversion.md has it among what must be extracted."""
+    assert spec(variant="v7")["annotations"][f"{IMAGE}variant"] == "v7"
+    facts = {"architecture": "arm", "variant": "v7", "cmd": ["/x"], "uid": 0, "gid": 0}
+    container = container_from(facts, {"name": "web", "rootfs": "/srv/web"})
+    assert container.variant == "v7"
 
 
 def test_labels_win_over_what_is_implied() -> None:
