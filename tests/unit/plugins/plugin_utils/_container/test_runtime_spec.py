@@ -41,7 +41,8 @@ PLAIN = Container(
     os="linux",
 )
 IMAGE = "org.opencontainers.image."
-TEXT = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
+LETTERS = st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")
+TEXT = st.text(LETTERS)
 
 
 def spec(**fields: t.Any) -> dict[str, t.Any]:
