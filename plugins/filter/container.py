@@ -24,7 +24,8 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapping
 def container(
     image: t.Any,
     runtime: str = "lxc",
-    runtime_environment: bool = False,
+    runtime_environment: bool | None = None,
+    version: str | None = None,
     settings: t.Any = (),
     **overrides: t.Any,
 ) -> dict[str, t.Any]:
@@ -37,6 +38,7 @@ def container(
                 merged,
                 runtime,
                 runtime_environment=runtime_environment,
+                version=version,
                 settings=settings,
             ),
         )

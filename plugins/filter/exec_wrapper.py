@@ -23,7 +23,8 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapping
 def exec_wrapper(
     image: t.Any,
     runtime: str = "lxc",
-    runtime_environment: bool = False,
+    runtime_environment: bool | None = None,
+    version: str | None = None,
     settings: t.Any = (),
     **overrides: t.Any,
 ) -> str:
@@ -33,6 +34,7 @@ def exec_wrapper(
             container_from(image, overrides),
             runtime,
             runtime_environment=runtime_environment,
+            version=version,
             settings=settings,
         )
     except ContainerError as error:

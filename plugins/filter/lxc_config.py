@@ -22,7 +22,8 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model im
 
 def lxc_config(
     image: t.Any,
-    runtime_environment: bool = False,
+    runtime_environment: bool | None = None,
+    version: str | None = None,
     wrapper: str | None = None,
     settings: t.Any = (),
     **overrides: t.Any,
@@ -32,6 +33,7 @@ def lxc_config(
         return render_lxc(
             container_from(image, overrides),
             runtime_environment=runtime_environment,
+            version=version,
             wrapper=wrapper,
             settings=settings,
         )

@@ -4,8 +4,8 @@
 
 """A reader of LXC's C(config) by LXC's own rules: the other side of the renderer's quoting.
 
-The rules are those of LXC 5.0 to 7.0 (lxc_file_for_each_line_mmap, parse_line, lxc_string_split_quoted, the setters of
-confile.c, sig_parse, parse_idmaps) and of glibc's getmntent, which reads the mount entries. They work on bytes: a line ends
+The rules are those of LXC 5.0 to 7.0 (lxc_file_for_each_line_mmap, parse_line, lxc_string_split_quoted or, before 6.0,
+split_init_cmd, the setters of confile.c, sig_parse, parse_idmaps) and of glibc's getmntent, which reads the mount entries. They work on bytes: a line ends
 with a newline or a carriage return, the file with a NUL; only a blank and TAB are trimmed. What LXC refuses is C(Misread).
 """
 
@@ -60,11 +60,14 @@ class Config:
     others: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
-def read(text: str) -> Config:
-    """What LXC makes of the file."""
+def read(text: str, quoted_words: bool = True) -> Config:
+    """What LXC makes of the file; releases before 6.0 do not know C(quoted_words)."""
     config = Config()
     for key, value in items(text.encode("utf-8")):
-        _set(config, key.decode("utf-8"), value)
+        if key == b"lxc.init.cmd" and not quoted_words:
+            config.init = [word for word in value.split(b" ") if word]
+        else:
+            _set(config, key.decode("utf-8"), value)
     return config
 
 

@@ -8,9 +8,12 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
     command_value,
     id_map_values,
@@ -31,36 +34,82 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text imp
     require_line,
 )
 
+_VERSION = re.compile(r"([0-9]{1,4})(?:\.[0-9]+)+(?:[^0-9.].*)?\Z")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the installed LXC can do: quote words of a command (6.0), tell the container's environment from that of hooks
+    (7.0), and give supplementary groups to mapped containers (7.0)."""
+
+    quoted_words: bool = True
+    runtime_environment: bool = False
+    mapped_groups: bool = True
+
+
+def features_of(version: str | None, runtime_environment: bool | None) -> Features:
+    """Those of C(version) as C(lxc-start --version) prints it, of any where it is C(None).
+
+    C(runtime_environment) is for builds that know C(lxc.environment.runtime) before its release. Raises
+    C(ContainerError).
+    """
+    if version is None:
+        return Features(runtime_environment=bool(runtime_environment))
+    match = _VERSION.match(str(version).strip())
+    if match is None:
+        raise ContainerError(
+            f"version: {show(str(version))} is no version of LXC, such as 6.0.4"
+        )
+    major = int(match.group(1))
+    known = major >= 7
+    return Features(
+        quoted_words=major >= 6,
+        runtime_environment=(
+            known if runtime_environment is None else runtime_environment
+        ),
+        mapped_groups=known,
+    )
+
 
 def render_lxc(
     container: Container,
     *,
-    runtime_environment: bool = False,
+    runtime_environment: bool | None = None,
+    version: str | None = None,
     wrapper: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> str:
     """The text of C(config).
 
-    C(runtime_environment) tells that the installed LXC knows C(lxc.environment.runtime) (7.0 does). C(wrapper) is where
-    on the host the exec wrapper lies, where it may be used. C(settings) are lines of the administrator's: inclusions
-    come first, the others last, so that they win. Raises C(ContainerError).
+    C(runtime_environment) and C(version) tell what the installed LXC can do, see C(features_of). C(wrapper) is where on
+    the host the exec wrapper lies, where it may be used. C(settings) are lines of the administrator's: inclusions come
+    first, the others last, so that they win. Raises C(ContainerError).
     """
     settings = checked_settings(settings)
-    secret = environment_is_seen(runtime_environment, settings)
-    reason = wrapper_reason(container, secret)
+    features = features_of(version, runtime_environment)
+    user = container.user
+    if user.groups and container.gid_map and not features.mapped_groups:
+        raise ContainerError(
+            f"user: LXC {show(str(version).strip())} gives no supplementary groups to containers with an id map, and {show(user.name)} has"
+            " some; set user to UID:GID to go without, or use LXC 7.0, runc or crun"
+        )
+    secret = environment_is_seen(features.runtime_environment, settings)
+    words = features.quoted_words
+    reason = wrapper_reason(container, secret, words)
     mounts = list(container.mounts)
     if reason is not None:
         mounts.append(wrapper_mount(require_wrapper(reason, wrapper)))
-    start = plan_start(container, secret)
-    variables = "lxc.environment.runtime" if runtime_environment else "lxc.environment"
-    user = container.user
+    start = plan_start(container, secret, words)
+    variables = "lxc.environment"
+    if features.runtime_environment:
+        variables = "lxc.environment.runtime"
     items = [
         ("lxc.uts.name", container.hostname),
         ("lxc.rootfs.path", quote_value("rootfs", f"dir:{container.rootfs}")),
         *(("lxc.idmap", value) for value in id_map_values(container)),
         *(("lxc.mount.entry", mount_value(mount)) for mount in mounts),
         *((variables, variable_value(name, value)) for name, value in start.env),
-        ("lxc.init.cmd", command_value(start.argv)),
+        ("lxc.init.cmd", command_value(start.argv, words)),
         ("lxc.init.cwd", quote_value("working_dir", container.working_dir)),
         ("lxc.init.uid", str(user.uid)),
         ("lxc.init.gid", str(user.gid)),
@@ -100,12 +149,32 @@ def environment_is_seen(runtime_environment: bool, settings: t.Sequence[str]) ->
 def needs_wrapper(
     container: Container,
     *,
-    runtime_environment: bool = False,
+    runtime_environment: bool | None = None,
+    version: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> bool:
     """Whether C(render_lxc) of the same arguments needs the exec wrapper."""
-    secret = environment_is_seen(runtime_environment, checked_settings(settings))
-    return wrapper_reason(container, secret) is not None
+    features = features_of(version, runtime_environment)
+    secret = environment_is_seen(
+        features.runtime_environment, checked_settings(settings)
+    )
+    return wrapper_reason(container, secret, features.quoted_words) is not None
+
+
+def wrapper_script(
+    container: Container,
+    *,
+    runtime_environment: bool | None = None,
+    version: str | None = None,
+    settings: t.Sequence[str] = (),
+) -> str | None:
+    """The text of the wrapper that goes with C(render_lxc) of the same arguments; C(None) where none is needed. Raises
+    C(ContainerError)."""
+    features = features_of(version, runtime_environment)
+    secret = environment_is_seen(
+        features.runtime_environment, checked_settings(settings)
+    )
+    return plan_start(container, secret, features.quoted_words).script
 
 
 def _key(line: str) -> str:

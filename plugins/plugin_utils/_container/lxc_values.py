@@ -7,7 +7,7 @@
 """What a line of LXC's can hold, and how (docs/behaviour.md, section 9); Proxmox VE copies such lines as they stand.
 
 LXC trims a value and takes one pair of equal quotes off its ends. C(lxc.init.cmd) is split into words after that, where
-only a whole word can be quoted, and there are no escapes.
+only a whole word can be quoted, and there are no escapes. Before LXC 6.0, words of it could not be quoted at all.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ class Start:
     script: str | None = None
 
 
-def plan_start(container: Container, secret_env: bool) -> Start:
+def plan_start(
+    container: Container, secret_env: bool, quoted_words: bool = True
+) -> Start:
     """Split argv and environment into what lines can hold and what the wrapper must.
 
     C(secret_env) tells that nothing of the environment may stand in the configuration, since programs of the host's
-    would see it. Raises C(ContainerError) where no wrapper helps.
+    would see it, and C(quoted_words) that LXC is 6.0 or newer. Raises C(ContainerError) where no wrapper helps.
     """
-    if wrapper_reason(container, secret_env) is None:
+    if wrapper_reason(container, secret_env, quoted_words) is None:
         return Start(container.argv, container.env)
     exported = tuple(
         (name, value)
@@ -65,10 +67,12 @@ def plan_start(container: Container, secret_env: bool) -> Start:
     return Start(WRAPPER_ARGV, passed, render_wrapper(container.argv, exported, passed))
 
 
-def wrapper_reason(container: Container, secret_env: bool) -> str | None:
+def wrapper_reason(
+    container: Container, secret_env: bool, quoted_words: bool = True
+) -> str | None:
     """Why the container needs the wrapper, as a phrase that begins with the field; C(None) where it does not."""
     for word in container.argv:
-        if quote_word(word) is None:
+        if quote_word(word, quoted_words) is None:
             return f"argv: LXC has no way to write the word {show(word)}"
     for name, value in container.env:
         if has_controls(value):
@@ -96,10 +100,13 @@ def wrapper_mount(path: str) -> Mount:
     )
 
 
-def quote_word(word: str) -> str | None:
+def quote_word(word: str, quoted_words: bool = True) -> str | None:
     """One word of a command; C(None) where LXC has no way to write it."""
-    if has_controls(word) or "\0" in word:
+    if has_controls(word):
         return None
+    if not quoted_words:
+        # split at blanks and nothing else
+        return word if word and " " not in word else None
     if word and word[0] not in _QUOTES and not any(c.isspace() for c in word):
         return word
     for quote in ('"', "'"):
@@ -108,17 +115,17 @@ def quote_word(word: str) -> str | None:
     return None
 
 
-def command_value(argv: t.Sequence[str]) -> str:
+def command_value(argv: t.Sequence[str], quoted_words: bool = True) -> str:
     """The value of C(lxc.init.cmd); where words are quoted, the whole goes into a pair that LXC takes off. Raises
     C(ContainerError)."""
     words = []
     for word in argv:
-        quoted = quote_word(word)
+        quoted = quote_word(word, quoted_words)
         if quoted is None:
             raise ContainerError(f"argv: LXC has no way to write the word {show(word)}")
         words.append(quoted)
     value = " ".join(words)
-    return value if words == list(argv) else f'"{value}"'
+    return quote_value("argv", value) if words == list(argv) else f'"{value}"'
 
 
 def quote_value(field: str, value: str) -> str:

@@ -158,20 +158,20 @@ def _list(lines: t.Iterable[str], key: str) -> list[str]:
 def _require_version(container: Container, version: str | None) -> None:
     if version is None:
         return
-    match = _VERSION.match(version)
+    match = _VERSION.match(str(version).strip())
     if match is None:
         raise ContainerError(
-            f"version: {show(version)} is no version of pve-container, such as 6.1.0"
+            f"version: {show(str(version))} is no version of pve-container, such as 6.1.0"
         )
     found = tuple(int(part or "0") for part in match.groups())
     if found < _OLDEST:
         raise ContainerError(
-            f"pve-container {version} has no entrypoint and no environment of a container's process; update it to"
+            f"pve-container {show(str(version))} has no entrypoint and no environment of a container's process; update it to"
             f" {_dotted(_OLDEST)} or newer"
         )
     if found < _OLDEST_WITH_USERS and _has_user(container):
         raise ContainerError(
-            f"user: pve-container {version} starts containers as root only; update it to {_dotted(_OLDEST_WITH_USERS)} or"
+            f"user: pve-container {show(str(version))} starts containers as root only; update it to {_dotted(_OLDEST_WITH_USERS)} or"
             " newer, or set user to 0:0"
         )
 

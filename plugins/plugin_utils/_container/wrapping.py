@@ -31,13 +31,17 @@ def needs_wrapper(
     container: Container,
     runtime: str,
     *,
-    runtime_environment: bool = False,
+    runtime_environment: bool | None = None,
+    version: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> bool:
     """Whether the rendering for C(runtime) needs the wrapper; the other arguments are those of C(render_lxc)."""
     if runtime == "lxc":
         return lxc.needs_wrapper(
-            container, runtime_environment=runtime_environment, settings=settings
+            container,
+            runtime_environment=runtime_environment,
+            version=version,
+            settings=settings,
         )
     if runtime == "proxmox":
         return proxmox.needs_wrapper(container)
@@ -55,16 +59,18 @@ def wrapper_script(
     container: Container,
     runtime: str,
     *,
-    runtime_environment: bool = False,
+    runtime_environment: bool | None = None,
+    version: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> str | None:
     """The text of the wrapper that goes with the rendering; C(None) where none is needed. Raises C(ContainerError)."""
-    if not needs_wrapper(
-        container,
-        runtime,
-        runtime_environment=runtime_environment,
-        settings=settings,
-    ):
+    if runtime == "lxc":
+        return lxc.wrapper_script(
+            container,
+            runtime_environment=runtime_environment,
+            version=version,
+            settings=settings,
+        )
+    if not needs_wrapper(container, runtime):
         return None
-    secret = runtime == "lxc" and lxc.environment_is_seen(runtime_environment, settings)
-    return plan_start(container, secret).script
+    return plan_start(container, False).script

@@ -392,6 +392,74 @@ def test_other_settings_do_not_run_anything(line: str) -> None:
     )
 
 
+# -- what releases of LXC can do
+
+
+@given(st.lists(TEXT, min_size=1, max_size=4))
+@example(["'a", "b'"])
+@example(["\ta", "b\t"])
+@example(['"'])
+def test_words_before_lxc_6(argv: list[str]) -> None:
+    """Split at blanks and nothing else: quotes are part of a word, and no word with a blank can be written."""
+    container = replace(PLAIN, argv=tuple(argv))
+    wrapped = any(" " in word or not word for word in argv)
+    assert needs_wrapper(container, version="5.0.2") is wrapped
+    text = render(container, version="5.0.2", wrapper=WRAPPER)
+    words = [b"/bin/sh", b"/dev/.hypervisor-oci-exec"]
+    if not wrapped:
+        words = [word.encode() for word in argv]
+    assert read(text, quoted_words=False).init == words
+
+
+@pytest.mark.parametrize(
+    ("version", "runtime", "groups", "quotes"),
+    [
+        (None, False, True, True),
+        ("4.0.12", False, False, False),
+        ("5.0.2", False, False, False),
+        ("6.0.6", False, False, True),
+        ("7.0.0", True, True, True),
+        ("7.0", True, True, True),
+        ("10.1.0-devel", True, True, True),
+        ("5.0.2-1+deb12u4\n", False, False, False),
+    ],
+)
+def test_releases(
+    version: str | None, runtime: bool, groups: bool, quotes: bool
+) -> None:
+    config = read(render(PLAIN, version=version))
+    assert bool(config.runtime) is runtime
+    assert bool(config.environment) is not runtime
+    # what is known of a build wins over its version
+    for known in (False, True):
+        text = render(PLAIN, version=version, runtime_environment=known)
+        assert bool(read(text).runtime) is known
+    blank = replace(PLAIN, argv=("/bin/app", "a b"))
+    assert needs_wrapper(blank, version=version) is not quotes
+    mapped = replace(
+        PLAIN,
+        user=User("app", 1, 1, (2,)),
+        uid_map=(IdRange(0, 100000, 65536),),
+        gid_map=(IdRange(0, 100000, 65536),),
+    )
+    if groups:
+        assert read(render(mapped, version=version)).groups == [2]
+    else:
+        with pytest.raises(ContainerError, match="^user: LXC .* gives no supple"):
+            render_lxc(mapped, version=version)
+    # without a map, or without groups, every release does it
+    plain = replace(mapped, uid_map=(), gid_map=())
+    assert read(render(plain, version=version)).groups == [2]
+    render(replace(mapped, user=User("app", 1, 1)), version=version)
+
+
+@pytest.mark.parametrize("version", ["", "six", "6", "v6.0", "6.0\n\nx", "6.x", "-1.0"])
+def test_versions_that_are_none(version: str) -> None:
+    for function in (render_lxc, needs_wrapper):
+        with pytest.raises(ContainerError, match="^version: "):
+            function(PLAIN, version=version)  # type: ignore[operator]
+
+
 # -- the administrator's lines
 
 

@@ -502,7 +502,7 @@ def test_the_wrapper() -> None:
 def test_versions() -> None:
     """The minimum version of each key."""
     app = replace(PLAIN, user=User("app", 1000, 0))
-    for version in ("6.1.0", "6.1.10-1", "6.2", "7.0", "6.1.0~1", None):
+    for version in ("6.1.0", "6.1.10-1", "6.2", "7.0", "6.1.0~1", "6.1.0\n", None):
         render(app, version=version)
     for version in ("6.0.15", "6.0.19"):
         render(PLAIN, version=version)
@@ -515,7 +515,7 @@ def test_versions() -> None:
             )
     for version in ("6.0.14", "5.3.0", "6.0"):
         assert "update it to 6.0.15" in refused(PLAIN, version=version)
-    for version in ("", "new", "6", "6.1.0\n"):
+    for version in ("", "new", "6", "6.1.0\n\nx"):
         assert refused(PLAIN, version=version).startswith("version: ")
 
 
