@@ -507,7 +507,7 @@ def test_versions() -> None:
     for version in ("6.0.15", "6.0.19"):
         render(PLAIN, version=version)
         assert refused(app, version=version).startswith(
-            f"user: pve-container {version}"
+            f"user: pve-container '{version}'"
         )
         for user in (User("", 0, 5), User("", 0, 0, (5,))):
             assert refused(replace(PLAIN, user=user), version=version).startswith(
