@@ -38,7 +38,7 @@ from ansible_collections.hypervisor.oci.tests.unit.lxc_settings import (
     read,
     words,
 )
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 if t.TYPE_CHECKING:
@@ -262,6 +262,7 @@ def test_a_wrapper_that_is_nowhere() -> None:
 
 @given(st.lists(TEXT, min_size=1, max_size=5))
 @example(list(AWKWARD[1:]))
+@settings(deadline=None)
 def test_argv_comes_back(argv: list[str]) -> None:
     """Section 9: each word as it is, or the wrapper; never another word."""
     container = replace(PLAIN, argv=tuple(argv))
@@ -274,6 +275,7 @@ def test_argv_comes_back(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("runtime", [False, True])
 @given(data=st.data())
+@settings(deadline=None)
 def test_the_environment_comes_back(data: st.DataObject, runtime: bool) -> None:
     """Section 9: every name and value, with blanks and quotes at its ends."""
     names = TEXT.map(lambda text: text.replace("=", "-")).filter(bool)
@@ -286,6 +288,7 @@ def test_the_environment_comes_back(data: st.DataObject, runtime: bool) -> None:
 
 
 @given(TEXT, TEXT, TEXT, TEXT)
+@settings(deadline=None)
 def test_paths_come_back(cwd: str, rootfs: str, source: str, target: str) -> None:
     """Section 9: blanks and backslashes in paths, those of mounts by fstab's escapes."""
     clean = [text.replace("/", "_") for text in (cwd, rootfs, source, target)]
@@ -300,6 +303,7 @@ def test_paths_come_back(cwd: str, rootfs: str, source: str, target: str) -> Non
 
 
 @given(st.lists(ANY, min_size=1, max_size=3), ANY, ANY, ANY)
+@settings(deadline=None)
 def test_nothing_becomes_a_line_of_its_own(
     argv: list[str], name: str, value: str, cwd: str
 ) -> None:
@@ -399,6 +403,7 @@ def test_other_settings_do_not_run_anything(line: str) -> None:
 @example(["'a", "b'"])
 @example(["\ta", "b\t"])
 @example(['"'])
+@settings(deadline=None)
 def test_words_before_lxc_6(argv: list[str]) -> None:
     """Split at blanks and nothing else: quotes are part of a word, and no word with a blank can be written."""
     container = replace(PLAIN, argv=tuple(argv))
