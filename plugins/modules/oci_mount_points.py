@@ -16,6 +16,7 @@ description:
   - Says where mounts of a container land in its root file system, links in the image followed inside of its root only.
     Runtimes refuse, or follow, such links in different ways.
   - Makes directories and empty files to mount on where there is nothing.
+  - Makes other directories, such as the one to start in, which some runtimes want to be there.
 requirements:
   - Python 3.8 or newer on the node
 extends_documentation_fragment:
@@ -79,6 +80,12 @@ options:
         type: list
         elements: str
         default: []
+  directories:
+    description:
+      - Absolute paths inside of the container that are to be directories.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: hypervisor.oci.oci_rootfs
   - module: hypervisor.oci.oci_volume
@@ -114,6 +121,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
     to_json_safe,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.mount_points import (
+    provide_directories,
     provide_mount_points,
 )
 
@@ -131,20 +139,26 @@ ARGUMENT_SPEC = {
             "options": {"type": "list", "elements": "str", "default": []},
         },
     },
+    "directories": {"type": "list", "elements": "str", "default": []},
 }
 
 
 def main() -> None:
     """Arguments in, one result out."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    rootfs = module.params["rootfs"]
     try:
         with interruptible():
             mounts, changed = provide_mount_points(
-                module.params["rootfs"], module.params["mounts"], module.check_mode
+                rootfs, module.params["mounts"], module.check_mode
+            )
+            # after the mounts, since one that lies in a mount is that one's
+            made = provide_directories(
+                rootfs, module.params["directories"], module.check_mode
             )
     except OciError as error:
         module.fail_json(msg=error.message)
-    module.exit_json(changed=changed, mounts=to_json_safe(mounts))
+    module.exit_json(changed=changed or made, mounts=to_json_safe(mounts))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,23 @@ def provide_mount_points(
     return done, changed
 
 
+def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool:
+    """Make directories inside of the root where they are missing; returns whether there was one. Raises C(RootfsError)."""
+    changed = False
+    for path in paths:
+        try:
+            with opened_root(rootfs) as root, look_up(root, os.fsencode(path)) as found:
+                changed = changed or bool(found.missing)
+                if not check_mode:
+                    make_missing(found, is_directory=True)
+        except OSError as error:
+            advice = os_advice(error) or "look at the root file system"
+            raise RootfsError(
+                f"the directory {show(path)} in {show(rootfs)} cannot be made: {os_phrase(error)}; {advice}"
+            ) from error
+    return changed
+
+
 def _provide(
     rootfs: str, mount: Mount, done: list[Mount], check_mode: bool
 ) -> tuple[str, bool]:

@@ -93,7 +93,9 @@ def test_mounts_come_back_as_filters_take_them(tmp_path: Path, run: Run) -> None
         oci_mount_points,
         rootfs=str(tmp_path / "root"),
         mounts=[{"source": source, "target": "/var/a", "read_only": True}],
+        directories=["/var/work/dir", "/run"],
     )
+    assert (tmp_path / "root/run/work/dir").is_dir()
     assert result["changed"] is True
     assert result["mounts"] == [
         {

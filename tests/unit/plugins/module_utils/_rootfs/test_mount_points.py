@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.mount_points import (
+    provide_directories,
     provide_mount_points,
 )
 
@@ -106,3 +107,13 @@ def test_what_cannot_be_mounted(
 def test_two_on_one_place(root: Path) -> None:
     with pytest.raises(RootfsError, match="two mounts lead to '/run/app'"):
         places(root, mount(root, "/var/run/app"), mount(root, "/run/app"))
+
+
+def test_directories_are_made_inside(root: Path) -> None:
+    assert provide_directories(str(root), ["/var/run/work", "/run"], True) is True
+    assert not (root / "run/work").exists()
+    assert provide_directories(str(root), ["/var/run/work", "/run"], False) is True
+    assert (root / "run/work").is_dir()
+    assert provide_directories(str(root), ["/var/run/work", "/run"], False) is False
+    with pytest.raises(RootfsError, match="file"):
+        provide_directories(str(root), ["/etc/hosts/below"], False)
