@@ -4,7 +4,7 @@
 
 """Starts a fleet on this machine, lets Ansible provision its nodes, and tells whether the promises were kept.
 
-    check.py [--only NAME] [--list]
+    check.py [--only NAME] [--list] [--hold]
 
 It needs root and ansible-core in the Python that runs it. Nothing is left of the fleet, however the program ends.
 """
@@ -12,8 +12,10 @@ It needs root and ansible-core in the Python that runs it. Nothing is left of th
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import os
 import sys
+import threading
 import time
 import typing as t
 
@@ -27,10 +29,14 @@ from .fleet import FleetError
 from .lab import Broken, Lab
 from .namespaces import CannotEnter, enter
 
-CHECKS: dict[str, t.Callable[[Lab], str]] = {
-    check.__name__: check
-    for check in (*sending.CHECKS, *faults.CHECKS, *rolling.CHECKS)
-}
+Check = t.Callable[[Lab], str]
+# One group after the other; in a group one line beside the other, each with nodes of its own.
+GROUPS: t.Sequence[t.Sequence[t.Sequence[Check]]] = (
+    [sending.CHECKS],
+    faults.CHECKS,
+    [rolling.CHECKS],
+)
+CHECKS = {check.__name__: check for group in GROUPS for line in group for check in line}
 
 
 def main(arguments: t.Sequence[str] | None = None) -> int:
@@ -38,6 +44,9 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check the promises of a fleet.")
     parser.add_argument("--only", action="append", choices=CHECKS, metavar="NAME")
     parser.add_argument("--list", action="store_true", help="the names of the checks")
+    parser.add_argument(
+        "--hold", action="store_true", help="start the fleet, and wait for a signal"
+    )
     options = parser.parse_args(arguments)
     if options.list:
         print("\n".join(CHECKS))
@@ -51,7 +60,15 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
     except CannotEnter as error:
         print(f"SKIPPED: {error}")
         return 3
-    return _run(folder, options.only or list(CHECKS))
+    try:
+        lab = Lab(folder)
+        if options.hold:
+            print(f"holding {folder}", flush=True)
+            threading.Event().wait()
+        return _run(lab, options.only or list(CHECKS))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _prevented() -> str:
@@ -61,21 +78,31 @@ def _prevented() -> str:
     return f"missing programs of {', '.join(missing)}" if missing else ""
 
 
-def _run(folder: str, names: t.Sequence[str]) -> int:
-    lab = Lab(folder)
+def _run(lab: Lab, names: t.Container[str]) -> int:
     for remark in lab.remarks:
         print(remark, flush=True)
-    broken = 0
-    for name in names:
-        began = time.monotonic()
-        try:
-            said = f"kept: {CHECKS[name](lab)}"
-        except (Broken, FleetError) as error:
-            said = f"BROKEN: {error}"
-            broken += 1
-        print(f"{name}, {time.monotonic() - began:.1f} s, {said}", flush=True)
-    print(f"{len(names) - broken} kept\n{broken} broken", flush=True)
-    return 1 if broken else 0
+    kept: list[bool] = []
+    for group in GROUPS:
+        with concurrent.futures.ThreadPoolExecutor(len(group)) as pool:
+            lines = [pool.submit(_line, lab, line, names) for line in group]
+            kept += [one for line in lines for one in line.result()]
+    print(f"{kept.count(True)} kept\n{kept.count(False)} broken", flush=True)
+    return 0 if all(kept) else 1
+
+
+def _line(lab: Lab, checks: t.Sequence[Check], names: t.Container[str]) -> list[bool]:
+    return [_kept(lab, check) for check in checks if check.__name__ in names]
+
+
+def _kept(lab: Lab, check: Check) -> bool:
+    began = time.monotonic()
+    broken = ""
+    try:
+        said = f"kept: {check(lab)}"
+    except (Broken, FleetError) as error:
+        broken = said = f"BROKEN: {error}"
+    print(f"{check.__name__}, {time.monotonic() - began:.1f} s, {said}", flush=True)
+    return not broken
 
 
 if __name__ == "__main__":

@@ -19,7 +19,16 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from .fleet import Counters, Fleet, FleetError, on_controller, pids, stat_of, wait_for
+from .fleet import (
+    Counters,
+    Fleet,
+    FleetError,
+    arguments_of,
+    on_controller,
+    pids,
+    stat_of,
+    wait_for,
+)
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 MODULE = "hypervisor.oci.oci_rootfs"
@@ -106,13 +115,13 @@ def play(*tasks: dict[str, t.Any], **keywords: t.Any) -> dict[str, t.Any]:
 
 
 class Controller:
-    """Where playbooks are run from."""
+    """Where playbooks are run from: a folder with all that Ansible keeps, its open connections among it."""
 
     def __init__(
-        self, fleet: Fleet, settings: t.Mapping[str, str] | None = None
+        self, fleet: Fleet, name: str, settings: t.Mapping[str, str] | None = None
     ) -> None:
         self.fleet = fleet
-        self.folder = os.path.join(fleet.folder, "controller")
+        self.folder = os.path.join(fleet.folder, name)
         self.settings = dict(settings or {})
         for name in ("home", "tmp", "cp", "files"):
             os.makedirs(os.path.join(self.folder, name))
@@ -178,9 +187,8 @@ class Controller:
             with open(playbook, "w", encoding="utf-8") as file:
                 json.dump(plays, file)
         command = [program("ansible-playbook"), "-i", inventory, *arguments, playbook]
-        return Playbook(
-            self.fleet, command, self.environment(results, settings), results
-        )
+        environment = self.environment(results, settings)
+        return Playbook(self, list(hosts["fleet"]["hosts"]), command, environment)
 
     def run(
         self,
@@ -192,9 +200,20 @@ class Controller:
         """Start it and wait for its end."""
         return self.start(plays, names, arguments, **settings).finish()
 
+    def connections(self) -> list[int]:
+        """The ssh clients of this controller that run in the background, and keep a connection open."""
+        sockets = self._path("cp").encode()
+        return [
+            pid
+            for pid in pids()
+            if on_controller(pid) and (stat := stat_of(pid)).command == "ssh"
+            # left by whoever had started it to process 1, which is us
+            and stat.parent == os.getpid() and sockets in arguments_of(pid)
+        ]
+
     def disconnect(self) -> float:
         """End the ssh clients that keep connections open; returns the processor time that they took, in seconds."""
-        clients = connections()
+        clients = self.connections()
         spent = sum(stat_of(pid).cpu for pid in clients)
         for pid in clients:
             os.kill(pid, signal.SIGTERM)
@@ -208,22 +227,25 @@ class Playbook:
 
     def __init__(
         self,
-        fleet: Fleet,
+        controller: Controller,
+        names: t.Sequence[str],
         command: list[str],
         environment: dict[str, str],
-        results: str,
     ) -> None:
-        self._fleet = fleet
-        self._results = results
-        self._output = f"{results}.output"
-        self._before = fleet.counters()
-        self._spent = sum(stat_of(pid).cpu for pid in connections())
+        self._controller = controller
+        self._nodes = {name: controller.fleet.nodes[name] for name in names}
+        self._results = environment["FLEET_RESULTS"]
+        self._output = f"{self._results}.output"
+        self._before = {
+            name: node.counters() for name, node in self._nodes.items() if node.pid
+        }
+        self._spent = self._clients()
         self._began = time.monotonic()
         with open(self._output, "wb") as file:
             self.process = subprocess.Popen(
                 command,
                 env=environment,
-                cwd=os.path.dirname(results),
+                cwd=os.path.dirname(self._results),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -232,7 +254,7 @@ class Playbook:
 
     def carried(self, name: str) -> Counters:
         """What a node's link has carried since the start."""
-        return self._fleet.nodes[name].counters() - self._before[name]
+        return self._nodes[name].counters() - self._before[name]
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
         """Ctrl-C: the signal to all of it, as a terminal does."""
@@ -254,8 +276,10 @@ class Playbook:
         self.process.returncode = (
             os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
         )
-        clients = sum(stat_of(pid).cpu for pid in connections())
-        carried = {name: self.carried(name) for name in self._fleet.running}
+        clients = self._clients()
+        carried = {
+            name: self.carried(name) for name in self._before if self._nodes[name].pid
+        }
         return Run(
             self.process.returncode,
             seconds,
@@ -264,6 +288,9 @@ class Playbook:
             self.tasks(),
             carried,
         )
+
+    def _clients(self) -> float:
+        return sum(stat_of(pid).cpu for pid in self._controller.connections())
 
     def output(self) -> str:
         """What it has printed."""
@@ -278,17 +305,6 @@ class Playbook:
         except FileNotFoundError:
             return ()
         return tuple(Task(name=line.pop("task"), **line) for line in lines)
-
-
-def connections() -> list[int]:
-    """The ssh clients that run in the background, and keep a connection open."""
-    return [
-        pid
-        for pid in pids()
-        if on_controller(pid) and (stat := stat_of(pid)).command == "ssh"
-        # left by whoever had started it to process 1, which is us
-        and stat.parent == os.getpid()
-    ]
 
 
 def _reaped(pid: int) -> bool:

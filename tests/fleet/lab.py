@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
+import threading
 import typing as t
 
 from .controller import Controller, Playbook, Run, play, rootfs
@@ -48,10 +51,19 @@ class Lab:
             ],
         )
         self.fleet.start()
-        self.controller = Controller(self.fleet)
+        self._own = threading.local()
+        self._numbers = itertools.count(1)
         self.images = os.path.join(folder, "images")
         os.mkdir(self.images)
         self.web = WebServer(self.fleet, self.images)
+
+    @property
+    def controller(self) -> Controller:
+        """Each thread has one of its own, as administrators do who know nothing of each other."""
+        if not hasattr(self._own, "controller"):
+            name = f"controller-{next(self._numbers)}"
+            self._own.controller = Controller(self.fleet, name)
+        return self._own.controller
 
     # -- runs
 
@@ -117,13 +129,16 @@ class Lab:
         require(not local, f"left on the controller: {local}")
 
     def forgive_ansible(self, name: str) -> None:
-        """Ansible itself leaves its temporary folder behind when it is interrupted; no blob may lie in there."""
+        """Ansible leaves its temporary folders behind when it is interrupted; on the node no blob may lie in there."""
         node = self.fleet.nodes[name]
         folder = _temporary(node)
         used = node.run("sh", "-c", f"du -sb {folder} 2>/dev/null || echo 0")
         size = int(used.split()[0])
         require(size < _OFFER, f"{name}: {size} bytes left in {folder}")
         node.run("rm", "-rf", folder)
+        local = os.path.join(self.controller.folder, "tmp")
+        for left in os.listdir(local):
+            shutil.rmtree(os.path.join(local, left))
 
     def converges(
         self, name: str, source: str, dest: str, wanted: Sample, **options: t.Any
