@@ -1,0 +1,227 @@
+#!/usr/bin/python
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: oci_container_files
+short_description: Files that describe a container to its runtime
+version_added: 0.1.0
+author:
+  - the hypervisor.oci authors (@hypervisor-oci)
+description:
+  - Writes the files that describe a container, all of them in one task, and brings the earlier ones back.
+  - The role P(hypervisor.oci.container#role) works with it. Each file is replaced atomically, and none that is right
+    already is touched.
+requirements:
+  - Python 3.8 or newer on the node
+extends_documentation_fragment:
+  - hypervisor.oci._attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    platforms: linux
+    support: full
+  facts:
+    support: none
+  action:
+    support: none
+  async:
+    support: full
+  safe_file_operations:
+    support: none
+    details:
+      - Files are renamed into place in their own folder, which is root's.
+options:
+  state:
+    description:
+      - V(present) makes directories and files as they are listed.
+      - V(restored) brings back what the files in O(keep) were before the last run that changed one. Files that were not
+        there are removed.
+    type: str
+    choices: [present, restored]
+    default: present
+  directories:
+    description:
+      - Directories to make where they are missing, before the files.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: The absolute path.
+        type: path
+        required: true
+      mode:
+        description: The mode of a new directory, as an octal number.
+        type: str
+        default: '0700'
+      passable:
+        description: Whether other users may pass it. A directory that is there is opened for that, too.
+        type: bool
+        default: false
+  files:
+    description:
+      - The files. Their folders must be there, or among O(directories).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: The absolute path.
+        type: path
+        required: true
+      content:
+        description: The whole content.
+        type: str
+        required: true
+      mode:
+        description: The mode, as an octal number.
+        type: str
+        default: '0600'
+      owner:
+        description: The number of the owner.
+        type: int
+        default: 0
+      group:
+        description: The number of the group.
+        type: int
+        default: 0
+  keep:
+    description:
+      - A directory for what the files were before, for O(state=restored). It is closed to other users.
+    type: path
+seealso:
+  - module: hypervisor.oci.oci_rootfs
+"""
+
+EXAMPLES = r"""
+---
+- name: Describe the container to LXC
+  hypervisor.oci.oci_container_files:
+    files:
+      - path: /var/lib/lxc/web/config
+        content: "{{ web.image | hypervisor.oci.lxc_config(name='web', rootfs=web.dest) }}"
+    keep: /var/lib/lxc/web/previous
+
+- name: Go back
+  hypervisor.oci.oci_container_files:
+    state: restored
+    keep: /var/lib/lxc/web/previous
+"""
+
+RETURN = r"""
+changed_paths:
+  description: The directories and files that were not as they should be.
+  returned: success
+  type: list
+  elements: str
+  sample: [/var/lib/lxc/web/config]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hypervisor.oci.plugins.module_utils._container_files import (
+    Directory,
+    File,
+    diff_of,
+    provide,
+    restore,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    OciError,
+    RootfsError,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
+    interruptible,
+)
+
+ARGUMENT_SPEC = {
+    "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},
+    "directories": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "path", "required": True},
+            "mode": {"type": "str", "default": "0700"},
+            "passable": {"type": "bool", "default": False},
+        },
+    },
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "path", "required": True},
+            # the environment of a container is in there, and that is nothing for a log
+            "content": {"type": "str", "required": True, "no_log": True},
+            "mode": {"type": "str", "default": "0600"},
+            "owner": {"type": "int", "default": 0},
+            "group": {"type": "int", "default": 0},
+        },
+    },
+    "keep": {"type": "path"},
+}
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError as error:
+        raise RootfsError(f"{show(text)} is no mode; write one as '0600'") from error
+    if not 0 <= mode <= 0o7777:
+        raise RootfsError(f"{show(text)} is no mode; write one as '0600'")
+    return mode
+
+
+def main() -> None:
+    """Arguments in, one result out."""
+    module = AnsibleModule(
+        argument_spec=ARGUMENT_SPEC,
+        supports_check_mode=True,
+        required_if=[("state", "restored", ["keep"])],
+    )
+    params = module.params
+    diff = []
+    try:
+        with interruptible():
+            if params["state"] == "restored":
+                changed = restore(params["keep"], module.check_mode)
+            else:
+                directories = [
+                    Directory(item["path"], _mode(item["mode"]), item["passable"])
+                    for item in params["directories"]
+                ]
+                files = [
+                    File(
+                        path=item["path"],
+                        content=item["content"].encode("utf-8", "surrogateescape"),
+                        mode=_mode(item["mode"]),
+                        uid=item["owner"],
+                        gid=item["group"],
+                    )
+                    for item in params["files"]
+                ]
+                if module._diff:
+                    texts = map(diff_of, files)
+                    diff = [{"prepared": text} for text in texts if text]
+                changed = provide(directories, files, params["keep"], module.check_mode)
+    except OciError as error:
+        module.fail_json(msg=error.message)
+    result = {"changed": bool(changed), "changed_paths": changed}
+    if module._diff:
+        result["diff"] = diff
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Files that describe a container, written and brought back together (docs/behaviour.md, section 9)."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils import _container_files
+from ansible_collections.hypervisor.oci.plugins.modules import oci_container_files
+from ansible_collections.hypervisor.oci.tests.unit.support import give
+
+Run = t.Callable[..., t.Dict[str, t.Any]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs the module in this process."""
+
+    def runs(**params: t.Any) -> dict[str, t.Any]:
+        give(monkeypatch, params)
+        with pytest.raises(SystemExit):
+            oci_container_files.main()
+        result: dict[str, t.Any] = json.loads(capfd.readouterr().out)
+        return result
+
+    return runs
+
+
+def file(
+    path: Path, content: str, mode: str = "0600", **more: t.Any
+) -> dict[str, t.Any]:
+    own = {"owner": os.geteuid(), "group": os.getegid()}
+    return {"path": str(path), "content": content, "mode": mode, **own, **more}
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_files_are_made_once(tmp_path: Path, run: Run) -> None:
+    arguments = {
+        "directories": [{"path": str(tmp_path / "a/b")}],
+        "files": [
+            file(tmp_path / "a/b/config", "grün\n"),
+            file(tmp_path / "open", "", "0644"),
+        ],
+    }
+    checked = run(**arguments, _ansible_check_mode=True)
+    assert checked["changed"] is True
+    assert list(tmp_path.iterdir()) == []
+    made = run(**arguments)
+    assert made["changed_paths"] == checked["changed_paths"]
+    assert (tmp_path / "a/b/config").read_bytes() == "grün\n".encode()
+    assert [
+        mode_of(tmp_path / name) for name in ("a", "a/b", "a/b/config", "open")
+    ] == [
+        0o700,
+        0o700,
+        0o600,
+        0o644,
+    ]
+    assert run(**arguments)["changed"] is False
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "open"]
+
+
+def test_a_mode_that_became_wrong_is_set_right(tmp_path: Path, run: Run) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    secret.chmod(0o644)
+    assert run(files=[file(secret, "x")])["changed"] is True
+    assert mode_of(secret) == 0o600
+
+
+def test_a_folder_that_is_there_keeps_its_mode_but_lets_pass(
+    tmp_path: Path, run: Run
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(0o750)
+    assert run(directories=[{"path": str(folder)}])["changed"] is False
+    passable = [{"path": str(folder), "passable": True}]
+    assert run(directories=passable)["changed"] is True
+    assert mode_of(folder) == 0o751
+    assert run(directories=passable)["changed"] is False
+
+
+def test_the_files_of_before_come_back(tmp_path: Path, run: Run) -> None:
+    keep = tmp_path / "keep"
+    old, new, same = tmp_path / "old", tmp_path / "new", tmp_path / "same"
+    old.write_bytes(b"\xff before\n")
+    old.chmod(0o640)
+    same.write_text("same")
+    same.chmod(0o600)
+    files = [file(old, "after\n"), file(new, "new\n"), file(same, "same")]
+    assert run(files=files, keep=str(keep))["changed_paths"] == [str(old), str(new)]
+    assert run(files=files, keep=str(keep))["changed"] is False
+    assert mode_of(keep) == 0o700
+    back = run(state="restored", keep=str(keep))
+    assert back["changed_paths"] == [str(old), str(new)]
+    assert old.read_bytes() == b"\xff before\n"
+    assert mode_of(old) == 0o640
+    assert not new.exists()
+    assert run(state="restored", keep=str(keep))["changed"] is False
+
+
+def test_a_link_is_not_followed(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "victim").write_text("the host's")
+    (tmp_path / "config").symlink_to("victim")
+    result = run(files=[file(tmp_path / "config", "new")])
+    assert result["failed"] is True
+    assert (tmp_path / "victim").read_text() == "the host's"
+
+
+def test_content_is_nothing_for_a_log_but_for_a_diff(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "config").write_text("a\nPASSWORD=old\n")
+    files = [file(tmp_path / "config", "a\nPASSWORD=hunter2\n")]
+    result = run(files=files)
+    assert "hunter2" not in json.dumps(result)
+    (tmp_path / "config").write_text("a\nPASSWORD=old\n")
+    shown = run(files=files, _ansible_diff=True)["diff"]
+    assert "-PASSWORD=old" in shown[0]["prepared"]
+    assert "+PASSWORD=hunter2" in shown[0]["prepared"]
+
+
+def test_a_full_disk_leaves_the_old_file(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text("old")
+
+    def refuse(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_container_files.os, "fsync", refuse)
+    result = run(files=[file(tmp_path / "config", "new")])
+    assert "no room left" in result["msg"]
+    assert (tmp_path / "config").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["config"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"files": [{"path": "/x/y/z", "content": ""}]}, "/x/y"),
+        ({"files": [{"path": "/x", "content": "", "mode": "rw"}]}, "no mode"),
+        ({"files": [{"path": "/x", "content": "", "mode": "77777"}]}, "no mode"),
+        ({"files": [{"path": "/dev/null", "content": ""}]}, "not a regular"),
+        ({"directories": [{"path": "/dev/null"}]}, "not a directory"),
+        ({"state": "restored", "keep": "/nowhere"}, "nothing to restore"),
+    ],
+)
+def test_errors_are_one_sentence(
+    run: Run, arguments: dict[str, t.Any], says: str
+) -> None:
+
+    result = run(**arguments)
+    assert result["failed"] is True
+    assert says in result["msg"]
