@@ -56,8 +56,12 @@ options:
     suboptions:
       source:
         description:
-          - The directory or file on the node, which must be there. Required for O(mounts[].type=bind).
+              - The directory or file on the node. Required for O(mounts[].type=bind).
         type: path
+      is_file:
+        description:
+          - Whether the source is going to be a file. The source must be there unless this is said.
+        type: bool
       target:
         description:
           - The absolute path inside of the container.
@@ -133,6 +137,7 @@ ARGUMENT_SPEC = {
         "required": True,
         "options": {
             "source": {"type": "path"},
+            "is_file": {"type": "bool"},
             "target": {"type": "str", "required": True},
             "read_only": {"type": "bool", "default": False},
             "type": {"type": "str", "choices": ["bind", "tmpfs"], "default": "bind"},

@@ -32,8 +32,9 @@ def provide_mount_points(
 ) -> tuple[list[Mount], bool]:
     """The same mounts in an order in which they can be mounted, targets without links; and whether one was made.
 
-    Each has C(target), and a C(source) on the host where its C(type) is C(bind). A target that is missing is made: in
-    the root, or in the source of the mount that it lies in. Raises C(RootfsError).
+    Each has C(target), and a C(source) on the host where its C(type) is C(bind). C(is_file) says what a source is going
+    to be that is not there yet; it does not come back. A target that is missing is made: in the root, or in the source
+    of the mount that it lies in. Raises C(RootfsError).
     """
     try:
         # links first: one may lead a mount into another
@@ -56,6 +57,8 @@ def provide_mount_points(
         raise RootfsError(
             f"a mount point in {show(rootfs)} cannot be made: {os_phrase(error)}; {advice}"
         ) from error
+    for mount in done:
+        mount.pop("is_file", None)
     return done, changed
 
 
@@ -108,6 +111,8 @@ def _is_directory(mount: Mount) -> bool:
     if mount["type"] != "bind":
         return True
     source = mount.get("source")
+    if mount.get("is_file") is not None:
+        return not mount["is_file"]
     try:
         return stat.S_ISDIR(os.stat(source or "").st_mode)
     except OSError as error:

@@ -104,6 +104,15 @@ def test_what_cannot_be_mounted(
         places(root, mount(root, target, source))
 
 
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_source_that_is_not_there_yet(root: Path, is_file: bool) -> None:
+    found, _changed = provide_mount_points(
+        str(root), [mount(root, "/new", "later", is_file=is_file)], False
+    )
+    assert found == [mount(root, "/new", "later")]
+    assert (root / "new").is_file() is is_file
+
+
 def test_two_on_one_place(root: Path) -> None:
     with pytest.raises(RootfsError, match="two mounts lead to '/run/app'"):
         places(root, mount(root, "/var/run/app"), mount(root, "/run/app"))
