@@ -206,7 +206,8 @@ def _present_image(
             if not check_mode:
                 if record.next is not None:
                     # a staged tree that is no longer wanted
-                    steps.discard_next(record)
+                    record = steps.discard_next(record)
+                steps.prune(record)
                 _forget_transfers(site)
             return _result(options, image, current, current, unfinished)
         _require_ours(options, site, steps, record)

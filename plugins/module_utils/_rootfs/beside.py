@@ -329,10 +329,21 @@ class Beside:
         """Make the old tree a generation; generations beyond those to keep, and empty directories, are trash."""
         if not old.fingerprint and not self._has_content(old):
             return replace(record, trash=(*record.trash, old))
+        return self._kept(record, (old, *record.generations))
+
+    def prune(self, record: Record) -> Record:
+        """Remove generations beyond those to keep."""
+        fewer = self._kept(record, record.generations)
+        if fewer.generations == record.generations:
+            return record
+        self._site.save(fewer)
+        return self._clear(fewer)
+
+    def _kept(self, record: Record, generations: tuple[Tree, ...]) -> Record:
         kept = []
         trash = list(record.trash)
         ours = 0
-        for tree in (old, *record.generations):
+        for tree in generations:
             # what the user's own force replaced is his to throw away
             ours += bool(tree.fingerprint)
             if tree.fingerprint and ours > self._keep:

@@ -234,6 +234,10 @@ class Inside:
         self.previous(record)
         return record
 
+    def prune(self, record: Record) -> Record:
+        """Nothing of ours is kept inside of a mount."""
+        return record
+
     def has_something(self, record: Record, with_foreign: bool) -> bool:
         """Whether there is anything for C(remove) to do."""
         dest = self._dest()

@@ -522,6 +522,24 @@ def test_how_many_are_kept(dest: Path, one: str, two: str, keep: int) -> None:
     assert len([path for path in beside_of(dest).iterdir() if path.is_dir()]) == keep
 
 
+@pytest.mark.parametrize("keep", [0, 1, 2])
+def test_fewer_are_kept_when_nothing_else_changes(
+    dest: Path, one: str, two: str, keep: int
+) -> None:
+    """Section 7, earlier trees: what is to be kept no longer goes at the next run, but not in check mode."""
+
+    def kept() -> int:
+        return len([path for path in beside_of(dest).iterdir() if path.is_dir()])
+
+    for src in (one, two, one):
+        run(dest, src=src, keep=2)
+    assert run(dest, src=one, keep=keep, check_mode=True)["changed"] is False
+    assert kept() == 2
+    assert run(dest, src=one, keep=keep)["changed"] is False
+    assert kept() == keep
+    assert contents(dest)["bin/app"] == b"one"
+
+
 def test_previous(dest: Path, one: str, two: str) -> None:
     """Section 7: C(state: previous) exchanges back, and gives the facts of that tree."""
     first = run(dest, src=one)
