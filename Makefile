@@ -11,6 +11,7 @@
 # make limits               images that ask for too much, at full size
 # make crash [N=100]        kills runs at every step and at N random instants
 # make bench                measures against other tools, and writes docs/performance.md
+# make fleet                measures what many nodes cost, and writes the tables of docs/fleet.md
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 DEMO := $(VENV)/demo
@@ -20,7 +21,7 @@ export PATH := $(VENV)/bin:$(PATH)
 INSIDE := $(VENV)/collections/ansible_collections/hypervisor/oci
 RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(VENV)/bin/python
 
-.PHONY: demo test unit format model fuzz limits crash bench clean
+.PHONY: demo test unit format model fuzz limits crash bench fleet clean
 demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
 demo: $(VENV)/done
 	mkdir -p $(DEMO)
@@ -56,6 +57,10 @@ crash: $(VENV)/tests-done
 bench: $(VENV)/tests-done
 	tests/tools/install_packages.sh umoci skopeo buildah tar gzip zstd libarchive-tools e2fsprogs
 	$(RUN) tests/bench/run.py $(BENCH)
+
+# FLEET: options of tests/fleet/measure.py, paths absolute; root, since it makes namespaces
+fleet: $(VENV)/tests-done
+	$(RUN) tests/fleet/measure.py $(FLEET)
 
 $(VENV)/tests-done: $(VENV)/done tests/unit/requirements.txt
 	$(VENV)/bin/pip install -q -r tests/unit/requirements.txt

@@ -44,15 +44,12 @@ inventory_unparsed_warning = false
 
 
 def collections_folder() -> str:
-    """The folder above ansible_collections that this file lies in, links left as they are."""
-    path = _HERE
-    while os.path.basename(path) != "ansible_collections":
-        if path == os.path.dirname(path):
-            raise FleetError(
-                "this is no installed collection: no ansible_collections above"
-            )
-        path = os.path.dirname(path)
-    return os.path.dirname(path)
+    """The folder of collections that this file lies in, or that Python imports this collection from."""
+    own = _HERE.partition(f"{os.sep}ansible_collections{os.sep}")
+    for folder in [own[0]] * bool(own[1]) + sys.path:
+        if os.path.isdir(os.path.join(folder, "ansible_collections", "hypervisor")):
+            return os.path.abspath(folder)
+    raise FleetError("this collection is not in a folder of collections")
 
 
 @dataclass(frozen=True)
