@@ -379,13 +379,13 @@ class RemoteFile:
             raise self.problem(
                 "the .netrc of the user who runs the module is damaged", "correct it"
             ) from error
-        except (
-            OSError,
-            http.client.HTTPException,
-            urls.ConnectionError,
-            ValueError,
-        ) as error:
-            reason = getattr(error, "reason", error)
+        except ValueError as error:
+            # a redirect's Location, for one
+            raise self.problem(
+                "its answer cannot be understood", "check the URL"
+            ) from error
+        except (OSError, http.client.HTTPException, urls.ConnectionError) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise self._untrusted(url, reason.verify_message) from error
             if isinstance(reason, ssl.SSLError) and not isinstance(
@@ -408,6 +408,7 @@ class RemoteFile:
             if home and secure:
                 identity["client_cert"] = options.client_cert
                 identity["client_key"] = options.client_key
+            # before ansible-core 2.15 each request makes its own
             if hasattr(urls, "make_context"):
                 identity["context"] = (
                     urls.make_context(
@@ -570,7 +571,9 @@ class Download:
                 f"{error.phrase} ({self._tries + 1} tries)",
                 "look at the server and the network, or raise url_retries and timeout",
             ) from error
-        pause = min(max(_FIRST_PAUSE * 2**self._tries, error.wait), _LONGEST_PAUSE)
+        pause = min(
+            max(_FIRST_PAUSE * 2 ** min(self._tries, 10), error.wait), _LONGEST_PAUSE
+        )
         self._tries += 1
         self._since = 0
         # a fleet must not come back all at once
