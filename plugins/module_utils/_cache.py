@@ -169,15 +169,20 @@ class BlobCache:
                 if (used < oldest or total > self._max_size) and _remove(folder, name):
                     total -= size
 
+    def room(self, fd: int) -> int:
+        """How many bytes C(make_room) could free for the disk of C(fd)."""
+        if not self._shares_disk(fd):
+            return 0
+        with contextlib.suppress(OSError):
+            return sum(size for _used, size, _folder, _name in self._entries())
+        return 0
+
     def make_room(self, fd: int) -> bool:
         """Where the full disk of C(fd) is the cache's too: remove all that no other run uses, and keep no more.
 
         Whether anything was removed.
         """
-        folders = list(self._folders.values())
-        if self._dry or not folders:
-            return False
-        if os.fstat(folders[0]).st_dev != os.fstat(fd).st_dev:
+        if self._dry or not self._shares_disk(fd):
             return False
         removed = False
         with contextlib.suppress(OSError):
@@ -199,6 +204,10 @@ class BlobCache:
         folders, self._folders = self._folders, {}
         for fd in folders.values():
             os.close(fd)
+
+    def _shares_disk(self, fd: int) -> bool:
+        folders = list(self._folders.values())
+        return bool(folders) and os.fstat(folders[0]).st_dev == os.fstat(fd).st_dev
 
     def _give_up(self, what: str, error: OSError) -> None:
         # one word of it is enough, however many blobs follow

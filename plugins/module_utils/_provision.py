@@ -221,7 +221,7 @@ def _present_image(
             if options.cache_dir:
                 cache = _open_cache(options, site.path, check_mode)
                 stack.callback(cache.close)
-            _require_room(site.place, image, source.spooled_size or 0)
+            _require_room(site.place, image, source.spooled_size or 0, cache)
         if check_mode:
             return _result(options, image, current, staged or _predicted(image), True)
         fresh = staged is None
@@ -233,7 +233,7 @@ def _present_image(
                     return None
                 needed = transfer.needed()
                 if needed:
-                    _require_room(site.place, image, sum(needed.values()))
+                    _require_room(site.place, image, sum(needed.values()), cache)
                     need = transfer.ask().to_result()
                     return {"changed": False, "need": need, "warnings": []}
                 stack.enter_context(transfer.used())
@@ -515,22 +515,26 @@ def _side(one: Result, other: Result) -> Result:
     return shown
 
 
-def _require_room(place: Place, image: Image, arriving: int) -> None:
+def _require_room(
+    place: Place, image: Image, arriving: int, cache: BlobCache | None
+) -> None:
     """Compare what is known to be needed with what is free; C(arriving) bytes come beside the tree.
 
-    Raises C(RootfsError).
+    What the cache holds there counts as free, since it goes when room is needed. Raises C(RootfsError).
     """
     fd, _missing = open_existing(
         os.fsencode(place.path if place.inside else place.parent)
     )
-    try:
-        status = os.fstatvfs(fd)
-    finally:
-        os.close(fd)
-    free = status.f_bavail * status.f_frsize
     # a lower bound: content is at least as large as its compressed form, and layers may replace files
     needed = max((layer.size or 0 for layer in image.layers), default=0)
     needed += arriving
+    try:
+        status = os.fstatvfs(fd)
+        free = status.f_bavail * status.f_frsize
+        if free < needed and cache is not None:
+            free += cache.room(fd)
+    finally:
+        os.close(fd)
     if free < needed:
         raise RootfsError(
             f"the image needs at least {needed} bytes, and the file system of {show(place.path)} has {free} free;"

@@ -376,6 +376,32 @@ def test_a_disk_that_cache_and_dest_share(tmp_path: Path) -> None:
         }
 
 
+@needs_root
+@pytest.mark.parametrize("check", [True, False])
+def test_what_earlier_images_left_makes_room(tmp_path: Path, check: bool) -> None:
+    """Free space is compared as if the cache were empty, in check mode too; then it is emptied for the tree."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    noise = [os.urandom(1_800_000) for _number in range(2)]
+    paths = [
+        write_oci_archive(
+            tmp_path / str(number),
+            Image([Layer(file("noise", data), compression="none")]),
+        )
+        for number, data in enumerate(noise)
+    ]
+    with mounted(disk, "-t", "tmpfs", "-o", "size=4600k", "test"):
+        arguments = {"cache_dir": str(disk / "cache"), "state": "present"}
+        run(disk / "guests" / "1", src=paths[0], **arguments)
+        assert len(entries(disk / "cache")) == 1
+        result = run(disk / "guests" / "2", check, src=paths[1], **arguments)
+        assert result["changed"]
+        assert len(entries(disk / "cache")) == (1 if check else 0)
+        assert ("was emptied" in str(result["warnings"])) is not check
+        if not check:
+            assert contents(disk / "guests" / "2") == {"noise": noise[1]}
+
+
 # -- two at once
 
 
