@@ -1,0 +1,193 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Builds images around a static program, for containers that really run.
+
+build_container_images.py FOLDER BUSYBOX
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import typing as t
+
+
+def _collections_folder() -> str:
+    """The folder above ansible_collections that this collection lies in."""
+    path = os.path.dirname(os.path.abspath(__file__))
+    while os.path.basename(path) != "ansible_collections":
+        if path == os.path.dirname(path):
+            sys.exit("this is no installed collection: no ansible_collections above")
+        path = os.path.dirname(path)
+    return os.path.dirname(path)
+
+
+sys.path.insert(0, _collections_folder())
+
+from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E402
+    Entry,
+    Image,
+    Layer,
+    directory,
+    file,
+    flip,
+    hardlink,
+    symlink,
+    write_oci_archive,
+)
+
+_OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(
+    platform.machine(), f"linux/{platform.machine()}"
+)
+_PROGRAMS = "cat cp hostname id ls mkdir mv readlink rm sh sleep true".split()
+_PASSWD = """\
+root:x:0:0::/root:/bin/sh
+app:x:1000:1001::/home/app:/bin/sh
+other:x:2000:2001::/:/bin/sh
+"""
+_GROUP = """\
+root:x:0:
+app:x:1001:
+extra:x:1002:app,other
+more:x:1003:app
+other:x:2001:
+"""
+# Says how it was started, in a folder that is there as a whole or not at all, and waits for a signal.
+_PROBE = """\
+#!/bin/sh
+for signal in HUP INT QUIT TERM USR1 USR2; do
+    trap "echo $signal >>/data/stopped; exit 0" "$signal"
+done
+new=/data/report.$$
+rm -rf "$new"
+mkdir "$new"
+cat "/proc/$$/cmdline" >"$new/cmdline"
+cat "/proc/$$/environ" >"$new/environ"
+cat "/proc/$$/status" >"$new/status"
+readlink "/proc/$$/cwd" >"$new/cwd"
+hostname >"$new/hostname"
+cat /version >"$new/version"
+cat /etc/hosts >"$new/hosts"
+cat /proc/self/uid_map >"$new/uid_map"
+ls -lan /data >"$new/data"
+rm -rf /data/report
+mv "$new" /data/report
+while true; do
+    sleep 0.1
+done
+"""
+# What is awkward for one format or another, and for templates.
+ARGUMENTS = [
+    "two words",
+    "it's",
+    'say "hi"',
+    "it's \"both\"",
+    "$HOME ${PATH} `id`",
+    "back\\slash \\n \\",
+    "grün ✓",
+    "{{ 1 + 1 }}{% raw %}",
+    "%h %% #no comment ; no end",
+    "a=b,c:d",
+    "tab\there",
+    "",
+]
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "QUOTED": "it's \"both\" $HOME \\ %h",
+    "TEMPLATE": "{{ lookup('pipe', 'touch /data/evaluated') }}",
+    "EDGES": " blanks ",
+    "UMLAUT": "grün ✓",
+    "LINES": "one\nlxc.hook.start-host = /bin/false",
+}
+_HOSTILE = {"org.example.label": "one\nlxc.hook.pre-start = /bin/false\n{{ 1 + 1 }}"}
+
+
+def _from_host(path: str) -> Entry:
+    with open(path, "rb") as source:
+        return file(path.lstrip("/"), source.read(), 0o755)
+
+
+def _getent() -> list[Entry]:
+    """The host's getent with its libraries, which systemd-nspawn looks users up by."""
+    listed = subprocess.run(
+        ["ldd", "/usr/bin/getent"], check=True, capture_output=True, text=True
+    ).stdout
+    paths = [path for path in re.findall(r"(/\S+)", listed) if os.path.isfile(path)]
+    return [_from_host(path) for path in ["/usr/bin/getent", *paths]]
+
+
+def _base(busybox: bytes) -> Layer:
+    names = [f"bin/{name}" for name in _PROGRAMS]
+    return Layer(
+        directory(".", 0o755),
+        directory("bin", 0o755),
+        file("bin/busybox", busybox, 0o755),
+        *(hardlink(name, "bin/busybox") for name in names),
+        file("bin/probe", _PROBE, 0o755),
+        directory("dev", 0o755),
+        directory("etc", 0o755),
+        file("etc/passwd", _PASSWD),
+        file("etc/group", _GROUP),
+        file("etc/nsswitch.conf", "passwd: files\ngroup: files\n"),
+        directory("home/app", 0o700, uid=1000, gid=1001),
+        directory("proc", 0o755),
+        directory("sys", 0o755),
+        directory("tmp", 0o1777),
+        directory("run", 0o755),
+        directory("usr/bin", 0o755),
+        directory("var", 0o755),
+        # runtimes follow this in ways of their own
+        symlink("var/run", "/run"),
+        *_getent(),
+        directory("data", 0o777, uid=1000, gid=1001),
+        file("data/from-image", "from the image\n", 0o640, uid=1000, gid=1001),
+    )
+
+
+def _image(
+    base: Layer, version: int, *more: t.Any, **config: t.Any
+) -> Image:
+    return Image(
+        [base, Layer(file("version", f"{version}\n")), *more],
+        {
+            "Entrypoint": ["/bin/probe", *ARGUMENTS],
+            "Cmd": ["last"],
+            "Env": [f"{key}={value}" for key, value in ENVIRONMENT.items()],
+            "User": "app",
+            "WorkingDir": "/srv/work dir",
+            "StopSignal": "SIGQUIT",
+            "Volumes": {"/data": {}, "/var/run/state": {}},
+            "Labels": _HOSTILE,
+            **config,
+        },
+        platform=_OWN,
+        ref=f"app:{version}",
+    )
+
+
+def main() -> int:
+    """Write the images into a folder."""
+    folder, program = sys.argv[1:]
+    with open(program, "rb") as source:
+        base = _base(source.read())
+    broken = Layer(file("new", "x" * 4096), edit_stored=flip(-20))
+    images = {
+        "one": _image(base, 1),
+        "two": _image(base, 2),
+        # its process cannot start
+        "three": _image(base, 3, Entrypoint=["/bin/nothing"], Cmd=[]),
+        # its last layer is damaged
+        "four": _image(base, 4, broken),
+    }
+    for name, image in images.items():
+        write_oci_archive(os.path.join(folder, f"{name}.oci.tar"), image)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,379 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Containers that really run, described by the role: docs/behaviour.md, section 9.
+
+container_cases.py RUNTIME FOLDER [REAL]    tests one runtime with the images in FOLDER, and with those in REAL
+container_cases.py RUNTIME FOLDER --clean   removes whatever a test left
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import typing as t
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from build_container_images import ARGUMENTS, ENVIRONMENT  # noqa: E402
+from role_runs import Runs, Variables, require, say  # noqa: E402
+
+_STATE = "/var/lib/hypervisor.oci/containers"
+_VOLUMES = "/var/lib/hypervisor.oci/volumes"
+_BUNDLES = "/var/lib/hypervisor.oci/bundles"
+# a multiple of 65536, as systemd-nspawn wants it
+_BASE = 20 * 65536
+_MAP = [f"0:{_BASE}:65536"]
+_RANGE = f"root:{_BASE}:65536\n"
+_RANGES = ("/etc/subuid", "/etc/subgid")
+_PATIENCE = 20
+_REAL = "busybox-glibc-amd64.oci.tar"
+_CRUN = """\
+#!/bin/sh
+# crun does not start where both kinds of cgroups are mounted
+grep -q ' /sys/fs/cgroup/unified ' /proc/self/mounts || exec {crun} "$@"
+exec unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec {crun} "$@"' crun "$@"
+"""
+
+
+class Container:
+    """One container of the tests, seen from the host."""
+
+    def __init__(self, runtime: str, case: str) -> None:
+        self.runtime = runtime
+        self.name = f"oci-test-{runtime}-{case}"
+        self.is_mapped = case == "mapped"
+        self.base = _BASE if self.is_mapped else 0
+        self.rootfs = {
+            "lxc": f"/var/lib/lxc/{self.name}/rootfs",
+            "nspawn": f"/var/lib/machines/{self.name}",
+        }.get(runtime, f"{_BUNDLES}/{self.name}/rootfs")
+        self.control = f"{_STATE}/{self.name}/control"
+        self.volumes = f"{_VOLUMES}/{self.name}"
+        self.data = f"{self.volumes}/data"
+
+    def variables(self) -> Variables:
+        """Of its host in the inventory."""
+        chosen: Variables = {
+            "container_name": self.name,
+            "container_runtime": self.runtime,
+            "container_remote_src": True,
+            "container_start_wait": 1,
+        }
+        if self.is_mapped:
+            chosen["container_uid_map"] = chosen["container_gid_map"] = _MAP
+        if self.is_mapped and self.runtime == "lxc":
+            # LXC before 7.0 gives such containers no supplementary groups
+            chosen["container_user"] = "1000:1001"
+        return chosen
+
+    def is_running(self) -> bool:
+        """Whether its own script says so."""
+        command = [self.control, "status"]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def forget_report(self) -> None:
+        """So that the next one is a new one."""
+        shutil.rmtree(f"{self.data}/report", ignore_errors=True)
+
+    def report(self) -> dict[str, str]:
+        """What its process said of itself."""
+        folder = f"{self.data}/report"
+        deadline = time.monotonic() + _PATIENCE
+        while not os.path.isdir(folder):
+            if time.monotonic() > deadline:
+                sys.exit(f"{self.name} has reported nothing; {self.log()}")
+            time.sleep(0.1)
+        texts = {}
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                texts[name] = file.read()
+        return texts
+
+    def log(self) -> str:
+        """The end of its log."""
+        done = subprocess.run(
+            [self.control, "log"], check=False, capture_output=True, text=True
+        )
+        return done.stdout + done.stderr
+
+    def clean(self) -> None:
+        """Remove all of it, whatever became of it; only ever its own processes."""
+        if os.path.exists(self.control):
+            subprocess.run([self.control, "stop"], check=False)
+        for path in (
+            os.path.dirname(self.rootfs) if self.runtime != "nspawn" else self.rootfs,
+            f"/var/lib/machines/.{self.name}.oci_rootfs",
+            f"/etc/systemd/nspawn/{self.name}.nspawn",
+            f"{_STATE}/{self.name}",
+            self.volumes,
+            f"/var/log/hypervisor.oci/{self.name}.log",
+            f"/var/log/hypervisor.oci/{self.name}.log.lxc",
+            f"/run/hypervisor.oci/{self.name}.pid",
+        ):
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+
+class Cases:
+    """The tests of one runtime, in an order in which each builds on the one before."""
+
+    def __init__(self, runtime: str, folder: str) -> None:
+        self.folder = folder
+        self.containers = {
+            case: Container(runtime, case) for case in ("privileged", "mapped")
+        }
+        self.runtime = runtime
+        self.path = None
+        if runtime == "crun":
+            self.path = os.path.join(folder, "bin")
+            os.makedirs(self.path, exist_ok=True)
+            wrapper = os.path.join(self.path, "crun")
+            with open(wrapper, "w", encoding="utf-8") as file:
+                file.write(_CRUN.format(crun="/usr/bin/crun"))
+            os.chmod(wrapper, 0o755)
+        hosts = {name: item.variables() for name, item in self.containers.items()}
+        self.runs = Runs(folder, hosts, self.path)
+
+    def image(self, name: str) -> str:
+        return os.path.join(self.folder, f"{name}.oci.tar")
+
+    def run(self) -> None:
+        """All of them."""
+        self.check_mode()
+        self.first_run()
+        self.second_run()
+        self.overrides()
+        self.damaged_image()
+        self.image_that_does_not_start()
+        self.update()
+        self.stop()
+        self.remove()
+
+    def check_mode(self) -> None:
+        changes = self.runs.succeed("--check", src=self.image("one"))
+        require(all(changes.values()), "check mode predicts a change", changes)
+        for container in self.containers.values():
+            for path in (container.rootfs, container.control, container.volumes):
+                require(not os.path.exists(path), "check mode makes nothing", path)
+        say("check mode predicts, and makes nothing")
+
+    def first_run(self) -> None:
+        self.runs.succeed(src=self.image("one"))
+        for container in self.containers.values():
+            report = container.report()
+            words = ["/bin/sh", "/bin/probe", *ARGUMENTS, "last"]
+            self._require_process(container, report, words, ENVIRONMENT)
+            require(report["version"] == "1\n", "it is image one", report["version"])
+            require(report["cwd"] == "/srv/work dir\n", "directory", report["cwd"])
+            wanted = f"127.0.1.1 {container.name}\n"
+            require(wanted in report["hosts"], "/etc/hosts", report["hosts"])
+            require("/.hypervisor" not in report["hosts"], "hosts", report["hosts"])
+            require("from-image" in report["data"], "volume", report["data"])
+            self._require_owner(container, f"{container.data}/from-image", 1000, 1001)
+            state = f"{container.volumes}/var%2Frun%2Fstate"
+            require(os.path.isdir(state), "the volume behind a link", state)
+            evaluated = f"{container.data}/evaluated"
+            require(not os.path.exists(evaluated), "no template of an image's is used")
+            mapped = report["uid_map"].split()
+            require(mapped[1] == str(container.base), "id map", mapped)
+        say("argv, environment, directory, user, groups, hosts and volumes are right")
+
+    def _require_process(
+        self,
+        container: Container,
+        report: dict[str, str],
+        words: list[str],
+        env: dict[str, str],
+        ids: tuple[int, int, list[int]] = (1000, 1001, [1002, 1003]),
+    ) -> None:
+        argv = report["cmdline"].split("\0")[:-1]
+        require(argv == words, "argv", argv, words)
+        seen = dict(
+            item.partition("=")[::2] for item in report["environ"].split("\0") if item
+        )
+        for key, value in env.items():
+            require(seen.get(key) == value, f"env {key}", seen.get(key), value)
+        status = dict(
+            line.partition(":")[::2] for line in report["status"].splitlines()
+        )
+        uid, gid, groups = ids
+        if container.runtime == "lxc" and container.is_mapped:
+            groups = []
+        require(set(status["Uid"].split()) == {str(uid)}, "uid", status["Uid"])
+        require(set(status["Gid"].split()) == {str(gid)}, "gid", status["Gid"])
+        found = sorted(set(map(int, status["Groups"].split())) - {gid})
+        require(found == groups, "groups", found, groups)
+
+    def _require_owner(
+        self, container: Container, path: str, uid: int, gid: int
+    ) -> None:
+        status = os.stat(path)
+        wanted = (container.base + uid, container.base + gid)
+        require((status.st_uid, status.st_gid) == wanted, "owner", path, status)
+
+    def second_run(self) -> None:
+        inodes = {
+            item.name: os.stat(f"{item.data}/report").st_ino
+            for item in self.containers.values()
+        }
+        changes = self.runs.succeed(src=self.image("one"))
+        require(not any(changes.values()), "a second run changes nothing", changes)
+        for item in self.containers.values():
+            inode = os.stat(f"{item.data}/report").st_ino
+            require(inode == inodes[item.name], "it was not started again", item.name)
+        say("a second run changes nothing")
+
+    def overrides(self) -> None:
+        self._forget_reports()
+        mapped_lxc = {"container_user": "2000:2001"} if self.runtime == "lxc" else {}
+        self.runs.succeed(
+            src=self.image("one"),
+            env={"QUOTED": "other", "NEW": "a 'b' \"c\""},
+            command=["over ride", "$1"],
+            working_dir="/tmp",
+            hostname="other-name",
+            extra={
+                "privileged": {"container_user": "other"},
+                "mapped": {"container_user": "other", **mapped_lxc},
+            },
+        )
+        for container in self.containers.values():
+            report = container.report()
+            words = ["/bin/sh", "/bin/probe", *ARGUMENTS, "over ride", "$1"]
+            env = {**ENVIRONMENT, "QUOTED": "other", "NEW": "a 'b' \"c\""}
+            self._require_process(container, report, words, env, (2000, 2001, [1002]))
+            require(report["cwd"] == "/tmp\n", "directory", report["cwd"])
+            require(report["hostname"] == "other-name\n", "name", report["hostname"])
+        say("changed overrides restart the container with them")
+
+    def damaged_image(self) -> None:
+        self._forget_reports()
+        self.runs.fail("layer sha256", src=self.image("four"))
+        for container in self.containers.values():
+            require(container.is_running(), "it goes on", container.name)
+            report = f"{container.data}/report"
+            require(not os.path.exists(report), "it was not started again", report)
+        say("a damaged image leaves the container running")
+
+    def image_that_does_not_start(self) -> None:
+        errors = self.runs.fail("was started again", src=self.image("three"))
+        for name, container in self.containers.items():
+            require("/bin/nothing" in errors[name], "the reason", errors[name])
+            report = container.report()
+            require(report["version"] == "1\n", "image one is back", report["version"])
+            require(container.is_running(), "it runs", container.name)
+        say("an image that does not start is taken back, and the reason told")
+
+    def update(self) -> None:
+        for container in self.containers.values():
+            with open(f"{container.data}/own", "w", encoding="utf-8") as file:
+                file.write("data\n")
+            os.unlink(f"{container.data}/from-image")
+        self._forget_reports()
+        self.runs.succeed(src=self.image("two"))
+        for container in self.containers.values():
+            report = container.report()
+            require(report["version"] == "2\n", "it is image two", report["version"])
+            require(" own\n" in report["data"], "its data is there", report["data"])
+            require("from-image" not in report["data"], "not filled", report["data"])
+            parent, name = os.path.split(container.rootfs)
+            beside = os.listdir(os.path.join(parent, f".{name}.oci_rootfs"))
+            require(beside == ["record.json"], "the tree of before is gone", beside)
+        changes = self.runs.succeed(src=self.image("two"))
+        require(not any(changes.values()), "and then nothing changes", changes)
+        say("an update keeps the volumes, and removes the old tree")
+
+    def stop(self) -> None:
+        for container in self.containers.values():
+            stopped = f"{container.data}/stopped"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(stopped)
+        self.runs.succeed(src=self.image("two"), state="stopped")
+        for container in self.containers.values():
+            with open(f"{container.data}/stopped", encoding="utf-8") as file:
+                signals = file.read()
+            require(signals == "QUIT\n", "it got its signal", signals)
+            require(not container.is_running(), "it ended", container.name)
+            with open("/proc/self/mounts", encoding="utf-8") as file:
+                require(container.name not in file.read(), "no mount is left")
+        changes = self.runs.succeed(src=self.image("two"), state="stopped")
+        require(not any(changes.values()), "and then nothing changes", changes)
+        say("it stops on its signal")
+
+    def remove(self) -> None:
+        self.runs.succeed(state="absent")
+        for container in self.containers.values():
+            require(os.path.exists(f"{container.data}/own"), "volumes stay")
+            require(not os.path.exists(container.rootfs), "the tree is gone")
+            require(not os.path.exists(container.control), "the script is gone")
+        changes = self.runs.succeed(state="absent")
+        require(not any(changes.values()), "and then nothing changes", changes)
+        self.runs.succeed(state="absent", purge=True)
+        for container in self.containers.values():
+            require(not os.path.exists(container.volumes), "volumes are gone")
+        say("absent removes all but the volumes, and purge those, too")
+
+    def _forget_reports(self) -> None:
+        for container in self.containers.values():
+            container.forget_report()
+
+
+def real_image(cases: Cases, real: str) -> None:
+    """An image that others published, without a word about it."""
+    path = os.path.join(real, _REAL)
+    if not os.path.exists(path):
+        say(f"SKIPPED: there is no {path}")
+        return
+    container = Container(cases.runtime, "real")
+    script = "echo ready >/data/ready; trap 'exit 0' TERM; while :; do sleep 0.1; done"
+    variables = {
+        **container.variables(),
+        "container_src": path,
+        "container_command": ["sh", "-c", script],
+        "container_volumes": [{"target": "/data"}],
+    }
+    runs = Runs(cases.folder, {"real": variables}, cases.path)
+    runs.succeed()
+    require(os.path.exists(f"{container.data}/ready"), "a real image runs")
+    changes = runs.succeed()
+    require(not any(changes.values()), "a second run changes nothing", changes)
+    runs.succeed(state="absent", purge=True)
+    say("a real image runs")
+
+
+def clean(runtime: str) -> None:
+    """Remove what a test left, also one that was killed."""
+    for case in ("privileged", "mapped", "real"):
+        Container(runtime, case).clean()
+    for path in _RANGES:
+        with open(path, encoding="utf-8") as file:
+            lines = file.readlines()
+        if _RANGE in lines:
+            with open(path, "w", encoding="utf-8") as file:
+                file.writelines(line for line in lines if line != _RANGE)
+
+
+def main() -> int:
+    """Test one runtime; returns the exit status."""
+    runtime, folder, *rest = sys.argv[1:]
+    if rest != ["--clean"]:
+        cases = Cases(runtime, folder)
+        cases.run()
+        if rest:
+            real_image(cases, rest[0])
+        return 0
+    clean(runtime)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

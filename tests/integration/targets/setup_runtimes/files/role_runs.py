@@ -1,0 +1,122 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs the role for several containers at once, as a user would, and reads what Ansible says of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import typing as t
+from dataclasses import dataclass
+
+_PLAYBOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "container.yml")
+_RECAP = re.compile(
+    r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=\d+\s+failed=(\d+)", re.MULTILINE
+)
+_FATAL = re.compile(r"^fatal: \[(\S+)\]: FAILED! => (\{.*\})$", re.MULTILINE)
+# A run that hangs must not hang the tests.
+_PATIENCE = 240
+
+Variables = t.Dict[str, t.Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one container: tasks that changed something, and the last error, empty where there was none."""
+
+    changed: int
+    error: str
+
+
+class Runs:
+    """C(hosts) are names of containers' hosts in the inventory, each with its variables; all of them are this machine."""
+
+    def __init__(
+        self, folder: str, hosts: dict[str, Variables], path: str | None = None
+    ) -> None:
+        self.hosts = hosts
+        self._folder = folder
+        self._environment = {
+            **os.environ,
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_FORKS": "4",
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_STDOUT_CALLBACK": "default",
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+            "ANSIBLE_DISPLAY_FAILED_STDERR": "0",
+            "ANSIBLE_DEPRECATION_WARNINGS": "0",
+        }
+        if path is not None:
+            self._environment["PATH"] = path + os.pathsep + os.environ["PATH"]
+
+    def __call__(
+        self,
+        *options: str,
+        only: t.Sequence[str] | None = None,
+        extra: dict[str, Variables] | None = None,
+        **changed: t.Any,
+    ) -> dict[str, Outcome]:
+        """One run with C(changed) variables for all, and C(extra) ones by host."""
+        names = list(self.hosts if only is None else only)
+        inventory = {
+            "all": {
+                "hosts": {
+                    name: {**self.hosts[name], **(extra or {}).get(name, {})}
+                    for name in names
+                },
+                "vars": {
+                    "ansible_python_interpreter": sys.executable,
+                    **{f"container_{key}": value for key, value in changed.items()},
+                },
+            }
+        }
+        path = os.path.join(self._folder, "inventory.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(inventory, file)
+        done = subprocess.run(
+            ["ansible-playbook", "--inventory", path, *options, _PLAYBOOK],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            text=True,
+            env=self._environment,
+            timeout=_PATIENCE,
+        )
+        outcomes = dict.fromkeys(names, Outcome(-1, done.stdout + done.stderr))
+        errors = {host: json.loads(text) for host, text in _FATAL.findall(done.stdout)}
+        for name, number, failed in _RECAP.findall(done.stdout):
+            error = errors.get(name, {}).get("msg", done.stdout)
+            outcomes[name] = Outcome(int(number), error if int(failed) else "")
+        return outcomes
+
+    def succeed(self, *options: str, **changed: t.Any) -> dict[str, int]:
+        """A run in which nothing may fail; returns how much changed, by host."""
+        outcomes = self(*options, **changed)
+        for name, outcome in outcomes.items():
+            if outcome.error:
+                sys.exit(f"{name}: {outcome.error}")
+        return {name: outcome.changed for name, outcome in outcomes.items()}
+
+    def fail(self, says: str, *options: str, **changed: t.Any) -> dict[str, str]:
+        """A run in which every container fails with a message that holds C(says)."""
+        outcomes = self(*options, **changed)
+        for name, outcome in outcomes.items():
+            if says not in outcome.error:
+                sys.exit(f"{name}: no error with {says!r}: {outcome.error}")
+        return {name: outcome.error for name, outcome in outcomes.items()}
+
+
+def require(condition: bool, what: str, *seen: t.Any) -> None:
+    """Ends the test where something is not as it should be."""
+    if not condition:
+        sys.exit(f"not so: {what}: {', '.join(map(repr, seen))}")
+
+
+def say(what: str) -> None:
+    """What was seen to be so, for the log of the tests."""
+    print(what, flush=True)
