@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import (
+    MASK,
     is_url,
     masked,
 )
@@ -64,9 +65,14 @@ def http_options(params: dict[str, t.Any]) -> HttpOptions | None:
     return options
 
 
-def hide_password(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """A copy of a module's parameters; in the original, which Ansible shows, a URL loses its user and password."""
+def hide_secrets(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """A copy of a module's parameters; the original, which Ansible shows, loses user, password and headers.
+
+    Ansible itself knows neither of a password in a URL, nor of headers that came as one string.
+    """
     before = dict(params)
     if params["src"] and is_url(params["src"]):
         params["src"] = masked(params["src"])
+    if params["headers"]:
+        params["headers"] = dict.fromkeys(params["headers"], MASK)
     return before

@@ -159,7 +159,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
     HTTP_ARGUMENTS,
-    hide_password,
+    hide_secrets,
     http_options,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
@@ -187,7 +187,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 def main() -> None:
     """Arguments in, one result out."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    params = hide_password(module.params)
+    params = hide_secrets(module.params)
     try:
         try:
             form, images = _list(params)

@@ -454,7 +454,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
     HTTP_ARGUMENTS,
-    hide_password,
+    hide_secrets,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     interruptible,
@@ -511,7 +511,7 @@ def main() -> None:
         supports_check_mode=True,
         required_if=[("state", "present", ["src"]), ("state", "staged", ["src"])],
     )
-    params = hide_password(module.params)
+    params = hide_secrets(module.params)
     sizes = {}
     for name in ("max_size", "cache_max_size"):
         try:

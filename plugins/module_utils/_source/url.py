@@ -17,7 +17,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import Sour
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_MASK = "********"
+# What stands in the place of a secret.
+MASK = "********"
 
 
 def is_url(src: str) -> bool:
@@ -91,10 +92,10 @@ def masked(src: str) -> str:
         parse_url(src)
     except SourceError:
         # whatever is wrong with it may be a part of a password
-        return _MASK
+        return MASK
     parts = urlsplit(src)
     _user, found, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{_MASK}@{host}").geturl() if found else src
+    return parts._replace(netloc=f"{MASK}@{host}").geturl() if found else src
 
 
 def _escaped(text: str) -> str:

@@ -1087,6 +1087,13 @@ def test_secrets_are_in_no_result(
     assert "us3r" not in written
     assert web.asked[0].headers["x-token"] == "s3cret"
     assert "authorization" in web.asked[0].headers
+    for headers in ('{"X-Token": "s3cret"}', "X-Token=s3cret", {"X-Token": "s3cret"}):
+        _result, written = call(
+            oci_rootfs, monkeypatch, capfd, **{**arguments, "headers": headers}
+        )
+        assert "X-Token" in written
+        assert "s3cret" not in written
+        assert web.asked[-1].headers["x-token"] == "s3cret"
     record = next(tmp_path.glob(".x.oci_rootfs/record.json")).read_text()
     assert not any(secret in record for secret in SECRETS)
     # in messages, the query is not shown either
