@@ -18,7 +18,7 @@ import json
 import os
 import time
 import typing as t
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
@@ -51,11 +51,15 @@ QUIET = 15.0
 
 @dataclass(frozen=True)
 class Drop:
-    """A folder for blobs: its absolute C(path), and the digest of the C(image) that they are for."""
+    """A folder for blobs: its absolute C(path), and the digest of the C(image) that they are for.
+
+    C(made) are the directories above dest that were made for it, the outermost first.
+    """
 
     path: str
     image: str
     binding: Binding
+    made: tuple[str, ...] = ()
 
     def open(self) -> int | None:
         """A descriptor of the folder; C(None) where it is gone, or another one in its place."""
@@ -91,7 +95,12 @@ def load_drops(site: Site) -> list[Drop]:
         return []
     try:
         return [
-            Drop(str(item["path"]), str(item["image"]), Binding(**item["binding"]))
+            Drop(
+                str(item["path"]),
+                str(item["image"]),
+                Binding(**item["binding"]),
+                tuple(map(str, item["made"])),
+            )
             for item in json.loads(data)
         ]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -114,13 +123,16 @@ def make_drop(site: Site, image: str, owner: int, group: int) -> Drop | None:
     try:
         with _same_times(site, path, parent):
             known = load_drops(site)
-            drop = Drop(os.path.join(path, name), image, Binding(None, 0, None))
+            made = [*site.made, *(path for other in known for path in other.made)]
+            drop = Drop(
+                os.path.join(path, name), image, Binding(None, 0, None), tuple(made)
+            )
             _save(site, [drop, *known])
             fd = make_private(parent, name.encode())
             try:
                 if owner != os.geteuid() and os.geteuid() == 0:
                     os.fchown(fd, owner, group)
-                drop = Drop(drop.path, image, bind(fd))
+                drop = replace(drop, binding=bind(fd))
             finally:
                 os.close(fd)
     finally:
@@ -146,6 +158,7 @@ def remove_drop(site: Site, drop: Drop) -> None:
     except (OSError, RootfsError):
         return
     _save(site, [other for other in load_drops(site) if other != drop])
+    site.made += drop.made
 
 
 def names_in_dest(site: Site) -> list[bytes]:

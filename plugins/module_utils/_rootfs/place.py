@@ -151,6 +151,8 @@ class Site:
         self.state = state
         self.name = os.fsencode(place.name)
         self.writable = writable
+        # directories above that were made for this dest: they go where nothing comes of it
+        self.made: list[str] = []
 
     @property
     def path(self) -> str:
@@ -239,6 +241,7 @@ def open_site(
     parent, made = _open_or_make(place.parent, parent_mode, dry_run)
     try:
         site = Site(place, parent, -1, False)
+        site.made = made
         try:
             if parent >= 0:
                 mode = 0o700 if place.inside else parent_mode

@@ -442,6 +442,28 @@ def test_previous_leaves_what_was_sent(
     assert three.run(dest)["changed"] is True
 
 
+@pytest.mark.parametrize("how", ["absent", "bad blob", "in a second try"])
+def test_directories_above_go_where_nothing_comes_of_it(
+    tmp_path: Path, one: Controller, how: str
+) -> None:
+    """The run that asks makes them, and another one has to remove them."""
+    dest = tmp_path / "a" / "b" / "web"
+    drop_path, wanted = one.need(dest)
+    if how == "in a second try":
+        drop_path, wanted = one.need(dest)
+    one.send(drop_path, wanted)
+    if how == "absent":
+        run(dest, state="absent")
+    else:
+        path = Path(drop_path, drop_name(wanted[1]))
+        path.write_bytes(flip(40)(path.read_bytes()))
+        with pytest.raises(LayerError):
+            one.run(dest, _drop=drop_path)
+    assert not (tmp_path / "a").exists()
+    one.provision(dest)
+    assert sorted(os.listdir(tmp_path / "a" / "b")) == [".web.oci_rootfs", "web"]
+
+
 # -- two runs at once
 
 
