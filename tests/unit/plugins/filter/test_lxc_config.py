@@ -117,8 +117,9 @@ def test_a_wrapper_for_each_runtime() -> None:
         lines = {**NAMED, "command": ["a\nb"]}
         assert exec_wrapper(IMAGE, runtime=runtime, **lines) != ""
     for runtime in ("runc", "crun"):
-        lines = {**NAMED, "command": ["a\nb"], "env": {"a.b": "x\ny"}}
-        assert exec_wrapper(IMAGE, runtime=runtime, **lines) == ""
+        odd: dict[str, t.Any] = {**NAMED, "command": ["a\nb"]}
+        odd["env"] = {"a.b": "x\ny"}
+        assert exec_wrapper(IMAGE, runtime=runtime, **odd) == ""
     with pytest.raises(AnsibleFilterError, match="runtime: 'docker' is not known"):
         exec_wrapper(IMAGE, runtime="docker", **NAMED)
     with pytest.raises(AnsibleFilterError, match=r"env\.a\.b: a shell does not"):

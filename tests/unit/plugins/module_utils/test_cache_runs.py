@@ -391,7 +391,7 @@ def test_what_earlier_images_left_makes_room(tmp_path: Path, check: bool) -> Non
         for number, data in enumerate(noise)
     ]
     with mounted(disk, "-t", "tmpfs", "-o", "size=4600k", "test"):
-        arguments = {"cache_dir": str(disk / "cache"), "state": "present"}
+        arguments: dict[str, t.Any] = {"cache_dir": str(disk / "cache")}
         run(disk / "guests" / "1", src=paths[0], **arguments)
         assert len(entries(disk / "cache")) == 1
         result = run(disk / "guests" / "2", check, src=paths[1], **arguments)

@@ -33,6 +33,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_layout,
     write_oci_archive,
 )
+from ansible_collections.hypervisor.oci.tests.images.compression import Compression
 
 LAYERS = [Layer(file("a", "a" * 9)), Layer(file("b", "b" * 9), algorithm="sha512")]
 IMAGE = Image(LAYERS)
@@ -77,7 +78,8 @@ def write(folder: Path, form: str) -> str:
     """The image in a form."""
     if form == "layout":
         return write_layout(folder / "layout", IMAGE)
-    compression = {"archive": "none", "gzip": "gzip", "zstd": "zstd"}[form]
+    compressions: dict[str, Compression] = {"gzip": "gzip", "zstd": "zstd"}
+    compression = compressions.get(form, "none")
     return write_oci_archive(folder / "i.tar", IMAGE, compression=compression)
 
 
@@ -222,12 +224,13 @@ def test_old_docker_layouts_send_no_link_out(
 def test_old_docker_archives_are_carved_by_their_own_names(
     tmp_path: Path, controller: Controller
 ) -> None:
-    image = Image([Layer(file("a")), Layer(file("b"))])
+    layers = [Layer(file("a")), Layer(file("b"))]
+    image = Image(layers)
     path = write_docker_archive(tmp_path / "d.tar", image, style="old", links="symlink")
     with controller.shelf(path) as shelf:
         offer, _status = read_offer(shelf.offer())
         found = content(shelf, list(offer.sizes))
-        assert sorted(found) == sorted(layer.tar for layer in image.layers)
+        assert sorted(found) == sorted(layer.tar for layer in layers)
         with pytest.raises(SourceError, match="holds no"):
             content(shelf, ["../../etc/passwd"])
 

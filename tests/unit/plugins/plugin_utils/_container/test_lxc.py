@@ -477,9 +477,9 @@ def test_settings_stand_as_they_are() -> None:
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\r", "\0", "\x1b[m", "x\x85", "\ud800"])
 def test_settings_with_control_characters(bad: str) -> None:
-    for settings in ([bad], ["lxc.net.0.type = empty", bad]):
+    for lines in ([bad], ["lxc.net.0.type = empty", bad]):
         with pytest.raises(ContainerError, match="^settings: "):
-            render_lxc(PLAIN, settings=settings)
+            render_lxc(PLAIN, settings=lines)
 
 
 @pytest.mark.parametrize("bad", ["lxc.x = 1", 5, {"a": 1}, [1], [None], [["a"]]])

@@ -423,7 +423,8 @@ def test_other_overrides() -> None:
 )
 def test_facts_of_another_shape(field: str) -> None:
     """Facts may come from anywhere: an error, never a traceback."""
-    for bad in (5, [[]], {"a": []}, "\0", True):
+    values: list[t.Any] = [5, [[]], {"a": []}, "\0", True]
+    for bad in values:
         try:
             merge({field: bad})
         except ContainerError as error:

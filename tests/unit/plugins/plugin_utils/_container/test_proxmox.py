@@ -432,12 +432,13 @@ def test_mounts_that_are_taken_out() -> None:
 
 def test_volumes_are_never_taken_out() -> None:
     """Their line is what Proxmox VE knows of them."""
-    for more in (
-        {"drop_mounts": ["/data"]},
-        {"container": replace(PLAIN, mounts=(Mount("/srv", "/data"),))},
-        {"container": replace(PLAIN, mounts=(Mount("tmpfs", "/data", type="tmpfs"),))},
+    bind = replace(PLAIN, mounts=(Mount("/srv", "/data"),))
+    tmpfs = replace(PLAIN, mounts=(Mount("tmpfs", "/data", type="tmpfs"),))
+    for message in (
+        refused(PLAIN, drop_mounts=["/data"]),
+        refused(bind),
+        refused(tmpfs),
     ):
-        message = refused(more.pop("container", PLAIN), **more)
         assert "mp0 mounts the volume 'local-lvm:vm-100-disk-1' at '/data'" in message
 
 

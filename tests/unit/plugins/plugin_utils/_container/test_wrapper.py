@@ -75,7 +75,7 @@ HOSTILE = [
 ]
 TEXT = st.text(
     st.one_of(
-        st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"),
+        st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"),
         st.sampled_from("'\"\\$`\n\r\t ;&|<>()*?[]#~!-a"),
     ),
     max_size=10,
