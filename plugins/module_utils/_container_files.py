@@ -93,12 +93,14 @@ def diff_of(file: File) -> str:
     """What C(provide) would change in one file, as a unified diff."""
     with _sentences():
         old = _read(file.path, file.mode).content or b""
-    lines = [
+    before, after = (
         text.decode("utf-8", "replace").splitlines(keepends=True)
         for text in (old, file.content or b"")
-    ]
+    )
     return "".join(
-        difflib.unified_diff(*lines, f"{file.path} (before)", f"{file.path} (after)")
+        difflib.unified_diff(
+            before, after, f"{file.path} (before)", f"{file.path} (after)"
+        )
     )
 
 

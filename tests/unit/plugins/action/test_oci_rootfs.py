@@ -279,7 +279,7 @@ def vault(tmp_path: Path, src: str) -> tuple[str, DataLoader]:
     path = tmp_path / "vaulted.tar"
     path.write_bytes(VaultLib(secrets).encrypt(Path(src).read_bytes()))
     loader = DataLoader()
-    loader.set_vault_secrets(secrets)
+    loader.set_vault_secrets(t.cast(t.Any, secrets))
     return str(path), loader
 
 
@@ -360,7 +360,8 @@ def test_the_tasks_own_arguments_stay(node: Node, src: str) -> None:
 @pytest.mark.parametrize("name", ["_offer", "_drop"])
 def test_private_arguments_are_no_users(node: Node, src: str, name: str) -> None:
     with pytest.raises(AnsibleActionFail, match=f"^{name} is private"):
-        run(node, src=src, dest="/srv/x", **{name: "/x"})
+        given: dict[str, t.Any] = {name: "/x"}
+        run(node, src=src, dest="/srv/x", **given)
     assert (node.files, node.modules) == ({}, [])
 
 
