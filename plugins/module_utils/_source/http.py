@@ -488,6 +488,8 @@ class Download:
             try:
                 if self._response is None:
                     self._response = self._connect()
+                if self._cancelled.is_set():
+                    raise PassingError("it was given up")
                 stop = self._stop
                 wanted = count if stop is None else min(count, stop - self.position)
                 data = self._response.read(wanted) if wanted else b""
