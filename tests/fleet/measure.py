@@ -42,7 +42,7 @@ def measure(folder: str, options: argparse.Namespace) -> dict[str, t.Any]:
     began = time.time()
     bench = costs.Bench(folder, options.nodes, options.crowd, options.rate)
     images = {
-        "10 layers of 1 MB": write(
+        "ten layers of 1 MB": write(
             bench.images, "at-once.oci.tar", sample("at-once", _MB, layers=10)
         )
     }
