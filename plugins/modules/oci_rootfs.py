@@ -48,7 +48,8 @@ attributes:
   async:
     support: partial
     details:
-      - Only with O(remote_src=true) or a URL, since a transfer from the controller cannot go on in the background.
+      - Only with O(remote_src=true), a URL, or a connection V(local), since a transfer from the controller cannot go on in
+        the background.
   safe_file_operations:
     support: none
     details:
@@ -104,7 +105,9 @@ options:
     type: str
   remote_src:
     description:
-      - Whether O(src) is on the node already. Otherwise it is sent there from the controller, unless it is a URL.
+      - Whether O(src) is on the node already. Otherwise, unless it is a URL, the controller offers it to the node, and
+        sends the blobs that the node asks for, those of its own platform that it does not have, into a folder on the file
+        system of O(dest).
     type: bool
     default: false
   force:
@@ -234,6 +237,9 @@ notes:
   - Where the Python library isal or zlib-ng is installed on the node, gzip layers are inflated by it in half the time.
     RV(report.gzip) says which one it was. Neither is required.
   - Ansible sends a module to the node for every task. Turn C(pipelining) on for fleets.
+  - Blobs that are sent from the controller are files in its local temporary folder meanwhile, once for all nodes. Where
+    that is too small, set E(ANSIBLE_LOCAL_TEMP).
+  - A transfer that was interrupted goes on at the blob with the next run, or is removed by O(state=absent).
   - Attributes of files that were left out are never lost in silence, RV(report) counts each kind.
 seealso:
   - module: hypervisor.oci.oci_image_info
