@@ -205,7 +205,7 @@ def test_every_form_of_source(tmp_path: Path, dest: Path, form: str) -> None:
     elif form == "layout":
         path = write_layout(tmp_path / "layout", ONE)
     else:
-        style = "old" if form == "old docker" else "new"
+        style: t.Literal["old", "new"] = "old" if form == "old docker" else "new"
         path = write_docker_archive(tmp_path / "d.tar", ONE, style=style, links="symlink")  # fmt: skip
     controller = Controller(tmp_path, path)
     drop_path, wanted = controller.need(dest)
