@@ -86,7 +86,7 @@ ARGUMENTS = [
     "two words",
     "it's",
     'say "hi"',
-    "it's \"both\"",
+    'it\'s "both"',
     "$HOME ${PATH} `id`",
     "back\\slash \\n \\",
     "grün ✓",
@@ -98,7 +98,7 @@ ARGUMENTS = [
 ]
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
-    "QUOTED": "it's \"both\" $HOME \\ %h",
+    "QUOTED": 'it\'s "both" $HOME \\ %h',
     "TEMPLATE": "{{ lookup('pipe', 'touch /data/evaluated') }}",
     "EDGES": " blanks ",
     "UMLAUT": "grün ✓",
@@ -149,9 +149,7 @@ def _base(busybox: bytes) -> Layer:
     )
 
 
-def _image(
-    base: Layer, version: int, *more: t.Any, **config: t.Any
-) -> Image:
+def _image(base: Layer, version: int, *more: t.Any, **config: t.Any) -> Image:
     return Image(
         [base, Layer(file("version", f"{version}\n")), *more],
         {

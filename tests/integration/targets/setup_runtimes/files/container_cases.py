@@ -4,12 +4,13 @@
 
 """Containers that really run, described by the role: docs/behaviour.md, section 9.
 
-container_cases.py RUNTIME FOLDER [REAL]    tests one runtime with the images in FOLDER, and with those in REAL
-container_cases.py RUNTIME FOLDER --clean   removes whatever a test left
+container_cases.py FOLDER [--real FOLDER] RUNTIME...    tests runtimes, all at once, with the images in FOLDER
+container_cases.py FOLDER --clean RUNTIME...            removes whatever a test left
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -57,6 +58,16 @@ class Container:
         self.volumes = f"{_VOLUMES}/{self.name}"
         self.data = f"{self.volumes}/data"
 
+    @property
+    def lacks_groups(self) -> bool:
+        """LXC before 7.0 gives mapped containers no supplementary groups."""
+        if self.runtime != "lxc" or not self.is_mapped:
+            return False
+        asked = subprocess.run(
+            ["lxc-start", "--version"], check=True, capture_output=True, text=True
+        )
+        return int(asked.stdout.partition(".")[0]) < 7
+
     def variables(self) -> Variables:
         """Of its host in the inventory."""
         chosen: Variables = {
@@ -67,13 +78,14 @@ class Container:
         }
         if self.is_mapped:
             chosen["container_uid_map"] = chosen["container_gid_map"] = _MAP
-        if self.is_mapped and self.runtime == "lxc":
-            # LXC before 7.0 gives such containers no supplementary groups
+        if self.lacks_groups:
             chosen["container_user"] = "1000:1001"
         return chosen
 
     def is_running(self) -> bool:
         """Whether its own script says so."""
+        if not os.path.exists(self.control):
+            return False
         command = [self.control, "status"]
         return subprocess.run(command, check=False).returncode == 0
 
@@ -124,24 +136,32 @@ class Container:
 
 
 class Cases:
-    """The tests of one runtime, in an order in which each builds on the one before."""
+    """The tests of all runtimes, in an order in which each builds on the one before."""
 
-    def __init__(self, runtime: str, folder: str) -> None:
+    def __init__(self, runtimes: list[str], folder: str, real: str) -> None:
         self.folder = folder
+        self.real = os.path.join(real, _REAL) if real else ""
         self.containers = {
-            case: Container(runtime, case) for case in ("privileged", "mapped")
+            f"{runtime}-{case}": Container(runtime, case)
+            for runtime in runtimes
+            for case in ("privileged", "mapped")
         }
-        self.runtime = runtime
-        self.path = None
-        if runtime == "crun":
-            self.path = os.path.join(folder, "bin")
-            os.makedirs(self.path, exist_ok=True)
-            wrapper = os.path.join(self.path, "crun")
-            with open(wrapper, "w", encoding="utf-8") as file:
-                file.write(_CRUN.format(crun="/usr/bin/crun"))
-            os.chmod(wrapper, 0o755)
+        # what has nothing to do with id maps is tried without one
+        self.privileged = [
+            name for name in self.containers if name.endswith("-privileged")
+        ]
         hosts = {name: item.variables() for name, item in self.containers.items()}
+        self.path = self._path_with_crun()
         self.runs = Runs(folder, hosts, self.path)
+
+    def _path_with_crun(self) -> str:
+        path = os.path.join(self.folder, "bin")
+        os.makedirs(path, exist_ok=True)
+        wrapper = os.path.join(path, "crun")
+        with open(wrapper, "w", encoding="utf-8") as file:
+            file.write(_CRUN.format(crun="/usr/bin/crun"))
+        os.chmod(wrapper, 0o755)
+        return path
 
     def image(self, name: str) -> str:
         return os.path.join(self.folder, f"{name}.oci.tar")
@@ -151,17 +171,21 @@ class Cases:
         self.check_mode()
         self.first_run()
         self.second_run()
+        self.groups_that_cannot_be()
         self.overrides()
         self.damaged_image()
         self.image_that_does_not_start()
         self.update()
         self.stop()
         self.remove()
+        self.real_image()
 
     def check_mode(self) -> None:
-        changes = self.runs.succeed("--check", src=self.image("one"))
+        names = self.privileged[:1]
+        changes = self.runs.succeed("--check", src=self.image("one"), only=names)
         require(all(changes.values()), "check mode predicts a change", changes)
-        for container in self.containers.values():
+        for name in names:
+            container = self.containers[name]
             for path in (container.rootfs, container.control, container.volumes):
                 require(not os.path.exists(path), "check mode makes nothing", path)
         say("check mode predicts, and makes nothing")
@@ -206,7 +230,7 @@ class Cases:
             line.partition(":")[::2] for line in report["status"].splitlines()
         )
         uid, gid, groups = ids
-        if container.runtime == "lxc" and container.is_mapped:
+        if container.lacks_groups:
             groups = []
         require(set(status["Uid"].split()) == {str(uid)}, "uid", status["Uid"])
         require(set(status["Gid"].split()) == {str(gid)}, "gid", status["Gid"])
@@ -232,9 +256,21 @@ class Cases:
             require(inode == inodes[item.name], "it was not started again", item.name)
         say("a second run changes nothing")
 
+    def groups_that_cannot_be(self) -> None:
+        """LXC before 7.0, mapped: an error that names the way out, and the container goes on."""
+        lacking = [name for name, item in self.containers.items() if item.lacks_groups]
+        if not lacking:
+            return
+        user = {name: {"container_user": "app"} for name in lacking}
+        self.runs.fail(
+            "no supplementary groups", src=self.image("one"), only=lacking, extra=user
+        )
+        for name in lacking:
+            require(self.containers[name].is_running(), "it goes on", name)
+        say("groups that a runtime cannot give are an error")
+
     def overrides(self) -> None:
         self._forget_reports()
-        mapped_lxc = {"container_user": "2000:2001"} if self.runtime == "lxc" else {}
         self.runs.succeed(
             src=self.image("one"),
             env={"QUOTED": "other", "NEW": "a 'b' \"c\""},
@@ -242,8 +278,8 @@ class Cases:
             working_dir="/tmp",
             hostname="other-name",
             extra={
-                "privileged": {"container_user": "other"},
-                "mapped": {"container_user": "other", **mapped_lxc},
+                name: {"container_user": "2000:2001" if item.lacks_groups else "other"}
+                for name, item in self.containers.items()
             },
         )
         for container in self.containers.values():
@@ -257,17 +293,20 @@ class Cases:
 
     def damaged_image(self) -> None:
         self._forget_reports()
-        self.runs.fail("layer sha256", src=self.image("four"))
-        for container in self.containers.values():
+        self.runs.fail("layer sha256", src=self.image("four"), only=self.privileged)
+        for container in self._without_map():
             require(container.is_running(), "it goes on", container.name)
             report = f"{container.data}/report"
             require(not os.path.exists(report), "it was not started again", report)
         say("a damaged image leaves the container running")
 
     def image_that_does_not_start(self) -> None:
-        errors = self.runs.fail("was started again", src=self.image("three"))
-        for name, container in self.containers.items():
-            require("/bin/nothing" in errors[name], "the reason", errors[name])
+        errors = self.runs.fail(
+            "was started again", src=self.image("three"), only=self.privileged
+        )
+        for name, error in errors.items():
+            require("/bin/nothing" in error, "the reason", error)
+            container = self.containers[name]
             report = container.report()
             require(report["version"] == "1\n", "image one is back", report["version"])
             require(container.is_running(), "it runs", container.name)
@@ -288,72 +327,82 @@ class Cases:
             parent, name = os.path.split(container.rootfs)
             beside = os.listdir(os.path.join(parent, f".{name}.oci_rootfs"))
             require(beside == ["record.json"], "the tree of before is gone", beside)
-        changes = self.runs.succeed(src=self.image("two"))
-        require(not any(changes.values()), "and then nothing changes", changes)
         say("an update keeps the volumes, and removes the old tree")
 
     def stop(self) -> None:
-        for container in self.containers.values():
-            stopped = f"{container.data}/stopped"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(stopped)
-        self.runs.succeed(src=self.image("two"), state="stopped")
-        for container in self.containers.values():
-            with open(f"{container.data}/stopped", encoding="utf-8") as file:
-                signals = file.read()
-            require(signals == "QUIT\n", "it got its signal", signals)
-            require(not container.is_running(), "it ended", container.name)
-            with open("/proc/self/mounts", encoding="utf-8") as file:
-                require(container.name not in file.read(), "no mount is left")
-        changes = self.runs.succeed(src=self.image("two"), state="stopped")
-        require(not any(changes.values()), "and then nothing changes", changes)
+        self._forget_signals()
+        self.runs.succeed(src=self.image("two"), state="stopped", only=self.privileged)
+        for container in self._without_map():
+            self._require_stopped(container)
+            require(os.path.exists(container.control), "it is there", container.name)
         say("it stops on its signal")
 
     def remove(self) -> None:
-        self.runs.succeed(state="absent")
-        for container in self.containers.values():
-            require(os.path.exists(f"{container.data}/own"), "volumes stay")
-            require(not os.path.exists(container.rootfs), "the tree is gone")
-            require(not os.path.exists(container.control), "the script is gone")
-        changes = self.runs.succeed(state="absent")
+        purge = {name: {"container_purge": True} for name in self.privileged}
+        changes = self.runs.succeed(state="absent", extra=purge)
+        require(all(changes.values()), "something is removed", changes)
+        for name, container in self.containers.items():
+            if container.is_mapped:
+                self._require_stopped(container)
+            require(not os.path.exists(container.rootfs), "the tree is gone", name)
+            require(not os.path.exists(container.control), "the script is gone", name)
+            kept = os.path.exists(container.volumes)
+            require(kept is container.is_mapped, "volumes stay unless purged", name)
+        changes = self.runs.succeed(state="absent", only=self.privileged[:1])
         require(not any(changes.values()), "and then nothing changes", changes)
-        self.runs.succeed(state="absent", purge=True)
-        for container in self.containers.values():
-            require(not os.path.exists(container.volumes), "volumes are gone")
         say("absent removes all but the volumes, and purge those, too")
+
+    def real_image(self) -> None:
+        """One that others published, started without a word about it."""
+        if not os.path.exists(self.real):
+            say(f"SKIPPED: there is no image that others published: {self.real}")
+            return
+        script = (
+            "echo ready >/data/ready; trap 'exit 0' TERM; while :; do sleep 0.1; done"
+        )
+        names = {item.runtime for item in self._without_map()}
+        containers = {name: Container(name, "real") for name in names}
+        more = {
+            "container_src": self.real,
+            "container_command": ["sh", "-c", script],
+            "container_volumes": [{"target": "/data"}],
+        }
+        hosts = {
+            name: {**item.variables(), **more} for name, item in containers.items()
+        }
+        Runs(self.folder, hosts, self.path).succeed()
+        for container in containers.values():
+            ready = f"{container.data}/ready"
+            require(os.path.exists(ready), "a real image runs", container.name)
+        say("a real image runs")
+
+    def _without_map(self) -> list[Container]:
+        return [self.containers[name] for name in self.privileged]
+
+    def _forget_signals(self) -> None:
+        for container in self.containers.values():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{container.data}/stopped")
+
+    def _require_stopped(self, container: Container) -> None:
+        name = container.name
+        with open(f"{container.data}/stopped", encoding="utf-8") as file:
+            signals = file.read()
+        require(signals == "QUIT\n", "it got its signal", name, signals)
+        require(not container.is_running(), "it ended", name)
+        with open("/proc/self/mounts", encoding="utf-8") as file:
+            require(name not in file.read(), "no mount is left", name)
 
     def _forget_reports(self) -> None:
         for container in self.containers.values():
             container.forget_report()
 
 
-def real_image(cases: Cases, real: str) -> None:
-    """An image that others published, without a word about it."""
-    path = os.path.join(real, _REAL)
-    if not os.path.exists(path):
-        say(f"SKIPPED: there is no {path}")
-        return
-    container = Container(cases.runtime, "real")
-    script = "echo ready >/data/ready; trap 'exit 0' TERM; while :; do sleep 0.1; done"
-    variables = {
-        **container.variables(),
-        "container_src": path,
-        "container_command": ["sh", "-c", script],
-        "container_volumes": [{"target": "/data"}],
-    }
-    runs = Runs(cases.folder, {"real": variables}, cases.path)
-    runs.succeed()
-    require(os.path.exists(f"{container.data}/ready"), "a real image runs")
-    changes = runs.succeed()
-    require(not any(changes.values()), "a second run changes nothing", changes)
-    runs.succeed(state="absent", purge=True)
-    say("a real image runs")
-
-
-def clean(runtime: str) -> None:
+def clean(runtimes: list[str]) -> None:
     """Remove what a test left, also one that was killed."""
-    for case in ("privileged", "mapped", "real"):
-        Container(runtime, case).clean()
+    for runtime in runtimes:
+        for case in ("privileged", "mapped", "real"):
+            Container(runtime, case).clean()
     for path in _RANGES:
         with open(path, encoding="utf-8") as file:
             lines = file.readlines()
@@ -363,15 +412,17 @@ def clean(runtime: str) -> None:
 
 
 def main() -> int:
-    """Test one runtime; returns the exit status."""
-    runtime, folder, *rest = sys.argv[1:]
-    if rest != ["--clean"]:
-        cases = Cases(runtime, folder)
-        cases.run()
-        if rest:
-            real_image(cases, rest[0])
-        return 0
-    clean(runtime)
+    """Test runtimes; returns the exit status."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("runtimes", nargs="+")
+    parser.add_argument("--real", default="")
+    parser.add_argument("--clean", action="store_true")
+    given = parser.parse_args()
+    if given.clean:
+        clean(given.runtimes)
+    else:
+        Cases(given.runtimes, given.folder, given.real).run()
     return 0
 
 
