@@ -1,0 +1,62 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role's variables: in its specification, its defaults and its documentation alike."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+
+_ROLE = Path(__file__).resolve().parents[3] / "roles" / "container"
+
+
+@pytest.fixture(name="options")
+def fixture_options() -> dict[str, t.Any]:
+    specs = yaml.safe_load((_ROLE / "meta/argument_specs.yml").read_text("utf-8"))
+    options: dict[str, t.Any] = specs["argument_specs"]["main"]["options"]
+    return options
+
+
+def test_every_variable_is_documented(options: dict[str, t.Any]) -> None:
+    text = (_ROLE / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(container_\w+)` \|([^|]*)\|", text, re.MULTILINE)
+    assert [name for name, _default in rows] == list(options)
+    for name, default in rows:
+        option = options[name]
+        if option.get("required"):
+            assert default.strip() == "required"
+        elif "default" in option:
+            value = yaml.safe_load(default.strip(" `"))
+            assert value == yaml.safe_load(str(option["default"])), name
+        else:
+            assert default.strip() == "", name
+
+
+def test_defaults_are_those_of_the_specification(options: dict[str, t.Any]) -> None:
+    defaults = yaml.safe_load((_ROLE / "defaults/main.yml").read_text("utf-8"))
+    assert defaults == {
+        name: option["default"]
+        for name, option in options.items()
+        if "default" in option
+    }
+
+
+def test_nothing_else_is_asked_for(options: dict[str, t.Any]) -> None:
+    """Every variable that tasks, templates and conclusions speak of is one of the specification, or the role's own."""
+    files = [
+        path
+        for folder in ("tasks", "templates", "vars")
+        for path in (_ROLE / folder).rglob("*")
+        if path.is_file()
+    ]
+    assert len(files) > 20
+    found = set()
+    for path in files:
+        found |= set(re.findall(r"(?<![\w./-])container_\w+", path.read_text("utf-8")))
+    assert found == set(options)
