@@ -12,16 +12,14 @@ What is removed may have been written to by a container, so nothing is known abo
 
 from __future__ import annotations
 
+import itertools
 import os
-
 import stat
+import typing as t
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
     show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
-    names_in,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     mount_id,
@@ -32,7 +30,9 @@ _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # Below this level a directory is moved up to the top first, so that depth costs no descriptors and no stack.
 _DEEPEST = 64
-# Passes over the top before a tree counts as one that something fills again and again.
+# Names that are held of a directory, however many it has.
+_BATCH = 4096
+# Passes over a directory before a tree counts as one that something fills again and again.
 _MOST_PASSES = 100_000
 
 
@@ -54,12 +54,19 @@ def remove_tree(parent: int, name: bytes) -> None:
 def empty_directory(fd: int, keep: frozenset[bytes] = frozenset()) -> None:
     """Remove all that a directory holds but the names in C(keep). Raises as C(remove_tree) does."""
     mount = mount_id(fd)
+    for name in _names(fd, keep):
+        _remove(fd, name, fd, mount, 1)
+
+
+def _names(fd: int, keep: frozenset[bytes] = frozenset()) -> t.Iterator[bytes]:
+    """The names in a directory from which each is taken away before the next, few of them held at a time."""
     for _pass in range(_MOST_PASSES):
-        names = [name for name in names_in(fd) if name not in keep]
-        if not names:
+        with os.scandir(fd) as entries:
+            names = (os.fsencode(entry.name) for entry in entries)
+            some = list(itertools.islice((n for n in names if n not in keep), _BATCH))
+        if not some:
             return
-        for name in names:
-            _remove(fd, name, fd, mount, 1)
+        yield from some
 
 
 def _remove(parent: int, name: bytes, top: int, mount: int, depth: int) -> None:
@@ -67,7 +74,7 @@ def _remove(parent: int, name: bytes, top: int, mount: int, depth: int) -> None:
         return
     fd = _open(parent, name, mount)
     try:
-        for below in names_in(fd):
+        for below in _names(fd):
             if depth < _DEEPEST:
                 _remove(fd, below, top, mount, depth + 1)
             elif not _unlink(fd, below):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import removal
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
     empty_directory,
     remove_tree,
@@ -104,6 +105,23 @@ def test_depth_costs_neither_stack_nor_descriptors(
     remove_tree(above, b"d")
     assert len(os.listdir("/proc/self/fd")) == before
     assert os.listdir(tmp_path) == ["f"]
+
+
+def test_few_names_are_held_at_a_time(
+    tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Section 7: memory does not grow with a directory that a container filled."""
+    monkeypatch.setattr(removal, "_BATCH", 3)
+    top = tmp_path / "top"
+    for number in range(10):
+        (top / "d" / str(number)).mkdir(parents=True)
+        (top / f"f{number}").touch()
+    fd = os.open(top, os.O_RDONLY)
+    empty_directory(fd, frozenset({b"d", b"f3", b"f7"}))
+    os.close(fd)
+    assert sorted(os.listdir(top)) == ["d", "f3", "f7"]
+    remove_tree(above, b"top")
+    assert os.listdir(tmp_path) == []
 
 
 def test_names_that_are_kept(tmp_path: Path, above: int) -> None:
