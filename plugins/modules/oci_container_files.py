@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
----
 module: oci_container_files
 short_description: Files that describe a container to its runtime
 version_added: 0.1.0

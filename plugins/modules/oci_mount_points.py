@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
----
 module: oci_mount_points
 short_description: Places in a root file system for mounts
 version_added: 0.1.0
@@ -56,7 +55,7 @@ options:
     suboptions:
       source:
         description:
-              - The directory or file on the node. Required for O(mounts[].type=bind).
+          - The directory or file on the node. Required for O(mounts[].type=bind).
         type: path
       is_file:
         description:

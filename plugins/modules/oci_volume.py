@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
----
 module: oci_volume
 short_description: A persistent directory for a container's volume
 version_added: 0.1.0

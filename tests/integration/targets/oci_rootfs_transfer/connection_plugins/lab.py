@@ -88,12 +88,12 @@ class Connection(ConnectionBase):
         self, cmd: str, in_data: bytes | None = None, sudoable: bool = True
     ) -> tuple[int, bytes, bytes]:
         """Run a command as whoever it is for."""
-        super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+        super().exec_command(cmd, in_data=in_data, sudoable=sudoable)  # type: ignore[safe-super]
         return self._run(["/bin/sh", "-c", cmd], MARK in cmd, in_data)
 
     def put_file(self, in_path: str, out_path: str) -> None:
         """Write a file as the user who logs in, and note it."""
-        super().put_file(in_path, out_path)
+        super().put_file(in_path, out_path)  # type: ignore[safe-super]
         with open(in_path, "rb") as file:
             data = file.read()
         number = self._number() if _BLOB.search(out_path) else 0

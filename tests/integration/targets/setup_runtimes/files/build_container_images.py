@@ -44,7 +44,10 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E
 _OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(
     platform.machine(), f"linux/{platform.machine()}"
 )
-_PROGRAMS = "cat cp hostname id ls mkdir mv readlink rm sh sleep true".split()
+_PROGRAMS = (
+    *("cat", "cp", "hostname", "id", "ls", "mkdir"),
+    *("mv", "readlink", "rm", "sh", "sleep", "true"),
+)
 _PASSWD = """\
 root:x:0:0::/root:/bin/sh
 app:x:1000:1001::/home/app:/bin/sh

@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import time
-import typing as t
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
