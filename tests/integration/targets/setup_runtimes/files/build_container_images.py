@@ -81,7 +81,8 @@ ls -lan /data >"$new/data"
 rm -rf /data/report
 mv "$new" /data/report
 while true; do
-    sleep 0.1
+    sleep 1000 &
+    wait $!
 done
 """
 # What is awkward for one format or another, and for templates.

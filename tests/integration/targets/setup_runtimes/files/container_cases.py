@@ -74,6 +74,8 @@ class Container:
             "container_runtime": self.runtime,
             "container_remote_src": True,
             "container_start_wait": 1,
+            # not to be mistaken for a signal that was not sent, on a machine that has much to do
+            "container_stop_timeout": 60,
         }
         if self.is_mapped:
             chosen["container_uid_map"] = chosen["container_gid_map"] = _MAP
@@ -356,9 +358,7 @@ class Cases:
         if not os.path.exists(self.real):
             say(f"SKIPPED: there is no image that others published: {self.real}")
             return
-        script = (
-            "echo ready >/data/ready; trap 'exit 0' TERM; while :; do sleep 0.1; done"
-        )
+        script = "echo ready >/data/ready; trap 'exit 0' TERM; sleep 1000 & wait"
         names = {item.runtime for item in self._without_map()}
         containers = {name: Container(name, "real") for name in names}
         more = {
@@ -385,7 +385,9 @@ class Cases:
 
     def _require_stopped(self, container: Container) -> None:
         name = container.name
-        with open(f"{container.data}/stopped", encoding="utf-8") as file:
+        stopped = f"{container.data}/stopped"
+        require(os.path.exists(stopped), "it got a signal", name, container.log())
+        with open(stopped, encoding="utf-8") as file:
             signals = file.read()
         require(signals == "QUIT\n", "it got its signal", name, signals)
         require(not container.is_running(), "it ended", name)
