@@ -39,6 +39,8 @@ Play = t.Dict[str, t.Any]
 _MB = 1_000_000
 _TEN = 10
 _NAME = "rootfs"
+# Ansible's own default, less -C
+_NO_COMPRESSION = "-o ControlMaster=auto -o ControlPersist=60s"
 
 
 class Bench:
@@ -100,11 +102,11 @@ class Bench:
             "node_cpu": [late - early for early, late in zip(before, after)],
         }
 
-    def explain(self, plays: list[Play], name: str) -> Plain:
+    def explain(self, plays: list[Play], name: str, **settings: str) -> Plain:
         """How many commands of ssh and how many turns a run on one node takes."""
         self.controller.disconnect()
         with Turns(self.fleet.nodes[name].link) as turns:
-            done, stories = self.recorded(plays, [name])
+            done, stories = self.recorded(plays, [name], **settings)
         done.must()
         return {
             "commands": stories[name].commands,
@@ -113,7 +115,7 @@ class Bench:
         }
 
     def recorded(
-        self, plays: list[Play], names: t.Sequence[str]
+        self, plays: list[Play], names: t.Sequence[str], **settings: str
     ) -> tuple[Run, dict[str, Story]]:
         """A run with Ansible's log, and what that says of each node."""
         log = os.path.join(self.fleet.folder, f"log-{self.unused()}")
@@ -121,8 +123,7 @@ class Bench:
             plays,
             names,
             ["-vvv"],
-            ANSIBLE_LOG_PATH=log,
-            ANSIBLE_FORKS=str(len(names)),
+            **{"ANSIBLE_FORKS": str(len(names)), **settings, "ANSIBLE_LOG_PATH": log},
         )
         with open(log, encoding="utf-8", errors="replace") as file:
             found = read_log(file)
@@ -148,6 +149,7 @@ class Case(t.NamedTuple):
 
     name: str
     plays: t.Callable[[], list[Play]]
+    settings: t.Mapping[str, str] = {}
 
 
 def cases(bench: Bench) -> list[Case]:
@@ -190,6 +192,8 @@ def cases(bench: Bench) -> list[Case]:
             Case(f"one changed layer of ten, {way}", lambda way=way: changed(way)),  # type: ignore[misc]
             Case(f"new image, {way}", lambda way=way: new(way)),  # type: ignore[misc]
         ]
+    plain = {"ANSIBLE_SSH_ARGS": _NO_COMPRESSION}
+    found.append(Case("new image, push without -C", lambda: new("push"), plain))
     return found
 
 
@@ -205,7 +209,7 @@ def per_node(bench: Bench, sizes: t.Sequence[int], runs: int) -> list[Plain]:
                 "samples": [],
             }
         if case.name != "nothing":
-            told = bench.explain(case.plays(), bench.names[0])
+            told = bench.explain(case.plays(), bench.names[0], **case.settings)
             found[(case.name, sizes[0])].update(told)
     # that one node is ahead of the others now
     for case in wanted:
@@ -224,7 +228,7 @@ def per_node(bench: Bench, sizes: t.Sequence[int], runs: int) -> list[Plain]:
 def _measure(bench: Bench, case: Case, names: t.Sequence[str]) -> Plain:
     plays = case.plays()
     if case.name != "nothing":
-        return bench.measure(plays, names)
+        return bench.measure(plays, names, **case.settings)
     done = bench.run(plays, names).must()
     none = [0.0] * len(names)
     return {
@@ -300,7 +304,7 @@ def at_once(bench: Bench, images: t.Mapping[str, str], runs: int) -> list[Plain]
 
 
 def settings(bench: Bench, runs: int) -> list[Plain]:
-    """The same up-to-date run with other forks, and without pipelining; a slow node with either strategy."""
+    """The same up-to-date run with other forks, without pipelining, and without compression by ssh."""
     dest = f"{DISK}/settings/rootfs"
     source = write(bench.images, "settings.oci.tar", sample("settings", _MB))
     same = [play(rootfs(src=source, dest=dest))]
@@ -312,10 +316,15 @@ def settings(bench: Bench, runs: int) -> list[Plain]:
         if forks < count
     ]
     variants.append((f"forks {count}", {"ANSIBLE_FORKS": str(count)}))
-    variants.append(("pipelining off", {"ANSIBLE_PIPELINING": "0"}))
+    variants += [
+        ("pipelining off", {"ANSIBLE_PIPELINING": "0"}),
+        ("ssh without -C", {"ANSIBLE_SSH_ARGS": _NO_COMPRESSION}),
+    ]
     found: list[Plain] = [
         {"setting": label, "nodes": count, "samples": []} for label, _values in variants
     ]
+    for (_label, values), kept in zip(variants, found):
+        kept.update(bench.explain(same, bench.names[0], **values))
     for _turn in range(runs):
         for (label, values), kept in zip(variants, found):
             kept["samples"].append(bench.measure(same, bench.names, **values))
@@ -372,9 +381,10 @@ def _slowed(bench: Bench, name: str) -> t.Iterator[None]:
 
 def memory(bench: Bench) -> Plain:
     """What the controller's processes have in memory at most, in MB, with one fork and with one per node."""
-    dest = f"{DISK}/settings/rootfs"
-    source = os.path.join(bench.images, "settings.oci.tar")
+    dest = f"{DISK}/memory/rootfs"
+    source = write(bench.images, "memory.oci.tar", sample("memory", _MB))
     plays = [play(rootfs(src=source, dest=dest))]
+    bench.run(plays, bench.names).must()
     found = {}
     for forks in (1, len(bench.names)):
         bench.controller.disconnect()

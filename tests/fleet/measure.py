@@ -28,11 +28,12 @@ if __name__ == "__main__" and not __package__:
 from ..bench import machine
 from . import costs, packages
 from .namespaces import CannotEnter, enter
-from .page import rewrite
+from .page import check, rewrite
 from .samples import sample, write
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _MB = 1_000_000
+PARTS = ("at_once", "per_node", "crowd", "settings", "strategies", "memory")
 TAKEN = ("dive-14-layers.docker.tar", "busybox-multi-nested.oci.tar")
 
 
@@ -53,13 +54,19 @@ def measure(folder: str, options: argparse.Namespace) -> dict[str, t.Any]:
         else:
             print(f"not measured, since --images has none: {name}", flush=True)
     sizes = sorted({1, options.nodes})
+    runs = options.runs
+    parts: dict[str, t.Callable[[], t.Any]] = {
+        "at_once": lambda: costs.at_once(bench, images, runs),
+        "per_node": lambda: costs.per_node(bench, sizes, runs),
+        "crowd": lambda: costs.crowd(bench, runs),
+        "settings": lambda: costs.settings(bench, runs),
+        "strategies": lambda: costs.strategies(bench, runs),
+        "memory": lambda: costs.memory(bench),
+    }
     results: dict[str, t.Any] = {
-        "at_once": costs.at_once(bench, images, options.runs),
-        "per_node": costs.per_node(bench, sizes, options.runs),
-        "crowd": costs.crowd(bench, options.runs),
-        "settings": costs.settings(bench, options.runs),
-        "strategies": costs.strategies(bench, options.runs),
-        "memory": costs.memory(bench),
+        name: measured()
+        for name, measured in parts.items()
+        if not options.only or name in options.only
     }
     results["machine"] = machine.describe([])
     results["run"] = {
@@ -85,8 +92,17 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--page", default=os.path.join(_ROOT, "docs", "fleet.md"), metavar="FILE"
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=PARTS,
+        metavar="PART",
+        help=f"the others are taken from --results, as it is: {', '.join(PARTS)}",
+    )
     parser.add_argument("--render", metavar="FILE", help="measure nothing, use these")
     options = parser.parse_args(arguments)
+    if options.only and not options.results:
+        parser.error("--only needs --results")
     if options.runs < 1 or not 2 <= options.nodes <= options.crowd <= 200:
         parser.error("at least one run, 2 nodes, and a crowd of as many to 200")
     return options
@@ -99,17 +115,22 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
         with open(options.render, encoding="utf-8") as file:
             rewrite(options.page, json.load(file))
         return 0
+    check(options.page)
     missing = ["root"] if os.geteuid() != 0 else packages.install()
     if missing:
         print(f"a fleet needs {', '.join(missing)}", file=sys.stderr)
         return 3
+    earlier = {}
+    if options.only:
+        with open(options.results, encoding="utf-8") as file:
+            earlier = json.load(file)
     try:
         folder = enter()
     except CannotEnter as error:
         print(error, file=sys.stderr)
         return 3
     try:
-        results = measure(folder, options)
+        results = {**earlier, **measure(folder, options)}
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
