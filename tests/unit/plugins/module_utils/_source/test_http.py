@@ -1082,16 +1082,17 @@ def test_secrets_are_in_no_result(
     }
     result, written = call(oci_rootfs, monkeypatch, capfd, **arguments)
     assert result["changed"]
-    assert "X-Token" in written
+    # newer releases of ansible-core return the invocation only when they are asked to
+    assert ("X-Token" in written) is ("invocation" in result)
     assert "s3cret" not in written
     assert "us3r" not in written
     assert web.asked[0].headers["x-token"] == "s3cret"
     assert "authorization" in web.asked[0].headers
     for headers in ('{"X-Token": "s3cret"}', "X-Token=s3cret", {"X-Token": "s3cret"}):
-        _result, written = call(
+        result, written = call(
             oci_rootfs, monkeypatch, capfd, **{**arguments, "headers": headers}
         )
-        assert "X-Token" in written
+        assert ("X-Token" in written) is ("invocation" in result)
         assert "s3cret" not in written
         assert web.asked[-1].headers["x-token"] == "s3cret"
     record = next(tmp_path.glob(".x.oci_rootfs/record.json")).read_text()

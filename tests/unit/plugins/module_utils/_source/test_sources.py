@@ -16,6 +16,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import Sour
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
     compressed,
     decompress,
+    directory,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
@@ -311,6 +312,8 @@ def test_devices_and_sockets_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_source_that_may_not_be_read(tmp_path: Path) -> None:
+    # imported while the collection may be read, too
+    assert directory.LayoutDirectory.form == "directory"
     (tmp_path / "file").write_bytes(oci_archive(IMAGE))
     layout = write_layout(tmp_path / "layout", IMAGE)
     for path in (str(tmp_path / "file"), layout):
