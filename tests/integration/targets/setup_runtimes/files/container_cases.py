@@ -393,6 +393,9 @@ class Cases:
         require(not container.is_running(), "it ended", name)
         with open("/proc/self/mounts", encoding="utf-8") as file:
             require(name not in file.read(), "no mount is left", name)
+        status = os.stat("/dev/null")
+        owner = (status.st_uid, status.st_gid)
+        require(owner == (0, 0), "the node's /dev/null is its own", name, str(owner))
 
     def _forget_reports(self) -> None:
         for container in self.containers.values():
