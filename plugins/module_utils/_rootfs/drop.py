@@ -174,7 +174,8 @@ def _save(site: Site, drops: list[Drop]) -> None:
     if drops:
         site.write(DROPS, json.dumps(list(map(asdict, drops))).encode())
     else:
-        os.unlink(DROPS, dir_fd=site.state)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(DROPS, dir_fd=site.state)
         os.fsync(site.state)
 
 

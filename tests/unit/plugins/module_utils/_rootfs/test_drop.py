@@ -87,6 +87,14 @@ def test_a_folder_that_is_gone_is_forgotten(site: Site) -> None:
     assert load_drops(site) == []
 
 
+def test_a_folder_is_forgotten_once(site: Site) -> None:
+    """Another run may have been there between the look and the removal."""
+    drop = made(site)
+    remove_drop(site, drop)
+    remove_drop(site, drop)
+    assert load_drops(site) == []
+
+
 def test_a_crash_before_it_was_made_leaves_a_record_that_goes(site: Site) -> None:
     path = made(site).path
     drop = Drop(path, IMAGE, Binding(None, 0, None))
