@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 import typing as t
@@ -197,9 +198,23 @@ def _rename(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
 
 def names_in(fd: int) -> list[bytes]:
     """The names in a directory, of this moment."""
+    _set_back(fd)
+    return [os.fsencode(name) for name in os.listdir(fd)]
+
+
+def some_names_in(fd: int, count: int, but: frozenset[bytes]) -> list[bytes]:
+    """At most C(count) of the names in a directory, of this moment, but for those that are given."""
+    _set_back(fd)
+    with os.scandir(fd) as entries:
+        names = (os.fsencode(entry.name) for entry in entries)
+        return list(
+            itertools.islice((name for name in names if name not in but), count)
+        )
+
+
+def _set_back(fd: int) -> None:
     # btrfs shows what was there when the descriptor was opened or set back
     os.lseek(fd, 0, os.SEEK_SET)
-    return [os.fsencode(name) for name in os.listdir(fd)]
 
 
 def open_or_none(parent: int, name: bytes) -> int | None:

@@ -12,7 +12,6 @@ What is removed may have been written to by a container, so nothing is known abo
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 import typing as t
@@ -20,6 +19,9 @@ import typing as t
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
     show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    some_names_in,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     mount_id,
@@ -61,12 +63,10 @@ def empty_directory(fd: int, keep: frozenset[bytes] = frozenset()) -> None:
 def _names(fd: int, keep: frozenset[bytes] = frozenset()) -> t.Iterator[bytes]:
     """The names in a directory from which each is taken away before the next, few of them held at a time."""
     for _pass in range(_MOST_PASSES):
-        with os.scandir(fd) as entries:
-            names = (os.fsencode(entry.name) for entry in entries)
-            some = list(itertools.islice((n for n in names if n not in keep), _BATCH))
-        if not some:
+        names = some_names_in(fd, _BATCH, keep)
+        if not names:
             return
-        yield from some
+        yield from names
 
 
 def _remove(parent: int, name: bytes, top: int, mount: int, depth: int) -> None:
