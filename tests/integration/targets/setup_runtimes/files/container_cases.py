@@ -70,7 +70,7 @@ class Container:
     def variables(self) -> Variables:
         """Of its host in the inventory."""
         chosen: Variables = {
-            "container_name": self.name,
+            "name_of_container": self.name,
             "container_runtime": self.runtime,
             "container_remote_src": True,
             "container_start_wait": 1,
@@ -407,7 +407,11 @@ def clean(runtimes: list[str]) -> None:
     for runtime in runtimes:
         for case in ("privileged", "mapped", "real"):
             Container(runtime, case).clean()
-    for path in _RANGES:
+    for folder in (_STATE, _VOLUMES, _BUNDLES, "/var/log/hypervisor.oci"):
+        # other containers may be there
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+    for path in filter(os.path.exists, _RANGES):
         with open(path, encoding="utf-8") as file:
             lines = file.readlines()
         if _RANGE in lines:

@@ -162,7 +162,7 @@ class Stand:
 def run(folder: str, stand: Stand) -> None:
     """All cases, in order."""
     variables = {
-        "container_name": _NAME,
+        "name_of_container": _NAME,
         "container_runtime": "proxmox",
         "container_vmid": _VMID,
         "container_remote_src": True,

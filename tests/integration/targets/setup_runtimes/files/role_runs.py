@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import typing as t
@@ -31,6 +32,12 @@ class Outcome:
 
     changed: int
     error: str
+
+
+def _in_background() -> None:
+    """As jobs of cron and the like are started: what they ignore, a container must not."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Runs:
@@ -86,6 +93,7 @@ class Runs:
             text=True,
             env=self._environment,
             timeout=_PATIENCE,
+            preexec_fn=_in_background,
         )
         outcomes = dict.fromkeys(names, Outcome(-1, done.stdout + done.stderr))
         errors = {host: json.loads(text) for host, text in _FATAL.findall(done.stdout)}
