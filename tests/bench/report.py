@@ -123,14 +123,20 @@ the rest, but root would run code from a cache.
 
 ## What was tried
 
-| tried | came of it |
-|---|---|
-| one thread that reads, hashes and inflates, one that parses and writes | kept: two cores work at once |
-| isal or zlib-ng, where the node has them, instead of zlib | kept: inflating takes about half of the time |
-| a header taken apart by one regular expression, its checksum by adler32 | kept: headers were what many small files cost most |
-| one hash where a layer is plain, since its digest is its diff_id | kept |
-| a second writer thread, that fills, closes and dates files which the first has made | left out: on two busy cores, 4 to 22 % more processor time, and no less wall time that could be told from noise |
-| creating many files | 20 µs each in the kernel on a new ext4, whoever asks for it; Python adds about 10 µs, and that is why images of many small files are no faster than with GNU tar |
+Kept:
+
+- One thread that reads, hashes and inflates, and one that parses and writes: two cores work at once.
+- isal or zlib-ng, where the node has them, instead of zlib: inflating takes about half of the time.
+- A header taken apart by one regular expression, its checksum by adler32: headers were what many small files cost most.
+- One hash where a layer is plain, since its digest is its diff_id.
+
+Left out:
+
+- A second writer thread, that fills, closes and dates files which the first has made: on two busy cores, 4 to 22 % more
+  processor time, and no less wall time that could be told from noise.
+
+What remains: creating a file takes 20 µs in the kernel on a new ext4, whoever asks for it, and Python adds about 10 µs.
+That is why images of many small files are no faster than with GNU tar.
 
 ## Nodes without SHA instructions
 

@@ -101,7 +101,7 @@ Writer = t.Callable[[Path, Image], str]
 FORMS: dict[str, Writer] = {
     "archive": write_oci_archive,
     "layout": write_layout,
-    "new docker": lambda path, image: write_docker_archive(path, image),
+    "new docker": write_docker_archive,
 }
 
 
