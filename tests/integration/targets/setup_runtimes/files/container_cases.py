@@ -21,15 +21,13 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from build_container_images import ARGUMENTS, ENVIRONMENT  # noqa: E402
-from role_runs import Runs, Variables, require, say  # noqa: E402
+from role_runs import Runs, Variables, number_of, require, say  # noqa: E402
 
 _STATE = "/var/lib/hypervisor.oci/containers"
 _VOLUMES = "/var/lib/hypervisor.oci/volumes"
 _BUNDLES = "/var/lib/hypervisor.oci/bundles"
-# a multiple of 65536, as systemd-nspawn wants it
-_BASE = 20 * 65536
-_MAP = [f"0:{_BASE}:65536"]
-_RANGE = f"root:{_BASE}:65536\n"
+# ids for one map, from a multiple of it on, as systemd-nspawn wants it
+_COUNT = 65536
 _RANGES = ("/etc/subuid", "/etc/subgid")
 _PATIENCE = 20
 _REAL = "busybox-glibc-amd64.oci.tar"
@@ -41,14 +39,19 @@ exec unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec {crun} "$@"' crun "$@
 """
 
 
+def _base(number: int) -> int:
+    """The first host id of the maps of a run of the tests."""
+    return (20 + number) * _COUNT
+
+
 class Container:
     """One container of the tests, seen from the host."""
 
-    def __init__(self, runtime: str, case: str) -> None:
+    def __init__(self, number: int, runtime: str, case: str) -> None:
         self.runtime = runtime
-        self.name = f"oci-test-{runtime}-{case}"
+        self.name = f"oci-test-{number}-{runtime}-{case}"
         self.is_mapped = case == "mapped"
-        self.base = _BASE if self.is_mapped else 0
+        self.base = _base(number) if self.is_mapped else 0
         self.rootfs = {
             "lxc": f"/var/lib/lxc/{self.name}/rootfs",
             "nspawn": f"/var/lib/machines/{self.name}",
@@ -73,12 +76,12 @@ class Container:
             "name_of_container": self.name,
             "container_runtime": self.runtime,
             "container_remote_src": True,
-            "container_start_wait": 1,
             # not to be mistaken for a signal that was not sent, on a machine that has much to do
             "container_stop_timeout": 60,
         }
         if self.is_mapped:
-            chosen["container_uid_map"] = chosen["container_gid_map"] = _MAP
+            ranges = [f"0:{self.base}:{_COUNT}"]
+            chosen["container_uid_map"] = chosen["container_gid_map"] = ranges
         if self.lacks_groups:
             chosen["container_user"] = "1000:1001"
         return chosen
@@ -110,6 +113,8 @@ class Container:
 
     def log(self) -> str:
         """The end of its log."""
+        if not os.path.exists(self.control):
+            return "no log"
         done = subprocess.run(
             [self.control, "log"], check=False, capture_output=True, text=True
         )
@@ -141,9 +146,10 @@ class Cases:
 
     def __init__(self, runtimes: list[str], folder: str, real: str) -> None:
         self.folder = folder
+        self.number = number_of(folder)
         self.real = os.path.join(real, _REAL) if real else ""
         self.containers = {
-            f"{runtime}-{case}": Container(runtime, case)
+            f"{runtime}-{case}": Container(self.number, runtime, case)
             for runtime in runtimes
             for case in ("privileged", "mapped")
         }
@@ -360,7 +366,7 @@ class Cases:
             return
         script = "echo ready >/data/ready; trap 'exit 0' TERM; sleep 1000 & wait"
         names = {item.runtime for item in self._without_map()}
-        containers = {name: Container(name, "real") for name in names}
+        containers = {name: Container(self.number, name, "real") for name in names}
         more = {
             "container_src": self.real,
             "container_command": ["sh", "-c", script],
@@ -402,21 +408,23 @@ class Cases:
             container.forget_report()
 
 
-def clean(runtimes: list[str]) -> None:
+def clean(folder: str, runtimes: list[str]) -> None:
     """Remove what a test left, also one that was killed."""
+    number = number_of(folder)
     for runtime in runtimes:
         for case in ("privileged", "mapped", "real"):
-            Container(runtime, case).clean()
+            Container(number, runtime, case).clean()
     for folder in (_STATE, _VOLUMES, _BUNDLES, "/var/log/hypervisor.oci"):
         # other containers may be there
         with contextlib.suppress(OSError):
             os.rmdir(folder)
+    line_of_lxc = f"root:{_base(number)}:{_COUNT}\n"
     for path in filter(os.path.exists, _RANGES):
         with open(path, encoding="utf-8") as file:
             lines = file.readlines()
-        if _RANGE in lines:
+        if line_of_lxc in lines:
             with open(path, "w", encoding="utf-8") as file:
-                file.writelines(line for line in lines if line != _RANGE)
+                file.writelines(line for line in lines if line != line_of_lxc)
 
 
 def main() -> int:
@@ -428,7 +436,7 @@ def main() -> int:
     parser.add_argument("--clean", action="store_true")
     given = parser.parse_args()
     if given.clean:
-        clean(given.runtimes)
+        clean(given.folder, given.runtimes)
     else:
         Cases(given.runtimes, given.folder, given.real).run()
     return 0

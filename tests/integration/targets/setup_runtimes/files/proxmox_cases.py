@@ -4,24 +4,25 @@
 
 """A container of Proxmox VE, by a script that stands in for its tool: docs/behaviour.md, section 9.
 
-proxmox_cases.py FOLDER    tests with the images in FOLDER; makes /etc/pve and removes it
+proxmox_cases.py FOLDER    tests with the images in FOLDER; makes files in /etc/pve and removes them
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import typing as t
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from role_runs import Runs, require, say  # noqa: E402
+from role_runs import Runs, number_of, require, say  # noqa: E402
 
-_VMID = 99901
-_NAME = "oci-test-proxmox"
+_NUMBER = number_of(sys.argv[1])
+_VMID = 900_000 + _NUMBER
+_NAME = f"oci-test-{_NUMBER}-proxmox"
 _FILE = f"/etc/pve/lxc/{_VMID}.conf"
 _ROOTFS = f"/var/lib/lxc/{_VMID}/rootfs"
 _STATE = f"/var/lib/hypervisor.oci/containers/{_NAME}"
@@ -89,7 +90,7 @@ class Stand:
         self.folder = os.path.join(folder, "proxmox")
         self.path = os.path.join(self.folder, "bin")
         os.makedirs(self.path)
-        os.makedirs(os.path.dirname(_FILE))
+        os.makedirs(os.path.dirname(_FILE), exist_ok=True)
         self._write(_FILE, _BEFORE)
         self._write(f"{self.folder}/state", "stopped\n")
         pct = _PCT.format(
@@ -150,13 +151,18 @@ class Stand:
         subprocess.run(["umount", "-R", _ROOTFS], check=False, capture_output=True)
         for path in (
             os.path.dirname(_ROOTFS),
-            os.path.dirname(os.path.dirname(_FILE)),
             self.folder,
             _STATE,
             _VOLUMES,
             _RECORD,
         ):
             shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_FILE)
+        for folder in ("/etc/pve/lxc", "/etc/pve"):
+            # another run may have its own there
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
 
 def run(folder: str, stand: Stand) -> None:
@@ -268,7 +274,7 @@ def _require_configuration(stand: Stand) -> None:
 
 def main() -> int:
     """Run the cases; returns the exit status."""
-    folder: t.Final = sys.argv[1]
+    folder = sys.argv[1]
     stand = Stand(folder)
     try:
         run(folder, stand)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -117,6 +118,11 @@ class Runs:
             if says not in outcome.error:
                 sys.exit(f"{name}: no error with {says!r}: {outcome.error}")
         return {name: outcome.error for name, outcome in outcomes.items()}
+
+
+def number_of(folder: str) -> int:
+    """A number below 10,000 of this run of the tests, so that two at once do not meet."""
+    return int(hashlib.sha256(folder.encode()).hexdigest(), 16) % 10_000
 
 
 def require(condition: bool, what: str, *seen: t.Any) -> None:
