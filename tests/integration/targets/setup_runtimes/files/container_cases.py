@@ -338,6 +338,12 @@ class Cases:
 
     def stop(self) -> None:
         self._forget_signals()
+        one = self.privileged[:1]
+        changes = self.runs.succeed(
+            "--check", src=self.image("two"), state="stopped", only=one
+        )
+        require(all(changes.values()), "check mode predicts the stop", changes)
+        require(self.containers[one[0]].is_running(), "and does not stop it", one)
         self.runs.succeed(src=self.image("two"), state="stopped", only=self.privileged)
         for container in self._without_map():
             self._require_stopped(container)
