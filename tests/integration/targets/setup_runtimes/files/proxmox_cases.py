@@ -138,7 +138,8 @@ class Stand:
         """A file of the volume, which is mounted for it elsewhere."""
         place = f"{self.folder}/look"
         os.makedirs(place, exist_ok=True)
-        command = ["mount", "-o", "loop,ro", f"{self.folder}/disk", place]
+        # as the stand-in mounts it: a namespace of another process may still have that mount
+        command = ["mount", "-o", "loop", f"{self.folder}/disk", place]
         subprocess.run(command, check=True)
         try:
             with open(os.path.join(place, name), encoding="utf-8") as file:
