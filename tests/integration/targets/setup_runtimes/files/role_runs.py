@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -49,6 +50,7 @@ class Runs:
     ) -> None:
         self.hosts = hosts
         self._folder = folder
+        self._width = os.cpu_count() or 1
         self._environment = {
             **os.environ,
             "ANSIBLE_NOCOLOR": "1",
@@ -71,11 +73,28 @@ class Runs:
     ) -> dict[str, Outcome]:
         """One run with C(changed) variables for all, and C(extra) ones by host."""
         names = list(self.hosts if only is None else only)
+        # what Ansible does between tasks is done by one process for all hosts of a run
+        groups = [names[start :: self._width] for start in range(self._width)]
+        with concurrent.futures.ThreadPoolExecutor(self._width) as threads:
+            waiting = [
+                threads.submit(self._run, number, group, options, extra or {}, changed)
+                for number, group in enumerate(filter(None, groups))
+            ]
+            found = [future.result() for future in waiting]
+        return {name: outcome for part in found for name, outcome in part.items()}
+
+    def _run(
+        self,
+        number: int,
+        names: list[str],
+        options: t.Sequence[str],
+        extra: dict[str, Variables],
+        changed: Variables,
+    ) -> dict[str, Outcome]:
         inventory = {
             "all": {
                 "hosts": {
-                    name: {**self.hosts[name], **(extra or {}).get(name, {})}
-                    for name in names
+                    name: {**self.hosts[name], **extra.get(name, {})} for name in names
                 },
                 "vars": {
                     "ansible_python_interpreter": sys.executable,
@@ -83,7 +102,7 @@ class Runs:
                 },
             }
         }
-        path = os.path.join(self._folder, "inventory.json")
+        path = os.path.join(self._folder, f"inventory{number}.json")
         with open(path, "w", encoding="utf-8") as file:
             json.dump(inventory, file)
         done = subprocess.run(
@@ -98,9 +117,9 @@ class Runs:
         )
         outcomes = dict.fromkeys(names, Outcome(-1, done.stdout + done.stderr))
         errors = {host: json.loads(text) for host, text in _FATAL.findall(done.stdout)}
-        for name, number, failed in _RECAP.findall(done.stdout):
+        for name, count, failed in _RECAP.findall(done.stdout):
             error = errors.get(name, {}).get("msg", done.stdout)
-            outcomes[name] = Outcome(int(number), error if int(failed) else "")
+            outcomes[name] = Outcome(int(count), error if int(failed) else "")
         return outcomes
 
     def succeed(self, *options: str, **changed: t.Any) -> dict[str, int]:
