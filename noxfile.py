@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,27 @@ ONCE = {
     "role_container": "2.21",
 }
 
+PIP_SETTINGS = (
+    "cert",
+    "extra-index-url",
+    "find-links",
+    "index-url",
+    "proxy",
+    "timeout",
+    "trusted-host",
+)
+SEEDING = """
+import ensurepip
+import os
+import sys
+
+ensurepip.bootstrap(default_pip=True, upgrade=True)
+with open(os.path.join(sys.prefix, "pip.conf"), "w", encoding="utf-8") as config:
+    config.write("[global]\\n")
+    for name, value in sorted(SETTINGS.items()):
+        config.write(f"{name} = {value}\\n")
+"""
+
 # ansible-test looks for interpreters on PATH alone, so the real ones come first.
 os.environ["PATH"] = os.pathsep.join(
     [*pythons.interpreter_folders(), os.environ["PATH"]]
@@ -67,16 +89,31 @@ def format_files(session: nox.Session) -> None:
     session.run("black", *(session.posargs or ["."]))
 
 
+def pip_settings() -> dict[str, str]:
+    """Where pip shall download from and whom it trusts: what the environment says, else the system's authorities."""
+    settings = {}
+    for name in PIP_SETTINGS:
+        value = os.environ.get("PIP_" + name.upper().replace("-", "_"))
+        if value:
+            settings[name] = value
+    authorities = ssl.get_default_verify_paths().cafile
+    if authorities:
+        settings.setdefault("cert", authorities)
+    return settings
+
+
 def seed_pip() -> None:
-    """Let ansible-test make its virtual environments from what Python brings, without a download."""
+    """Let ansible-test make its virtual environments from what Python brings, without a download.
+
+    That pip is an old one with authorities of its own, and ansible-test clears the environment: so the virtual
+    environment gets a configuration with what this process would use.
+    """
     cache = Path.home() / ".ansible" / "test" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     for version in ("24_2", "25_2"):
         script = cache / f"get_pip_{version}.py"
-        if not script.exists():
-            script.write_text(
-                "import ensurepip\n\nensurepip.bootstrap(default_pip=True, upgrade=True)\n"
-            )
+        if not script.exists() or "ensurepip.bootstrap" in script.read_text():
+            script.write_text(f"SETTINGS = {pip_settings()!r}\n{SEEDING}")
 
 
 def keep_results(source: Path, name: str) -> None:
