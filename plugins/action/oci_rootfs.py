@@ -22,9 +22,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
     show,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
-    drop_name,
-)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import is_url
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._progress import (
     Progress,
@@ -163,10 +160,10 @@ class ActionModule(ActionBase):
             self._host(), {name: sizes[name] for name in names}, self._say
         )
         sent = []
-        for name, path in shelf.blobs(names):
-            with progress.of(name):
-                remote = self._connection._shell.join_path(drop, drop_name(name))
-                self._transfer_file(path, remote)
+        for parcel in shelf.parcels(names):
+            with progress.of(parcel.names):
+                remote = self._connection._shell.join_path(drop, parcel.file)
+                self._transfer_file(parcel.path, remote)
                 sent.append(remote)
         self._let_become_user_read(sent)
 

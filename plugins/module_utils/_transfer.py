@@ -18,7 +18,10 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._cache import BlobCache
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    OciError,
+    SourceError,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
     new_hash,
 )
@@ -41,8 +44,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.drop import
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import Site
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
     OfferSource,
-    drop_name,
-    open_sent,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
+    Sent,
+    find_sent,
 )
 
 _CHUNK = 1024 * 1024
@@ -89,7 +94,7 @@ class Transfer:
         self._drops = load_drops(site)
         self.is_busy = False
         # what is whole, and where
-        self._found: dict[str, int] = {}
+        self._found: dict[str, Sent] = {}
         self._cached: dict[str, bool] = {}
         self._folders: list[int] = []
         self._look()
@@ -116,8 +121,7 @@ class Transfer:
             needed = self.needed()
         else:
             try:
-                for name, folder in self._found.items():
-                    file = drop_name(name)
+                for folder, file in {(s.folder, s.file) for s in self._found.values()}:
                     os.rename(file, file, src_dir_fd=folder, dst_dir_fd=fd)
             finally:
                 os.close(fd)
@@ -177,9 +181,21 @@ class Transfer:
         if folder is None:
             return
         self._folders.append(folder)
-        for name, layer in self._wanted.items():
-            if name not in self._found and _is_whole(folder, layer, verify):
-                self._found[name] = folder
+        lacking = {
+            name: layer.size or 0
+            for name, layer in self._wanted.items()
+            if name not in self._found
+        }
+        found = find_sent(folder, lacking)
+        damaged = {
+            sent.file
+            for name, sent in found.items()
+            if verify and not _is_intact(sent, self._wanted[name])
+        }
+        for name, sent in found.items():
+            # of a parcel with a damaged blob nothing is used: it would hide the one that is sent again
+            if sent.file not in damaged:
+                self._found[name] = sent
 
     def _forget(self) -> None:
         for drop in self._drops:
@@ -193,25 +209,19 @@ def forget_transfers(site: Site, active: bool) -> None:
             remove_drop(site, drop)
 
 
-def _is_whole(folder: int, layer: Layer, verify: bool) -> bool:
-    access = open_sent(folder, layer.name, layer.size or 0)
-    if access is None:
+def _is_intact(sent: Sent, layer: Layer) -> bool:
+    reader = sent.open()
+    if reader is None:
         return False
-    try:
-        if not verify:
-            return True
+    with contextlib.closing(reader):
         # an old Docker archive gives no other digest: a blob that is compressed there is sent again
         digest = new_hash(layer.digest)
-        offset = 0
-        while offset < access.size:
-            chunk = access.read_at(offset, _CHUNK)
-            if not chunk:
-                return False
-            digest.update(chunk)
-            offset += len(chunk)
+        try:
+            while chunk := reader.read(_CHUNK):
+                digest.update(chunk)
+        except SourceError:
+            return False
         return digest.hexdigest() == layer.digest.partition(":")[2]
-    finally:
-        access.close()
 
 
 def _open_plain(path: str) -> int | None:

@@ -13,7 +13,7 @@ import time
 import typing as t
 
 from ansible.module_utils.common.text.formatters import bytes_to_human
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
     drop_name,
 )
 
@@ -45,13 +45,18 @@ class Progress:
         self._begun = clock()
 
     @contextlib.contextmanager
-    def of(self, name: str) -> t.Iterator[None]:
-        """While C(name) is sent."""
-        self._number += 1
-        size = self._sizes[name]
-        blob = drop_name(name).replace("-", ":")[:_SHOWN]
+    def of(self, names: t.Sequence[str]) -> t.Iterator[None]:
+        """While the blobs C(names) are sent, in one file."""
+        first = self._number + 1
+        self._number += len(names)
+        size = sum(self._sizes[name] for name in names)
+        if len(names) == 1:
+            blob = drop_name(names[0]).replace("-", ":")[:_SHOWN]
+            what = f"blob {first} of {len(self._sizes)}, {blob}"
+        else:
+            what = f"blobs {first} to {self._number} of {len(self._sizes)} together"
         self._line(
-            f"sending blob {self._number} of {len(self._sizes)}, {blob}, {bytes_to_human(size)};"
+            f"sending {what}, {bytes_to_human(size)};"
             f" {bytes_to_human(self._sent)} of {bytes_to_human(self._total)} sent"
         )
         yield

@@ -19,6 +19,7 @@ import hashlib
 import os
 import types
 import typing as t
+from dataclasses import dataclass
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     SourceError,
@@ -27,9 +28,14 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
     Offer,
+    read_offer,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
+    PARCEL_HEAD,
     blob_digest,
     drop_name,
-    read_offer,
+    parcel_head,
+    parcel_name,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
@@ -54,6 +60,20 @@ _CHUNK = 1024 * 1024
 _OFFER = "offer"
 # An image is a new one when one of these changes.
 _LOOKED_AT = ("", "index.json", "manifest.json")
+# What to add to others in a file, in bytes, and how large that file may become: a lost connection loses all of it.
+_SMALL = 512 * 1024
+_LOAD = 4 * 1024 * 1024
+# A name in a parcel's head, with its size.
+_HEAD_ENTRY = 192
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A file to send: from C(path) here to the name C(file) there, with the blobs C(names)."""
+
+    file: str
+    path: str
+    names: tuple[str, ...]
 
 
 class Shelf:
@@ -91,7 +111,7 @@ class Shelf:
             # no other fork uses it: what took room can go, the offer is small
             fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for name in os.listdir(self._folder):
-                if name.startswith(("sha", "member-", ".")):
+                if name.startswith(("sha", "member-", "parcel-", ".")):
                     os.unlink(os.path.join(self._folder, name))
         os.close(self._in_use)
 
@@ -114,20 +134,44 @@ class Shelf:
             **{name: len(data) for name, data in documents},
         }
 
-    def blobs(self, names: t.Sequence[str]) -> t.Iterator[tuple[str, str]]:
-        """Each blob, by name, as the path of a file to send; carved as late as can be."""
-        if self.sizes() and self._offer and self._offer.form == "compressed archive":
+    def parcels(self, names: t.Sequence[str]) -> t.Iterator[Parcel]:
+        """Blobs as files to send, each carved as late as can be; small ones together, and first.
+
+        All C(names) must be among C(sizes()).
+        """
+        sizes = self.sizes()
+        loads = _loads({name: sizes[name] for name in names})
+        if self._offer and self._offer.form == "compressed archive":
             # the stream is read once for all of them
             with self._disk(), self._making():
-                for name in names:
-                    self._lay(name)
+                for load in loads:
+                    self._lay(load)
                 self._close_source()
-        for name in names:
+        for load in loads:
             with self._disk(), self._making():
-                path = self._lay(name)
-            yield name, path
+                parcel = self._lay(load)
+            yield parcel
 
-    def _lay(self, name: str) -> str:
+    def _lay(self, names: tuple[str, ...]) -> Parcel:
+        if len(names) == 1:
+            return Parcel(drop_name(names[0]), self._lay_blob(names[0]), names)
+        file = parcel_name(names)
+        path = os.path.join(self._folder, file)
+        if not os.path.exists(path):
+            self._write(file, self._packed(names))
+        return Parcel(file, path, names)
+
+    def _packed(self, names: tuple[str, ...]) -> t.Iterator[bytes]:
+        sizes = self.sizes()
+        yield parcel_head({name: sizes[name] for name in names})
+        source = self._readable()
+        for name in names:
+            # refuses what must not be sent
+            self._original(name)
+            with contextlib.closing(source.open(name)) as reader:
+                yield from _verified(reader, name, self._path)
+
+    def _lay_blob(self, name: str) -> str:
         path = os.path.join(self._folder, drop_name(name))
         if os.path.exists(path):
             return self._original(name) or path
@@ -232,6 +276,24 @@ class Shelf:
                 f"{show(self._path)} cannot be made ready for its nodes in {show(self._folder)}: {os_phrase(error)};"
                 " look at the disks of both, or set local_tmp"
             ) from error
+
+
+def _loads(sizes: t.Mapping[str, int]) -> list[tuple[str, ...]]:
+    """What to send in one file each: small blobs together, as far as they go, and the others alone."""
+    loads: list[tuple[str, ...]] = []
+    load: list[str] = []
+    weight = 0
+    for name, size in sizes.items():
+        if size > _SMALL:
+            continue
+        if weight + size > _LOAD or (len(load) + 1) * _HEAD_ENTRY > PARCEL_HEAD:
+            loads.append(tuple(load))
+            load, weight = [], 0
+        load.append(name)
+        weight += size
+    if load:
+        loads.append(tuple(load))
+    return loads + [(name,) for name, size in sizes.items() if size > _SMALL]
 
 
 def _key(path: str) -> str:

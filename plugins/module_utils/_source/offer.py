@@ -12,10 +12,8 @@ source would, and reads blobs from a folder that they are sent to (docs/behaviou
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import stat
 import zlib
 from dataclasses import dataclass, field
@@ -27,9 +25,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
     OPEN_FLAGS,
-    FileAccess,
     RangeReader,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import Sent
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
     bound_document,
@@ -45,8 +43,6 @@ LIMIT = 96 * 1024 * 1024
 # gzip's own header, not zlib's
 _GZIP_BITS = 16 + zlib.MAX_WBITS
 
-_BLOB = re.compile(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})\Z")
-
 
 @dataclass(frozen=True)
 class Offer:
@@ -60,20 +56,6 @@ class Offer:
     documents: dict[str, bytes] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-
-
-def blob_digest(name: str) -> str | None:
-    """The digest that a file is named by; C(None) for other names, as old Docker archives have them."""
-    match = _BLOB.match(name)
-    return None if match is None else match.group(1).replace("/", ":")
-
-
-def drop_name(name: str) -> str:
-    """The name of a sent blob in its folder, the same on both sides: a plain one, whatever the archive's is."""
-    digest = blob_digest(name)
-    if digest is not None:
-        return digest.replace(":", "-")
-    return "member-" + hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 def unpack_offer(data: bytes, where: str) -> Offer:
@@ -139,7 +121,7 @@ class OfferSource:
         self.opened: list[str] = []
         self.documents_size = 0
         self._offer = offer
-        self._folders: dict[str, int] = {}
+        self._sent: dict[str, Sent] = {}
 
     def size_of(self, name: str) -> int | None:
         """The size of a file in bytes; C(None) where there is none of that name. Raises C(SourceError)."""
@@ -160,23 +142,22 @@ class OfferSource:
         bound_document(self, name, len(data))
         return data
 
-    def receive_from(self, folders: dict[str, int]) -> None:
-        """Take blobs, by name, from the folders behind these descriptors, which stay the caller's."""
-        self._folders = folders
+    def receive_from(self, sent: dict[str, Sent]) -> None:
+        """Take blobs, by name, from where they lie; the folders stay the caller's."""
+        self._sent = sent
 
     def open(self, name: str) -> RangeReader:
         """A reader of a blob that was sent, nothing followed or waited for. Raises C(SourceError)."""
-        size = self.size_of(name)
-        folder = self._folders.get(name)
-        access = None
-        if size is not None and folder is not None:
-            access = open_sent(folder, name, size)
-        if access is None:
+        sent = self._sent.get(name)
+        reader = None
+        if sent is not None and self.size_of(name) == sent.size:
+            reader = sent.open()
+        if reader is None:
             raise SourceError(
                 f"{show(name)} of {show(self.path)} did not arrive on the node as a whole; run again"
             )
         self.opened.append(name)
-        return RangeReader(access, 0, access.size, owned=True)
+        return reader
 
     def spool(self, directory: int) -> Source:
         """Blobs are files already."""
@@ -188,24 +169,3 @@ class OfferSource:
     def _refuse(self, name: str) -> None:
         if name in self._offer.problems:
             raise SourceError(self._offer.problems[name])
-
-
-def open_sent(folder: int, name: str, size: int) -> FileAccess | None:
-    """A blob in the folder that it was sent to; C(None) where it is not there, or not as a whole.
-
-    Whoever sends owns the folder, so nothing in it is believed: only a regular file of that size, which
-    has no second name, is opened. What it holds is for the reader to verify.
-    """
-    try:
-        fd = os.open(drop_name(name), OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
-    except OSError:
-        return None
-    status = os.fstat(fd)
-    if (
-        not stat.S_ISREG(status.st_mode)
-        or status.st_size != size
-        or status.st_nlink != 1
-    ):
-        os.close(fd)
-        return None
-    return FileAccess(name, fd)

@@ -43,7 +43,9 @@ def test_fault_is_found(fault: Fault, work: bytes) -> None:
         pytest.skip("only root gives files away")
     tries = (find(fault, _images(number, seed), work) for number, seed in _BATCHES)
     found = next(filter(None, tries), None)
-    assert found is not None, f"not found in {sum(number for number, _seed in _BATCHES)} images"
+    assert (
+        found is not None
+    ), f"not found in {sum(number for number, _seed in _BATCHES)} images"
     _number, image, lines = found
     assert sum(map(len, image.layers)) <= _MOST_ENTRIES, compare.to_code(image)
     assert lines

@@ -28,9 +28,14 @@ from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible.plugins.shell.sh import ShellModule
 from ansible_collections.hypervisor.oci.plugins.action.oci_rootfs import ActionModule
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
-    drop_name,
     unpack_offer,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
+    drop_name,
+    parcel_head,
+    parcel_name,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils import _shelf
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -138,6 +143,12 @@ def fixture_node() -> Node:
     return Node()
 
 
+@pytest.fixture(autouse=True)
+def _no_blob_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that each is a file."""
+    monkeypatch.setattr(_shelf, "_SMALL", -1)
+
+
 @pytest.fixture(name="local_tmp", autouse=True)
 def fixture_local_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The controller's own temporary folder."""
@@ -221,6 +232,18 @@ def test_blobs_are_sent_where_and_as_the_module_asks(
     assert node.modes == {0o600}
     assert sorted(path.name for path in local_tmp.glob("*/*")) == ["in-use", "making", "offer"]  # fmt: skip
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in local_tmp.glob("*"))  # fmt: skip
+
+
+def test_small_blobs_are_sent_together(
+    node: Node, src: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_shelf, "_SMALL", 100_000)
+    node.answers = [need(*NAMES)]
+    assert run(node, src=src, dest="/srv/x") is DONE
+    assert node.order[1:] == [f"{DROP}/{parcel_name(NAMES)}"]
+    sizes = {name: len(layer.data) for name, layer in zip(NAMES, LAYERS)}
+    blobs = b"".join(layer.data for layer in LAYERS)
+    assert node.files[node.order[1]] == parcel_head(sizes) + blobs
 
 
 def test_a_user_who_cannot_be_given_a_folder_sends_to_his_own(

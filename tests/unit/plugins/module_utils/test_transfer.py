@@ -31,8 +31,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     InterruptedRunError,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import drop, place
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
     drop_name,
+    parcel_head,
+    parcel_name,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
@@ -106,6 +108,18 @@ class Controller:
             for name in wanted:
                 with contextlib.closing(source.open(name)) as reader:
                     Path(drop_path, drop_name(name)).write_bytes(reader.read())
+
+    def pack(self, drop_path: str, wanted: list[str]) -> Path:
+        """All blobs as one parcel; returns its path."""
+        blobs = {}
+        with contextlib.closing(open_source(self.path)) as source:
+            for name in wanted:
+                with contextlib.closing(source.open(name)) as reader:
+                    blobs[name] = reader.read()
+        sizes = {name: len(data) for name, data in blobs.items()}
+        path = Path(drop_path, parcel_name(wanted))
+        path.write_bytes(parcel_head(sizes) + b"".join(blobs.values()))
+        return path
 
     def provision(self, dest: Path, **options: t.Any) -> dict[str, t.Any]:
         """All steps."""
@@ -329,7 +343,61 @@ def test_a_full_disk_is_freed_of_what_was_sent(
     assert names(dest.parent) == []
 
 
+def test_a_parcel_is_as_good_as_its_blobs(
+    tmp_path: Path, dest: Path, one: Controller
+) -> None:
+    drop_path, wanted = one.need(dest)
+    one.pack(drop_path, wanted)
+    assert one.run(dest, _drop=drop_path)["changed"] is True
+    assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
+    other = tmp_path / "guests" / "other"
+    one.provision(other)
+    assert contents(other) == contents(dest)
+
+
+def test_a_damaged_parcel_is_an_error(dest: Path, one: Controller) -> None:
+    drop_path, wanted = one.need(dest)
+    path = one.pack(drop_path, wanted)
+    path.write_bytes(flip(-40)(path.read_bytes()))
+    with pytest.raises(LayerError, match=ONE.layers[2].digest):
+        one.run(dest, _drop=drop_path)
+    assert names(dest.parent) == []
+
+
 # -- unfinished transfers
+
+
+def test_a_parcel_that_is_cut_off_gives_what_is_whole(
+    dest: Path, one: Controller
+) -> None:
+    """It moves as it is, and the rest is asked for; a blob of its own goes before what is cut off."""
+    drop_path, wanted = one.need(dest)
+    path = one.pack(drop_path, wanted)
+    path.write_bytes(path.read_bytes()[:-1])
+    again, missing = one.need(dest)
+    assert missing == wanted[2:]
+    assert os.listdir(again) == [path.name]
+    one.send(again, missing)
+    assert one.run(dest, _drop=again)["changed"] is True
+    assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_parcel_with_a_damaged_blob_stays_behind(
+    dest: Path, one: Controller, alone: bool
+) -> None:
+    """Else it would be read again instead of the one that is sent for it."""
+    drop_path, wanted = one.need(dest)
+    path = one.pack(drop_path, wanted)
+    path.write_bytes(flip(-40)(path.read_bytes()))
+    again, missing = one.need(dest)
+    assert missing == wanted
+    assert os.listdir(again) == []
+    if alone:
+        one.send(again, missing)
+    else:
+        one.pack(again, missing)
+    assert one.run(dest, _drop=again)["changed"] is True
 
 
 def test_the_next_run_asks_for_what_did_not_come(dest: Path, one: Controller) -> None:

@@ -34,7 +34,7 @@ options:
     vars:
       - name: lab_log
   cut:
-    description: The connection is lost in the middle of the blobs of these numbers.
+    description: The connection is lost in the middle of the files with blobs of these numbers.
     type: list
     elements: int
     default: []
@@ -71,7 +71,7 @@ mount --rbind / /media/root
 mount --move /media/disk /media/root/mnt
 exec chroot /media/root "$@"
 """
-_BLOB = re.compile(r"(sha256-[0-9a-f]{64}|member-[0-9a-f]{64})\Z")
+_BLOB = re.compile(r"(sha256|member|parcel)-[0-9a-f]{64}\Z")
 
 
 class Connection(ConnectionBase):

@@ -38,12 +38,14 @@ _OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(
     platform.machine(), f"linux/{platform.machine()}"
 )
 _OTHER = "linux/s390x"
-_SIZE = 100_000
+# too large to travel together
+_SIZE = 600_000
+_SMALL = 5_000
 
 
-def layer(number: int) -> Layer:
+def layer(number: int, size: int = _SIZE) -> Layer:
     """A layer that cannot be compressed."""
-    content = random.Random(number).getrandbits(8 * _SIZE).to_bytes(_SIZE, "big")
+    content = random.Random(number).getrandbits(8 * size).to_bytes(size, "big")
     return Layer(file(f"files/{number}", content))
 
 
@@ -64,6 +66,10 @@ def main() -> int:
     write_layout(path("first-layout"), first_of_all)
     write_docker_archive(path("first.docker.tar"), first, style="old", links="symlink")
     write_oci_archive(path("second.oci.tar"), second)
+    small = [layer(number, _SMALL) for number in range(20, 32)]
+    write_oci_archive(path("small.oci.tar"), Image(small, platform=_OWN))
+    mixed = [layer(0), *small[:6], layer(1), layer(40, _SMALL)]
+    write_oci_archive(path("mixed.oci.tar"), Image(mixed, platform=_OWN))
     return 0
 
 

@@ -1,0 +1,147 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Blobs in the folder that they were sent to: a file each, or several small ones in a parcel.
+
+A parcel is a line of JSON with names and sizes, and the blobs behind it. Each file costs a connection a
+command, which takes longer than a small blob itself (docs/behaviour.md, section 7).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+    OPEN_FLAGS,
+    FileAccess,
+    RangeReader,
+)
+
+_BLOB = re.compile(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})\Z")
+_PARCEL = re.compile(r"parcel-[0-9a-f]{64}\Z")
+
+# Fixed limits: the line of a parcel in bytes, and how many parcels of a folder are looked at.
+PARCEL_HEAD = 64 * 1024
+_MOST_PARCELS = 256
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Where a blob lies: C(size) bytes at C(offset) of the C(file) in the C(folder) behind a descriptor."""
+
+    folder: int
+    file: str
+    offset: int
+    size: int
+
+    def open(self) -> RangeReader | None:
+        """A reader of the blob; C(None) where it is not there as a whole any more."""
+        access = _open(self.folder, self.file)
+        if access is None:
+            return None
+        try:
+            return RangeReader(access, self.offset, self.size, owned=True)
+        except SourceError:
+            access.close()
+            return None
+
+
+def blob_digest(name: str) -> str | None:
+    """The digest that a file is named by; C(None) for other names, as old Docker archives have them."""
+    match = _BLOB.match(name)
+    return None if match is None else match.group(1).replace("/", ":")
+
+
+def drop_name(name: str) -> str:
+    """The name of a sent blob in its folder, the same on both sides: a plain one, whatever the archive's is."""
+    digest = blob_digest(name)
+    if digest is not None:
+        return digest.replace(":", "-")
+    return "member-" + hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
+def parcel_name(names: t.Sequence[str]) -> str:
+    """The name of the parcel with these blobs, in this order."""
+    return "parcel-" + hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()
+
+
+def parcel_head(sizes: t.Mapping[str, int]) -> bytes:
+    """What stands before the blobs of a parcel: their names in the folder, and sizes in bytes."""
+    items = [[drop_name(name), size] for name, size in sizes.items()]
+    return json.dumps(items, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def find_sent(folder: int, sizes: t.Mapping[str, int]) -> dict[str, Sent]:
+    """Where blobs of these names and sizes lie in a folder, as far as they are there.
+
+    Whoever sends owns the folder, so nothing in it is believed: only regular files that have no second name are
+    opened, nothing is followed or waited for, and what a blob holds is for the reader to verify.
+    """
+    found = {}
+    wanted = {}
+    for name, size in sizes.items():
+        file = drop_name(name)
+        if _size(folder, file) == size:
+            found[name] = Sent(folder, file, 0, size)
+        else:
+            wanted[file] = name
+    if wanted:
+        parcels = [file for file in os.listdir(folder) if _PARCEL.match(file)]
+        for parcel in sorted(parcels)[:_MOST_PARCELS]:
+            for file, sent in _contents(folder, parcel).items():
+                name = wanted.get(file, "")
+                if name and sent.size == sizes[name]:
+                    found.setdefault(name, sent)
+    return found
+
+
+def _contents(folder: int, parcel: str) -> dict[str, Sent]:
+    """The blobs that a parcel holds as a whole, by their names in the folder; none where it cannot be read."""
+    access = _open(folder, parcel)
+    if access is None:
+        return {}
+    try:
+        head, newline, _rest = access.read_at(0, PARCEL_HEAD).partition(b"\n")
+        offset = len(head) + len(newline)
+        contents = {}
+        for file, size in json.loads(head):
+            # what arrived of a blob that is cut off is of no use
+            if type(size) is not int or not 0 <= size <= access.size - offset:
+                break
+            contents[str(file)] = Sent(folder, parcel, offset, size)
+            offset += size
+        return contents
+    except (SourceError, ValueError, TypeError, RecursionError):
+        return {}
+    finally:
+        access.close()
+
+
+def _size(folder: int, file: str) -> int | None:
+    access = _open(folder, file)
+    if access is None:
+        return None
+    access.close()
+    return access.size
+
+
+def _open(folder: int, file: str) -> FileAccess | None:
+    try:
+        fd = os.open(file, OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError:
+        return None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(fd)
+        return None
+    return FileAccess(file, fd)
