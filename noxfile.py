@@ -41,6 +41,7 @@ ONCE = {
     "oci_rootfs_disks": "2.21",
     "oci_rootfs_fleet": "2.19",
     "oci_rootfs_real_images": "2.21",
+    "oci_rootfs_transfer": "2.21",
     "role_container": "2.21",
 }
 

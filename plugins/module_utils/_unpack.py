@@ -47,6 +47,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
     Policy,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.early_sync import (
+    EarlySync,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
     empty_directory,
 )
@@ -154,13 +157,15 @@ def _unpack(
         root, policy, report, budget, options.devices, options.keep_dirlinks
     )
     diff_ids = {layer.diff_id for layer in layers}
-    try:
+    with contextlib.closing(root), EarlySync(fd) as early_sync:
         for layer in layers:
             at_hand = layer.digest
             with _blob_of(layer, source, cache) as blob:
                 stream = LayerStream(layer, blob, budget)
-                with read_ahead(stream, blob.cancel) as chunks:
-                    applier.apply_layer(chunks, layer.digest)
+                with read_ahead(
+                    stream.pieces(), stream.counted, cancel=blob.cancel
+                ) as chunks:
+                    applier.apply_layer(early_sync.following(chunks), layer.digest)
                 if stream.diff_id != layer.diff_id and stream.diff_id not in diff_ids:
                     raise LayerError(
                         f"its content has the diff_id {stream.diff_id}, which is not in the image config",
@@ -184,8 +189,6 @@ def _unpack(
             report.warnings.append(
                 f"the file system of dest cannot hold {lost} extended attributes of the image, which were left out"
             )
-    finally:
-        root.close()
     if cache is not None and cache.damaged:
         report.count("cache_entries_damaged", cache.damaged)
     return Unpacked(report, user)

@@ -125,18 +125,26 @@ the rest, but root would run code from a cache.
 
 Kept:
 
-- One thread that reads, hashes and inflates, and one that parses and writes: two cores work at once.
+- One thread that reads, hashes and inflates, one that hashes what comes out, and one that parses and writes: two cores
+  work at once. The second of them takes a tenth of the wall time away where inflating is what takes longest.
+- Early syncs, in a thread, after every 128 MiB: the disk works while more is made, and the last sync finds little left.
+  An eighth of the wall time of npm, for no more processor time.
+- A file is created with its mode, and given an owner only where it has another one; what a new file has is seen once,
+  at the beginning. Two calls less for nearly every file are 6 % of the processor time of npm.
 - isal or zlib-ng, where the node has them, instead of zlib: inflating takes about half of the time.
 - A header taken apart by one regular expression, its checksum by adler32: headers were what many small files cost most.
 - One hash where a layer is plain, since its digest is its diff_id.
 
 Left out:
 
-- A second writer thread, that fills, closes and dates files which the first has made: on two busy cores, 4 to 22 % more
-  processor time, and no less wall time that could be told from noise.
+- A second writer thread, that fills, closes and dates files which the first has made: 17 to 28 % more processor time, all
+  of it in the kernel, where both wait for the same locks, and 5 to 8 % more wall time.
+- Reading or inflating in pieces of 64 KiB, 512 KiB, 1 MiB or 4 MiB instead of 256 KiB: 2 % at most, for more memory.
 
-What remains: creating a file takes 20 µs in the kernel on a new ext4, whoever asks for it, and Python adds about 10 µs.
-That is why images of many small files are no faster than with GNU tar.
+What remains, by a sampling profiler, of npm on a new ext4: creating a file takes 17 µs in the kernel, writing it 11 µs, its
+time 4 µs, making a directory 33 µs, whoever asks. SHA-256 and zlib do not get faster either. Python adds about 10 µs
+an entry, of which the tar header takes 2.2 µs, and all of the parser 3.9 µs. GNU tar adds 1.5 µs, and hashes nothing: that
+is why images of many small files take more processor time than with GNU tar, and why goals above were missed.
 
 ## Nodes without SHA instructions
 

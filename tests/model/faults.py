@@ -97,6 +97,7 @@ _make_hard_link = Applier._make_hard_link
 _of_entry = Policy.of_entry
 _of_missing_parent = Policy.of_missing_parent
 _to_fd = Writer.to_fd
+_to_new_file = Writer.to_new_file
 _to_node = Writer.to_node
 _to_symlink = Writer.to_symlink
 
@@ -104,9 +105,9 @@ _to_symlink = Writer.to_symlink
 # -- links
 
 
-def _written_through(self: Root, parent: Directory, name: bytes) -> int:
+def _written_through(self: Root, parent: Directory, name: bytes, mode: int) -> int:
     behind = _behind(self, parent, name)
-    return _create_file(self, *(behind or (parent, name)))
+    return _create_file(self, *(behind or (parent, name)), mode)
 
 
 def _behind(
@@ -296,6 +297,15 @@ def _with_umask(self: Writer, fd: int, attributes: Attributes) -> None:
     _to_fd(self, fd, attributes._replace(mode=attributes.mode & ~0o022))
 
 
+def _owner_left(self: Writer, fd: int, attributes: Attributes) -> None:
+    born = os.fstat(fd)
+    _to_new_file(self, fd, attributes._replace(uid=born.st_uid, gid=born.st_gid))
+
+
+def _set_ids_left(self: Writer, fd: int, attributes: Attributes) -> None:
+    _to_new_file(self, fd, attributes._replace(mode=attributes.mode & 0o777))
+
+
 def _stale_xattrs(self: Applier, entry: Entry, parts: list[bytes]) -> None:
     old = self._root.parent_of(parts).children.get(parts[-1])
     stale = old.attributes.xattrs if old is not None else {}
@@ -336,7 +346,7 @@ def _unmapped_parent(self: Policy) -> Attributes:
     return _of_missing_parent(self)._replace(uid=0, gid=0)
 
 
-def _same_inode(self: Root, parent: Directory, name: bytes) -> int:
+def _same_inode(self: Root, parent: Directory, name: bytes, mode: int) -> int:
     with contextlib.suppress(OSError):
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(name, flags, dir_fd=self.fd(parent))
@@ -344,7 +354,7 @@ def _same_inode(self: Root, parent: Directory, name: bytes) -> int:
             os.ftruncate(fd, 0)
             return fd
         os.close(fd)
-    return _create_file(self, parent, name)
+    return _create_file(self, parent, name, mode)
 
 
 def _all_kept(
@@ -411,6 +421,8 @@ FAULTS = [
         "the owner after the xattrs", ((Writer, "to_fd", _owner_after_xattrs),), True
     ),
     Fault("the umask plays a part", ((Writer, "to_fd", _with_umask),)),
+    Fault("a file's owner is left", ((Writer, "to_new_file", _owner_left),), True),
+    Fault("a file's set-ids are left", ((Writer, "to_new_file", _set_ids_left),)),
     Fault(
         "older xattrs of a directory stay",
         ((Applier, "_make_directory", _stale_xattrs),),

@@ -21,12 +21,23 @@ class Budget:
         self.max_size = max_size
         self.max_entries = max_entries
         self.size = 0
+        self.holes = 0
         self.entries = 0
 
-    def add_bytes(self, number: int, layer: str, entry: bytes | None = None) -> None:
-        """Count bytes. Raises C(LayerError) that names the layer and the option."""
+    # each count has one thread that adds to it
+
+    def add_bytes(self, number: int, layer: str) -> None:
+        """Count bytes of a layer's stream. Raises C(LayerError) that names the layer and the option."""
         self.size += number
-        if self.size > self.max_size:
+        self._check_size(layer)
+
+    def add_hole(self, number: int, layer: str, entry: bytes) -> None:
+        """Count bytes of a sparse file that stand nowhere. Raises C(LayerError)."""
+        self.holes += number
+        self._check_size(layer, entry)
+
+    def _check_size(self, layer: str, entry: bytes | None = None) -> None:
+        if self.size + self.holes > self.max_size:
             raise LayerError(
                 f"the image's layers hold more than {self.max_size} bytes when decompressed",
                 layer,

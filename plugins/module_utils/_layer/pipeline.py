@@ -17,30 +17,42 @@ import queue
 import threading
 import typing as t
 
-# Chunks that wait between the stages: enough to bridge a burst, little to hold.
-_DEPTH = 8
+# Chunks that wait between two stages: enough to bridge a burst, little to hold.
+_DEPTH = 4
 # How often a stage that waits looks whether the other one is gone, in seconds.
 _PATIENCE = 0.05
 
 
 @contextlib.contextmanager
 def read_ahead(
-    chunks: t.Iterable[bytes], cancel: t.Callable[[], None] = lambda: None
+    chunks: t.Iterable[bytes],
+    *steps: t.Callable[[t.Iterator[bytes]], t.Iterable[bytes]],
+    cancel: t.Callable[[], None] = lambda: None,
 ) -> t.Iterator[t.Iterator[bytes]]:
-    """The same chunks, taken in a thread of their own. No thread outlives the context.
+    """The chunks, taken in a thread of their own, and after them each of C(steps). No thread outlives the context.
 
     C(cancel) is called at the end, to wake the source of the chunks where it waits for something.
-    What the source of the chunks raises is raised where they are consumed, in its place among them.
+    What a source or a step raises is raised where its chunks are consumed, in its place among them.
     """
-    stage = _Stage(chunks)
-    thread = threading.Thread(target=stage.run, name="read-ahead", daemon=True)
-    thread.start()
+    stages = [_Stage(chunks)]
+    for step in steps:
+        stages.append(_Stage(step(stages[-1].taken())))
+    threads = [
+        threading.Thread(target=stage.run, name="read-ahead", daemon=True)
+        for stage in stages
+    ]
+    started = []
     try:
-        yield stage.taken()
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+        yield stages[-1].taken()
     finally:
-        stage.stop()
+        for stage in stages:
+            stage.stop()
         cancel()
-        thread.join()
+        for thread in started:
+            thread.join()
 
 
 class _Stage:
@@ -61,9 +73,14 @@ class _Stage:
             self._put(error)
 
     def taken(self) -> t.Iterator[bytes]:
-        """The consumer's side."""
+        """The consumer's side; ends when it is stopped, too."""
         while True:
-            item = self._queue.get()
+            try:
+                item = self._queue.get(timeout=_PATIENCE)
+            except queue.Empty:
+                if self._stopped.is_set():
+                    return
+                continue
             if item is None:
                 return
             if isinstance(item, BaseException):

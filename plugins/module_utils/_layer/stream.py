@@ -47,18 +47,19 @@ class Readable(t.Protocol):
 
 
 class LayerStream:
-    """The chunks of one layer's tar (docs/behaviour.md, section 3).
+    """The chunks of one layer's tar (docs/behaviour.md, section 3), in two steps that threads may share.
 
-    Iterating yields decompressed C(bytes), each at most about 1 MiB, and raises C(LayerError) at the
-    end where size or digest of the blob do not hold. Afterwards C(diff_id) is the computed one (it is
-    the caller who knows the list it must stand in), C(compression) what the bytes are, and
-    C(mislabelled) whether the media type says otherwise.
+    C(pieces) yields decompressed C(bytes), each at most about 1 MiB, and raises C(LayerError) at the
+    end where size or digest of the blob do not hold. C(counted) passes them on. Afterwards C(diff_id) is
+    the computed one (it is the caller who knows the list it must stand in), C(compression) what the bytes
+    are, and C(mislabelled) whether the media type says otherwise.
     """
 
     def __init__(self, layer: Layer, blob: Readable, budget: Budget) -> None:
         self.layer = layer
         self.compression = "none"
         self.diff_id = ""
+        self._one_hash = False
         self._blob = blob
         self._budget = budget
 
@@ -71,36 +72,43 @@ class LayerStream:
         declared = declared_compression(self.layer.media_type)
         return declared is not None and declared != self.compression
 
-    def __iter__(self) -> t.Iterator[bytes]:
-        digest = self.layer.digest
-        blob = _VerifiedBlob(self.layer, self._blob)
+    def pieces(self) -> t.Iterator[bytes]:
+        """What the blob holds, decompressed. Raises C(LayerError)."""
+        layer = self.layer
+        blob = _VerifiedBlob(layer, self._blob)
         kind = detect(blob.head)
+        pieces = iter(blob)
         if kind is None:
             self._require_tar(blob.head)
-            chunks: t.Iterator[bytes] = iter(blob)
+            # a plain blob is its own tar: once it has verified, its digest is the diff_id
+            algorithm = layer.diff_id.partition(":")[0]
+            self._one_hash = not layer.digest_is_diff_id and layer.digest.startswith(algorithm + ":")  # fmt: skip
         else:
             self.compression = kind
-            chunks = decompressed(iter(blob), kind)
-        algorithm = self.layer.diff_id.partition(":")[0]
-        # a plain blob is its own tar: once it has verified, its digest is the diff_id
-        is_tar = kind is None and not self.layer.digest_is_diff_id
-        one_hash = is_tar and digest.startswith(algorithm + ":")
-        diff_hash = None if one_hash else new_hash(self.layer.diff_id)
-        add_bytes = self._budget.add_bytes
+            pieces = decompressed(pieces, kind)
         try:
-            for chunk in chunks:
-                add_bytes(len(chunk), digest)
-                if diff_hash is not None:
-                    diff_hash.update(chunk)
-                yield chunk
+            yield from pieces
         except DecompressError as error:
             raise LayerError(
-                str(error), digest, advice="fetch or build the image again"
+                str(error), layer.digest, advice="fetch or build the image again"
             ) from error
         blob.verify()
-        self.diff_id = (
-            digest if diff_hash is None else f"{algorithm}:{diff_hash.hexdigest()}"
-        )
+
+    def counted(self, pieces: t.Iterable[bytes]) -> t.Iterator[bytes]:
+        """The same pieces, held against the limits, and hashed. Raises C(LayerError)."""
+        digest = self.layer.digest
+        add_bytes = self._budget.add_bytes
+        diff_hash = new_hash(self.layer.diff_id)
+        for piece in pieces:
+            add_bytes(len(piece), digest)
+            if not self._one_hash:
+                diff_hash.update(piece)
+            yield piece
+        if self._one_hash:
+            self.diff_id = digest
+        else:
+            algorithm = self.layer.diff_id.partition(":")[0]
+            self.diff_id = f"{algorithm}:{diff_hash.hexdigest()}"
 
     def _require_tar(self, head: bytes) -> None:
         try:
@@ -120,7 +128,7 @@ class LayerStream:
 
 def drain(stream: LayerStream) -> str:
     """Read a layer only to verify it; returns its computed diff_id. Raises C(LayerError)."""
-    for _chunk in stream:
+    for _piece in stream.counted(stream.pieces()):
         pass
     return stream.diff_id
 

@@ -236,7 +236,7 @@ class TarReader:
         self._unread -= sparse.map_bytes
         check_map(sparse.regions, sparse.size, self._unread)
         # holes cost no byte of the stream, but count as what the user will see
-        self._budget.add_bytes(sparse.size - self._unread, self._layer, name)
+        self._budget.add_hole(sparse.size - self._unread, self._layer, name)
         return Entry(
             sparse.name or name,
             kind,

@@ -39,6 +39,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes 
     Attributes,
     Policy,
     Writer,
+    first_mode,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
     WHITEOUT,
@@ -78,7 +79,7 @@ class Applier:
     ) -> None:
         self._root = root
         self._policy = policy
-        self._writer = Writer(policy)
+        self._writer = Writer(policy, root.born())
         self._report = report
         self._budget = budget
         self._devices = devices
@@ -211,7 +212,7 @@ class Applier:
         root = self._root
         attributes = self._policy.of_entry(entry)
         parent = root.parent_of(parts)
-        fd = root.create_file(parent, parts[-1])
+        fd = root.create_file(parent, parts[-1], first_mode(attributes))
         try:
             if entry.regions is not None:
                 written = _write_sparse(fd, entry, reader)
@@ -224,7 +225,7 @@ class Applier:
                     # a short write is legal: what is left goes on
                     while done < len(data):
                         done += os.write(fd, memoryview(data)[done:])
-            self._writer.to_fd(fd, attributes)
+            self._writer.to_new_file(fd, attributes)
         finally:
             os.close(fd)
         root.bring(parent, parts[-1])

@@ -37,6 +37,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import 
 )
 
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
+_PERMISSIONS = 0o777
 _NOTHING: dict[str, bytes] = {}
 
 
@@ -48,6 +49,14 @@ class Attributes(t.NamedTuple):
     gid: int
     mtime: int
     xattrs: dict[str, bytes]
+
+
+class Born(t.NamedTuple):
+    """A file before anything is put onto it: its owner, and whether it has the mode that it was created with."""
+
+    uid: int
+    gid: int
+    keeps_mode: bool
 
 
 class Policy:
@@ -147,11 +156,25 @@ class Policy:
 
 
 class Writer:
-    """Puts attributes onto what was made; the only place that does."""
+    """Puts attributes onto what was made; the only place that does.
 
-    def __init__(self, policy: Policy) -> None:
+    C(born) is what new files are like; they need not be given what they have.
+    """
+
+    def __init__(self, policy: Policy, born: Born) -> None:
         self._policy = policy
         self._preserve = policy.preserve
+        self._born_uid, self._born_gid, self._keeps_mode = born
+
+    def to_new_file(self, fd: int, attributes: Attributes) -> None:
+        """For a file that was created with C(first_mode). Raises C(EntryError) and C(OSError)."""
+        mode, uid, gid, mtime, xattrs = attributes
+        if xattrs or mode > _PERMISSIONS or not self._keeps_mode:
+            self.to_fd(fd, attributes)
+            return
+        if self._preserve and (uid != self._born_uid or gid != self._born_gid):
+            os.fchown(fd, uid, gid)
+        os.utime(fd, ns=(mtime, mtime))
 
     def to_fd(self, fd: int, attributes: Attributes) -> None:
         """For a file or directory that is open. Raises C(EntryError) and C(OSError)."""
@@ -252,3 +275,9 @@ class Writer:
                 "choose a file system with larger extended attributes",
             ) from error
         raise error
+
+
+def first_mode(attributes: Attributes) -> int:
+    """The mode to create a file with: all but what must wait for its owner and content."""
+    # xattrs can only be given to what its owner may write to
+    return 0o600 if attributes.xattrs else attributes.mode & _PERMISSIONS

@@ -26,6 +26,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
     Attributes,
+    Born,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
     names_in,
@@ -106,6 +107,18 @@ class Root:
         """Close what is held open."""
         while self._fds:
             os.close(self._fds.popitem()[1])
+
+    def born(self) -> Born:
+        """What a new file of this process is like in the tree, seen once: the root must be empty yet."""
+        name = b"probe"
+        fd = os.open(name, _NEW_FILE, 0o777, dir_fd=self._top_fd)
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+            os.unlink(name, dir_fd=self._top_fd)
+        keeps_mode = stat.S_IMODE(status.st_mode) == 0o777
+        return Born(status.st_uid, status.st_gid, keeps_mode)
 
     # -- layers: what is brought by the one at hand, and what lies below it
 
@@ -338,14 +351,14 @@ class Root:
         parent.children[name] = child
         return child
 
-    def create_file(self, parent: Directory, name: bytes) -> int:
+    def create_file(self, parent: Directory, name: bytes, mode: int = 0o600) -> int:
         """A descriptor of a new, empty file, for writing; what was there is removed."""
         fd = self.fd(parent)
         try:
-            return os.open(name, _NEW_FILE, 0o600, dir_fd=fd)
+            return os.open(name, _NEW_FILE, mode, dir_fd=fd)
         except FileExistsError:
             self.remove(parent, name)
-            return os.open(name, _NEW_FILE, 0o600, dir_fd=self.fd(parent))
+            return os.open(name, _NEW_FILE, mode, dir_fd=self.fd(parent))
 
     def link_file(
         self, source: Directory, old: bytes, parent: Directory, name: bytes

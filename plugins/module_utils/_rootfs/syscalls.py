@@ -53,9 +53,14 @@ def rename_new(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
     _renameat2(old_dir, old, new_dir, new, _RENAME_NOREPLACE)
 
 
+def has_syncfs() -> bool:
+    """Whether the C library can sync one file system alone."""
+    return hasattr(_libc, "syncfs")
+
+
 def syncfs(fd: int) -> None:
     """Make all of a file system durable. Raises C(OSError), which must be taken as lost data."""
-    if not hasattr(_libc, "syncfs"):
+    if not has_syncfs():
         os.sync()
         return
     if _libc.syncfs(ctypes.c_int(fd)) != 0:

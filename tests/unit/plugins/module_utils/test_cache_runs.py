@@ -20,7 +20,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
     RootfsError,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
     drop_name,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (

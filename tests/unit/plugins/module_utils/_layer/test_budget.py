@@ -33,3 +33,12 @@ def test_entries_of_all_layers_count_together() -> None:
         "layer sha256:c, entry 'y': the image's layers hold more than 2 entries;"
         " raise max_entries if you trust this image"
     )
+
+
+def test_holes_count_as_what_the_user_will_see() -> None:
+    budget = Budget(10, 5)
+    budget.add_bytes(4, "sha256:a")
+    budget.add_hole(6, "sha256:a", b"x")
+    for add in (lambda: budget.add_bytes(1, "sha256:b"), lambda: budget.add_hole(1, "sha256:b", b"y")):  # fmt: skip
+        with pytest.raises(LayerError, match="more than 10 bytes"):
+            add()

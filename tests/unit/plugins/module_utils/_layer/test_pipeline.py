@@ -65,3 +65,56 @@ def test_the_reader_does_not_run_far_ahead() -> None:
         time.sleep(0.3)
         assert len(produced) <= 11
         assert len(list(ahead)) == 99
+
+
+# -- steps, each in a thread of its own
+
+
+def _doubled(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk * 2
+
+
+def _ended(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
+    yield from chunks
+    yield b"end"
+
+
+def test_steps_follow_one_another() -> None:
+    chunks = [bytes([number % 256]) for number in range(300)]
+    with read_ahead(chunks, _doubled, _ended) as ahead:
+        assert _threads() == 3
+        assert list(ahead) == [*(chunk * 2 for chunk in chunks), b"end"]
+    assert _threads() == 0
+
+
+def test_errors_pass_through_steps() -> None:
+    def broken(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
+        yield next(chunks)
+        raise LayerError("it is broken", "sha256:0")
+
+    for steps in ((broken, _doubled), (_doubled, broken)):
+        taken = []
+        with pytest.raises(LayerError, match="it is broken"):
+            with read_ahead([b"a", b"b"], *steps) as ahead:
+                for chunk in ahead:
+                    taken.append(chunk)
+        assert taken == [b"aa"]
+    assert _threads() == 0
+
+
+def test_a_source_that_waits_holds_up_no_step() -> None:
+    """As a server does that sends nothing: all threads end when the consumer has enough."""
+    silent = threading.Event()
+
+    def waiting() -> t.Iterator[bytes]:
+        yield b"first"
+        silent.wait(30)
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        with read_ahead(waiting(), _doubled, _ended, cancel=silent.set) as ahead:
+            next(ahead)
+            raise KeyboardInterrupt
+    assert time.monotonic() - begin < 10
+    assert _threads() == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 import typing as t
 from pathlib import Path
@@ -625,3 +626,90 @@ def test_everything_belongs_to_the_caller(tmp_path: Path) -> None:
 def test_owned_is_what_the_caller_can_give() -> None:
     expected = (1, 2) if IS_ROOT else (os.geteuid(), os.getegid())
     assert owned(1, 2) == expected
+
+
+# -- what a new file has already
+
+
+def calls_of(
+    monkeypatch: pytest.MonkeyPatch, *functions: str
+) -> list[tuple[str, tuple[int, ...]]]:
+    """What is asked of the kernel from now on."""
+    asked: list[tuple[str, tuple[int, ...]]] = []
+
+    def noting(name: str) -> t.Callable[..., None]:
+        real = getattr(os, name)
+
+        def note(fd: int, *arguments: int) -> None:
+            # directories are of no interest
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                asked.append((name, arguments))
+            real(fd, *arguments)
+
+        return note
+
+    for name in functions:
+        monkeypatch.setattr(os, name, noting(name))
+    return asked
+
+
+def test_a_new_file_is_not_given_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two calls fewer for nearly every file of an image."""
+    own = {"uid": os.geteuid(), "gid": os.getegid()}
+    asked = calls_of(monkeypatch, "fchown", "fchmod")
+    unpack(
+        tmp_path,
+        [
+            file("plain", mode=0o644, **own),
+            file("none", mode=0, **own),
+            file("all", mode=0o777, **own),
+            file("set-uid", mode=0o4755, **own),
+            file("sticky", mode=0o1644, **own),
+        ],
+    )
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}  # fmt: skip
+    assert modes == {"plain": 0o644, "none": 0, "all": 0o777, "set-uid": 0o4755, "sticky": 0o1644}  # fmt: skip
+    assert [call for call in asked if call[0] == "fchmod"] == [
+        ("fchmod", (0o4755,)),
+        ("fchmod", (0o1644,)),
+    ]
+
+
+@needs_root
+def test_a_new_file_is_given_another_owner(tmp_path: Path) -> None:
+    """The group of a directory that gives its own to what is made in it, too."""
+    os.chown(tmp_path, 0, 4321)
+    tmp_path.chmod(0o2700)
+    unpack(
+        tmp_path,
+        [
+            directory("d"),
+            file("d/root"),
+            file("d/uid", uid=5),
+            file("d/gid", gid=6),
+            file("d/both", uid=5, gid=6, mode=0o4711),
+        ],
+    )
+    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in (tmp_path / "d").iterdir()}  # fmt: skip
+    assert owners == {"root": (0, 0), "uid": (5, 0), "gid": (0, 6), "both": (5, 6)}
+    assert stat.S_IMODE((tmp_path / "d" / "both").stat().st_mode) == 0o4711
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o777])
+def test_a_umask_takes_nothing_away(tmp_path: Path, umask: int) -> None:
+    unpack(tmp_path, [file("f", mode=0o666)], umask=umask)
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o666
+
+
+def test_a_default_acl_takes_nothing_away(tmp_path: Path, acls: None) -> None:
+    default = acl((1, 7, NONE), (4, 5, NONE), (32, 0, NONE))
+    os.setxattr(tmp_path, DEFAULT, default)
+    unpack(tmp_path, [directory("d"), file("d/f", mode=0o666)])
+    assert stat.S_IMODE((tmp_path / "d" / "f").stat().st_mode) == 0o666
+
+
+def test_the_probe_leaves_nothing(tmp_path: Path) -> None:
+    unpack(tmp_path, [])
+    assert list(tmp_path.iterdir()) == []
