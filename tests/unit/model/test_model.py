@@ -50,32 +50,38 @@ def test_generated_images() -> None:
     assert tally.images >= 300
 
 
+# What must be met of each kind that the tally knows.
+_RULES = {
+    "new over old": set(_OVER),
+    "whiteout": set(_WHITEOUTS),
+    "link followed": set(_LINKS),
+    "opaque": {
+        "holding nothing",
+        "holding lower",
+        "holding own",
+        "holding lower and own",
+    },
+    "whiteout of .": {"holding lower", "holding own", "holding lower and own"},
+    "parent made": {"nothing", "file", "file behind a link", "nothing behind a link"},
+    "hard link to": {model.FILE, model.SYMLINK},
+    "refused": {"loop of links", "hard link to nothing", ".. in a name"},
+}
+
+
 def test_generator_reaches_the_rules() -> None:
-    """A generator that misses a rule would prove nothing about it."""
+    """A generator that misses a rule would prove nothing about it; most are met in the first batches."""
     tally = Tally()
 
     def look(image: Image) -> None:
         compare.of_model(image, tally.watch)
 
-    for number in range(10, 14):
+    missed = _RULES
+    for number in range(10, 30):
         run_batch(number, 700, look)
-    reached = {kind: set(counted) for kind, counted in tally.reached.items()}
-    assert set(_OVER) - reached["new over old"] == set()
-    assert set(_WHITEOUTS) - reached["whiteout"] == set()
-    assert set(_LINKS) - reached["link followed"] == set()
-    assert {
-        "holding nothing",
-        "holding lower",
-        "holding own",
-        "holding lower and own",
-    } <= reached["opaque"]
-    assert {"holding lower", "holding own", "holding lower and own"} <= reached[
-        "whiteout of ."
-    ]
-    assert {"nothing", "file", "file behind a link", "nothing behind a link"} <= (
-        reached["parent made"]
-    )
-    assert {model.FILE, model.SYMLINK} <= reached["hard link to"]
-    assert {"loop of links", "hard link to nothing", ".. in a name"} <= (
-        reached["refused"]
-    )
+        missed = {
+            kind: rules - set(tally.reached.get(kind, ()))
+            for kind, rules in missed.items()
+        }
+        if not any(missed.values()):
+            break
+    assert {kind: rules for kind, rules in missed.items() if rules} == {}

@@ -275,9 +275,9 @@ def test_a_link_out_of_an_old_docker_layout_is_in_no_parcel(
     os.rename(second, tmp_path / "secret")
     second.symlink_to(tmp_path / "secret")
     monkeypatch.setattr(_shelf, "_SMALL", 20_000)
-    with controller.shelf(str(folder)) as shelf:
-        with pytest.raises(SourceError, match="is a link out of it"):
-            content(shelf, [f"{path.parent.name}/layer.tar" for path in (first, second)])  # fmt: skip
+    names = [f"{path.parent.name}/layer.tar" for path in (first, second)]
+    with controller.shelf(str(folder)) as shelf, pytest.raises(SourceError, match="is a link out of it"):  # fmt: skip
+        content(shelf, names)
 
 
 # -- hostile and damaged images

@@ -95,10 +95,9 @@ def test_errors_pass_through_steps() -> None:
 
     for steps in ((broken, _doubled), (_doubled, broken)):
         taken = []
-        with pytest.raises(LayerError, match="it is broken"):
-            with read_ahead([b"a", b"b"], *steps) as ahead:
-                for chunk in ahead:
-                    taken.append(chunk)
+        with pytest.raises(LayerError, match="it is broken"), read_ahead([b"a", b"b"], *steps) as ahead:  # fmt: skip
+            for chunk in ahead:
+                taken.append(chunk)
         assert taken == [b"aa"]
     assert _threads() == 0
 
@@ -112,9 +111,8 @@ def test_a_source_that_waits_holds_up_no_step() -> None:
         silent.wait(30)
 
     begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        with read_ahead(waiting(), _doubled, _ended, cancel=silent.set) as ahead:
-            next(ahead)
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), read_ahead(waiting(), _doubled, _ended, cancel=silent.set) as ahead:  # fmt: skip
+        next(ahead)
+        raise KeyboardInterrupt
     assert time.monotonic() - begin < 10
     assert _threads() == 0

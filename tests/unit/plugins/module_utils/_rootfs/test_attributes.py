@@ -657,16 +657,16 @@ def test_a_new_file_is_not_given_what_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two calls fewer for nearly every file of an image."""
-    own = {"uid": os.geteuid(), "gid": os.getegid()}
+    uid, gid = os.geteuid(), os.getegid()
     asked = calls_of(monkeypatch, "fchown", "fchmod")
     unpack(
         tmp_path,
         [
-            file("plain", mode=0o644, **own),
-            file("none", mode=0, **own),
-            file("all", mode=0o777, **own),
-            file("set-uid", mode=0o4755, **own),
-            file("sticky", mode=0o1644, **own),
+            file("plain", mode=0o644, uid=uid, gid=gid),
+            file("none", mode=0, uid=uid, gid=gid),
+            file("all", mode=0o777, uid=uid, gid=gid),
+            file("set-uid", mode=0o4755, uid=uid, gid=gid),
+            file("sticky", mode=0o1644, uid=uid, gid=gid),
         ],
     )
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}  # fmt: skip

@@ -93,20 +93,18 @@ def test_a_slow_disk_holds_nobody_up(disk: Disk) -> None:
 def test_an_error_is_told_at_the_end(disk: Disk) -> None:
     """The last sync would not: the kernel tells it only once."""
     disk.error = OSError(errno.EIO, "Input/output error")
-    with pytest.raises(OSError, match="Input/output error"):
-        with EarlySync(7) as early:
-            list(early.following([bytes(10)] * 3))
-            disk.wait(1)
+    with pytest.raises(OSError, match="Input/output error"), EarlySync(7) as early:
+        list(early.following([bytes(10)] * 3))
+        disk.wait(1)
     assert _threads() == 0
 
 
 def test_another_error_goes_first(disk: Disk) -> None:
     disk.error = OSError(errno.EIO, "Input/output error")
-    with pytest.raises(ValueError, match="first"):
-        with EarlySync(7) as early:
-            list(early.following([bytes(10)] * 3))
-            disk.wait(1)
-            raise ValueError("first")
+    with pytest.raises(ValueError, match="first"), EarlySync(7) as early:
+        list(early.following([bytes(10)] * 3))
+        disk.wait(1)
+        raise ValueError("first")
     assert _threads() == 0
 
 
