@@ -45,6 +45,10 @@ ONCE = {
     "role_container": "2.21",
 }
 
+# Unit tests that look at this ansible-core's own work: with each. The others speak of images, trees and disks alone, and
+# run with the newest.
+WITH_EACH = ["tests/unit/plugins/", "tests/unit/roles/", "tests/unit/fleet/"]
+
 PIP_SETTINGS = (
     "cert",
     "extra-index-url",
@@ -205,7 +209,8 @@ def add_all(core: str) -> None:
         else:
             targets += ["--target-python", f"venv/{version}@{path}"]
     if targets:
-        add("units", core, ["--requirements", *targets])
+        only = [] if core == max(pythons.NODES) else WITH_EACH
+        add("units", core, ["--requirements", *targets, *only])
     if os.geteuid() == 0:
         params = ["--requirements", "--local", "--allow-destructive"]
         add("integration", core, [*params, *left_out(core)])

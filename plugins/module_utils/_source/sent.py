@@ -116,7 +116,9 @@ def _contents(folder: int, parcel: str) -> dict[str, Sent]:
         contents = {}
         for file, size in json.loads(head):
             # what arrived of a blob that is cut off is of no use
-            if type(size) is not int or not 0 <= size <= access.size - offset:
+            if isinstance(size, bool) or not isinstance(size, int):
+                break
+            if not 0 <= size <= access.size - offset:
                 break
             contents[str(file)] = Sent(folder, parcel, offset, size)
             offset += size

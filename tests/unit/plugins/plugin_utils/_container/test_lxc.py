@@ -403,12 +403,17 @@ def test_other_settings_do_not_run_anything(line: str) -> None:
 @example(["'a", "b'"])
 @example(["\ta", "b\t"])
 @example(['"'])
+@example(["- "])
 @settings(deadline=None)
 def test_words_before_lxc_6(argv: list[str]) -> None:
     """Split at blanks and nothing else: quotes are part of a word, and no word with a blank can be written."""
     container = replace(PLAIN, argv=tuple(argv))
     wrapped = any(" " in word or not word for word in argv)
     assert needs_wrapper(container, version="5.0.2") is wrapped
+    if wrapped and argv[0].startswith("-"):
+        with pytest.raises(ContainerError, match="taken for an option"):
+            render_lxc(container, version="5.0.2", wrapper=WRAPPER)
+        return
     text = render(container, version="5.0.2", wrapper=WRAPPER)
     words = [b"/bin/sh", b"/dev/.hypervisor-oci-exec"]
     if not wrapped:
