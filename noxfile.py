@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT / "tests" / "tools"))
 import pythons  # noqa: E402
 
 RESULTS = ROOT / ".nox" / "results"
+NEWEST = max(pythons.NODES)
 BLACK = "black == 26.10.1"
 # Debian packages, a program of the same name each unless the script knows better.
 PACKAGES = {
@@ -44,6 +45,17 @@ ONCE = {
     "oci_rootfs_transfer": "2.21",
     "role_container": "2.21",
 }
+
+# Topics of the target oci_rootfs in which Ansible has a part: with each. The others are about the node's disk.
+TOPICS_WITH_EACH = [
+    "first_run",
+    "replace",
+    "selection",
+    "errors",
+    "controller_source",
+    "ordinary_user",
+    "spelling",
+]
 
 # Unit tests that look at this ansible-core's own work: with each. The others speak of images, trees and disks alone, and
 # run with the newest.
@@ -140,8 +152,10 @@ def add(kind: str, core: str, params: list[str]) -> None:
             check=True,
         )
         if kind == "integration":
+            topics = ["--topics", *TOPICS_WITH_EACH]
+            more = topics if core != NEWEST and runs(NEWEST) else []
             subprocess.run(
-                [sys.executable, "tests/tools/integration_config.py"], check=True
+                [sys.executable, "tests/tools/integration_config.py", *more], check=True
             )
 
     def after() -> None:
@@ -196,7 +210,7 @@ def add_all(core: str) -> None:
         for kind in ("units", "integration"):
             add_skipped(f"{kind}-{core}", reason)
         return
-    if core == max(pythons.NODES):
+    if core == NEWEST:
         # once: units of the older one compile and import every file with its own Pythons
         add("sanity", core, ["--junit"])
     targets = []
@@ -209,7 +223,7 @@ def add_all(core: str) -> None:
         else:
             targets += ["--target-python", f"venv/{version}@{path}"]
     if targets:
-        only = [] if core == max(pythons.NODES) else WITH_EACH
+        only = WITH_EACH if core != NEWEST and runs(NEWEST) else []
         add("units", core, ["--requirements", *targets, *only])
     if os.geteuid() == 0:
         params = ["--requirements", "--local", "--allow-destructive"]

@@ -4,13 +4,16 @@
 
 """Writes tests/integration/integration_config.yml, by which ansible-test hands variables to integration targets.
 
+    python3 tests/tools/integration_config.py [--topics NAME...]
+
 ansible-test hides the environment from its targets. Run this in the folder that ansible-test runs in, with
-C(OCI_REAL_IMAGES) set to the absolute path of a folder of images that others published; without it the file is
-removed, and the target that compares them says that it skipped.
+C(OCI_REAL_IMAGES) set to the absolute path of a folder of images that others published; without it the target that
+compares them says that it skipped. C(--topics) are those of the target oci_rootfs to run, instead of all.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -24,18 +27,25 @@ def main() -> int:
     if not os.path.isdir(os.path.dirname(CONFIG)):
         print("run this in the collection's own folder", file=sys.stderr)
         return 2
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--topics", nargs="+", default=[], metavar="NAME")
+    topics = parser.parse_args().topics
     folder = os.environ.get(VARIABLE, "")
-    if not folder:
+    variables: dict[str, object] = {}
+    if folder:
+        variables["oci_rootfs_real_images_folder"] = os.path.abspath(folder)
+    if topics:
+        variables["oci_rootfs_topics"] = topics
+    if not variables:
         if os.path.exists(CONFIG):
             os.unlink(CONFIG)
-        print(f"{VARIABLE} is not set: no {CONFIG}")
+        print(f"nothing to say: no {CONFIG}")
         return 0
     # JSON is YAML, and quotes any path
-    variables = {"oci_rootfs_real_images_folder": os.path.abspath(folder)}
     with open(CONFIG, "w", encoding="utf-8") as file:
         json.dump(variables, file, indent=2)
         file.write("\n")
-    print(f"wrote {CONFIG} for {VARIABLE}={folder}")
+    print(f"wrote {CONFIG}: {', '.join(sorted(variables))}")
     return 0
 
 
