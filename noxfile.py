@@ -152,10 +152,9 @@ def add(kind: str, core: str, params: list[str]) -> None:
             check=True,
         )
         if kind == "integration":
-            topics = ["--topics", *TOPICS_WITH_EACH]
-            more = topics if core != NEWEST and runs(NEWEST) else []
+            some = ["--topics", *TOPICS_WITH_EACH] if newest_runs_more(core) else []
             subprocess.run(
-                [sys.executable, "tests/tools/integration_config.py", *more], check=True
+                [sys.executable, "tests/tools/integration_config.py", *some], check=True
             )
 
     def after() -> None:
@@ -188,6 +187,11 @@ def add_skipped(name: str, reason: str) -> None:
 def runs(core: str) -> bool:
     """Whether this ansible-core finds a Python here."""
     return any(map(pythons.find, pythons.CONTROLLERS[core]))
+
+
+def newest_runs_more(core: str) -> bool:
+    """Whether what Ansible has no part in can be left to the newest ansible-core."""
+    return core != NEWEST and runs(NEWEST)
 
 
 def left_out(core: str) -> list[str]:
@@ -223,8 +227,8 @@ def add_all(core: str) -> None:
         else:
             targets += ["--target-python", f"venv/{version}@{path}"]
     if targets:
-        only = WITH_EACH if core != NEWEST and runs(NEWEST) else []
-        add("units", core, ["--requirements", *targets, *only])
+        some = WITH_EACH if newest_runs_more(core) else []
+        add("units", core, ["--requirements", *targets, *some])
     if os.geteuid() == 0:
         params = ["--requirements", "--local", "--allow-destructive"]
         add("integration", core, [*params, *left_out(core)])

@@ -37,6 +37,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import
     parcel_head,
     parcel_name,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    missing,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
 )
@@ -137,9 +140,12 @@ class Shelf:
     def parcels(self, names: t.Sequence[str]) -> t.Iterator[Parcel]:
         """Blobs as files to send, each carved as late as can be; small ones together, and first.
 
-        All C(names) must be among C(sizes()).
+        Raises C(SourceError), before anything is carved, for a name that is not among C(sizes()).
         """
         sizes = self.sizes()
+        for name in names:
+            if name not in sizes:
+                raise missing(self._path, name)
         loads = _loads({name: sizes[name] for name in names})
         if self._offer and self._offer.form == "compressed archive":
             # the stream is read once for all of them

@@ -354,6 +354,8 @@ def test_old_docker_archives_are_carved_by_their_own_names(
         offer, _status = read_offer(shelf.offer())
         found = content(shelf, list(offer.sizes))
         assert sorted(found) == sorted(layer.tar for layer in layers)
+        with pytest.raises(SourceError, match="holds no"):
+            content(shelf, ["../../etc/passwd"])
 
 
 def test_no_room_for_a_spool(
