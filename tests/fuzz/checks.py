@@ -42,6 +42,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources imp
 )
 from ansible_collections.hypervisor.oci.tests.fuzz.seeds import LAYOUT, TARGET
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
+    open_descriptors,
+)
 
 _MIB = 1024 * 1024
 # Beyond the idle process; a zstd window is allowed besides.
@@ -140,7 +143,7 @@ class Sandbox:
         paths = {"src": self._src, "dest": self._dest}
         options = {**options_of(data), **(options or {}), **paths}
         problems: list[str] = []
-        descriptors = _descriptors()
+        descriptors = open_descriptors()
         _reset_peak()
         memory = _resident()
         start = time.process_time()
@@ -151,7 +154,7 @@ class Sandbox:
             problems.append(f"it took {seconds:.1f} s of processor time")
         if used > MEMORY + (WINDOW if _ZSTD in data else 0):
             problems.append(f"it took {used / _MIB:.0f} MiB of memory")
-        if _descriptors() != descriptors:
+        if open_descriptors() != descriptors:
             problems.append("it left descriptors open")
         if self._snapshot() != self._around:
             problems.append("something outside of dest changed")
@@ -386,10 +389,6 @@ def _peak() -> int:
 def _resident() -> int:
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 # -- what stands around dest

@@ -67,6 +67,9 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_layout,
     write_oci_archive,
 )
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
+    open_descriptors,
+)
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     IS_ROOT,
     contents,
@@ -760,7 +763,7 @@ def test_a_wrong_layer(
     if had:
         run(dest, src=one)
     before = tree(dest) if had else None
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     for state in ("present", "staged"):
         message = refused(dest, src=src, state=state, **changes)
         assert message.startswith(expected.format(digest=layer.digest))
@@ -769,7 +772,7 @@ def test_a_wrong_layer(
             assert os.listdir(beside_of(dest)) == ["record.json"]
         else:
             assert os.listdir(dest.parent) == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_descriptors() == descriptors
     if had:
         assert run(dest, src=one)["changed"] is False
 

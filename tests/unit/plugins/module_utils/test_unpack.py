@@ -50,6 +50,9 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_docker_archive,
     write_oci_archive,
 )
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
+    open_descriptors,
+)
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     contents,
     needs_root,
@@ -257,10 +260,10 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
         Layer(file("f"), edit_blob=cut(-1)),
     ):
         run = a_run(tmp_path, layer)
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         with contextlib.suppress(LayerError):
             run.unpack()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_descriptors() == before
         assert not [x for x in threading.enumerate() if x.name == "read-ahead"]
 
 

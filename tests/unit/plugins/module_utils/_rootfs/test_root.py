@@ -31,6 +31,9 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     opaque,
     whiteout,
 )
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
+    open_descriptors,
+)
 from ansible_collections.hypervisor.oci.tests.unit.support import names, unpack
 
 MISSING = Attributes(0o755, os.geteuid(), os.getegid(), 0, {})
@@ -48,11 +51,6 @@ def a_root(top: Path, count: t.Callable[[], None] = lambda: None) -> t.Iterator[
         root.close()
         empty_directory(fd)
         os.close(fd)
-
-
-def open_descriptors() -> int:
-    """How many this process has."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 def make_file(root: Root, path: bytes) -> Directory:
