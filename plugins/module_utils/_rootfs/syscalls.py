@@ -40,7 +40,24 @@ _STATX_MASK = struct.Struct("=I")
 _STATX_BIRTH = struct.Struct("=qI")
 _STATX_BIRTH_OFFSET = 80
 
+# mallopt(3): what the C library gives back to the system, and from which size on it asks for memory singly
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_KEPT = 8 * 1024 * 1024
+# the most that a 32-bit C library accepts
+_SINGLE = 512 * 1024
+
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse what it frees, up to C(_KEPT) bytes in each thread, where the C library can be told so.
+
+    Without it, pieces of a layer cost a page fault for every 4 KiB: freed memory goes back to the system at once.
+    """
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(ctypes.c_int(_M_TRIM_THRESHOLD), ctypes.c_int(_KEPT))
+        _libc.mallopt(ctypes.c_int(_M_MMAP_THRESHOLD), ctypes.c_int(_SINGLE))
 
 
 def exchange(first_dir: int, first: bytes, second_dir: int, second: bytes) -> None:
