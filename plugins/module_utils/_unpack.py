@@ -54,6 +54,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal imp
     empty_directory,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
+    keep_freed_memory,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.users import (
     ResolvedUser,
     resolve_user,
@@ -113,6 +116,7 @@ def unpack(
     section 2); it also does where a blob of the cache is damaged, or where the cache has taken the room
     (section 7). Raises C(LayerError), C(ImageError), C(RootfsError), C(MissingLibraryError), C(OSError).
     """
+    keep_freed_memory()
     layers: t.Sequence[Layer] = image.layers
     # mknod and mkdir would otherwise drop bits that the image wants
     umask = os.umask(0)
@@ -162,9 +166,8 @@ def _unpack(
             at_hand = layer.digest
             with _blob_of(layer, source, cache) as blob:
                 stream = LayerStream(layer, blob, budget)
-                with read_ahead(
-                    stream.pieces(), stream.counted, cancel=blob.cancel
-                ) as chunks:
+                first, steps = stream.stages()
+                with read_ahead(first, *steps, cancel=blob.cancel) as chunks:
                     applier.apply_layer(early_sync.following(chunks), layer.digest)
                 if stream.diff_id != layer.diff_id and stream.diff_id not in diff_ids:
                     raise LayerError(

@@ -38,6 +38,9 @@ if t.TYPE_CHECKING:
 # Smaller reads cost calls, larger ones memory; between 64 KiB and 4 MiB the time is the same.
 CHUNK = 256 * 1024
 
+# What takes the chunks of the stage before it and yields its own.
+Step = t.Callable[[t.Iterator[bytes]], t.Iterator[bytes]]
+
 
 class Readable(t.Protocol):
     """A layer's bytes in order: a range of the archive, or inline data."""
@@ -47,19 +50,17 @@ class Readable(t.Protocol):
 
 
 class LayerStream:
-    """The chunks of one layer's tar (docs/behaviour.md, section 3), in two steps that threads may share.
+    """The chunks of one layer's tar (docs/behaviour.md, section 3), in stages that threads may share.
 
-    C(pieces) yields decompressed C(bytes), each at most about 1 MiB, and raises C(LayerError) at the
-    end where size or digest of the blob do not hold. C(counted) passes them on. Afterwards C(diff_id) is
-    the computed one (it is the caller who knows the list it must stand in), C(compression) what the bytes
-    are, and C(mislabelled) whether the media type says otherwise.
+    C(stages) gives the first one and what passes its chunks on. Afterwards C(diff_id) is the computed one
+    (it is the caller who knows the list it must stand in), C(compression) what the bytes are, and
+    C(mislabelled) whether the media type says otherwise.
     """
 
     def __init__(self, layer: Layer, blob: Readable, budget: Budget) -> None:
         self.layer = layer
         self.compression = "none"
         self.diff_id = ""
-        self._one_hash = False
         self._blob = blob
         self._budget = budget
 
@@ -72,43 +73,51 @@ class LayerStream:
         declared = declared_compression(self.layer.media_type)
         return declared is not None and declared != self.compression
 
-    def pieces(self) -> t.Iterator[bytes]:
-        """What the blob holds, decompressed. Raises C(LayerError)."""
-        layer = self.layer
-        blob = _VerifiedBlob(layer, self._blob)
+    def stages(self) -> tuple[t.Iterator[bytes], list[Step]]:
+        """The first chunks, and the steps that they must take, in order: decompressing, hashing what comes out.
+
+        Begins to read. The last step yields decompressed C(bytes), each at most about 1 MiB. Each raises
+        C(LayerError), the first one at its end where size or digest of the blob do not hold.
+        """
+        blob = _VerifiedBlob(self.layer, self._blob)
         kind = detect(blob.head)
-        pieces = iter(blob)
         if kind is None:
             self._require_tar(blob.head)
-            # a plain blob is its own tar: once it has verified, its digest is the diff_id
-            algorithm = layer.diff_id.partition(":")[0]
-            self._one_hash = not layer.digest_is_diff_id and layer.digest.startswith(algorithm + ":")  # fmt: skip
-        else:
-            self.compression = kind
-            pieces = decompressed(pieces, kind)
+            # there is too little to do for more than one thread
+            return self._counted(blob.chunks()), []
+        self.compression = kind
+        return blob.chunks(), [self._decompressed, self._counted]
+
+    def _decompressed(self, chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
         try:
-            yield from pieces
+            yield from decompressed(chunks, self.compression)
         except DecompressError as error:
             raise LayerError(
-                str(error), layer.digest, advice="fetch or build the image again"
+                str(error), self.layer.digest, advice="fetch or build the image again"
             ) from error
-        blob.verify()
 
-    def counted(self, pieces: t.Iterable[bytes]) -> t.Iterator[bytes]:
-        """The same pieces, held against the limits, and hashed. Raises C(LayerError)."""
-        digest = self.layer.digest
+    def _counted(self, pieces: t.Iterator[bytes]) -> t.Iterator[bytes]:
+        """The same pieces, held against the limits, and hashed."""
+        layer = self.layer
         add_bytes = self._budget.add_bytes
-        diff_hash = new_hash(self.layer.diff_id)
+        algorithm = layer.diff_id.partition(":")[0]
+        if (
+            self.compression == "none"
+            and not layer.digest_is_diff_id
+            and layer.digest.startswith(algorithm + ":")
+        ):
+            # a plain blob is its own tar: once it has verified, its digest is the diff_id
+            for piece in pieces:
+                add_bytes(len(piece), layer.digest)
+                yield piece
+            self.diff_id = layer.digest
+            return
+        diff_hash = new_hash(layer.diff_id)
         for piece in pieces:
-            add_bytes(len(piece), digest)
-            if not self._one_hash:
-                diff_hash.update(piece)
+            add_bytes(len(piece), layer.digest)
+            diff_hash.update(piece)
             yield piece
-        if self._one_hash:
-            self.diff_id = digest
-        else:
-            algorithm = self.layer.diff_id.partition(":")[0]
-            self.diff_id = f"{algorithm}:{diff_hash.hexdigest()}"
+        self.diff_id = f"{algorithm}:{diff_hash.hexdigest()}"
 
     def _require_tar(self, head: bytes) -> None:
         try:
@@ -126,9 +135,17 @@ class LayerStream:
         )
 
 
+def in_one_thread(stream: LayerStream) -> t.Iterator[bytes]:
+    """The chunks of a layer's tar, all stages taking their turns. Raises C(LayerError)."""
+    chunks, steps = stream.stages()
+    for step in steps:
+        chunks = step(chunks)
+    return chunks
+
+
 def drain(stream: LayerStream) -> str:
     """Read a layer only to verify it; returns its computed diff_id. Raises C(LayerError)."""
-    for _piece in stream.counted(stream.pieces()):
+    for _chunk in in_one_thread(stream):
         pass
     return stream.diff_id
 
@@ -152,12 +169,14 @@ class _VerifiedBlob:
             self._first += more
         self.head = self._first[:BLOCK]
 
-    def __iter__(self) -> t.Iterator[bytes]:
+    def chunks(self) -> t.Iterator[bytes]:
+        """All of the blob. Raises C(LayerError) at its end where size or digest do not hold."""
         chunk = self._first
         self._first = b""
         while chunk:
             yield chunk
             chunk = self._read(CHUNK)
+        self._verify()
 
     def _read(self, count: int) -> bytes:
         chunk = self._blob.read(count)
@@ -166,8 +185,7 @@ class _VerifiedBlob:
             self._hash.update(chunk)
         return chunk
 
-    def verify(self) -> None:
-        """Size and digest, after the last chunk. Raises C(LayerError)."""
+    def _verify(self) -> None:
         layer = self._layer
         if layer.size is not None and self._size != layer.size:
             raise LayerError(

@@ -14,9 +14,13 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image import image
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pipeline import (
+    read_ahead,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.stream import (
     LayerStream,
     drain,
+    in_one_thread,
 )
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Blob,
@@ -85,7 +89,7 @@ def test_every_compression_gives_the_tar(compression: t.Any, piece: int) -> None
     """Section 3: all members, trailing zeros; all frames, skippable ones too."""
     layer = Layer(*MEMBERS, compression=compression)
     stream = stream_of(layer, piece)
-    assert b"".join(stream.counted(stream.pieces())) == layer.tar
+    assert b"".join(in_one_thread(stream)) == layer.tar
     assert stream.diff_id == layer.diff_id
     assert stream.compression == compression.partition("-")[0]
     assert stream.mislabelled is False
@@ -187,6 +191,21 @@ def test_bytes_behind_the_tar_are_hashed() -> None:
     assert drain(stream_of(layer)) == layer.diff_id == digest(layer.tar)
 
 
+# -- stages
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_stages_give_work_to_threads_where_there_is_some(compression: t.Any) -> None:
+    """A plain layer is only read and hashed once: handing it on would cost more than it saves."""
+    layer = Layer(*MEMBERS, compression=compression)
+    stream = stream_of(layer)
+    first, steps = stream.stages()
+    assert len(steps) == (0 if compression == "none" else 2)
+    with read_ahead(first, *steps) as chunks:
+        assert b"".join(chunks) == layer.tar
+    assert stream.diff_id == layer.diff_id
+
+
 # -- streams that end too early, even where the tar inside is whole
 
 
@@ -263,7 +282,7 @@ def test_a_bomb_comes_in_bounded_pieces(compression: t.Any) -> None:
     size = 0
     tracemalloc.start()
     try:
-        for chunk in stream.counted(stream.pieces()):
+        for chunk in in_one_thread(stream):
             assert len(chunk) <= 1024 * 1024
             size += len(chunk)
         assert tracemalloc.get_traced_memory()[1] < 8 * 1024 * 1024
