@@ -29,6 +29,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes 
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
     Directory,
+    Names,
     Root,
 )
 from ansible_collections.hypervisor.oci.tests.model import compare
@@ -150,15 +151,15 @@ def _dirlinks_kept(self: t.Any, *arguments: t.Any) -> None:
     _init(self, *arguments[:-1], True)
 
 
-def _only_the_link(self: Applier, entry: Entry, parts: list[bytes]) -> None:
+def _only_the_link(self: Applier, entry: Entry, above: Names, name: bytes) -> None:
     calls: list[tuple[Directory, bytes]] = []
     with mock.patch.object(Root, "bring", lambda _self, *call: calls.append(call)):
-        _make_directory(self, entry, parts)
+        _make_directory(self, entry, above, name)
     self._root.bring(*calls[-1])
 
 
-def _below_the_mark(self: Applier, parts: list[bytes]) -> bool:
-    return b".wh..wh..opq" in parts[:-1] or _apply_whiteout(self, parts)
+def _below_the_mark(self: Applier, above: Names, name: bytes) -> bool:
+    return b".wh..wh..opq" in above or _apply_whiteout(self, above, name)
 
 
 def _link_followed(
@@ -169,14 +170,14 @@ def _link_followed(
     _link_file(self, source, old, parent, name)
 
 
-def _link_with_metadata(self: Applier, entry: Entry, parts: list[bytes]) -> None:
-    _make_hard_link(self, entry, parts)
-    parent = self._root.parent_of(parts)
-    if not self._root._link_text(parent, parts[-1]):
+def _link_with_metadata(self: Applier, entry: Entry, above: Names, name: bytes) -> None:
+    _make_hard_link(self, entry, above, name)
+    parent = self._root.parent_of(above)
+    if not self._root._link_text(parent, name):
         _to_node(
             self._writer,
             self._root.fd(parent),
-            parts[-1],
+            name,
             self._policy.of_entry(entry),
         )
 
@@ -222,9 +223,9 @@ def _at_the_top_only(self: Root, directory: Directory) -> bool:
     return True
 
 
-def _put_off(self: t.Any, parts: list[bytes]) -> bool:
-    if any(part.startswith(b".wh.") for part in parts):
-        self.put_off.append(parts)
+def _put_off(self: t.Any, above: Names, name: bytes) -> bool:
+    if any(part.startswith(b".wh.") for part in (*above, name)):
+        self.put_off.append((above, name))
         return True
     return False
 
@@ -233,8 +234,8 @@ def _with_whiteouts_last(self: t.Any, chunks: t.Any, digest: str) -> None:
     self.put_off = []
     _apply_layer(self, chunks, digest)
     with contextlib.suppress(EntryError):
-        for parts in self.put_off:
-            _apply_whiteout(self, parts)
+        for above, name in self.put_off:
+            _apply_whiteout(self, above, name)
 
 
 def _above_hidden(self: Applier, above: list[bytes], name: bytes) -> None:
@@ -253,9 +254,11 @@ def _dot_not_known(self: Applier, above: list[bytes], name: bytes) -> None:
         _hide_named(self, above, name)
 
 
-def _device_hides_nothing(self: Applier, entry: Entry, parts: list[bytes]) -> None:
+def _device_hides_nothing(
+    self: Applier, entry: Entry, above: Names, name: bytes
+) -> None:
     with mock.patch.object(Root, "remove", lambda *_arguments: None):
-        _make_device(self, entry, parts)
+        _make_device(self, entry, above, name)
 
 
 # -- metadata
@@ -267,9 +270,9 @@ def _now(self: Writer, fd: int, attributes: Attributes) -> None:
         os.utime(fd)
 
 
-def _at_once(self: t.Any, entry: Entry, parts: list[bytes]) -> None:
-    _make_directory(self, entry, parts)
-    directory = self._root.parent_of(parts).children[parts[-1]]
+def _at_once(self: t.Any, entry: Entry, above: Names, name: bytes) -> None:
+    _make_directory(self, entry, above, name)
+    directory = self._root.parent_of(above).children[name]
     self._writer.to_fd(self._root.fd(directory), directory.attributes)
     self.finished = [*getattr(self, "finished", ()), directory]
 
@@ -306,10 +309,10 @@ def _set_ids_left(self: Writer, fd: int, attributes: Attributes) -> None:
     _to_new_file(self, fd, attributes._replace(mode=attributes.mode & 0o777))
 
 
-def _stale_xattrs(self: Applier, entry: Entry, parts: list[bytes]) -> None:
-    old = self._root.parent_of(parts).children.get(parts[-1])
+def _stale_xattrs(self: Applier, entry: Entry, above: Names, name: bytes) -> None:
+    old = self._root.parent_of(above).children.get(name)
     stale = old.attributes.xattrs if old is not None else {}
-    _make_directory(self, entry, parts)
+    _make_directory(self, entry, above, name)
     if old is not None:
         merged = {**stale, **old.attributes.xattrs}
         old.attributes = old.attributes._replace(xattrs=merged)
@@ -363,8 +366,9 @@ def _all_kept(
     kept[name] = value
 
 
-def _dots_dropped(name: bytes) -> list[bytes]:
-    return [part for part in name.split(b"/") if part not in (b"", b".", b"..")]
+def _dots_dropped(name: bytes) -> tuple[Names, bytes]:
+    parts = [part for part in name.split(b"/") if part not in (b"", b".", b"..")]
+    return tuple(parts[:-1]), parts[-1] if parts else b""
 
 
 FAULTS = [
@@ -450,5 +454,5 @@ FAULTS = [
         "an entry below an opaque mark is ignored",
         ((Applier, "_apply_whiteout", _below_the_mark),),
     ),
-    Fault("'..' in a name is dropped", ((apply, "clean_name", _dots_dropped),)),
+    Fault("'..' in a name is dropped", ((apply, "split_name", _dots_dropped),)),
 ]

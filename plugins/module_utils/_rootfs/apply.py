@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import typing as t
@@ -44,12 +45,18 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes 
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
     WHITEOUT,
     Directory,
+    Names,
     Root,
 )
 
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
+
+# What may stand behind the last slash and is no name.
+_NO_NAMES = (b"", b".", b"..")
+_LONGEST = 255
+_TOO_LONG = f"its name has a component of over {_LONGEST} bytes"
 
 # Directories keep their xattrs in memory until the end; each counts with what Python adds to it.
 _MOST_HELD = 64 * 1024 * 1024
@@ -129,25 +136,25 @@ class Applier:
                 raise _directory_error(directory, error) from error
 
     def _apply(self, entry: Entry, reader: TarReader) -> None:
-        parts = clean_name(entry.name)
-        if not parts:
+        above, name = split_name(entry.name)
+        if not name:
             self._apply_to_top(entry)
             return
-        if WHITEOUT in entry.name and self._apply_whiteout(parts):
+        if WHITEOUT in entry.name and self._apply_whiteout(above, name):
             return
         kind = entry.type
         if kind == FILE:
-            self._make_file(entry, parts, reader)
+            self._make_file(entry, above, name, reader)
         elif kind == DIRECTORY:
-            self._make_directory(entry, parts)
+            self._make_directory(entry, above, name)
         elif kind == SYMLINK:
-            self._make_symlink(entry, parts)
+            self._make_symlink(entry, above, name)
         elif kind == HARD_LINK:
-            self._make_hard_link(entry, parts)
+            self._make_hard_link(entry, above, name)
         elif kind == FIFO:
-            self._make_node(entry, parts, stat.S_IFIFO, 0)
+            self._make_node(entry, above, name, stat.S_IFIFO, 0)
         else:
-            self._make_device(entry, parts)
+            self._make_device(entry, above, name)
 
     def _apply_to_top(self, entry: Entry) -> None:
         if entry.type != DIRECTORY:
@@ -166,30 +173,29 @@ class Applier:
 
     # -- whiteouts
 
-    def _apply_whiteout(self, parts: list[bytes]) -> bool:
+    def _apply_whiteout(self, above: Names, last: bytes) -> bool:
         """False where the name only looks like a whiteout's."""
-        for part in parts[:-1]:
+        for part in above:
             if part.startswith(_AUFS) and part != _OPAQUE:
                 self._report.count("aufs_leftovers")
                 return True
             if part.startswith(WHITEOUT):
                 raise EntryError(f"it lies below the whiteout {show(part)}")
-        last = parts[-1]
         if not last.startswith(WHITEOUT):
             return False
         if last == _OPAQUE:
             self._report.whiteouts += 1
-            directory = self._root.find(parts[:-1])
+            directory = self._root.find(above)
             if directory is None or not self._root.hide_all(directory):
                 self._report.count("whiteouts_of_nothing")
             return True
         if last.startswith(_AUFS):
             self._report.count("aufs_leftovers")
             return True
-        self._hide(parts[:-1], last[len(WHITEOUT) :])
+        self._hide(above, last[len(WHITEOUT) :])
         return True
 
-    def _hide(self, above: list[bytes], name: bytes) -> None:
+    def _hide(self, above: Names, name: bytes) -> None:
         if not name:
             raise EntryError("the whiteout names nothing")
         if name == b"..":
@@ -208,11 +214,13 @@ class Applier:
 
     # -- things
 
-    def _make_file(self, entry: Entry, parts: list[bytes], reader: TarReader) -> None:
+    def _make_file(
+        self, entry: Entry, above: Names, name: bytes, reader: TarReader
+    ) -> None:
         root = self._root
         attributes = self._policy.of_entry(entry)
-        parent = root.parent_of(parts)
-        fd = root.create_file(parent, parts[-1], first_mode(attributes))
+        parent = root.parent_of(above)
+        fd = root.create_file(parent, name, first_mode(attributes))
         try:
             if entry.regions is not None:
                 written = _write_sparse(fd, entry, reader)
@@ -228,18 +236,17 @@ class Applier:
             self._writer.to_new_file(fd, attributes)
         finally:
             os.close(fd)
-        root.bring(parent, parts[-1])
+        root.bring(parent, name)
         report = self._report
         report.files += 1
         report.bytes += written
         if attributes.mode & _SET_IDS:
             report.count("setid_files")
 
-    def _make_directory(self, entry: Entry, parts: list[bytes]) -> None:
+    def _make_directory(self, entry: Entry, above: Names, name: bytes) -> None:
         root = self._root
-        name = parts[-1]
         attributes = self._of_directory(entry)
-        parent = root.parent_of(parts)
+        parent = root.parent_of(above)
         known = parent.children.get(name)
         if known is None and self._keep_dirlinks:
             known = root.leads_to_directory(parent, name)
@@ -256,13 +263,12 @@ class Applier:
                 root.make_directory(parent, name, attributes)
         root.bring(parent, name)
 
-    def _make_symlink(self, entry: Entry, parts: list[bytes]) -> None:
+    def _make_symlink(self, entry: Entry, above: Names, name: bytes) -> None:
         root = self._root
-        name = parts[-1]
         if not entry.link:
             raise EntryError("the symbolic link leads to an empty name")
         attributes = self._policy.of_entry(entry)
-        parent = root.parent_of(parts)
+        parent = root.parent_of(above)
         try:
             os.symlink(entry.link, name, dir_fd=root.fd(parent))
         except FileExistsError:
@@ -271,15 +277,14 @@ class Applier:
         self._writer.to_symlink(root.fd(parent), name, attributes)
         root.bring(parent, name)
 
-    def _make_hard_link(self, entry: Entry, parts: list[bytes]) -> None:
+    def _make_hard_link(self, entry: Entry, above: Names, name: bytes) -> None:
         root = self._root
-        name = parts[-1]
         target = [part for part in entry.link.split(b"/") if part not in (b"", b".")]
         if not target or target[-1] == b"..":
             raise EntryError(
                 f"it is a hard link to {show(entry.link)}, which is a directory"
             )
-        parent = root.parent_of(parts)
+        parent = root.parent_of(above)
         source = root.find(target[:-1])
         old = target[-1]
         if source is None or len(old) > 255:
@@ -300,7 +305,7 @@ class Applier:
             ) from None
         root.bring(parent, name)
 
-    def _make_device(self, entry: Entry, parts: list[bytes]) -> None:
+    def _make_device(self, entry: Entry, above: Names, name: bytes) -> None:
         choice = self._devices
         safe = (
             entry.type == CHARACTER_DEVICE and entry.device in _SAFE_CHARACTER_DEVICES
@@ -313,43 +318,60 @@ class Applier:
         if choice == "skip" or (choice == "safe" and not safe):
             self._report.count("devices_skipped")
             # what lower layers have there is hidden all the same
-            parent = self._root.find(parts[:-1])
+            parent = self._root.find(above)
             if parent is not None:
-                self._root.remove(parent, parts[-1])
+                self._root.remove(parent, name)
             return
         kind = stat.S_IFBLK if entry.type == BLOCK_DEVICE else stat.S_IFCHR
         try:
             number = os.makedev(*entry.device)
         except (OverflowError, ValueError):
             raise EntryError("its device number is too large") from None
-        self._make_node(entry, parts, kind, number)
+        self._make_node(entry, above, name, kind, number)
         self._report.count("devices_created")
 
     def _make_node(
-        self, entry: Entry, parts: list[bytes], kind: int, number: int
+        self, entry: Entry, above: Names, name: bytes, kind: int, number: int
     ) -> None:
         root = self._root
-        name = parts[-1]
         attributes = self._policy.of_entry(entry)
-        parent = root.parent_of(parts)
+        parent = root.parent_of(above)
         root.remove(parent, name)
         os.mknod(name, kind | 0o600, number, dir_fd=root.fd(parent))
         self._writer.to_node(root.fd(parent), name, attributes)
         root.bring(parent, name)
 
 
-def clean_name(name: bytes) -> list[bytes]:
-    """The components of an entry's name; none for the root itself. Raises C(EntryError)."""
-    parts = name.split(b"/")
-    if b"" in parts or b"." in parts:
-        parts = [part for part in parts if part and part != b"."]
-    if b".." in parts:
+def split_name(name: bytes) -> tuple[Names, bytes]:
+    """The cleaned components of an entry's name: those above it, and its own; none for the root itself.
+
+    Raises C(EntryError).
+    """
+    above, _slash, last = name.rpartition(b"/")
+    if not last:
+        # most writers end a directory with a slash
+        above, _slash, last = name.rstrip(b"/").rpartition(b"/")
+    if last in _NO_NAMES:
+        names = _components(name)
+        return names[:-1], names[-1] if names else b""
+    if len(last) > _LONGEST:
+        raise EntryError(_TOO_LONG)
+    return _components(above) if above else (), last
+
+
+# entries mostly come one directory after the other; only the last, since a path may take a megabyte
+@functools.lru_cache(maxsize=1)
+def _components(path: bytes) -> Names:
+    names = path.split(b"/")
+    if b"" in names or b"." in names:
+        names = [name for name in names if name and name != b"."]
+    if b".." in names:
         raise EntryError("its name has a '..' component")
-    if not name:
+    if not path:
         raise EntryError("its name is empty")
-    if len(name) > 255 and max(map(len, parts), default=0) > 255:
-        raise EntryError("its name has a component of over 255 bytes")
-    return parts
+    if len(path) > _LONGEST and max(map(len, names), default=0) > _LONGEST:
+        raise EntryError(_TOO_LONG)
+    return tuple(names)
 
 
 def _write_sparse(fd: int, entry: Entry, reader: TarReader) -> int:

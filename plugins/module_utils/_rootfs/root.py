@@ -50,6 +50,10 @@ _FREE_STEPS = 1_000_000
 _STEPS_PER_ENTRY = 256
 
 
+# Components of a path, from the top.
+Names = t.Sequence[bytes]
+
+
 class Directory:
     """A directory of the root: its place, its metadata to be, and what the layer at hand did to it.
 
@@ -98,7 +102,7 @@ class Root:
         self._count_directory = count_directory
         self._top_fd = fd
         self._fds: OrderedDict[Directory, int] = OrderedDict()
-        self._memo: tuple[list[bytes], Directory] = ([], self.top)
+        self._memo: tuple[Names, Directory] = ((), self.top)
         self._steps = _FREE_STEPS
         self._layer = -1
         self._tracked = False
@@ -164,7 +168,7 @@ class Root:
         brought = self._is_brought(parent, name)
         if child is None:
             return not brought and self._unlink_if_there(parent, name)
-        self._memo = ([], self.top)
+        self._memo = ((), self.top)
         self._hide_directory(child, brought)
         return True
 
@@ -172,7 +176,7 @@ class Root:
         """Remove what lower layers put into C(directory); false where there was nothing to look at."""
         if not self._tracked or directory.cleared == self._layer:
             return False
-        self._memo = ([], self.top)
+        self._memo = ((), self.top)
         pending = [directory]
         while pending:
             above = pending.pop()
@@ -230,26 +234,26 @@ class Root:
                 os.close(fds.popitem(last=False)[1])
         return fd
 
-    def parent_of(self, parts: list[bytes]) -> Directory:
-        """The directory that the last of C(parts) belongs into, made where it is missing."""
-        above = parts[:-1]
-        if above == self._memo[0]:
-            return self._memo[1]
-        directory = self._walk(above, True)
-        if directory is None:
+    def parent_of(self, above: Names) -> Directory:
+        """The directory that C(above) lead to, as C(find) has it, but made where it is missing."""
+        known, directory = self._memo
+        if above is known or above == known:
+            return directory
+        made = self._walk(above, True)
+        if made is None:
             raise EntryError("its parent cannot be made")
-        self._memo = (above, directory)
-        return directory
+        self._memo = (above, made)
+        return made
 
-    def find(self, parts: list[bytes]) -> Directory | None:
-        """The directory that C(parts) lead to, links followed; C(None) where there is none."""
-        return self._walk(parts, False)
+    def find(self, names: Names) -> Directory | None:
+        """The directory that C(names) lead to, links followed; C(None) where there is none."""
+        return self._walk(names, False)
 
     def _walk(
-        self, parts: list[bytes], create: bool, start: Directory | None = None
+        self, names: Names, create: bool, start: Directory | None = None
     ) -> Directory | None:
         directory = start or self.top
-        pending = parts[::-1]
+        pending = list(reversed(names))
         links = 0
         while pending:
             part = pending.pop()
@@ -393,7 +397,7 @@ class Root:
         above = directory.parent
         if above is None:
             raise EntryError("the root itself cannot be removed")
-        self._memo = ([], self.top)
+        self._memo = ((), self.top)
         # lists, since a dictionary takes ever longer to find its first item when those before are gone
         pending = [(directory, list(directory.children.values()))]
         while pending:
@@ -417,7 +421,7 @@ class Root:
             del parent.children[directory.name]
 
     def _unlink(self, parent: Directory, name: bytes) -> None:
-        self._memo = ([], self.top)
+        self._memo = ((), self.top)
         os.unlink(name, dir_fd=self.fd(parent))
 
     def _unlink_if_there(self, parent: Directory, name: bytes) -> bool:

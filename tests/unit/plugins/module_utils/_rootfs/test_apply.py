@@ -21,7 +21,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     LayerError,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
-    clean_name,
+    split_name,
 )
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     block,
@@ -133,7 +133,8 @@ def test_names_are_cleaned(tmp_path: Path, name: str, cleaned: str) -> None:
     """Section 4: absolute names, C(./), doubled and trailing slashes."""
     unpack(tmp_path, [file(name, b"x")])
     assert contents(tmp_path)[cleaned] == b"x"
-    assert clean_name(name.encode()) == cleaned.encode().split(b"/")
+    *above, last = cleaned.encode().split(b"/")
+    assert split_name(name.encode()) == (tuple(above), last)
 
 
 def test_names_that_are_no_utf_8_stay_as_they_are(tmp_path: Path) -> None:
@@ -1343,8 +1344,28 @@ def test_an_ordinary_user_gets_all_as_his_own(tmp_path: Path) -> None:
     }
 
 
-def test_the_clean_name_of_the_root() -> None:
+@pytest.mark.parametrize("name", [b".", b"./", b"/", b"//", b"/.", b"././/"])
+def test_the_name_of_the_root(name: bytes) -> None:
     """Section 4."""
-    assert clean_name(b"./") == []
+    assert split_name(name) == ((), b"")
+
+
+def test_a_name_of_nothing() -> None:
     with pytest.raises(EntryError, match="its name is empty"):
-        clean_name(b"")
+        split_name(b"")
+
+
+@pytest.mark.parametrize(
+    "name", [b"..", b"../", b"a/..", b"a/../", b"../a", b"a/../b", b"a/..//", b"a/../."]
+)
+def test_a_name_that_leads_up(name: bytes) -> None:
+    """Section 4: wherever it stands, and whatever comes behind it."""
+    with pytest.raises(EntryError, match="its name has a '..' component"):
+        split_name(name)
+
+
+@pytest.mark.parametrize("name", [b"%b", b"%b/", b"a/%b", b"%b/a", b"a/%b/b", b"%b/."])
+def test_a_component_that_is_too_long(name: bytes) -> None:
+    assert split_name(name % (b"x" * 255))
+    with pytest.raises(EntryError, match="over 255 bytes"):
+        split_name(name % (b"x" * 256))
