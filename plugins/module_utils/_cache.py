@@ -142,6 +142,13 @@ class BlobCache:
             self.failed(error)
             return None
 
+    def keeping(
+        self, blob: RangeReader, digest: str, size: int | None
+    ) -> KeptBlob | RangeReader:
+        """A reader of C(blob) that writes along, where the blob is to be kept."""
+        writer = self.writer(digest, size)
+        return blob if writer is None else KeptBlob(blob, writer)
+
     def add(self, digest: str, size: int, chunks: t.Iterable[bytes]) -> bool:
         """Keep a blob that is not verified yet; whether it was what its digest and size say and is there now."""
         writer = self.writer(digest, size)

@@ -14,11 +14,6 @@ import os
 import typing as t
 from dataclasses import dataclass, replace
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
-    BlobCache,
-    CachedBlob,
-    KeptBlob,
-)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     ImageError,
     LayerError,
@@ -73,6 +68,13 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.source impo
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
     UnpackOptions,
 )
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
+        BlobCache,
+        CachedBlob,
+        KeptBlob,
+    )
 
 
 @dataclass(frozen=True)
@@ -175,10 +177,8 @@ def _unpack(
                         layer.digest,
                         advice="the archive is damaged: fetch the image again",
                     )
-                if isinstance(blob, KeptBlob) and _has_its_digest(layer, stream):
-                    blob.keep()
-            if isinstance(blob, CachedBlob):
-                report.count("blobs_from_cache")
+                if cache is not None:
+                    _note_cached(layer, stream, blob, report)
             if stream.compression == "gzip":
                 report.gzip = gzip_library()[0]
             if stream.mislabelled:
@@ -222,11 +222,28 @@ def _blob_of(
                 cache.discard(cached)
                 raise _DamagedEntry from error
         return
-    blob = open_layer(source, layer)
-    writer = cache.writer(layer.digest, layer.size)
-    kept = blob if writer is None else KeptBlob(blob, writer)
+    kept = cache.keeping(open_layer(source, layer), layer.digest, layer.size)
     with contextlib.closing(kept):
         yield kept
+
+
+def _note_cached(
+    layer: Layer,
+    stream: LayerStream,
+    blob: CachedBlob | KeptBlob | RangeReader,
+    report: Report,
+) -> None:
+    """A layer came whole: its blob may stay in the cache, or was there."""
+    # a run without a cache need not read all of that code
+    from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
+        CachedBlob,
+        KeptBlob,
+    )
+
+    if isinstance(blob, KeptBlob) and _has_its_digest(layer, stream):
+        blob.keep()
+    elif isinstance(blob, CachedBlob):
+        report.count("blobs_from_cache")
 
 
 def _has_its_digest(layer: Layer, stream: LayerStream) -> bool:
