@@ -371,6 +371,10 @@ def _dots_dropped(name: bytes) -> tuple[Names, bytes]:
     return tuple(parts[:-1]), parts[-1] if parts else b""
 
 
+def _of_directories(wrong: t.Any) -> tuple[tuple[t.Any, str, t.Any], ...]:
+    return tuple((Writer, name, wrong) for name in ("to_fd", "to_new_directory"))
+
+
 FAULTS = [
     Fault(
         "a file is written through a link", ((Root, "create_file", _written_through),)
@@ -412,7 +416,7 @@ FAULTS = [
         "a skipped device hides nothing",
         ((Applier, "_make_device", _device_hides_nothing),),
     ),
-    Fault("directory times are lost", ((Writer, "to_fd", _now),)),
+    Fault("directory times are lost", _of_directories(_now)),
     Fault(
         "directories get their metadata at once",
         (
@@ -424,7 +428,7 @@ FAULTS = [
     Fault(
         "the owner after the xattrs", ((Writer, "to_fd", _owner_after_xattrs),), True
     ),
-    Fault("the umask plays a part", ((Writer, "to_fd", _with_umask),)),
+    Fault("the umask plays a part", _of_directories(_with_umask)),
     Fault("a file's owner is left", ((Writer, "to_new_file", _owner_left),), True),
     Fault("a file's set-ids are left", ((Writer, "to_new_file", _set_ids_left),)),
     Fault(

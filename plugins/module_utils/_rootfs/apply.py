@@ -129,9 +129,12 @@ class Applier:
         Raises C(RootfsError).
         """
         root = self._root
+        writer = self._writer
         for directory in root.directories():
+            # the top alone may have been there before
+            write = writer.to_fd if directory is root.top else writer.to_new_directory
             try:
-                self._writer.to_fd(root.fd(directory), directory.attributes)
+                write(root.fd(directory), directory.attributes)
             except (EntryError, OSError) as error:
                 raise _directory_error(directory, error) from error
 

@@ -172,9 +172,21 @@ class Writer:
         if xattrs or mode > _PERMISSIONS or not self._keeps_mode:
             self.to_fd(fd, attributes)
             return
-        if self._preserve and (uid != self._born_uid or gid != self._born_gid):
+        if self._changes_owner(uid, gid):
             os.fchown(fd, uid, gid)
         os.utime(fd, ns=(mtime, mtime))
+
+    def to_new_directory(self, fd: int, attributes: Attributes) -> None:
+        """For a directory that this process made. Raises C(EntryError) and C(OSError)."""
+        mode, uid, gid, mtime, xattrs = attributes
+        if xattrs or self._changes_owner(uid, gid):
+            self.to_fd(fd, attributes)
+            return
+        os.fchmod(fd, mode)
+        os.utime(fd, ns=(mtime, mtime))
+
+    def _changes_owner(self, uid: int, gid: int) -> bool:
+        return self._preserve and (uid != self._born_uid or gid != self._born_gid)
 
     def to_fd(self, fd: int, attributes: Attributes) -> None:
         """For a file or directory that is open. Raises C(EntryError) and C(OSError)."""

@@ -632,17 +632,18 @@ def test_owned_is_what_the_caller_can_give() -> None:
 
 
 def calls_of(
-    monkeypatch: pytest.MonkeyPatch, *functions: str
+    monkeypatch: pytest.MonkeyPatch,
+    *functions: str,
+    of: t.Callable[[int], bool] = stat.S_ISREG,
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """What is asked of the kernel from now on."""
+    """What is asked of the kernel from now on, of files or of what C(of) is true of."""
     asked: list[tuple[str, tuple[int, ...]]] = []
 
     def noting(name: str) -> t.Callable[..., None]:
         real = getattr(os, name)
 
         def note(fd: int, *arguments: int) -> None:
-            # directories are of no interest
-            if stat.S_ISREG(os.fstat(fd).st_mode):
+            if of(os.fstat(fd).st_mode):
                 asked.append((name, arguments))
             real(fd, *arguments)
 
@@ -675,6 +676,44 @@ def test_a_new_file_is_not_given_what_it_has(
         ("fchmod", (0o4755,)),
         ("fchmod", (0o1644,)),
     ]
+
+
+@needs_root
+def test_a_new_directory_is_not_given_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But the top, which may have been there before."""
+    os.chown(tmp_path, 7, 7)
+    asked = calls_of(monkeypatch, "fchown", of=stat.S_ISDIR)
+    unpack(tmp_path, [directory("."), directory("d"), directory("d/e"), file("i/f")])
+    assert asked == [("fchown", (0, 0))]
+    owners = [path.stat().st_uid for path in (tmp_path, *tmp_path.rglob("*"))]
+    assert owners == [0] * 5
+
+
+@needs_root
+def test_a_new_directory_is_given_another_owner(tmp_path: Path) -> None:
+    """The group of a directory that gives its own to what is made in it, too."""
+    os.chown(tmp_path, 0, 4321)
+    tmp_path.chmod(0o2700)
+    unpack(
+        tmp_path,
+        [
+            directory("root"),
+            directory("uid", uid=5),
+            directory("gid", gid=6, mode=0o2755),
+            directory("same", gid=4321),
+            file("implied/f"),
+        ],
+    )
+    found = {path.name: (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) for path in tmp_path.iterdir()}  # fmt: skip
+    assert found == {
+        "root": (0, 0, 0o755),
+        "uid": (5, 0, 0o755),
+        "gid": (0, 6, 0o2755),
+        "same": (0, 4321, 0o755),
+        "implied": (0, 0, 0o755),
+    }
 
 
 @needs_root
