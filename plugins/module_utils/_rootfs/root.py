@@ -58,7 +58,8 @@ class Directory:
     """A directory of the root: its place, its metadata to be, and what the layer at hand did to it.
 
     C(brought) holds the names that layer number C(layer) put here, and a directory above something that
-    was brought has the same C(layer): whiteouts must leave those alone (section 5).
+    was brought has the same C(layer): whiteouts must leave those alone (section 5). In a directory that
+    layer number C(born) made there is nothing else, and so no name to remember.
     """
 
     __slots__ = (
@@ -66,17 +67,19 @@ class Directory:
         "name",
         "children",
         "attributes",
+        "born",
         "layer",
         "brought",
         "cleared",
     )
 
     def __init__(
-        self, parent: Directory | None, name: bytes, attributes: Attributes
+        self, parent: Directory | None, name: bytes, attributes: Attributes, born: int
     ) -> None:
         self.parent = parent
         self.name = name
         self.attributes = attributes
+        self.born = born
         self.children: dict[bytes, Directory] = {}
         self.layer = -1
         self.cleared = -1
@@ -97,7 +100,7 @@ class Root:
         missing: Attributes,
         count_directory: t.Callable[[], None] = lambda: None,
     ) -> None:
-        self.top = Directory(None, b"", missing)
+        self.top = Directory(None, b"", missing, -1)
         self._missing = missing
         self._count_directory = count_directory
         self._top_fd = fd
@@ -140,6 +143,8 @@ class Root:
 
     def _note_brought(self, parent: Directory, name: bytes) -> None:
         layer = self._layer
+        if parent.born == layer:
+            return
         if parent.layer == layer:
             if parent.brought is None:
                 parent.brought = set()
@@ -154,7 +159,7 @@ class Root:
             above = above.parent
 
     def _is_brought(self, parent: Directory, name: bytes) -> bool:
-        return (
+        return parent.born == self._layer or (
             parent.layer == self._layer
             and parent.brought is not None
             and name in parent.brought
@@ -180,7 +185,7 @@ class Root:
         pending = [directory]
         while pending:
             above = pending.pop()
-            if above.cleared == self._layer:
+            if self._layer in (above.cleared, above.born):
                 continue
             above.cleared = self._layer
             for name in self._names(above):
@@ -351,7 +356,7 @@ class Root:
     ) -> Directory:
         """A new directory, closed to others until C(finish) gives it its mode."""
         os.mkdir(name, 0o700, dir_fd=self.fd(parent))
-        child = Directory(parent, name, attributes)
+        child = Directory(parent, name, attributes, self._layer)
         parent.children[name] = child
         return child
 

@@ -166,3 +166,26 @@ def test_a_file_is_opened_inside_the_root_alone(tmp_path: Path) -> None:
             assert (fd is not None) is there, path
             if fd is not None:
                 os.close(fd)
+
+
+def test_what_a_layer_makes_itself_needs_no_memory(tmp_path: Path) -> None:
+    """Section 5: all in a directory of the layer at hand is its own, which whiteouts leave alone."""
+    with a_root(tmp_path / "top") as root:
+        root.begin_layer()
+        old = make_file(root, b"old/f")
+        root.begin_layer()
+        new = make_file(root, b"old/new/deep/g")
+        make_file(root, b"old/h")
+        above = t.cast(Directory, new.parent)
+        assert (old.brought, above.brought, new.brought) == ({b"new", b"h"}, None, None)
+        assert not root.hide(new, b"g")
+        assert root.hide(above, b"deep")
+        assert root.hide_all(above)
+        assert root.hide_all(root.top)
+        found = [path.name for path in sorted((tmp_path / "top").rglob("*"))]
+        assert found == ["old", "h", "new", "deep", "g"]
+        # of the next layer it is a lower one
+        root.begin_layer()
+        assert root.hide(new, b"g")
+        assert root.hide_all(old)
+        assert os.listdir(tmp_path / "top" / "old") == []
