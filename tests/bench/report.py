@@ -150,7 +150,7 @@ Left out:
   of it in the kernel, where both wait for the same locks, and 5 to 8 % more wall time.
 - Reading or inflating in pieces of 64 KiB, 512 KiB, 1 MiB or 4 MiB instead of 256 KiB: 2 % at most, for more memory.
 - Longer queues between the threads: 4 % at most, and that for 7 MiB more; with 2 MiB more, nothing that could be told from
-  noise. No call of the thread that writes takes over 7 ms, early syncs or not, so there is little to bridge.
+  noise. No call of the thread that writes took over 7 ms in app, early syncs and all: there is little to bridge.
 
 What remains, by a sampling profiler, of npm on a new ext4: creating a file takes 13 to 17 µs in the kernel, writing it 9 to
 11 µs, its time 2 to 4 µs, making a directory 26 to 33 µs, whoever asks. SHA-256 and zlib do not get faster either. Python
