@@ -101,23 +101,22 @@ class LayerStream:
         layer = self.layer
         add_bytes = self._budget.add_bytes
         algorithm = layer.diff_id.partition(":")[0]
-        if (
+        # a plain blob is its own tar: once it has verified, its digest is the diff_id
+        is_known = (
             self.compression == "none"
             and not layer.digest_is_diff_id
             and layer.digest.startswith(algorithm + ":")
-        ):
-            # a plain blob is its own tar: once it has verified, its digest is the diff_id
-            for piece in pieces:
-                add_bytes(len(piece), layer.digest)
-                yield piece
-            self.diff_id = layer.digest
-            return
-        diff_hash = new_hash(layer.diff_id)
+        )
+        diff_hash = None if is_known else new_hash(layer.diff_id)
         for piece in pieces:
             add_bytes(len(piece), layer.digest)
-            diff_hash.update(piece)
+            if diff_hash is not None:
+                diff_hash.update(piece)
             yield piece
-        self.diff_id = f"{algorithm}:{diff_hash.hexdigest()}"
+        if diff_hash is None:
+            self.diff_id = layer.digest
+        else:
+            self.diff_id = f"{algorithm}:{diff_hash.hexdigest()}"
 
     def _require_tar(self, head: bytes) -> None:
         try:

@@ -48,7 +48,6 @@ _SPARSE = b"S"
 # NUL is a file of old archives, 7 a contiguous one: both are files today
 _KINDS = {bytes([flag]): bytes([flag]) for flag in b"0123456"}
 _KINDS.update({b"\0": FILE, b"7": FILE, _SPARSE: FILE})
-_NO_DEVICE = (0, 0)
 # the largest id: chown takes the one above as "leave it"
 _LAST_ID = 2**32 - 2
 _NANOSECONDS = 10**9
@@ -215,30 +214,19 @@ class TarReader:
         if kind == FILE:
             self._unread = size
             self._padding = -size % BLOCK
-            if pax is not None or flag == _SPARSE:
-                sparse = self._sparse_map(block, header, pax)
+            sparse = self._sparse_map(block, header, pax)
+        device = (major, minor)
+        fields = (name, kind, mode, uid, gid, mtime, size, link, device, xattrs, acls, None)  # fmt: skip
+        # not Entry(...): it takes twice the time, for every entry
+        entry = tuple.__new__(Entry, fields)
         if sparse is None:
-            device = (major, minor)
-            fields = (name, kind, mode, uid, gid, mtime, size, link, device, xattrs, acls, None)  # fmt: skip
-            # not Entry(...): it takes twice the time, for every entry
-            return tuple.__new__(Entry, fields)
+            return entry
         self._unread -= sparse.map_bytes
         check_map(sparse.regions, sparse.size, self._unread)
         # holes cost no byte of the stream, but count as what the user will see
         self._budget.add_hole(sparse.size - self._unread, self._layer, name)
-        return Entry(
-            sparse.name or name,
-            kind,
-            mode,
-            uid,
-            gid,
-            mtime,
-            sparse.size,
-            link,
-            _NO_DEVICE,
-            xattrs,
-            acls,
-            sparse.regions,
+        return entry._replace(
+            name=sparse.name or name, size=sparse.size, regions=sparse.regions
         )
 
     def _sparse_map(
