@@ -26,6 +26,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories
     reachable_by_others,
     remove_if_empty,
 )
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
+    open_descriptors,
+)
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     needs_root,
     set_xattr_or_skip,
@@ -97,11 +100,11 @@ def test_directories_above_dest(
 def test_what_was_made_goes_when_a_later_one_cannot_be_made(
     tmp_path: Path, above: int
 ) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with pytest.raises(OSError, match="too long"):
         make_below(above, [b"a", b"b", b"n" * 300], 0o700)
     assert os.listdir(tmp_path) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o277])

@@ -28,6 +28,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record impo
     Record,
     Tree,
 )
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
+    open_descriptors,
+)
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     IS_ROOT,
     mounted,
@@ -438,7 +441,7 @@ def test_a_folder_that_was_made_anew_while_this_run_waited(
 
 
 def test_descriptors_are_given_back(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for _time in range(3):
         with opened(tmp_path / "a/x"), contextlib.suppress(RootfsError), opened(
             tmp_path / "a/x", 0
@@ -449,7 +452,7 @@ def test_descriptors_are_given_back(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with contextlib.suppress(RootfsError):
         find_place(f"{tmp_path}/f")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 # -- mount points

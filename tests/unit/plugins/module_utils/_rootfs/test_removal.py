@@ -18,6 +18,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal imp
     empty_directory,
     remove_tree,
 )
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
+    open_descriptors,
+)
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     mounted,
     names,
@@ -101,9 +104,9 @@ def test_depth_costs_neither_stack_nor_descriptors(
         os.close(fd)
         fd = below
     os.close(fd)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     remove_tree(above, b"d")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     assert os.listdir(tmp_path) == ["f"]
 
 

@@ -38,6 +38,9 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     tar,
     write_layout,
 )
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
+    open_descriptors,
+)
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -173,13 +176,13 @@ def test_a_full_disk_while_spooling_leaves_nothing(
 
     fd = os.open(tmp_path, os.O_RDONLY)
     with opened(tmp_path / "i", oci_archive(IMAGE, compression="gzip")) as source:
-        before = os.listdir("/proc/self/fd")
+        before = open_descriptors()
         monkeypatch.setattr(os, "write", fail)
         with pytest.raises(OSError, match="No space left"):
             source.spool(fd)
         monkeypatch.undo()
         assert os.listdir(tmp_path) == ["i"]
-        assert len(os.listdir("/proc/self/fd")) == len(before)
+        assert open_descriptors() == before
     os.close(fd)
 
 
@@ -219,11 +222,11 @@ def test_documents_of_a_stream_are_bounded_in_sum(tmp_path: Path) -> None:
 def test_a_directory_holds_no_descriptors(tmp_path: Path) -> None:
     path = write_layout(tmp_path / "layout", IMAGE)
     with opened(path) as source:
-        before = os.listdir("/proc/self/fd")
+        before = open_descriptors()
         for _number in range(50):
             read(source, LAYER.path)
             source.document("index.json")
-        assert len(os.listdir("/proc/self/fd")) == len(before)
+        assert open_descriptors() == before
 
 
 # -- what is no source
@@ -393,9 +396,9 @@ def test_an_index_that_is_a_link_is_followed(tmp_path: Path) -> None:
 
 
 def test_no_file_stays_open(tmp_path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     for data in (b"junk", oci_archive(IMAGE, edit=cut(900)), b"\x1f\x8bjunk"):
         problem(tmp_path / "image", data)
     with opened(tmp_path / "image", oci_archive(IMAGE)) as source:
         read(source, LAYER.path)
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert open_descriptors() == before
