@@ -20,13 +20,18 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
-    show,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import is_url
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._answer import (
+    check_tmp,
+    parse_need,
+    without_foreign,
+)
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._progress import (
     Progress,
 )
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._shelf import Shelf
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import wish_of
 
 _NEEDS_SRC = ("present", "staged")
 _PRIVATE = ("_offer", "_drop")
@@ -82,12 +87,13 @@ class ActionModule(ActionBase):
         )
 
     def _run_module(self, args: Args) -> Args:
-        return self._execute_module(
+        result = self._execute_module(
             module_name="hypervisor.oci.oci_rootfs",
             module_args=args,
             task_vars=self._task_vars,
             wrap_async=self._task.async_val,
         )
+        return without_foreign(result)
 
     def _read_in_place(self, args: Args, source: str) -> Args:
         """The node is the controller, by the same user or root: nothing needs to be copied."""
@@ -112,7 +118,7 @@ class ActionModule(ActionBase):
 
         try:
             local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
-            with Shelf(source, real_path, local_tmp) as shelf:
+            with Shelf(source, real_path, local_tmp, wish_of(args)) as shelf:
                 return self._offer_and_send({**args, "src": source}, shelf)
         finally:
             for path in decrypted:
@@ -120,21 +126,21 @@ class ActionModule(ActionBase):
 
     def _offer_and_send(self, args: Args, shelf: Shelf) -> Args:
         offer = shelf.offer()
-        tmp = self._connection._shell.tmpdir or self._make_tmp_path()
+        tmp = check_tmp(self._connection._shell.tmpdir or self._make_tmp_path())
         args["_offer"] = self._connection._shell.join_path(tmp, "offer")
         self._transfer_file(offer, args["_offer"])
         self._let_become_user_read([tmp, args["_offer"]])
         lost: AnsibleError | None = None
         for rounds_left in range(_MOST_ROUNDS, -1, -1):
             result = self._run_module(args)
-            need = result.get("_need")
-            if need is None:
+            if result.get("_need") is None:
                 return result
+            need = parse_need(result["_need"], shelf.sizes())
             if not rounds_left:
                 break
-            args["_drop"] = need["drop"] or tmp
+            args["_drop"] = need.drop or tmp
             try:
-                self._send(need["blobs"], args["_drop"], shelf)
+                self._send(need.names, args["_drop"], shelf)
                 lost = None
             except AnsibleConnectionFailure:
                 raise
@@ -147,15 +153,9 @@ class ActionModule(ActionBase):
             f" files below {args['_drop']}, and run again"
         )
 
-    def _send(self, blobs: list[dict[str, t.Any]], drop: str, shelf: Shelf) -> None:
-        """Send blobs that the module asked for, by the archive's own names, into a folder of the node."""
+    def _send(self, names: t.Sequence[str], drop: str, shelf: Shelf) -> None:
+        """Send layers that the node was offered, by the archive's own names, into a folder of the node."""
         sizes = shelf.sizes()
-        names = [str(blob["name"]) for blob in blobs]
-        for name in names:
-            if name not in sizes:
-                raise OciError(
-                    f"the node asks for {show(name)}, which it was not offered; nothing is sent to it"
-                )
         progress = Progress(
             self._host(), {name: sizes[name] for name in names}, self._say
         )

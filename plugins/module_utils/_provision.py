@@ -161,7 +161,11 @@ def _present(options: Options, check_mode: bool) -> Result:
 def _present_once(options: Options, check_mode: bool) -> Result:
     deadline = time.monotonic() + options.lock_timeout
     with contextlib.closing(_open_source(options)) as source:
-        image = select_image(source, options.ref, options.digest, options.platform)
+        digest = options.digest
+        if options.offer and t.cast("OfferSource", source).pinned == digest:
+            # the index that it names was looked at where the image lies, and is not offered
+            digest = None
+        image = select_image(source, options.ref, digest, options.platform)
         while True:
             result = _present_image(options, check_mode, source, image)
             if result is not None:

@@ -4,15 +4,14 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""An offer made on the controller: what every node may ask about the image, and nothing else.
+"""An offer made on the controller: what a node may ask about the images that a task means, and nothing else.
 
-The archive is walked as a node walks it, for every platform, and what is asked of it is noted
-(docs/behaviour.md, section 7).
+These images are walked as a node walks them, for every platform that it may be of, and what is asked of the
+source is noted (docs/behaviour.md, section 7).
 """
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import typing as t
@@ -25,6 +24,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.candidates import (
     find_candidates,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
+    digest_of,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
     load,
     to_image,
@@ -35,7 +37,23 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer impor
     Offer,
 )
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
+    blob_digest,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    ENTRANCES,
+    missing,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import (
+    Wish,
+    choose,
+    entrances,
+)
+
 if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
+        Layer,
+    )
     from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
         RangeReader,
     )
@@ -44,17 +62,21 @@ if t.TYPE_CHECKING:
     )
 
 
-def make_offer(source: Source) -> Offer:
+def make_offer(source: Source, wish: Wish) -> Offer:
     """All that a node may ask. Raises C(ImageError) and C(SourceError) for what is wrong for every node.
 
     What is wrong with one image of several is told by the node that would choose it.
     """
-    recorder = _Recorder(source)
+    known = _Known(source)
+    choice = choose(known, wish)
+    recorder = _Recorder(known, entrances(choice.candidates, source.path))
     for candidate in find_candidates(recorder):
-        with contextlib.suppress(ImageError, SourceError):
+        try:
             for loaded in load(recorder, [candidate]):
-                to_image(recorder, loaded)
-    return recorder.offer()
+                recorder.add_layers(to_image(recorder, loaded).layers)
+        except (ImageError, SourceError) as error:
+            recorder.refuse(error.message)
+    return recorder.offer(choice.pinned)
 
 
 def pack(offer: Offer) -> bytes:
@@ -64,8 +86,10 @@ def pack(offer: Offer) -> bytes:
         "form": offer.form,
         "path": offer.path,
         "documents": [[name, len(data)] for name, data in offer.documents.items()],
+        "layers": offer.layers,
         "sizes": offer.sizes,
         "problems": offer.problems,
+        "pinned": offer.pinned,
     }
     parts = [json.dumps(head, separators=(",", ":")).encode("ascii") + b"\n"]
     parts += offer.documents.values()
@@ -78,8 +102,8 @@ def pack(offer: Offer) -> bytes:
     return gzip.compress(b"".join(parts), 9)
 
 
-class _Recorder:
-    """A source that notes what is asked of it, so that an offer can answer the same questions."""
+class _Wrapped:
+    """A source that stands before another one."""
 
     def __init__(self, source: Source) -> None:
         self.form = source.form
@@ -88,37 +112,18 @@ class _Recorder:
         self.documents_size = 0
         self.spooled_size = source.spooled_size
         self._source = source
-        self._documents: dict[str, bytes] = {}
-        self._sizes: dict[str, int] = {}
-        self._problems: dict[str, str] = {}
 
     def size_of(self, name: str) -> int | None:
         """As the source's. Raises C(SourceError)."""
-        try:
-            size = self._source.size_of(name)
-        except SourceError as error:
-            self._problems[name] = error.message
-            raise
-        if size is not None:
-            self._sizes[name] = size
-        return size
+        return self._source.size_of(name)
 
     def open(self, name: str) -> RangeReader:
-        """Documents are all that is read for an offer. Raises C(SourceError)."""
+        """As the source's. Raises C(SourceError)."""
         return self._source.open(name)
 
     def document(self, name: str) -> bytes:
         """As the source's. Raises C(SourceError)."""
-        known = self._documents.get(name)
-        if known is not None:
-            return known
-        try:
-            data = self._source.document(name)
-        except SourceError as error:
-            self._problems[name] = error.message
-            raise
-        self._documents[name] = data
-        return data
+        return self._source.document(name)
 
     def spool(self, directory: int) -> Source:
         """As the source's. Raises C(SourceError) and C(OSError)."""
@@ -128,11 +133,95 @@ class _Recorder:
         """Close the source."""
         self._source.close()
 
-    def offer(self) -> Offer:
+
+class _Known(_Wrapped):
+    """A source of which each document is read once."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self._documents: dict[str, bytes] = {}
+
+    def document(self, name: str) -> bytes:
+        """As the source's. Raises C(SourceError)."""
+        if name not in self._documents:
+            self._documents[name] = self._source.document(name)
+        return self._documents[name]
+
+
+class _Recorder(_Wrapped):
+    """A source with C(entrances) of its own that notes what is asked of it, so that an offer can answer the same."""
+
+    def __init__(self, source: Source, entrances: t.Mapping[str, bytes]) -> None:
+        super().__init__(source)
+        self._entrances = entrances
+        self._documents: dict[str, bytes] = {}
+        self._layers: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
+        self._problems: dict[str, str] = {}
+        self._unverified: list[str] = []
+
+    def size_of(self, name: str) -> int | None:
+        """As the source's. Raises C(SourceError)."""
+        if name in ENTRANCES:
+            data = self._entrances.get(name)
+            return None if data is None else len(data)
+        try:
+            size = self._source.size_of(name)
+        except SourceError as error:
+            self._problems[name] = error.message
+            raise
+        if size is not None:
+            self._sizes[name] = size
+        return size
+
+    def document(self, name: str) -> bytes:
+        """As the source's. Raises C(SourceError)."""
+        data = self._entrances.get(name)
+        try:
+            if data is None and name in ENTRANCES:
+                # an image's config of such a name is not what the source is entered by
+                raise missing(self.path, name)
+            if data is None:
+                data = self._source.document(name)
+        except SourceError as error:
+            self._problems[name] = error.message
+            raise
+        digest = blob_digest(name)
+        if digest is None or digest_of(data, digest) == digest:
+            self._documents[name] = data
+        else:
+            # its reader refuses it. In a layout it may be a link to any file here, which is no node's business
+            self._unverified.append(name)
+        return data
+
+    def refuse(self, message: str) -> None:
+        """Note why an image cannot be had, in the stead of a document that is not what its name says."""
+        for name in self._unverified:
+            if self.form == "directory":
+                # not even the digest of the file behind a link
+                message = f"{show(name)} of {show(self.path)} is not what its name says; fetch the image again"
+            self._problems[name] = message
+        self._unverified.clear()
+
+    def add_layers(self, layers: t.Iterable[Layer]) -> None:
+        """Note what a node may ask for."""
+        for layer in layers:
+            if layer.data is None:
+                self._layers[layer.name] = self._sizes[layer.name]
+
+    def offer(self, pinned: str) -> Offer:
         """All that was asked for so far."""
         sizes = {
             name: size
             for name, size in self._sizes.items()
-            if name not in self._documents
+            if name not in self._documents and name not in self._layers
         }
-        return Offer(self.form, self.path, self._documents, sizes, self._problems)
+        return Offer(
+            self.form,
+            self.path,
+            self._documents,
+            self._layers,
+            sizes,
+            self._problems,
+            pinned,
+        )

@@ -9,6 +9,10 @@
 Ansible serves nodes from forked processes, and a connection sends nothing but files. So what one fork has
 carved from the archive lies in a folder of the controller's local tmp, locked, for the others to send. The
 last fork that works on the image removes the blobs; the folder itself goes with Ansible's local tmp.
+
+All that is sent is a copy in that folder, by a name of ours: a connection's programs parse the paths that they are
+given, so none may be the image's. A hard link would save the copy of a layout's blob, but its owner could change it
+after it was verified.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     SourceError,
     os_phrase,
     show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.directory import (
+    LayoutDirectory,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
     Offer,
@@ -43,24 +50,18 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.source impo
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
-    clean,
-)
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
     make_offer,
     pack,
 )
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-        RangeReader,
-    )
     from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
         Source,
     )
+    from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import Wish
 
 _CHUNK = 1024 * 1024
-_OFFER = "offer"
 # An image is a new one when one of these changes.
 _LOOKED_AT = ("", "index.json", "manifest.json")
 # What to add to others in a file, in bytes, and how large that file may become: a lost connection loses all of it.
@@ -80,19 +81,21 @@ class Parcel:
 
 
 class Shelf:
-    """The image at C(path), for as long as the context lasts.
+    """What the task with this C(wish) may send of the image at C(path), for as long as the context lasts.
 
-    C(real_path) gives the file to read: it is called only when something is to be made, since it may have
-    to decrypt. C(local_tmp) is a private folder of all forks. Raises C(SourceError), C(ImageError) and
-    C(MissingLibraryError).
+    Tasks that wish for others have offers of their own, and share the blobs. C(real_path) gives the file to
+    read: it is called only when something is to be made, since it may have to decrypt. C(local_tmp) is a private
+    folder of all forks. Raises C(SourceError), C(ImageError) and C(MissingLibraryError).
     """
 
     def __init__(
-        self, path: str, real_path: t.Callable[[], str], local_tmp: str
+        self, path: str, real_path: t.Callable[[], str], local_tmp: str, wish: Wish
     ) -> None:
         self._path = path
+        self._wish = wish
         self._real_path = real_path
         self._folder = os.path.join(local_tmp, f"hypervisor.oci-{_key(path)}")
+        self._offer_name = f"offer-{_hashed(wish.key)}"
         self._source: Source | None = None
         self._offer: Offer | None = None
         self._in_use = -1
@@ -120,22 +123,18 @@ class Shelf:
 
     def offer(self) -> str:
         """The path of the offer's file."""
-        path = os.path.join(self._folder, _OFFER)
+        path = os.path.join(self._folder, self._offer_name)
         with self._disk(), self._making():
             if not os.path.exists(path):
-                offer = make_offer(self._open())
-                self._write(_OFFER, iter([pack(offer)]))
+                offer = make_offer(self._open(), self._wish)
+                self._write(self._offer_name, iter([pack(offer)]))
         return path
 
     def sizes(self) -> dict[str, int]:
-        """What can be asked for, by name, in bytes."""
+        """What can be asked for, by name, in bytes: layers of what was offered."""
         if self._offer is None:
             self._offer = read_offer(self.offer())[0]
-        documents = self._offer.documents.items()
-        return {
-            **self._offer.sizes,
-            **{name: len(data) for name, data in documents},
-        }
+        return self._offer.layers
 
     def parcels(self, names: t.Sequence[str]) -> t.Iterator[Parcel]:
         """Blobs as files to send, each carved as late as can be; small ones together, and first.
@@ -172,40 +171,34 @@ class Shelf:
         yield parcel_head({name: sizes[name] for name in names})
         source = self._readable()
         for name in names:
-            # refuses what must not be sent
-            self._original(name)
-            with contextlib.closing(source.open(name)) as reader:
-                yield from _verified(reader, name, self._path)
+            yield from self._verified(source, name)
 
     def _lay_blob(self, name: str) -> str:
         path = os.path.join(self._folder, drop_name(name))
-        if os.path.exists(path):
-            return self._original(name) or path
-        source = self._readable()
-        with contextlib.closing(source.open(name)) as reader:
-            chunks = _verified(reader, name, self._path)
-            original = self._original(name)
-            if original is None:
-                self._write(drop_name(name), chunks)
-                return path
-            # it is a file already: an empty one notes that it was verified
-            for _chunk in chunks:
-                pass
-            self._write(drop_name(name), iter([]))
-            return original
-
-    def _original(self, name: str) -> str | None:
-        """The path of a blob that is a file in a layout directory."""
-        if self._offer is None or self._offer.form != "directory":
-            return None
-        path = os.path.realpath(os.path.join(self._path, clean(name)))
-        above = os.path.realpath(self._path)
-        if blob_digest(name) is None and not path.startswith(above + "/"):
-            raise SourceError(
-                f"{show(name)} of {show(self._path)} is a link out of it, and no digest says what it must hold;"
-                " do not send this layout"
-            )
+        if not os.path.exists(path):
+            self._write(drop_name(name), self._verified(self._readable(), name))
         return path
+
+    def _verified(self, source: Source, name: str) -> t.Iterator[bytes]:
+        """The bytes of a blob; raises C(SourceError) at the end where they are not what its name says.
+
+        So a damaged archive costs no link a byte, and no link in a layout sends what is no blob.
+        """
+        digest = blob_digest(name)
+        found = hashlib.new("sha256" if digest is None else digest.partition(":")[0])
+        with contextlib.closing(source.open(name)) as reader:
+            if reader.length != self.sizes()[name]:
+                raise SourceError(
+                    f"{show(name)} of {show(self._path)} has another size than a moment ago; run again when it is whole"
+                )
+            while chunk := reader.read(_CHUNK):
+                found.update(chunk)
+                yield chunk
+        if digest is not None and digest.partition(":")[2] != found.hexdigest():
+            raise SourceError(
+                f"the blob {digest} of {show(self._path)} has content of another digest; the archive is damaged:"
+                " fetch it again"
+            )
 
     def _readable(self) -> Source:
         """The source, or a spool of it, from which blobs can be read."""
@@ -231,8 +224,11 @@ class Shelf:
     def _open(self) -> Source:
         if self._source is None:
             self._source = open_source(self._real_path())
-            # messages speak of the file that the user knows
-            self._source.path = self._path
+            if isinstance(self._source, LayoutDirectory):
+                self._source.confined = True
+            else:
+                # messages speak of the file that the user knows
+                self._source.path = self._path
         return self._source
 
     def _close_source(self) -> None:
@@ -310,24 +306,8 @@ def _key(path: str) -> str:
             status = os.stat(os.path.join(path, name) if name else path)
             seen += [name, f"{status.st_dev} {status.st_ino} {status.st_size}"]
             seen += [f"{status.st_mtime_ns} {status.st_ctime_ns}"]
-    return hashlib.sha256(os.fsencode("\0".join(seen))).hexdigest()[:32]
+    return _hashed("\0".join(seen))
 
 
-def _verified(reader: RangeReader, name: str, path: str) -> t.Iterator[bytes]:
-    """The bytes of a blob; raises C(SourceError) at the end where they are not what its name says.
-
-    So a damaged archive costs no link a byte, and no link in a layout sends what is no blob.
-    """
-    digest = blob_digest(name)
-    algorithm = "sha256" if digest is None else digest.partition(":")[0]
-    found = hashlib.new(algorithm)
-    while True:
-        chunk = reader.read(_CHUNK)
-        if not chunk:
-            break
-        found.update(chunk)
-        yield chunk
-    if digest not in (None, f"{algorithm}:{found.hexdigest()}"):
-        raise SourceError(
-            f"the blob {digest} of {show(path)} has content of another digest; the archive is damaged: fetch it again"
-        )
+def _hashed(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:32]

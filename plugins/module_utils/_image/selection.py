@@ -80,6 +80,11 @@ class Loaded(t.NamedTuple):
         manifest = self.candidate.manifest
         return self.config_digest if manifest is None else manifest.digest
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """All that a user may pin it by."""
+        return (self.identity, self.config_digest, *self.candidate.via)
+
     def in_words(self) -> str:
         """For a list in a message."""
         names = _names(self.candidate)
@@ -91,6 +96,17 @@ def select_image(
 ) -> Image:
     """The one image that is asked for, every blob of it in the source. Raises C(ImageError), C(SourceError)."""
     candidates = find_candidates(source)
+    return to_image(source, select(source, candidates, ref, digest, platform))
+
+
+def select(
+    source: Source,
+    candidates: list[Candidate],
+    ref: str | None,
+    digest: str | None,
+    platform: Platform | None,
+) -> Loaded:
+    """The one candidate that is asked for, its layers not yet looked at. Raises C(ImageError), C(SourceError)."""
     wanted = platform or node_platform()
     chosen = by_ref(candidates, ref)
     if digest is None:
@@ -105,21 +121,26 @@ def select_image(
         check_digest(digest, "the option digest")
     loaded = load(source, chosen)
     if digest is not None:
-        loaded = [item for item in loaded if digest in _digests(item)]
+        loaded = [item for item in loaded if digest in item.digests]
     ranked = [(wanted.rank_of(item.platform), item) for item in loaded]
     served = [(rank, item) for rank, item in ranked if rank is not None]
     best = min((rank for rank, _item in served), default=0)
     finalists = {item.identity: item for rank, item in served if rank == best}
     if len(finalists) == 1:
-        return to_image(source, next(iter(finalists.values())))
-    asked = _asked(ref, digest, wanted)
+        return next(iter(finalists.values()))
+    asked = asked_in_words(ref, digest, wanted)
     if finalists:
         options = "ref, digest or platform" if platform is None else "ref or digest"
         raise ImageError(
             f"{show(source.path)} holds {len(finalists)} images {asked}: {_listed(finalists.values())};"
             f" choose one by {options}"
         )
-    raise ImageError(
+    raise no_image(source, candidates, asked)
+
+
+def no_image(source: Source, candidates: list[Candidate], asked: str) -> ImageError:
+    """What to say where none of the candidates is what was C(asked) for."""
+    return ImageError(
         f"{show(source.path)} holds no image {asked}; it holds {_all_in_words(source, candidates)}"
     )
 
@@ -197,10 +218,6 @@ def by_ref(candidates: list[Candidate], ref: str | None) -> list[Candidate]:
         if found:
             return found
     return []
-
-
-def _digests(loaded: Loaded) -> list[str]:
-    return [loaded.identity, loaded.config_digest, *loaded.candidate.via]
 
 
 def _config(data: bytes, digest: str) -> ImageConfig:
@@ -284,8 +301,11 @@ def _check_layer(source: Source, descriptor: Descriptor) -> None:
         )
 
 
-def _asked(ref: str | None, digest: str | None, platform: Platform) -> str:
-    words = [f"for {platform}"]
+def asked_in_words(
+    ref: str | None, digest: str | None, platform: Platform | None
+) -> str:
+    """What was asked for, as messages say it."""
+    words = [f"for {platform}"] if platform is not None else []
     if ref is not None:
         words.append(f"of the name {show(ref)}")
     if digest is not None:

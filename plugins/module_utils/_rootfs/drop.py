@@ -42,8 +42,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal imp
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     mount_id,
 )
-
-_PREFIX = ".oci_rootfs-"
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
+    DROP_PREFIX,
+    is_drop_path,
+)
 
 # A transfer to which nothing came for so many seconds counts as given up.
 QUIET = 15.0
@@ -119,7 +121,11 @@ def make_drop(site: Site, image: str, owner: int, group: int) -> Drop | None:
     if found is None:
         return None
     parent, path = found
-    name = _PREFIX + random_name()
+    name = DROP_PREFIX + random_name()
+    if not is_drop_path(os.path.join(path, name)):
+        # the controller would refuse it
+        os.close(parent)
+        return None
     try:
         with _same_times(site, path, parent):
             known = load_drops(site)
@@ -200,9 +206,6 @@ def _parent_for(site: Site, owner: int) -> tuple[int, str] | None:
     if not own and os.geteuid() != 0:
         # nobody but root gives directories away
         return None
-    if not _is_text(place.path):
-        # the path could not be told to the controller
-        return None
     if place.inside:
         dest = site.open_dest()
         if dest is None:
@@ -235,14 +238,6 @@ def _nearest_passable(site: Site) -> tuple[int, str] | None:
         return os.dup(current), path
     finally:
         os.close(current)
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import typing as t
@@ -18,10 +19,16 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     show,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+    OPEN_FLAGS,
     FileAccess,
     RangeReader,
+    as_regular,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
+    blob_digest,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    ENTRANCES,
     cannot_open,
     missing,
     read_document,
@@ -35,11 +42,19 @@ if t.TYPE_CHECKING:
         Source,
     )
 
+# As many links as the kernel follows in one lookup.
+_MOST_LINKS = 40
+
 
 class LayoutDirectory:
-    """An image layout on disk, or what C(docker save) wrote, unpacked."""
+    """An image layout on disk, or what C(docker save) wrote, unpacked.
+
+    Where it is C(confined), nothing outside of it is read by a name that does not say what a file must hold:
+    for a source that is told to others, since its links are its author's.
+    """
 
     form = "directory"
+    confined = False
     spooled_size: int | None = None
 
     def __init__(self, path: str) -> None:
@@ -74,7 +89,7 @@ class LayoutDirectory:
         """A reader of a file, links followed, nothing waited for. Raises C(SourceError)."""
         if self.size_of(name) is None:
             raise missing(self.path, name)
-        access = FileAccess(self._path(name))
+        access = FileAccess(self._path(name), self._confined(name))
         self.opened.append(name)
         return RangeReader(access, 0, access.size, owned=True)
 
@@ -88,6 +103,21 @@ class LayoutDirectory:
 
     def close(self) -> None:
         """Nothing to close: each file belongs to its reader."""
+
+    def _confined(self, name: str) -> int | None:
+        """A descriptor of a file that must not lie outside; C(None) where it may."""
+        if not self.confined or name in ENTRANCES or blob_digest(name) is not None:
+            return None
+        try:
+            fd = open_beneath(self.path, clean(name))
+        except OSError as error:
+            raise cannot_open(self._path(name), os_phrase(error)) from error
+        if fd is None:
+            raise SourceError(
+                f"{show(name)} of {show(self.path)} is a link out of it, and no digest says what it must hold;"
+                " do not send this layout"
+            )
+        return fd
 
     def _path(self, name: str) -> str:
         cleaned = clean(name)
@@ -108,3 +138,36 @@ class LayoutDirectory:
         return SourceError(
             f"{show(self.path)}: {show(name)} is no name of a file inside it; do not use this layout"
         )
+
+
+def open_beneath(root: str, name: str) -> int | None:
+    """A descriptor of a regular file below C(root); C(None) where a link leads out. Raises C(OSError), C(SourceError)."""
+    opened = [os.open(root, OPEN_FLAGS | os.O_DIRECTORY)]
+    pending = name.split("/")[::-1]
+    links = 0
+    try:
+        while pending:
+            part = pending.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                os.close(opened.pop())
+                if not opened:
+                    return None
+                continue
+            try:
+                opened.append(
+                    os.open(part, OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=opened[-1])
+                )
+            except OSError as error:
+                if error.errno != errno.ELOOP or links == _MOST_LINKS:
+                    raise
+                target = os.readlink(part, dir_fd=opened[-1])
+                if target.startswith("/"):
+                    return None
+                links += 1
+                pending += target.split("/")[::-1]
+        return as_regular(os.dup(opened[-1]), name)
+    finally:
+        for fd in opened:
+            os.close(fd)

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What the controller tells a node about an image: all its documents, and how large its blobs are.
+"""What the controller tells a node about the images that a task may mean: documents, and how large layers are.
 
 It is made on the controller (C(plugin_utils/_offer.py)). On the node C(OfferSource) answers from it what the
 source would, and reads blobs from a folder that they are sent to (docs/behaviour.md, section 7).
@@ -35,7 +35,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.source impo
 )
 
 # Raised when the file comes to mean something else; both sides are always of one version.
-FORMAT = 1
+FORMAT = 2
 
 # The most that an offer may hold: what a source may give of documents, and the names of its files.
 LIMIT = 96 * 1024 * 1024
@@ -46,16 +46,19 @@ _GZIP_BITS = 16 + zlib.MAX_WBITS
 
 @dataclass(frozen=True)
 class Offer:
-    """What a source holds: C(documents) as they are, C(sizes) of files in bytes, both by name.
+    """What a source holds: C(documents) as they are, C(layers) and other C(sizes) in bytes, all by name.
 
-    C(problems) are messages, by name, of what cannot be had although it is there.
+    C(problems) are messages, by name, of what cannot be had although it is there. Layers are what a node may
+    ask for. C(pinned) is the digest of an index: the controller has seen that all these images come by it.
     """
 
     form: str
     path: str
     documents: dict[str, bytes] = field(default_factory=dict)
+    layers: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    pinned: str = ""
 
 
 def unpack_offer(data: bytes, where: str) -> Offer:
@@ -79,8 +82,10 @@ def unpack_offer(data: bytes, where: str) -> Offer:
             str(head["form"]),
             str(head["path"]),
             documents,
+            {str(name): int(size) for name, size in dict(head["layers"]).items()},
             {str(name): int(size) for name, size in dict(head["sizes"]).items()},
             {str(name): str(words) for name, words in dict(head["problems"]).items()},
+            str(head["pinned"]),
         )
     except (ValueError, KeyError, TypeError, zlib.error, RecursionError) as error:
         raise SourceError(
@@ -108,7 +113,7 @@ def read_offer(path: str) -> tuple[Offer, os.stat_result]:
 class OfferSource:
     """A source on the node whose documents are those of an offer, and whose blobs lie in a folder.
 
-    C(owner) and C(group) are the ids of the user who may send there.
+    C(owner) and C(group) are the ids of the user who may send there; C(pinned) as in the offer.
     """
 
     spooled_size: int | None = None
@@ -118,6 +123,7 @@ class OfferSource:
         self.path = offer.path
         self.owner = owner
         self.group = group
+        self.pinned = offer.pinned
         self.opened: list[str] = []
         self.documents_size = 0
         self._offer = offer
@@ -127,8 +133,9 @@ class OfferSource:
         """The size of a file in bytes; C(None) where there is none of that name. Raises C(SourceError)."""
         if name in self._offer.documents:
             return len(self._offer.documents[name])
-        if name in self._offer.sizes:
-            return self._offer.sizes[name]
+        for sizes in (self._offer.layers, self._offer.sizes):
+            if name in sizes:
+                return sizes[name]
         self._refuse(name)
         return None
 

@@ -137,6 +137,11 @@ def open_regular(path: str, dir_fd: int | None = None) -> int:
         raise SourceError(
             f"{show(path)} cannot be opened: {os_phrase(error)}; check src"
         ) from error
+    return as_regular(fd, path)
+
+
+def as_regular(fd: int, path: str) -> int:
+    """The descriptor, unless that is no regular file: then it is closed. Raises C(SourceError)."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise SourceError(f"{show(path)} is not a regular file; check src")

@@ -30,6 +30,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reade
 _BLOB = re.compile(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})\Z")
 _PARCEL = re.compile(r"parcel-[0-9a-f]{64}\Z")
 
+# How the folder on a node is named that blobs are sent to: this, and 32 random hexadecimal digits.
+DROP_PREFIX = ".oci_rootfs-"
+_DROP = re.compile(re.escape(DROP_PREFIX) + r"[0-9a-f]{32}\Z")
+_LONGEST_PATH = 4096
+
 # Fixed limits: the line of a parcel in bytes, and how many parcels of a folder are looked at.
 PARCEL_HEAD = 64 * 1024
 _MOST_PARCELS = 256
@@ -68,6 +73,24 @@ def drop_name(name: str) -> str:
     if digest is not None:
         return digest.replace(":", "-")
     return "member-" + hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
+def is_plain_path(path: str) -> bool:
+    """Return whether a path may be told to the other side, where programs of the connection parse it.
+
+    sftp reads its commands line by line, and unquotes by rules of its own: quotes, backslashes and control characters in a
+    path become further commands on the controller. A plain path is absolute and has neither ``.`` nor ``..`` in it.
+    """
+    if not path.startswith("/") or "//" in path or len(path) > _LONGEST_PATH:
+        return False
+    if not path.isprintable() or any(quote in path for quote in "'\"`\\"):
+        return False
+    return not {".", ".."} & {*path.split("/")}
+
+
+def is_drop_path(path: str) -> bool:
+    """Return whether a path is one that a node gives to a folder which it makes for blobs."""
+    return is_plain_path(path) and _DROP.match(path.rpartition("/")[2]) is not None
 
 
 def parcel_name(names: t.Sequence[str]) -> str:

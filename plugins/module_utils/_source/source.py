@@ -25,6 +25,9 @@ if t.TYPE_CHECKING:
 DOCUMENT_LIMIT = 4 * 1024 * 1024
 _READ_LIMIT = 64 * 1024 * 1024
 
+# The files that a source is entered by: they name all others, and nothing says what they hold.
+ENTRANCES = ("index.json", "manifest.json", "oci-layout")
+
 
 class Opener(t.Protocol):
     """Whatever gives blobs."""

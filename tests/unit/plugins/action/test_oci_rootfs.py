@@ -47,14 +47,16 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 LAYERS = [Layer(file("f", "f")), Layer(file("g", "g"))]
 IMAGE = Image(LAYERS, ref="demo:1")
 NAMES = [f"blobs/sha256/{layer.digest[7:]}" for layer in LAYERS]
+SIZES = {name: len(layer.data) for name, layer in zip(NAMES, LAYERS)}
 REMOTE = "/remote/tmp 1"
-DROP = "/srv/.a drop"
+DROP = "/srv/a b/.oci_rootfs-" + "0123456789abcdef" * 2
+OTHER = "/srv/.oci_rootfs-" + "f" * 32
 DONE: dict[str, t.Any] = {"changed": True}
 
 
 def need(*names: str, drop: str | None = DROP) -> dict[str, t.Any]:
     """What the module answers where it lacks blobs."""
-    blobs = [{"name": name, "size": 1} for name in names]
+    blobs = [{"name": name, "size": SIZES.get(name, 1)} for name in names]
     return {"changed": False, "_need": {"drop": drop, "blobs": blobs}}
 
 
@@ -207,11 +209,11 @@ def test_a_node_that_lacks_nothing_gets_the_offer_alone(node: Node, src: str) ->
     assert list(node.files) == [remote]
     assert node.module == {"src": src, "dest": "/srv/x", "keep": 2, "_offer": remote}
     offer = unpack_offer(node.files[remote], "x")
-    assert set(offer.sizes) == set(NAMES)
+    assert set(offer.layers) == set(NAMES)
     assert offer.path == src
     assert "index.json" in offer.documents
     assert len(node.files[remote]) < 4096
-    assert result is DONE
+    assert result == DONE
     assert (node.fixed, node.commands) == ([], [])
     assert node.removed == [REMOTE]
 
@@ -227,10 +229,10 @@ def test_blobs_are_sent_where_and_as_the_module_asks(
     first, second = node.modules
     assert "_drop" not in first
     assert second == {**first, "_drop": DROP}
-    assert result is DONE
+    assert result == DONE
     # nobody else could read them on the controller, and what took room is gone
     assert node.modes == {0o600}
-    assert sorted(path.name for path in local_tmp.glob("*/*")) == ["in-use", "making", "offer"]  # fmt: skip
+    assert sorted(path.name[:6] for path in local_tmp.glob("*/*")) == ["in-use", "making", "offer-"]  # fmt: skip
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in local_tmp.glob("*"))  # fmt: skip
 
 
@@ -239,7 +241,7 @@ def test_small_blobs_are_sent_together(
 ) -> None:
     monkeypatch.setattr(_shelf, "_SMALL", 100_000)
     node.answers = [need(*NAMES)]
-    assert run(node, src=src, dest="/srv/x") is DONE
+    assert run(node, src=src, dest="/srv/x") == DONE
     assert node.order[1:] == [f"{DROP}/{parcel_name(NAMES)}"]
     sizes = {name: len(layer.data) for name, layer in zip(NAMES, LAYERS)}
     blobs = b"".join(layer.data for layer in LAYERS)
@@ -456,13 +458,13 @@ def test_a_lost_connection_is_not_tried_again(node: Node, src: str, at: int) -> 
 
 def test_a_folder_that_went_away_is_asked_for_again(node: Node, src: str) -> None:
     """Another run finished the same work meanwhile, or took over."""
-    node.answers = [need(*NAMES), need(NAMES[1], drop="/srv/other")]
+    node.answers = [need(*NAMES), need(NAMES[1], drop=OTHER)]
     node.fails = [None, None, AnsibleError("no such file or directory")]
-    assert run(node, src=src, dest="/srv/x") is DONE
+    assert run(node, src=src, dest="/srv/x") == DONE
     first, second, third = node.modules
     assert "_drop" not in second
     assert second == first
-    assert third["_drop"] == "/srv/other"
+    assert third["_drop"] == OTHER
     assert node.names() == ["offer", *map(drop_name, NAMES)]
 
 
@@ -481,7 +483,7 @@ def test_a_node_that_loses_everything_is_given_up(node: Node, src: str) -> None:
     assert (len(node.modules), len(node.files)) == (4, 3)
 
 
-@pytest.mark.parametrize("name", ["../../etc/shadow", "/etc/shadow", "index", ""])
+@pytest.mark.parametrize("name", ["../../etc/shadow", "/etc/shadow", "index.json", IMAGE.path, IMAGE.config.path, ""], ids=lambda name: name[:15])  # fmt: skip
 def test_a_node_gets_nothing_but_what_it_was_offered(
     node: Node, src: str, name: str
 ) -> None:
@@ -489,6 +491,98 @@ def test_a_node_gets_nothing_but_what_it_was_offered(
     with pytest.raises(AnsibleActionFail, match="which it was not offered"):
         run(node, src=src, dest="/srv/x")
     assert len(node.files) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        need(*NAMES, drop="/srv/x\\'\"\n!touch attacked\n"),
+        need(*NAMES, drop="/etc"),
+        need(*NAMES, drop=""),
+        need(NAMES[0], NAMES[0]),
+        need(),
+        {"_need": {"drop": DROP, "blobs": [{"name": NAMES[0], "size": 0}]}},
+        {"_need": []},
+        {"_need": 0},
+        {"_need": {}, "failed": True},
+    ],
+    ids=lambda answer: ascii(answer["_need"])[:40],
+)
+def test_an_odd_answer_is_the_end_for_that_host(
+    node: Node, src: str, answer: dict[str, t.Any]
+) -> None:
+    """Nothing is sent, and nothing of it is used for anything."""
+    node.answers = [answer]
+    with pytest.raises(AnsibleActionFail, match="the node's answer is not one of this module"):  # fmt: skip
+        run(node, src=src, dest="/srv/x")
+    assert len(node.files) == len(node.modules) == 1
+    assert node.removed == [REMOTE]
+
+
+def test_an_odd_answer_to_what_was_sent_is_the_end_too(node: Node, src: str) -> None:
+    node.answers = [need(*NAMES), need(*NAMES, drop="/srv/\n")]
+    with pytest.raises(AnsibleActionFail, match="is not the path of a folder"):
+        run(node, src=src, dest="/srv/x")
+    assert (len(node.modules), len(node.files)) == (2, 3)
+
+
+@pytest.mark.parametrize("tmpdir", ["/x\\'\"/", "relative", "/a/../b", "/\x1b[2J"])
+def test_an_odd_temporary_folder_gets_no_file(
+    node: Node, src: str, tmpdir: str
+) -> None:
+    """A node says itself what it is called."""
+    with pytest.raises(AnsibleActionFail, match="as its temporary folder must have"):
+        run(node, src=src, dest="/srv/x", tmpdir=tmpdir)
+    assert (node.files, node.modules) == ({}, [])
+
+
+def test_a_node_changes_nothing_on_the_controller_by_its_result(
+    node: Node, src: str
+) -> None:
+    hostile = {"add_host": {"host_name": "x"}, "ansible_facts": {"oci_rootfs": {}, "ansible_connection": "local"}}  # fmt: skip
+    for options in ({"src": src}, {"src": "/on/the/node", "remote_src": True}, {"state": "absent"}):  # fmt: skip
+        node.answers = [{**DONE, **hostile}]
+        result = run(node, dest="/srv/x", **options)
+        assert result == {**DONE, "ansible_facts": {"oci_rootfs": {}}}
+
+
+# -- a task that names its image
+
+
+def test_a_node_gets_nothing_of_an_image_that_its_task_does_not_name(
+    tmp_path: Path, node: Node
+) -> None:
+    other = Image([Layer(file("o", "o"))], {"Env": ["PASSWORD=x"]}, ref="other:1")
+    src = write_oci_archive(tmp_path / "two.tar", IMAGE, other)
+    for name in (other.layers[0].path, other.path, other.config.path):
+        node.answers = [need(name)]
+        with pytest.raises(AnsibleActionFail, match="which it was not offered"):
+            run(node, src=src, dest="/srv/x", ref="demo:1")
+        offer = unpack_offer(node.files.pop(f"{REMOTE}/offer"), "x")
+        assert set(offer.layers) == set(NAMES)
+        assert not any(b"PASSWORD" in data for data in offer.documents.values())
+        assert node.files == {}
+    run(node, src=src, dest="/srv/x", ref="other:1")
+    # what the task says is the module's to read, too
+    assert node.modules[-1]["ref"] == "other:1"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ref": "other:1"}, "holds no image of the name 'other:1'; it holds 'demo:1'"),
+        ({"platform": "linux/s390x"}, "holds no image for linux/s390x; it holds 'demo"),
+        ({"platform": "x"}, "platform 'x' is none"),
+        ({"digest": "x"}, "the digest 'x'"),
+    ],
+    ids=str,
+)
+def test_what_no_node_can_have_reaches_none(
+    node: Node, src: str, options: dict[str, t.Any], said: str
+) -> None:
+    with pytest.raises(AnsibleActionFail, match=said):
+        run(node, src=src, dest="/srv/x", **options)
+    assert (node.files, node.modules) == ({}, [])
 
 
 def test_the_folder_on_the_node_goes_after_errors_too(node: Node, src: str) -> None:

@@ -30,6 +30,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
     make_offer,
     pack,
 )
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import Wish
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -455,7 +456,7 @@ def test_what_the_cache_has_is_not_sent(tmp_path: Path, cache: Path) -> None:
     )
     path = write_oci_archive(tmp_path / "b", TWO)
     with contextlib.closing(open_source(path)) as source:
-        (tmp_path / "offer").write_bytes(pack(make_offer(source)))
+        (tmp_path / "offer").write_bytes(pack(make_offer(source, Wish())))
     arguments: dict[str, t.Any] = {
         "src": path,
         "_offer": str(tmp_path / "offer"),
@@ -488,7 +489,7 @@ def test_a_cache_that_is_lost_between_offer_and_use(
     )
     path = write_oci_archive(tmp_path / "b", TWO)
     with contextlib.closing(open_source(path)) as source:
-        (tmp_path / "offer").write_bytes(pack(make_offer(source)))
+        (tmp_path / "offer").write_bytes(pack(make_offer(source, Wish())))
     arguments: dict[str, t.Any] = {
         "src": path,
         "_offer": str(tmp_path / "offer"),

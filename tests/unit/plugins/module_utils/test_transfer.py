@@ -43,6 +43,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
     make_offer,
     pack,
 )
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import Wish
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Index,
@@ -87,11 +88,11 @@ def fixture_dest(tmp_path: Path) -> Path:
 class Controller:
     """An archive on a controller, and the steps of the action plugin."""
 
-    def __init__(self, folder: Path, path: str) -> None:
+    def __init__(self, folder: Path, path: str, wish: Wish | None = None) -> None:
         self.path = path
         with contextlib.closing(open_source(path)) as source:
             self.offer = folder / f"offer {os.urandom(4).hex()}"
-            self.offer.write_bytes(pack(make_offer(source)))
+            self.offer.write_bytes(pack(make_offer(source, wish or Wish())))
 
     def run(self, dest: Path, **options: t.Any) -> dict[str, t.Any]:
         """The module with the offer."""
@@ -179,6 +180,26 @@ def test_what_was_sent_becomes_the_tree_and_goes(dest: Path, one: Controller) ->
     local = run(dest.parent / "other", src=one.path)
     for key in ("manifest_digest", "layers", "image", "report", "platform", "ref"):
         assert result[key] == local[key]
+
+
+@pytest.mark.parametrize("which", ["index", "manifest", "config"])
+def test_a_pin_holds_whatever_was_offered(
+    tmp_path: Path, dest: Path, which: str
+) -> None:
+    """An index is held against its digest by the controller, and is not offered; a node looks at what it has."""
+    index = Index(ONE, ARM)
+    digests = {"index": index.digest, "manifest": ONE.digest, "config": ONE.config.digest}  # fmt: skip
+    path = write_oci_archive(tmp_path / "i.tar", index, TWO)
+    pinned = Controller(tmp_path, path, Wish(digest=digests[which]))
+    result = pinned.provision(dest, digest=digests[which])
+    local = run(dest.parent / "other", src=path, digest=digests[which])
+    for key in ("manifest_digest", "layers", "image", "report", "platform", "ref"):
+        assert result[key] == local[key]
+    # nothing changed, nothing asked for, with the other offer either
+    assert not pinned.run(dest, digest=digests[which])["changed"]
+    for digest in (TWO.digest, "sha256:" + "0" * 64):
+        with pytest.raises(ImageError, match=f"with the digest {digest}"):
+            pinned.run(dest, digest=digest)
 
 
 def test_an_up_to_date_node_asks_for_nothing(dest: Path, one: Controller) -> None:

@@ -10,6 +10,8 @@ docs/behaviour.md, sections 1, 2 and 7.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
 import typing as t
 from pathlib import Path
 
@@ -26,17 +28,25 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection im
     select_image,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import offer
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.directory import (
+    LayoutDirectory,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
+    Offer,
     OfferSource,
     unpack_offer,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils import _offer
+from ansible_collections.hypervisor.oci.plugins.plugin_utils import _offer, _wish
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
     make_offer,
     pack,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import (
+    Wish,
+    wish_of,
 )
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     ABSENT,
@@ -62,16 +72,23 @@ SILENT = Image(
 INDEX = Index(AMD, ARM, GONE, SILENT, attestation(AMD), artifact(), ref="demo:1")
 
 
-def sent(path: str) -> OfferSource:
-    """The source as a node has it."""
+def offered(path: str, wish: Wish | None = None) -> Offer:
+    """What a node with this wish is told."""
     with contextlib.closing(open_source(path)) as source:
-        return OfferSource(unpack_offer(pack(make_offer(source)), "x"), 0, 0)
+        return unpack_offer(pack(make_offer(source, wish or Wish())), "x")
 
 
-def chosen(source: t.Any, platform: str, ref: str | None = None) -> t.Any:
+def sent(path: str, wish: Wish | None = None) -> OfferSource:
+    """The source as a node has it."""
+    return OfferSource(offered(path, wish), 0, 0)
+
+
+def chosen(
+    source: t.Any, platform: str, ref: str | None = None, digest: str | None = None
+) -> t.Any:
     """The image, or the message of why there is none."""
     try:
-        return select_image(source, ref, None, parse_platform(platform))
+        return select_image(source, ref, digest, parse_platform(platform))
     except OciError as error:
         return error.message
 
@@ -108,16 +125,19 @@ def test_an_offer_holds_what_can_be_asked_for_and_no_more(tmp_path: Path) -> Non
         tmp_path / "i.tar", INDEX, members=[file("junk", bytes(9999)), file("n.json", b"{}")]
     )  # fmt: skip
     with contextlib.closing(open_source(path)) as source:
-        made = make_offer(source)
+        made = make_offer(source, Wish())
         opened = source.opened
     layers = [layer.path for image in (AMD, ARM, SILENT) for layer in image.layers]
-    assert sorted(made.sizes) == sorted(layers)
-    documents = {"index.json", "oci-layout", INDEX.path}
+    assert sorted(made.layers) == sorted(layers)
+    assert made.sizes == {}
+    documents = {"index.json"}
     for image in (AMD, ARM, SILENT):
         documents |= {image.path, image.config.path}
-    assert set(made.documents) == documents | {artifact().path}
-    # nothing else was opened, and nothing twice
-    assert sorted(opened) == sorted(made.documents)
+    assert set(made.documents) == documents
+    # nothing else was opened, and nothing twice: what tells that artifacts are none is no node's concern
+    assert sorted(opened) == sorted(
+        [*documents, "oci-layout", INDEX.path, artifact().path]
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,4 +201,215 @@ def test_an_offer_of_many_images_stays_small(tmp_path: Path) -> None:
     ]  # fmt: skip
     path = write_oci_archive(tmp_path / "i.tar", *images)
     with contextlib.closing(open_source(path)) as source:
-        assert len(pack(make_offer(source))) < 100_000
+        assert len(pack(make_offer(source, Wish()))) < 100_000
+
+
+# -- a task that names its image (section 7)
+
+SECRET = {"token": "secret-of-two"}
+ONE = Image([Layer(file("1", "one"))], {"Env": ["PASSWORD=of-one"]}, ref="one")
+ONE_ARM = Image(
+    [Layer(file("1", "one-arm"))], {"Env": ["PASSWORD=of-one-arm"]}, platform="linux/arm64"
+)  # fmt: skip
+TWO = Image([Layer(file("2", "two"))], {"Env": ["PASSWORD=of-two"]}, ref="reg.example.org/two:2", annotations=SECRET)  # fmt: skip
+BOTH = Index(ONE, ONE_ARM, ref="registry.example.org/app:1")
+INNER = Index(BOTH, Image([Layer(file("3"))], platform="linux/386", annotations=SECRET))
+
+
+def told(offer_made: Offer) -> bytes:
+    """All that a node reads of it."""
+    head = repr((offer_made.layers, offer_made.sizes, offer_made.problems))
+    return b"".join(offer_made.documents.values()) + head.encode()
+
+
+def everything(folder: Path) -> dict[str, str]:
+    """Several images, in every form."""
+    images = (BOTH, TWO, INNER)
+    return {
+        "archive": write_oci_archive(folder / "i.tar", *images),
+        "compressed": write_oci_archive(folder / "i.tgz", *images, compression="gzip"),
+        "layout": write_layout(folder / "layout", *images),
+    }
+
+
+WISHES: t.Sequence[t.Tuple[t.Dict[str, str], t.Sequence[Image]]] = [
+    ({"ref": "one"}, [ONE]),
+    ({"ref": "registry.example.org/app:1"}, [ONE, ONE_ARM]),
+    # a bare tag
+    ({"ref": "1"}, [ONE, ONE_ARM]),
+    ({"ref": "1", "platform": "linux/arm64"}, [ONE_ARM]),
+    ({"digest": ONE_ARM.digest}, [ONE_ARM]),
+    ({"digest": ONE_ARM.config.digest}, [ONE_ARM]),
+    ({"digest": BOTH.digest}, [ONE, ONE_ARM]),
+    ({"digest": BOTH.digest, "platform": "linux/amd64"}, [ONE]),
+    ({"digest": BOTH.digest, "ref": "one"}, [ONE]),
+    ({"platform": "linux/arm64/v8"}, [ONE_ARM]),
+    ({"ref": "reg.example.org/two:2"}, [TWO]),
+]
+
+WISH_IDS = [
+    f"{number}-{'-'.join(options)}" for number, (options, _meant) in enumerate(WISHES)
+]
+
+
+def wish_for(options: dict[str, str]) -> Wish:
+    """As the action plugin makes it of a task."""
+    return wish_of({"src": "/x", "dest": "/y", **options})
+
+
+@pytest.mark.parametrize("form", ["archive", "compressed", "layout"])
+@pytest.mark.parametrize(("options", "meant"), WISHES, ids=WISH_IDS)
+def test_a_node_is_told_of_nothing_but_what_its_task_names(
+    tmp_path: Path, form: str, options: dict[str, str], meant: t.Sequence[Image]
+) -> None:
+    path = everything(tmp_path)[form]
+    made = offered(path, wish_for(options))
+    text = told(made)
+    for image in (ONE, ONE_ARM, TWO):
+        (words,) = re.findall(rb"PASSWORD=[a-z-]+", image.config.data)
+        assert (words + b'"' in text) == (image in meant)
+        for layer in image.layers:
+            assert (layer.path in made.layers) == (image in meant)
+        # not even by name
+        for digest in (image.digest, image.config.digest):
+            assert (digest[7:].encode() in text) == (image in meant)
+    assert b"secret-of-two" not in text
+    assert set(made.layers) == {one.path for image in meant for one in image.layers}
+
+
+@pytest.mark.parametrize("form", ["archive", "compressed", "layout"])
+@pytest.mark.parametrize(("options", "meant"), WISHES, ids=WISH_IDS)
+def test_a_node_chooses_the_same_from_what_is_left(
+    tmp_path: Path, form: str, options: dict[str, str], meant: t.Sequence[Image]
+) -> None:
+    path = everything(tmp_path)[form]
+    source = sent(path, wish_for(options))
+    ref, digest = options.get("ref"), options.get("digest")
+    for platform in [options["platform"]] if "platform" in options else ["linux/amd64", "linux/arm64"]:  # fmt: skip
+        with contextlib.closing(open_source(path)) as whole:
+            expected = chosen(whole, platform, ref, digest)
+        # a pin of an index was held against it by the controller
+        found = chosen(source, platform, ref, None if source.pinned == digest else digest)  # fmt: skip
+        if isinstance(expected, str):
+            assert expected.partition("; it holds")[0].startswith(found.partition("; it holds")[0])  # fmt: skip
+        else:
+            assert found == expected
+            assert found.manifest_digest in {image.digest for image in meant}
+
+
+def test_docker_archives_are_narrowed_too(tmp_path: Path) -> None:
+    for style in ("old", "new"):
+        path = write_docker_archive(
+            tmp_path / f"{style}.tar", ONE, TWO, repo_tags=[["one:1", "uno:1"], ["two:1"]], style=style
+        )  # fmt: skip
+        made = offered(path, Wish(ref="one:1"))
+        assert b"PASSWORD=of-one" in told(made)
+        assert b"of-two" not in told(made)
+        assert b"two:1" not in told(made)
+        assert len(made.layers) == 1
+        with contextlib.closing(open_source(path)) as whole:
+            expected = chosen(whole, "linux/amd64", "one:1")
+        assert chosen(sent(path, Wish(ref="one:1")), "linux/amd64", "one:1") == expected
+        assert expected.ref == "one:1"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ref": "three"}, "holds no image of the name 'three'; it holds "),
+        ({"digest": "sha256:" + "0" * 64}, "holds no image with the digest sha256:0"),
+        ({"ref": "one", "digest": TWO.digest}, "of the name 'one' with the digest"),
+        ({"ref": "three", "platform": "linux/arm64"}, "holds no image for linux/arm64 of the name 'three'; it holds"),
+        ({"platform": "linux/s390x"}, "holds no image for linux/s390x; it holds"),
+        ({"platform": "linux/amd64"}, "holds 2 images for linux/amd64: "),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_no_node_could_choose_is_told_on_the_controller_with_all_there_is(
+    tmp_path: Path, options: dict[str, str], said: str
+) -> None:
+    path = write_oci_archive(tmp_path / "i.tar", BOTH, TWO)
+    with pytest.raises(ImageError) as caught:
+        offered(path, wish_for(options))
+    assert said in caught.value.message
+    assert "'one', 'registry.example.org/app:1'" in caught.value.message or "'registry.example.org/app:1', 'one'" in caught.value.message  # fmt: skip
+    assert "'reg.example.org/two:2'" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"platform": "nonsense"}, "platform 'nonsense' is none"),
+        ({"digest": "md5:0123"}, "of the algorithm 'md5'"),
+        ({"digest": "x", "platform": "linux/amd64"}, "the option digest has the digest 'x'"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_that_are_wrong(
+    tmp_path: Path, options: dict[str, str], said: str
+) -> None:
+    path = write_oci_archive(tmp_path / "i.tar", ONE)
+    with pytest.raises(ImageError, match=said):
+        offered(path, wish_for(options))
+
+
+def test_what_a_task_does_not_say_is_no_wish() -> None:
+    assert wish_of({}) == wish_of({"ref": None, "digest": "", "platform": ""}) == Wish()
+    # YAML's numbers are names
+    assert wish_of({"ref": 2.1}).ref == "2.1"
+    keys = {wish_of({name: "a/b"}).key for name in ("ref", "platform")}
+    assert len(keys | {Wish().key, Wish(digest="a/b").key}) == 4
+
+
+def test_more_names_than_a_list_can_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_oci_archive(tmp_path / "i.tar", BOTH, TWO)
+    monkeypatch.setattr(_wish, "DOCUMENT_LIMIT", 600)
+    with pytest.raises(SourceError, match="too many images and names .* choose fewer by ref, digest or platform"):  # fmt: skip
+        offered(path)
+    offered(path, Wish(ref="reg.example.org/two:2"))
+
+
+# -- links of a layout are its author's (section 7)
+
+
+@pytest.mark.parametrize("which", ["manifest", "config"])
+def test_a_document_that_is_a_link_tells_no_node_what_it_leads_to(
+    tmp_path: Path, which: str
+) -> None:
+    """Whatever says its size: a key, a list of passwords."""
+    secret = tmp_path / "id_ed25519"
+    image = Image([Layer(file("x"))])
+    blob = image if which == "manifest" else image.config
+    secret.write_bytes(b"the controller's own key".ljust(blob.size))
+    layout = Path(write_layout(tmp_path / "layout", image, ONE_ARM))
+    (layout / blob.path).unlink()
+    (layout / blob.path).symlink_to(secret)
+    made = offered(str(layout))
+    text = told(made)
+    assert b"controller's own key" not in text
+    # nor what would tell a guess from a wrong one
+    assert hashlib.sha256(secret.read_bytes()).hexdigest().encode() not in text
+    assert set(made.layers) == {layer.path for layer in ONE_ARM.layers}
+    said = chosen(OfferSource(made, 0, 0), "linux/amd64")
+    assert f"'{blob.path}' of '{layout}' is not what its name says" in said
+
+
+def test_documents_without_a_digest_stay_inside_of_a_layout(tmp_path: Path) -> None:
+    """An old config may have any name, and any JSON is one."""
+    secret = tmp_path / "config.json"
+    secret.write_text('{"auths": {"registry": "secret"}, "rootfs": {"type": "layers"}}')
+    layout = tmp_path / "layout"
+    layout.mkdir()
+    (layout / "c.json").symlink_to(secret)
+    (layout / "manifest.json").write_text('[{"Config": "c.json", "Layers": []}]')
+    source = LayoutDirectory(str(layout))
+    source.confined = True
+    with pytest.raises(SourceError, match="'c.json' of .* is a link out of it"):
+        make_offer(source, Wish())
+    # what a source is entered by may be a link, but nobody is told what it holds
+    (layout / "oci-layout").symlink_to(secret)
+    (layout / "manifest.json").write_text('[{"Config": "oci-layout", "Layers": []}]')
+    with pytest.raises(SourceError, match="holds no 'oci-layout'"):
+        make_offer(source, Wish())

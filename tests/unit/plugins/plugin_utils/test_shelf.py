@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import stat
 import subprocess
@@ -30,6 +31,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import
 )
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _shelf
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._shelf import Shelf
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import Wish
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -53,18 +55,21 @@ class Controller:
         self.folder = folder
         self.opened = 0
 
-    def shelf(self, path: str) -> Shelf:
+    def shelf(self, path: str, wish: Wish | None = None) -> Shelf:
         """A shelf as a fork has it."""
 
         def real_path() -> str:
             self.opened += 1
             return path
 
-        return Shelf(path, real_path, str(self.folder))
+        return Shelf(path, real_path, str(self.folder), wish or Wish())
 
     def left(self) -> list[str]:
-        """The names of all files."""
-        return sorted(path.name for path in self.folder.rglob("*") if path.is_file())
+        """The names of all files, an offer's without what tells it from others."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return sorted(
+            re.sub("^offer-[0-9a-f]{32}$", "offer", path.name) for path in files
+        )
 
 
 @pytest.fixture(name="controller")
@@ -101,8 +106,7 @@ def test_blobs_are_files_in_every_form(
 ) -> None:
     path = write(tmp_path, form)
     with controller.shelf(path) as shelf:
-        offer, _status = read_offer(shelf.offer())
-        assert set(shelf.sizes()) == {*NAMES, *offer.documents}
+        assert set(shelf.sizes()) == set(NAMES)
         assert content(shelf, NAMES) == [layer.data for layer in LAYERS]
         assert content(shelf, NAMES[1:]) == [LAYERS[1].data]
         files = [path for path in controller.folder.rglob("*") if path.is_file()]
@@ -197,7 +201,7 @@ def test_small_blobs_are_one_file(
     received = tmp_path / "received"
     received.mkdir()
     with controller.shelf(path) as shelf:
-        sizes = read_offer(shelf.offer())[0].sizes
+        sizes = read_offer(shelf.offer())[0].layers
         parcels = list(shelf.parcels(list(sizes)))
         assert sorted(len(parcel.names) for parcel in parcels) == [1, 1, 3]
         assert len(parcels[0].names) == 3
@@ -231,7 +235,7 @@ def test_a_parcel_does_not_grow_for_ever(
     monkeypatch.setattr(_shelf, "_SMALL", 20_000)
     monkeypatch.setattr(_shelf, "_LOAD", 200)
     with controller.shelf(path) as shelf:
-        names = list(read_offer(shelf.offer())[0].sizes)
+        names = list(read_offer(shelf.offer())[0].layers)
         parcels = shelf.parcels(names)
         assert len(next(parcels).names) == 2
         # the next one is carved when this one was sent
@@ -278,6 +282,108 @@ def test_a_link_out_of_an_old_docker_layout_is_in_no_parcel(
     names = [f"{path.parent.name}/layer.tar" for path in (first, second)]
     with controller.shelf(str(folder)) as shelf, pytest.raises(SourceError, match="is a link out of it"):  # fmt: skip
         content(shelf, names)
+
+
+# -- what is sent is a copy of ours
+
+
+def link_blob(layout: str, name: str, target: Path) -> None:
+    """A blob becomes a link to a file that holds it."""
+    blob = Path(layout, name)
+    os.rename(blob, target)
+    blob.symlink_to(target)
+
+
+@pytest.mark.parametrize("small", [-1, 20_000])
+def test_no_name_of_an_image_is_part_of_a_path_that_is_sent(
+    tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    """A connection's programs parse it: this one is two commands of sftp (section 7)."""
+    path = write(tmp_path, "layout")
+    for number, name in enumerate(NAMES):
+        link_blob(path, name, tmp_path / f"{number}\\'\"\n!touch attacked\n")
+    monkeypatch.setattr(_shelf, "_SMALL", small)
+    with controller.shelf(path) as shelf:
+        parcels = list(shelf.parcels(NAMES))
+        assert b"".join(Path(parcel.path).read_bytes() for parcel in parcels).endswith(LAYERS[1].data)  # fmt: skip
+        for parcel in parcels:
+            folder, file_name = os.path.split(parcel.path)
+            assert os.path.realpath(parcel.path) == parcel.path
+            assert Path(folder).parent == controller.folder
+            assert file_name == parcel.file
+            assert re.fullmatch("(sha256|sha512|member|parcel)-[0-9a-f]+", file_name)
+
+
+def test_what_was_verified_is_sent_by_a_later_fork_too(
+    tmp_path: Path, controller: Controller
+) -> None:
+    """Whoever may write to a layout changes its blob after one fork has looked at it."""
+    path = write(tmp_path, "layout")
+    blob = Path(path, NAMES[0])
+    with controller.shelf(path) as first:
+        assert content(first, NAMES[:1]) == [LAYERS[0].data]
+        with open(blob, "r+b") as opened:
+            opened.write(b"hostile")
+        with controller.shelf(path) as second:
+            assert content(second, NAMES[:1]) == [LAYERS[0].data]
+        (parcel,) = first.parcels(NAMES[:1])
+        assert os.stat(parcel.path).st_nlink == 1
+        assert not os.path.samefile(parcel.path, blob)
+    # the room is given back, and what is there now is no blob
+    assert controller.left() == ["in-use", "making", "offer"]
+    with controller.shelf(path) as third, pytest.raises(SourceError, match="another digest"):  # fmt: skip
+        content(third, NAMES[:1])
+
+
+def test_a_blob_takes_no_more_room_than_was_offered(
+    tmp_path: Path, controller: Controller
+) -> None:
+    path = write(tmp_path, "layout")
+    with controller.shelf(path) as shelf:
+        shelf.offer()
+        with open(Path(path, NAMES[0]), "r+b") as opened:
+            opened.truncate(1 << 40)
+        with pytest.raises(SourceError, match="has another size than a moment ago"):
+            content(shelf, NAMES[:1])
+    assert controller.left() == ["in-use", "making", "offer"]
+
+
+# -- tasks that name their images
+
+
+def test_tasks_share_blobs_and_no_offer(tmp_path: Path, controller: Controller) -> None:
+    """Nor what can be asked for: the layer that both have is carved once."""
+    one = Image([LAYERS[0], Layer(file("one", "1"))], ref="one")
+    two = Image([LAYERS[0], Layer(file("two", "2"))], ref="two")
+    path = write_oci_archive(tmp_path / "i.tar", one, two)
+    with controller.shelf(path, Wish(ref="one")) as first:
+        with controller.shelf(path, Wish(ref="two")) as second:
+            assert first.offer() != second.offer()
+            assert set(first.sizes()) == {layer.path for layer in one.layers}
+            assert set(second.sizes()) == {layer.path for layer in two.layers}
+            for name in (one.layers[1].path, one.config.path, one.path, "index.json"):
+                with pytest.raises(SourceError, match="holds no"):
+                    content(second, [name])
+            assert controller.left() == ["in-use", "making", "offer", "offer"]
+            (ours,) = first.parcels(NAMES[:1])
+            before = os.stat(ours.path)
+            (theirs,) = second.parcels(NAMES[:1])
+            assert os.path.samestat(os.stat(theirs.path), before)
+        assert os.path.exists(ours.path)
+    assert controller.left() == ["in-use", "making", "offer", "offer"]
+
+
+def test_documents_are_nothing_to_ask_for(
+    tmp_path: Path, controller: Controller
+) -> None:
+    """A node has them, or is not to have them."""
+    path = write(tmp_path, "archive")
+    with controller.shelf(path) as shelf:
+        documents = read_offer(shelf.offer())[0].documents
+        assert len(documents) == 3
+        for name in documents:
+            with pytest.raises(SourceError, match="holds no"):
+                content(shelf, [name])
 
 
 # -- hostile and damaged images
@@ -352,7 +458,7 @@ def test_old_docker_archives_are_carved_by_their_own_names(
     path = write_docker_archive(tmp_path / "d.tar", image, style="old", links="symlink")
     with controller.shelf(path) as shelf:
         offer, _status = read_offer(shelf.offer())
-        found = content(shelf, list(offer.sizes))
+        found = content(shelf, list(offer.layers))
         assert sorted(found) == sorted(layer.tar for layer in layers)
         with pytest.raises(SourceError, match="holds no"):
             content(shelf, ["../../etc/passwd"])
@@ -389,7 +495,7 @@ def test_a_disk_that_fails(
                 content(shelf, NAMES)
         assert controller.left() == ["in-use", "making", "offer"]
     with pytest.raises(SourceError, match="cannot be made ready"):
-        Shelf(path, lambda: path, "/proc/nowhere").__enter__()
+        Shelf(path, lambda: path, "/proc/nowhere", Wish()).__enter__()
 
 
 # -- forks
@@ -399,9 +505,10 @@ _FORK = """
 import os, sys
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _shelf
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._shelf import Shelf
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import Wish
 _shelf._SMALL = -1
 path, local, names = sys.argv[1], sys.argv[2], sys.argv[3:]
-with Shelf(path, lambda: path, local) as shelf:
+with Shelf(path, lambda: path, local, Wish()) as shelf:
     for parcel in shelf.parcels(names):
         print(os.path.getsize(parcel.path), flush=True)
     sys.stdin.read()
@@ -442,10 +549,10 @@ def test_who_waits_for_another_fork_makes_nothing(
     made = []
     real = _shelf.make_offer
 
-    def slowly(source: t.Any) -> t.Any:
+    def slowly(source: t.Any, wish: Wish) -> t.Any:
         made.append(source)
         time.sleep(0.2)
-        return real(source)
+        return real(source, wish)
 
     monkeypatch.setattr(_shelf, "make_offer", slowly)
 

@@ -31,6 +31,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     Binding,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
+    is_drop_path,
+)
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     set_xattr_or_skip,
     without_waiting,
@@ -157,3 +160,24 @@ def test_a_damaged_record_says_what_to_do(site: Site, data: bytes) -> None:
     site.write(DROPS, data)
     with pytest.raises(RootfsError, match=r"is damaged; remove drops\.json"):
         load_drops(site)
+
+
+def test_a_folder_is_named_as_the_controller_knows_it(site: Site) -> None:
+    assert is_drop_path(made(site).path)
+
+
+@pytest.mark.parametrize(
+    "name", ["it's", 'a"b', "a\\b", "a\nb", "a\x1bb", "a\udcffb"], ids=ascii
+)
+def test_a_path_that_the_controller_would_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Then the temporary folder must do (section 7)."""
+    without_waiting(monkeypatch)
+    (tmp_path / name).mkdir()
+    place = find_place(str(tmp_path / name / "web"))
+    with open_site(place, 5, 0o700, False) as site:
+        assert make_drop(site, IMAGE, os.geteuid(), os.getegid()) is None
+        assert site.read(DROPS) is None
+        assert os.listdir(site.state) == []
+    assert {path.name for path in (tmp_path / name).iterdir()} <= {".web.oci_rootfs"}

@@ -38,7 +38,7 @@ def packed(head: t.Any, documents: bytes = b"") -> bytes:
 
 def head(**fields: t.Any) -> dict[str, t.Any]:
     """The line of JSON of a right one, with other fields."""
-    plain = {"format": 1, "form": "archive", "path": "/i.tar", "documents": [], "sizes": {}, "problems": {}}  # fmt: skip
+    plain = {"format": 2, "form": "archive", "path": "/i.tar", "documents": [], "layers": {}, "sizes": {}, "problems": {}, "pinned": ""}  # fmt: skip
     return {**plain, **fields}
 
 
@@ -54,8 +54,10 @@ def test_an_offer_is_read_as_it_was_packed() -> None:
     data = packed(
         head(
             documents=[["index.json", 2], ["a", 0], ["b", 3]],
+            layers={"blobs/y": 7},
             sizes={"blobs/x": 5, "\udcff": 0},
             problems={"c": "no"},
+            pinned="sha256:p",
         ),
         b"{}\xff\n\0",
     )
@@ -63,8 +65,10 @@ def test_an_offer_is_read_as_it_was_packed() -> None:
         "archive",
         "/i.tar",
         {"index.json": b"{}", "a": b"", "b": b"\xff\n\0"},
+        {"blobs/y": 7},
         {"blobs/x": 5, "\udcff": 0},
         {"c": "no"},
+        "sha256:p",
     )
 
 
@@ -77,7 +81,7 @@ def test_an_offer_is_read_as_it_was_packed() -> None:
         gzip.compress(b"no line"),
         gzip.compress(b"{\n"),
         packed([]),
-        packed(head(format=2)),
+        packed(head(format=1)),
         packed(head(documents=[["a", 2]]), b"1"),
         packed(head(), b"1"),
         packed(head(documents=[["a", -1]])),
@@ -86,7 +90,9 @@ def test_an_offer_is_read_as_it_was_packed() -> None:
         packed(head(sizes={"a": "b"})),
         packed(head(sizes=[1])),
         packed(head(problems=3)),
-        packed({"format": 1}),
+        packed({"format": 2}),
+        packed(head(layers=[1])),
+        packed(head(layers={"a": "b"})),
         gzip.compress(b"[" * 100_000 + b"\n"),
     ],
     ids=lambda data: str(len(data)),

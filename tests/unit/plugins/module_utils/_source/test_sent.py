@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import sent
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
+    DROP_PREFIX,
     PARCEL_HEAD,
     blob_digest,
     drop_name,
     find_sent,
+    is_drop_path,
+    is_plain_path,
     parcel_head,
     parcel_name,
 )
@@ -199,3 +202,25 @@ def test_not_more_parcels_than_some_are_looked_at(
         (tmp_path / name).write_bytes(json.dumps(content).encode() + b"\n1")
     names = [f"blobs/sha256/{number:064x}" for number in range(3)]
     assert list(find_sent(folder, dict.fromkeys(names, 1))) == names[:2]
+
+
+# -- paths that one side tells the other
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/a", "/a/", "/a b/.c/größer", "/$x;*?[a]{b}/&", "/" + "x" * 4095]
+)
+def test_a_path_that_programs_leave_as_it_is(path: str) -> None:
+    assert is_plain_path(path)
+    assert not is_drop_path(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "a", "./a", "//a", "/a//b", "/.", "/..", "/a/./b", "/a/..", "/'", '/"', "/`", "/\\", "/\n", "/\r", "/\0"]
+    + ["/\x1b", "/\x9b", "/\u2029", "/\u200f", "/\udc80", "/" + "x" * 4096],
+    ids=ascii,
+)  # fmt: skip
+def test_a_path_that_is_told_to_nobody(path: str) -> None:
+    assert not is_plain_path(path)
+    assert not is_drop_path(f"{path or '.'}/{DROP_PREFIX}{'0' * 32}")

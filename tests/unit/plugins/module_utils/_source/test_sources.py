@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import typing as t
+from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
@@ -41,9 +42,6 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
     open_descriptors,
 )
-
-if t.TYPE_CHECKING:
-    from pathlib import Path
 
 LAYER = Layer(file("a", b"content" * 100), compression="none")
 IMAGE = Image([LAYER])
@@ -340,6 +338,49 @@ def test_a_source_that_may_not_be_read(tmp_path: Path) -> None:
 
 
 # -- a layout directory is hostile, too
+
+
+def test_a_confined_layout_is_left_by_no_name_without_a_digest(tmp_path: Path) -> None:
+    """Links inside are followed, as C(docker save) made them; a digest says what a blob must hold."""
+    (tmp_path / "out").write_text("secret")
+    layout = Path(write_layout(tmp_path / "layout", IMAGE))
+    blob = layout / IMAGE.layers[0].path
+    os.rename(blob, tmp_path / "blob")
+    blob.symlink_to(tmp_path / "blob")
+    (layout / "a" / "b").mkdir(parents=True)
+    (layout / "a" / "b" / "file").write_text("x")
+    (layout / "folder").symlink_to("a/./b")
+    (tmp_path / "folder").symlink_to("/")
+    links = {
+        "inside": "folder/../b/file",
+        "up": "../out",
+        "through": "a/../../out",
+        "back": "../layout/a/b/file",
+        "absolute": str(tmp_path / "out"),
+        "own": str(layout / "a" / "b" / "file"),
+        "by": "../folder/etc/passwd",
+        "loop": "loop",
+    }
+    for name, target in links.items():
+        (layout / name).symlink_to(target)
+    source = directory.LayoutDirectory(str(layout))
+    before = open_descriptors()
+    for name in ("up", "through", "back", "absolute", "own"):
+        assert source.document(name) in (b"secret", b"x")
+    source.confined = True
+    assert source.document("inside") == source.document("a/b/file") == b"x"
+    assert source.document("index.json")
+    source.open(IMAGE.layers[0].path).close()
+    for name in ("up", "through", "back", "absolute", "own", "by"):
+        with pytest.raises(SourceError, match=f"'{name}' of .* is a link out of it, and no digest says"):  # fmt: skip
+            source.document(name)
+    with pytest.raises(SourceError, match="too many levels"):
+        source.document("loop")
+    # what takes a file's place between two looks
+    (layout / "fifo").mkdir()
+    with pytest.raises(SourceError, match="is not a regular file"):
+        directory.open_beneath(str(layout), "fifo")
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize(

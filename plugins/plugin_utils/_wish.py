@@ -1,0 +1,174 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection.
+
+"""Which images of a source a task means, as far as the controller can tell, and a list of these alone.
+
+A node is told of nothing else (docs/behaviour.md, section 7): neither of other images' documents and layers,
+nor what an index says of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    ImageError,
+    SourceError,
+    show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.candidates import (
+    find_candidates,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
+    check_digest,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
+    Platform,
+    parse_platform,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
+    asked_in_words,
+    by_ref,
+    load,
+    no_image,
+    select,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    DOCUMENT_LIMIT,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.hypervisor.oci.plugins.module_utils._image.candidates import (
+        Candidate,
+    )
+    from ansible_collections.hypervisor.oci.plugins.module_utils._image.descriptor import (
+        Descriptor,
+    )
+    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+        Source,
+    )
+
+_REF = "org.opencontainers.image.ref.name"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a task says of the image that it wants; C(None) where it says nothing."""
+
+    ref: str | None = None
+    digest: str | None = None
+    platform: Platform | None = None
+
+    @property
+    def key(self) -> str:
+        """A text that differs from that of any other wish."""
+        return json.dumps([self.ref, self.digest, str(self.platform or "")])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The candidates that a node may choose from; C(pinned) is the digest of an index that they all come by."""
+
+    candidates: tuple[Candidate, ...]
+    pinned: str = ""
+
+
+def wish_of(args: t.Mapping[str, t.Any]) -> Wish:
+    """The wish in a task's arguments, as the module reads them. Raises C(ImageError)."""
+    ref, digest, platform = (
+        str(args[name]) if args.get(name) not in (None, "") else None
+        for name in ("ref", "digest", "platform")
+    )
+    return Wish(ref, digest, parse_platform(platform) if platform else None)
+
+
+def choose(source: Source, wish: Wish) -> Choice:
+    """All candidates that a node may come to choose. Raises C(ImageError) and C(SourceError) as a node would."""
+    candidates = find_candidates(source)
+    if wish.platform is not None:
+        # then the node decides nothing
+        one = select(source, candidates, wish.ref, wish.digest, wish.platform)
+        return _choice([one.candidate], wish.digest, one.digests[:2])
+    chosen = by_ref(candidates, wish.ref)
+    own: tuple[str, ...] = ()
+    if wish.digest is None:
+        chosen = [candidate for candidate in chosen if _may_be_image(source, candidate)]
+    else:
+        check_digest(wish.digest, "the option digest")
+        loaded = [item for item in load(source, chosen) if wish.digest in item.digests]
+        chosen = [item.candidate for item in loaded]
+        own = tuple(digest for item in loaded for digest in item.digests[:2])
+    if not chosen and (wish.ref or wish.digest):
+        raise no_image(source, candidates, asked_in_words(wish.ref, wish.digest, None))
+    return _choice(chosen, wish.digest, own)
+
+
+def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:
+    """C(index.json) and C(manifest.json) that list these candidates alone, by name. Raises C(SourceError)."""
+    items: list[t.Any] = []
+    saved: list[t.Any] = []
+    for candidate in candidates:
+        if candidate.manifest is None:
+            own = candidate.saved or {}
+            kept = {key: own[key] for key in ("Config", "Layers") if key in own}
+            saved.append({**kept, "RepoTags": candidate.refs})
+            continue
+        item = _item(candidate.manifest, candidate.platform)
+        # a node joins the names of what is listed more than once
+        names = [{"annotations": {_REF: ref}} for ref in candidate.refs]
+        items += [{**item, **name} for name in names or [{}]]
+    packed = {}
+    if items or not saved:
+        packed["index.json"] = _pack({"manifests": items})
+    if saved:
+        packed["manifest.json"] = _pack(saved)
+    for name, data in packed.items():
+        if len(data) > DOCUMENT_LIMIT:
+            raise SourceError(
+                f"{show(path)} has too many images and names for one offer: a list of {len(data)} bytes, and"
+                f" {DOCUMENT_LIMIT} is a fixed limit for {name}; choose fewer by ref, digest or platform"
+            )
+    return packed
+
+
+def _choice(
+    chosen: t.Sequence[Candidate], digest: str | None, own: t.Container[str]
+) -> Choice:
+    """An index is not offered, since it lists others: what it would tell is said in its stead."""
+    return Choice(tuple(chosen), digest if digest and digest not in own else "")
+
+
+def _may_be_image(source: Source, candidate: Candidate) -> bool:
+    """Not for artifacts. What is broken is told by the node that would choose it."""
+    try:
+        return not candidate.present or bool(load(source, [candidate]))
+    except (ImageError, SourceError):
+        return True
+
+
+def _item(manifest: Descriptor, platform: Platform | None) -> dict[str, t.Any]:
+    """A descriptor as an index has it, without what others wrote beside it."""
+    item: dict[str, t.Any] = {
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": manifest.size,
+    }
+    if platform is not None:
+        item["platform"] = {
+            "os": platform.os,
+            "architecture": platform.architecture,
+            "variant": platform.variant,
+        }
+    if manifest.data is not None:
+        item["data"] = base64.b64encode(manifest.data).decode("ascii")
+    return item
+
+
+def _pack(value: t.Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
