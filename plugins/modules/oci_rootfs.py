@@ -239,6 +239,8 @@ notes:
   - Ansible sends a module to the node for every task. Turn C(pipelining) on for fleets.
   - Blobs that are sent from the controller are files in its local temporary folder meanwhile, once for all nodes. Where
     that is too small, set E(ANSIBLE_LOCAL_TEMP).
+  - Of an image on the controller a node is told what O(ref), O(digest) and O(platform) leave over, and gets layers of nothing
+    else. Without O(platform) it may have those of every platform.
   - A transfer that was interrupted goes on at the blob with the next run, or is removed by O(state=absent).
   - Attributes of files that were left out are never lost in silence, RV(report) counts each kind.
 seealso:

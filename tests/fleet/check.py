@@ -24,7 +24,7 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = os.path.abspath(__file__).rsplit(os.sep, 3)[0]
     __package__ = "tests.fleet"
 
-from . import faults, packages, rolling, sending
+from . import attacks, faults, packages, rolling, sending
 from .fleet import FleetError
 from .lab import Broken, Lab
 from .namespaces import CannotEnter, enter
@@ -33,7 +33,7 @@ Check = t.Callable[[Lab], str]
 # One group after the other; in a group one line beside the other, each with nodes of its own.
 GROUPS: t.Sequence[t.Sequence[t.Sequence[Check]]] = (
     [sending.CHECKS],
-    faults.CHECKS,
+    [*faults.CHECKS[:-1], (*faults.CHECKS[-1], *attacks.CHECKS)],
     [rolling.CHECKS],
 )
 CHECKS = {check.__name__: check for group in GROUPS for line in group for check in line}

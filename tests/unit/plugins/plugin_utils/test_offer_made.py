@@ -232,7 +232,7 @@ def everything(folder: Path) -> dict[str, str]:
     }
 
 
-WISHES: t.Sequence[t.Tuple[t.Dict[str, str], t.Sequence[Image]]] = [
+WISHES: t.Sequence[tuple[dict[str, str], t.Sequence[Image]]] = [
     ({"ref": "one"}, [ONE]),
     ({"ref": "registry.example.org/app:1"}, [ONE, ONE_ARM]),
     # a bare tag
