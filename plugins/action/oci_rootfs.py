@@ -22,6 +22,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
     show,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._size_arguments import (
+    parse_max_size,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import is_url
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._progress import (
     Progress,
@@ -112,7 +115,7 @@ class ActionModule(ActionBase):
 
         try:
             local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
-            with Shelf(source, real_path, local_tmp) as shelf:
+            with Shelf(source, real_path, local_tmp, parse_max_size(args)) as shelf:
                 return self._offer_and_send({**args, "src": source}, shelf)
         finally:
             for path in decrypted:

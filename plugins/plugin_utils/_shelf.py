@@ -38,6 +38,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import
     parcel_name,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    DEFAULT_MAX_SIZE,
     missing,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
@@ -83,15 +84,21 @@ class Shelf:
     """The image at C(path), for as long as the context lasts.
 
     C(real_path) gives the file to read: it is called only when something is to be made, since it may have
-    to decrypt. C(local_tmp) is a private folder of all forks. Raises C(SourceError), C(ImageError) and
+    to decrypt. C(local_tmp) is a private folder of all forks. C(max_size) bounds what an archive may hold
+    that is compressed as a whole. Raises C(SourceError), C(ImageError) and
     C(MissingLibraryError).
     """
 
     def __init__(
-        self, path: str, real_path: t.Callable[[], str], local_tmp: str
+        self,
+        path: str,
+        real_path: t.Callable[[], str],
+        local_tmp: str,
+        max_size: int = DEFAULT_MAX_SIZE,
     ) -> None:
         self._path = path
         self._real_path = real_path
+        self._max_size = max_size
         self._folder = os.path.join(local_tmp, f"hypervisor.oci-{_key(path)}")
         self._source: Source | None = None
         self._offer: Offer | None = None
@@ -230,7 +237,7 @@ class Shelf:
 
     def _open(self) -> Source:
         if self._source is None:
-            self._source = open_source(self._real_path())
+            self._source = open_source(self._real_path(), max_size=self._max_size)
             # messages speak of the file that the user knows
             self._source.path = self._path
         return self._source

@@ -62,14 +62,12 @@ _KEPT = 8 * 1024 * 1024
 _CHUNK = 256 * 1024
 
 
-def open_remote(src: str, options: HttpOptions) -> Source:
+def open_remote(src: str, options: HttpOptions, max_size: int) -> Source:
     """The archive behind a URL; its content decides what it is. Raises C(SourceError)."""
     file = RemoteFile(parse_url(src), options)
     head = file.first(_FIRST_WINDOW)
-    if not file.ranges:
-        return RemoteStream(file)
-    if detect(head) is not None:
-        return RemoteStream(file)
+    if not file.ranges or detect(head) is not None:
+        return RemoteStream(file, max_size)
     require_tar(file.name, head)
     return RemoteArchive(file, RemoteAccess(file, head))
 
@@ -89,13 +87,13 @@ class RemoteArchive(Archive):
 class RemoteStream(StreamedArchive):
     """A tar on a server without ranges, or one that is compressed as a whole."""
 
-    def __init__(self, file: RemoteFile) -> None:
+    def __init__(self, file: RemoteFile, max_size: int) -> None:
         self._file = file
         if file.ranges:
             form, why = "compressed archive", "is compressed as a whole"
         else:
             form, why = "stream", "comes from a server that does not serve parts of it"
-        super().__init__(file.name, form, why)
+        super().__init__(file.name, form, why, max_size)
 
     def _chunks(self) -> t.Iterator[bytes]:
         file = self._file
@@ -106,13 +104,16 @@ class RemoteStream(StreamedArchive):
             head, chunks = _peeked(chunks)
             if file.encoding is not None:
                 # the server's own compression, on top of what the file is
-                head, chunks = _peeked(inflated(chunks, file.encoding, file.name))
+                head, chunks = _peeked(self._inflated(chunks, file.encoding))
             kind = detect(head)
             if kind is None:
                 require_tar(file.name, head)
                 yield from chunks
             else:
-                yield from inflated(chunks, kind, file.name)
+                yield from self._inflated(chunks, kind)
+
+    def _inflated(self, chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
+        return inflated(chunks, kind, self._file.name, self._max_size)
 
 
 def _peeked(chunks: t.Iterator[bytes]) -> tuple[bytes, t.Iterator[bytes]]:
@@ -183,7 +184,8 @@ class RemoteAccess:
         """What the windows hold from C(offset) on; neighbours touch, and so may be read across."""
         parts = []
         while count:
-            for start, data in self._windows.items():
+            # the newest first: it is the one that is asked for, nearly always
+            for start, data in reversed(self._windows.items()):
                 if start <= offset < start + len(data):
                     part = data[offset - start : offset - start + count]
                     break
