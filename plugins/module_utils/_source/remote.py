@@ -147,13 +147,15 @@ class RemoteAccess:
         count = max(0, min(count, self.size - offset))
         found = self._held(offset, count)
         if len(found) < count:
+            offset += len(found)
+            count -= len(found)
             start, length = self._plan(offset, count)
             with contextlib.closing(
                 Download(self._file, start, start + length)
             ) as download:
                 data = download.read_all()
             self._keep(start, data)
-            found = data[offset - start : offset - start + count]
+            found += data[offset - start : offset - start + count]
         return found
 
     def stream(self, offset: int, size: int) -> RemoteRange:
