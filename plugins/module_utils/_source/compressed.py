@@ -52,8 +52,8 @@ if t.TYPE_CHECKING:
 # The most that all documents of one archive may hold, since they are kept.
 _KEPT_LIMIT = 32 * 1024 * 1024
 
-# The most compressed bytes in a row that may hold nothing: empty members, or frames to be skipped.
-_IDLE_LIMIT = 64 * 1024 * 1024
+# How many bytes a compressed stream may have beyond what comes of it: empty members, or frames to be skipped.
+_OVERHEAD_LIMIT = 64 * 1024 * 1024
 
 _CHUNK = 256 * 1024
 _BLANKS = b" \t\r\n"
@@ -193,7 +193,10 @@ class StreamedArchive:
             yield chunk
 
     def _too_large(self) -> SourceError:
-        return too_large(self.path, self._why, self._max_size)
+        return SourceError(
+            f"{show(self.path)} {self._why}, and holds more than the {self._max_size} bytes of max_size; raise max_size"
+            " if you trust it, or save only the image that you need"
+        )
 
 
 class CompressedArchive(StreamedArchive):
@@ -215,47 +218,33 @@ class CompressedArchive(StreamedArchive):
     def _chunks(self) -> t.Iterator[bytes]:
         reader = RangeReader(self._access, 0, self._access.size)
         chunks = iter(lambda: reader.read(_CHUNK), b"")
-        return inflated(chunks, self._kind, self.path, self._max_size)
+        return inflated(chunks, self._kind, self.path)
 
 
-def inflated(
-    chunks: t.Iterator[bytes], kind: str, path: str, max_size: int
-) -> t.Iterator[bytes]:
-    """The content of a compressed stream, of which at most C(max_size) bytes are read, whatever they hold.
+def inflated(chunks: t.Iterator[bytes], kind: str, path: str) -> t.Iterator[bytes]:
+    """The content of a compressed stream. Raises C(SourceError) that names C(path).
 
-    Raises C(SourceError) that names C(path). What comes out is bounded by the reader.
+    Whoever reads it bounds the content; what is stored has little beyond that, so it is bounded, too.
     """
-    idle = 0
+    overhead = 0
 
     def counted() -> t.Iterator[bytes]:
-        nonlocal idle
-        stored = 0
+        nonlocal overhead
         for chunk in chunks:
-            stored += len(chunk)
-            idle += len(chunk)
-            if stored > max_size:
-                raise too_large(path, f"is compressed by {kind}", max_size)
-            if idle > _IDLE_LIMIT:
+            overhead += len(chunk)
+            if overhead > _OVERHEAD_LIMIT:
                 raise SourceError(
-                    f"{show(path)}: more than {_IDLE_LIMIT} bytes in a row of its {kind} stream hold nothing, a fixed"
+                    f"{show(path)}: its {kind} stream has more than {_OVERHEAD_LIMIT} bytes beyond its content, a fixed"
                     " limit; compress it anew"
                 )
             yield chunk
 
     try:
         for piece in decompressed(counted(), kind):
-            idle = 0
+            overhead -= len(piece)
             yield piece
     except DecompressError as error:
         raise SourceError(f"{show(path)}: {error}; fetch it again") from error
-
-
-def too_large(path: str, why: str, max_size: int) -> SourceError:
-    """What to say of an archive that holds more than the user allows."""
-    return SourceError(
-        f"{show(path)} {why}, and holds more than the {max_size} bytes of max_size; raise max_size if you trust it,"
-        " or save only the image that you need"
-    )
 
 
 class _Stream:

@@ -104,16 +104,13 @@ class RemoteStream(StreamedArchive):
             head, chunks = _peeked(chunks)
             if file.encoding is not None:
                 # the server's own compression, on top of what the file is
-                head, chunks = _peeked(self._inflated(chunks, file.encoding))
+                head, chunks = _peeked(inflated(chunks, file.encoding, file.name))
             kind = detect(head)
             if kind is None:
                 require_tar(file.name, head)
                 yield from chunks
             else:
-                yield from self._inflated(chunks, kind)
-
-    def _inflated(self, chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
-        return inflated(chunks, kind, self._file.name, self._max_size)
+                yield from inflated(chunks, kind, file.name)
 
 
 def _peeked(chunks: t.Iterator[bytes]) -> tuple[bytes, t.Iterator[bytes]]:
