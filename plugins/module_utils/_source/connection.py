@@ -94,7 +94,7 @@ class _Response(http.client.HTTPResponse):
         self, sock: socket.socket, *rest: t.Any, clock: Clock, **options: t.Any
     ) -> None:
         super().__init__(sock, *rest, **options)
-        raw = t.cast(io.BufferedReader, self.fp).detach()
+        raw = self.fp.detach()
         self.fp = io.BufferedReader(_Reader(raw, sock, clock))
 
 

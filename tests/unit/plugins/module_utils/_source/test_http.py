@@ -639,7 +639,9 @@ def test_slow_steps_to_an_answer_share_its_time(web: Web, kind: str) -> None:
         if kind == "redirects":
             handler.status(302, Location="/again")
         else:
-            handler.status(401, WWW_Authenticate='Digest realm="x", nonce="n", stale=true')
+            handler.status(
+                401, WWW_Authenticate='Digest realm="x", nonce="n", stale=true'
+            )
         return True
 
     web.handle = slow
@@ -652,9 +654,7 @@ def test_slow_steps_to_an_answer_share_its_time(web: Web, kind: str) -> None:
     assert len(web.asked) <= 2
 
 
-def test_many_slow_answers_together(
-    web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_slow_answers_together(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request for each member, each of them just in time: what they may take together is bounded, too."""
     monkeypatch.setattr(http, "_ALLOWANCE", 3)
     # so that a small answer pays for no more than a moment
@@ -801,7 +801,10 @@ def test_a_stream_of_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
     with talking(endless(_OK + headers + b"\r\n", again)) as port:
         url = f"http://127.0.0.1:{port}/x"
         message, _took = waited(lambda: problem(url, retries=0), 15)
-    assert re.search(r"its (gzip|zstd) stream has more than \d+ bytes beyond its content, a fixed limit", message)
+    assert re.search(
+        r"its (gzip|zstd) stream has more than \d+ bytes beyond its content, a fixed limit",
+        message,
+    )
 
 
 @pytest.mark.parametrize("kind", ["plain", "gzip", "zstd", "encoded"])
@@ -824,12 +827,12 @@ def test_max_size_bounds_a_stream(kind: str) -> None:
             return caught.value.message
 
         message, _took = waited(attack, 15)
-    assert "and holds more than the 20000000 bytes of max_size; raise max_size" in message
+    assert (
+        "and holds more than the 20000000 bytes of max_size; raise max_size" in message
+    )
 
 
-def test_a_large_archive_from_a_server_without_ranges(
-    web: Web, tmp_path: Path
-) -> None:
+def test_a_large_archive_from_a_server_without_ranges(web: Web, tmp_path: Path) -> None:
     """Told when the first header says so, with the option that decides; nothing is written."""
     web.ranges = False
     with pytest.raises(SourceError) as caught:
@@ -859,7 +862,9 @@ def test_a_stream_that_becomes_larger(web: Web, tmp_path: Path) -> None:
     web.handle = change
     with pytest.raises(SourceChangedError) as caught:
         pull(web, tmp_path)
-    assert f"its content had {len(small)} bytes, and now has more" in caught.value.message
+    assert (
+        f"its content had {len(small)} bytes, and now has more" in caught.value.message
+    )
     assert left(tmp_path) == []
 
 

@@ -275,7 +275,9 @@ def test_max_size_counts_every_byte_of_the_archive(
     path.write_bytes(oci_archive(IMAGE, compression=compression))
     with contextlib.closing(open_source(str(path), max_size=size)) as source:
         assert source.spooled_size == size
-    with pytest.raises(SourceError, match=f"more than the {size - 1} bytes of max_size"):
+    with pytest.raises(
+        SourceError, match=f"more than the {size - 1} bytes of max_size"
+    ):
         open_source(str(path), max_size=size - 1)
     path.write_bytes(oci_archive(IMAGE))
     open_source(str(path), max_size=1).close()

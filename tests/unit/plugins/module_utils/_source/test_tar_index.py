@@ -246,7 +246,10 @@ def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_extended_headers_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those of members that are fine, and empty ones; each counts with its own block."""
-    for member, size in ((file("x" * 150), 512 + 151), (global_header({"a": "b"}), 512 + 6)):
+    for member, size in (
+        (file("x" * 150), 512 + 151),
+        (global_header({"a": "b"}), 512 + 6),
+    ):
         monkeypatch.setattr(tar_index, "_MOST_EXTENDED_SIZE", 4 * size)
         index(tar([member] * 4, dialect="gnu"))
         with pytest.raises(
