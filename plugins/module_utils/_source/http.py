@@ -23,7 +23,6 @@ import re
 import socket
 import ssl
 import threading
-import time
 import typing as t
 import urllib.error
 import urllib.request

@@ -1142,6 +1142,14 @@ def test_netrc(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with opened(web.url):
         pass
     assert web.asked[0].headers["authorization"].startswith("Basic ")
+    # another port of the same host is another origin
+    with serving(b"") as first:
+        first.handle = redirecting(web.url)
+        web.asked.clear()
+        with opened(first.url):
+            pass
+        assert first.asked[0].headers["authorization"].startswith("Basic ")
+        assert not any("authorization" in asked.headers for asked in web.asked)
     netrc.write_text("machine 127.0.0.1 nonsense\n")
     assert "the .netrc of the user who runs the module is damaged" in problem(web.url)
 
