@@ -21,6 +21,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.archive imp
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
     DecompressError,
+    OverheadError,
     decompressed,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
@@ -51,9 +52,6 @@ if t.TYPE_CHECKING:
 
 # The most that all documents of one archive may hold, since they are kept.
 _KEPT_LIMIT = 32 * 1024 * 1024
-
-# How many bytes a compressed stream may have beyond what comes of it: empty members, or frames to be skipped.
-_OVERHEAD_LIMIT = 64 * 1024 * 1024
 
 _CHUNK = 256 * 1024
 _BLANKS = b" \t\r\n"
@@ -222,27 +220,11 @@ class CompressedArchive(StreamedArchive):
 
 
 def inflated(chunks: t.Iterator[bytes], kind: str, path: str) -> t.Iterator[bytes]:
-    """The content of a compressed stream. Raises C(SourceError) that names C(path).
-
-    Whoever reads it bounds the content; what is stored has little beyond that, so it is bounded, too.
-    """
-    overhead = 0
-
-    def counted() -> t.Iterator[bytes]:
-        nonlocal overhead
-        for chunk in chunks:
-            overhead += len(chunk)
-            if overhead > _OVERHEAD_LIMIT:
-                raise SourceError(
-                    f"{show(path)}: its {kind} stream has more than {_OVERHEAD_LIMIT} bytes beyond its content, a fixed"
-                    " limit; compress it anew"
-                )
-            yield chunk
-
+    """The content of a compressed stream. Raises C(SourceError) that names C(path)."""
     try:
-        for piece in decompressed(counted(), kind):
-            overhead -= len(piece)
-            yield piece
+        yield from decompressed(chunks, kind)
+    except OverheadError as error:
+        raise SourceError(f"{show(path)}: {error}; compress it anew") from error
     except DecompressError as error:
         raise SourceError(f"{show(path)}: {error}; fetch it again") from error
 

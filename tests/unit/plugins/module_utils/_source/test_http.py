@@ -35,7 +35,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
     clock,
-    compressed,
+    decompress,
     http,
     tar_index,
 )
@@ -796,7 +796,7 @@ def test_a_stream_of_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
     """Bytes arrive, and nothing ever comes of them: empty members, frames to be skipped, in two codings."""
     pytest.importorskip("zstandard")
     if kind == "gzip":
-        monkeypatch.setattr(compressed, "_OVERHEAD_LIMIT", 1 << 20)
+        monkeypatch.setattr(decompress, "_OVERHEAD_LIMIT", 1 << 20)
     headers, again = nothing(kind)
     with talking(endless(_OK + headers + b"\r\n", again)) as port:
         url = f"http://127.0.0.1:{port}/x"
