@@ -63,7 +63,7 @@ options:
     description:
       - How many seconds each wait for the server may last, from the connection to the end of an answer's headers, and for
         each piece of a body. In so many seconds of waiting, a body must also bring 1 KiB a second on average.
-      - All requests together may wait 100 times as long, and a second more for each KiB that came.
+      - All requests together may wait 100 times as long, beside O(url_retries) failures and a second for each KiB that came.
     type: int
     default: 30
   url_retries:

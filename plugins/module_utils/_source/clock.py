@@ -25,6 +25,7 @@ class Allowance:
     """What all requests for one file may take together: a fixed time, and more for every byte that arrives."""
 
     def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self._left = seconds
 
     @property

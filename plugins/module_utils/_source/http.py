@@ -59,7 +59,7 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 # Bytes after which a download counts as going on, so that its retries are given back.
 _PROGRESS = 1024 * 1024
-# What all requests for a file may take beyond the time of the slowest body that is allowed, in timeouts.
+# What all requests for a file may take, in timeouts, beyond one series of retries and the slowest body that is allowed.
 _ALLOWANCE = 100
 # A part that is smaller than this, though more was asked for, is a fault.
 _LEAST_PART = 64 * 1024
@@ -192,7 +192,10 @@ class RemoteFile:
         self.size: int | None = None
         self.ranges = True
         self.encoding: str | None = None
-        self.allowance = Allowance(_ALLOWANCE * options.timeout)
+        self.allowance = Allowance(
+            _ALLOWANCE * options.timeout
+            + options.retries * (options.timeout + _LONGEST_PAUSE)
+        )
         self._url = url
         self._located = url
         self._etag: str | None = None
@@ -490,10 +493,10 @@ class Download:
     def read(self, count: int) -> bytes:
         """Some bytes, at most C(count); empty at the end. Raises C(SourceError), C(NoRangesError) at first."""
         while self._end is None or self.position < self._end:
-            if self._file.allowance.is_spent:
+            allowance = self._file.allowance
+            if allowance.is_spent:
                 raise self._file.problem(
-                    f"its answers together took too long: more than {_ALLOWANCE} times the timeout of"
-                    f" {self._file.options.timeout:g} seconds",
+                    f"its answers together took more than {allowance.seconds:g} seconds, and one for each KiB",
                     "look at the server and the network, or raise timeout",
                 )
             try:

@@ -38,8 +38,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header 
 _MOST_MEMBERS = 100_000
 _MOST_LINKS = 40
 _MOST_NAMES_SIZE = 32 * 1024 * 1024
-# What all extended headers of an archive may hold, each with its own block: a name of a blob needs two.
-_MOST_EXTENDED_SIZE = 32 * 1024 * 1024
+# What all extended headers of an archive may hold, each with its own block: a member has one of 1 KiB at most, usually.
+_MOST_EXTENDED_SIZE = 64 * 1024 * 1024
 
 _FILES = (b"0", b"\0", b"7")
 _HARD_LINK = b"1"
