@@ -115,7 +115,8 @@ class ActionModule(ActionBase):
 
         try:
             local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
-            with Shelf(source, real_path, local_tmp, parse_max_size(args)) as shelf:
+            max_size = parse_max_size(args)
+            with Shelf(source, real_path, local_tmp, max_size=max_size) as shelf:
                 return self._offer_and_send({**args, "src": source}, shelf)
         finally:
             for path in decrypted:

@@ -99,17 +99,33 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Timed(http.client.HTTPConnection):
-    """A connection whose answers read by the clock."""
+    """A connection that waits by the clock."""
 
-    def __init__(self, *names: t.Any, clock: Clock, **options: t.Any) -> None:
-        super().__init__(*names, **options)
+    _clock: Clock
+
+    def bound_by(self, clock: Clock) -> None:
+        """Set the clock, before the connection is made."""
+        self._clock = clock
         self.response_class: t.Any = functools.partial(_Response, clock=clock)
         # the standard library's own hook, in all releases
         self._create_connection = functools.partial(_connect, clock)
 
+    def connect(self) -> None:
+        """Connect to the server, or through its proxy; a TLS handshake has the seconds that are left then."""
+        super().connect()
+        t.cast(socket.socket, self.sock).settimeout(self._clock.left())
 
-class _Secure(_Timed, http.client.HTTPSConnection):
-    """The same over TLS; the handshake has the seconds that are left when the socket is connected."""
+
+class _Secure(http.client.HTTPSConnection, _Timed):
+    """The same over TLS, which begins when C(_Timed) has connected."""
+
+
+def _bounded(
+    kind: type[_Timed], clock: Clock, *names: t.Any, **options: t.Any
+) -> _Timed:
+    connection = kind(*names, **options)
+    connection.bound_by(clock)
+    return connection
 
 
 class _PlainHandler(urllib.request.HTTPHandler):
@@ -119,7 +135,7 @@ class _PlainHandler(urllib.request.HTTPHandler):
 
     def http_open(self, req: urllib.request.Request) -> t.Any:
         """Connect and ask."""
-        connection = functools.partial(_Timed, clock=self._clock)
+        connection = functools.partial(_bounded, _Timed, self._clock)
         return self.do_open(t.cast(t.Any, connection), req)
 
 
@@ -131,7 +147,7 @@ class _SecureHandler(urllib.request.HTTPSHandler):
 
     def https_open(self, req: urllib.request.Request) -> t.Any:
         """Connect and ask."""
-        connection = functools.partial(_Secure, clock=self._clock)
+        connection = functools.partial(_bounded, _Secure, self._clock)
         return self.do_open(t.cast(t.Any, connection), req, context=self._trust)
 
 
@@ -144,7 +160,6 @@ def _connect(clock: Clock, address: tuple[str, int], *_rest: t.Any) -> socket.so
         try:
             connection.settimeout(clock.left() / (len(found) - index))
             connection.connect(target)
-            connection.settimeout(clock.left())
             return connection
         except OSError as error:
             failure = error

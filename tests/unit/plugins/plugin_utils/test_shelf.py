@@ -378,7 +378,7 @@ def test_max_size_bounds_the_controller_too(
 ) -> None:
     """A bomb is told by the offer, before a byte of it is on the disk."""
     path = write(tmp_path, "gzip")
-    shelf = Shelf(path, lambda: path, str(controller.folder), 2000)
+    shelf = Shelf(path, lambda: path, str(controller.folder), max_size=2000)
     with shelf, pytest.raises(
         SourceError, match="more than the 2000 bytes of max_size; raise max_size"
     ):

@@ -619,15 +619,29 @@ def test_nor_at_full_speed(first: bytes, again: bytes) -> None:
     assert "and nothing of the file among them" in message
 
 
-def test_a_proxy_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = b"HTTP/1.1 200 Connection established\r\n"
-    with talking(endless(answer, b"X: y\r\n", 0.05)) as port:
+@pytest.mark.parametrize(
+    ("first", "again", "words"),
+    [
+        (b"", b"X: y\r\n", "and nothing of the file among them"),
+        (
+            b"\r\n\x16\x03\x03\x40\x00",
+            b"\0",
+            "no connection was made within 0.5 seconds",
+        ),
+    ],
+)
+def test_a_proxy_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, first: bytes, again: bytes, words: str
+) -> None:
+    """Neither by its own answer, nor by the handshake of the server behind it."""
+    answer = b"HTTP/1.1 200 Connection established\r\n" + first
+    with talking(endless(answer, again, 0.05)) as port:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
         message, took = waited(
             lambda: problem("https://images.example.org/x", retries=0, timeout=0.5)
         )
     assert took < 3
-    assert "and nothing of the file among them" in message
+    assert words in message
 
 
 @pytest.mark.parametrize("kind", ["redirects", "challenges"])
