@@ -67,6 +67,7 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     without_waiting,
 )
 from ansible_collections.hypervisor.oci.tests.unit.web import (
+    Talk,
     Web,
     endless,
     serving,
@@ -620,22 +621,27 @@ def test_nor_at_full_speed(first: bytes, again: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "again", "words"),
+    ("answer", "words"),
     [
-        (b"", b"X: y\r\n", "and nothing of the file among them"),
-        (
-            b"\r\n\x16\x03\x03\x40\x00",
-            b"\0",
-            "no connection was made within 0.5 seconds",
-        ),
+        (endless(b"", b"X: y\r\n", 0.05, ask=False), "and nothing of the file among"),
+        (_WAITS["a handshake"], "no connection was made within 0.5 seconds"),
     ],
 )
 def test_a_proxy_keeps_nobody_waiting(
-    monkeypatch: pytest.MonkeyPatch, first: bytes, again: bytes, words: str
+    monkeypatch: pytest.MonkeyPatch, answer: Talk, words: str
 ) -> None:
     """Neither by its own answer, nor by the handshake of the server behind it."""
-    answer = b"HTTP/1.1 200 Connection established\r\n" + first
-    with talking(endless(answer, again, 0.05)) as port:
+
+    def talk(connection: socket.socket, over: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n")
+        if answer is _WAITS["a handshake"]:
+            connection.sendall(b"\r\n")
+            # a reader of lines would take more with them
+            over.wait(0.1)
+        answer(connection, over)
+
+    with talking(talk) as port:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
         message, took = waited(
             lambda: problem("https://images.example.org/x", retries=0, timeout=0.5)
