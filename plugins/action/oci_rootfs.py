@@ -21,6 +21,9 @@ from ansible.utils.display import Display
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._size_arguments import (
+    parse_max_size,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import is_url
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._answer import (
     check_tmp,
@@ -118,7 +121,10 @@ class ActionModule(ActionBase):
 
         try:
             local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
-            with Shelf(source, real_path, local_tmp, wish_of(args)) as shelf:
+            max_size = parse_max_size(args)
+            with Shelf(
+                source, real_path, local_tmp, wish_of(args), max_size=max_size
+            ) as shelf:
                 return self._offer_and_send({**args, "src": source}, shelf)
         finally:
             for path in decrypted:

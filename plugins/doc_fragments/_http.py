@@ -61,13 +61,15 @@ options:
     type: dict
   timeout:
     description:
-      - How many seconds the server may send nothing.
+      - How many seconds each wait for the server may last, from the connection to the end of an answer's headers, and for
+        each piece of a body. In so many seconds of waiting, a body must also bring 1 KiB a second on average.
+      - All requests together may wait 100 times as long, beside O(url_retries) failures and a second for each KiB that came.
     type: int
     default: 30
   url_retries:
     description:
       - How often a request that failed is tried again, with growing pauses. A transfer goes on at the byte that it reached.
-      - What is tried again are lost connections, stalled and short answers, and the statuses 408, 425, 429, 500, 502,
+      - What is tried again are lost connections, slow and short answers, and the statuses 408, 425, 429, 500, 502,
         503 and 504.
     type: int
     default: 5

@@ -180,7 +180,7 @@ def _present_once(options: Options, check_mode: bool) -> Result:
 
 def _open_source(options: Options) -> Source:
     if not options.offer:
-        return open_source(options.src, options.http)
+        return open_source(options.src, options.http, options.unpack.max_size)
     from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
         OfferSource,
         read_offer,

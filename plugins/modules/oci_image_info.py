@@ -66,6 +66,12 @@ options:
     description:
       - List only images that serve this platform, as V(os/architecture) or V(os/architecture/variant).
     type: str
+  max_size:
+    description:
+      - The most that an archive may hold, as V(500M) or V(100G), where it cannot be read in place, because it is compressed
+        as a whole or comes from a server that does not serve ranges of bytes. A larger one is an error.
+    type: str
+    default: 100G
 seealso:
   - module: hypervisor.oci.oci_rootfs
 """
@@ -171,6 +177,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform imp
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
     to_json_safe,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._size_arguments import (
+    MAX_SIZE_ARGUMENTS,
+    parse_max_size,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
 )
@@ -180,6 +190,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "ref": {"type": "str"},
     "digest": {"type": "str"},
     "platform": {"type": "str"},
+    **MAX_SIZE_ARGUMENTS,
     **HTTP_ARGUMENTS,
 }
 
@@ -206,7 +217,8 @@ def main() -> None:
 
 def _list(params: dict[str, t.Any]) -> tuple[str, list[dict[str, t.Any]]]:
     platform = parse_platform(params["platform"]) if params["platform"] else None
-    with contextlib.closing(open_source(params["src"], http_options(params))) as source:
+    source = open_source(params["src"], http_options(params), parse_max_size(params))
+    with contextlib.closing(source):
         images = list_images(
             source, params["ref"] or None, params["digest"] or None, platform
         )

@@ -194,6 +194,9 @@ options:
     description:
       - The most that all layers together may hold when decompressed, as V(500M) or V(100G). Sparse files count with
         their apparent size. A larger image is an error.
+      - An archive that cannot be read in place, because it is compressed as a whole or comes from a server that does not
+        serve ranges of bytes, may hold as much in all, with every image and file in it, also when it is read on the
+        controller. For a larger one, raise this option, or save only the image that is needed.
     type: str
     default: 100G
   max_entries:
@@ -455,7 +458,6 @@ report:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     MissingLibraryError,
     OciError,
@@ -475,6 +477,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
     to_json_safe,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._size_arguments import (
+    MAX_SIZE_ARGUMENTS,
+    parse_size,
 )
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
@@ -501,7 +507,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "xattrs": {"type": "list", "elements": "str", "default": []},
     "acl": {"type": "str", "choices": ["preserve", "drop"], "default": "preserve"},
     "keep_dirlinks": {"type": "bool", "default": False},
-    "max_size": {"type": "str", "default": "100G"},
+    **MAX_SIZE_ARGUMENTS,
     "max_entries": {"type": "int", "default": 5000000},
     "cache_dir": {"type": "path"},
     "cache_max_size": {"type": "str", "default": "20G"},
@@ -520,13 +526,11 @@ def main() -> None:
         required_if=[("state", "present", ["src"]), ("state", "staged", ["src"])],
     )
     params = hide_secrets(module.params)
-    sizes = {}
-    for name in ("max_size", "cache_max_size"):
-        try:
-            sizes[name] = human_to_bytes(module.params[name])
-        except ValueError as error:
-            module.fail_json(msg=f"{name}: {error}")
     try:
+        sizes = {
+            name: parse_size(name, module.params[name])
+            for name in ("max_size", "cache_max_size")
+        }
         with interruptible():
             options = options_from({**params, **sizes})
             result = provision(options, module.check_mode)

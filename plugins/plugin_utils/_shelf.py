@@ -45,6 +45,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import
     parcel_name,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    DEFAULT_MAX_SIZE,
     missing,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
@@ -85,15 +86,22 @@ class Shelf:
 
     Tasks that wish for others have offers of their own, and share the blobs. C(real_path) gives the file to
     read: it is called only when something is to be made, since it may have to decrypt. C(local_tmp) is a private
-    folder of all forks. Raises C(SourceError), C(ImageError) and C(MissingLibraryError).
+    folder of all forks. C(max_size) bounds what an archive may hold that is compressed as a whole. Raises
+    C(SourceError), C(ImageError) and C(MissingLibraryError).
     """
 
     def __init__(
-        self, path: str, real_path: t.Callable[[], str], local_tmp: str, wish: Wish
+        self,
+        path: str,
+        real_path: t.Callable[[], str],
+        local_tmp: str,
+        wish: Wish,
+        max_size: int = DEFAULT_MAX_SIZE,
     ) -> None:
         self._path = path
         self._wish = wish
         self._real_path = real_path
+        self._max_size = max_size
         self._folder = os.path.join(local_tmp, f"hypervisor.oci-{_key(path)}")
         self._offer_name = f"offer-{_hashed(wish.key)}"
         self._source: Source | None = None
@@ -223,7 +231,7 @@ class Shelf:
 
     def _open(self) -> Source:
         if self._source is None:
-            self._source = open_source(self._real_path())
+            self._source = open_source(self._real_path(), max_size=self._max_size)
             if isinstance(self._source, LayoutDirectory):
                 self._source.confined = True
             else:

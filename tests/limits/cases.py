@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ansible_collections.hypervisor.oci.tests.limits import images
 
 _SIZE = "bytes when decompressed; raise max_size"
+_WHOLE = "bytes of max_size; raise max_size if you trust it"
 _ENTRIES = "entries; raise max_entries"
 _EXTENDED = "extended headers hold more than 1048576 bytes, a fixed limit"
 _NAMES = "names of its members hold more than 33554432 bytes, a fixed limit"
@@ -118,6 +119,7 @@ FAST = (
     _case("long names", images.long_names, 40, False, error=_NAMES),
     _case("compressed ones", images.long_names, 40, True, error=_NAMES),
     _case("a compressed archive", images.outer_bomb, 2),
+    _case("a larger one", images.outer_bomb, 4, error=_WHOLE, options=_SMALL),
     _case(
         "documents in one", images.many_documents, 34, error="33554432 bytes, a fixed"
     ),

@@ -127,14 +127,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._file(web, fault)
 
-    def status(self, status: int, **headers: str) -> None:
-        """An answer without anything in it."""
-        self._note(status, 0)
+    def status(self, status: int, body: bytes = b"", **headers: str) -> None:
+        """An answer with little in it."""
+        self._note(status, len(body))
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def _file(self, web: Web, fault: str) -> None:
         data = web.data
@@ -226,3 +227,61 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 _BREAKS = ("reset-middle", "short", "stall", "drip")
+
+
+# What a hostile server does with a connection of its own; the event is set when its test is over.
+Talk = t.Callable[[socket.socket, threading.Event], None]
+
+
+@contextlib.contextmanager
+def talking(talk: Talk) -> t.Iterator[int]:
+    """A server that is no HTTP server: each connection gets a thread that talks. Gives its port."""
+    over = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            # one that does not read either is no reason to wait for long
+            connection.settimeout(_LONGEST_STALL)
+            talk(connection, over)
+
+    def accept(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while not over.is_set():
+                connection, _address = listener.accept()
+                thread = threading.Thread(target=serve, args=(connection,), daemon=True)
+                thread.start()
+                threads.append(thread)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept, args=(listener,), daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            for each in (thread, *threads):
+                each.join()
+
+
+def endless(first: bytes, again: bytes, pause: float = 0.0, ask: bool = True) -> Talk:
+    """What comes once, and what comes again and again behind it, until the client hangs up.
+
+    It waits for a request first, unless C(ask) is false.
+    """
+
+    def talk(connection: socket.socket, over: threading.Event) -> None:
+        asked = b""
+        while ask and b"\r\n\r\n" not in asked:
+            piece = connection.recv(65536)
+            if not piece:
+                return
+            asked += piece
+        connection.sendall(first)
+        while not over.is_set():
+            connection.sendall(again)
+            if pause:
+                over.wait(pause)
+
+    return talk

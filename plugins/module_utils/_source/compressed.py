@@ -12,6 +12,7 @@ import os
 import typing as t
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    SourceChangedError,
     SourceError,
     show,
 )
@@ -20,6 +21,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.archive imp
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
     DecompressError,
+    OverheadError,
     decompressed,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
@@ -41,7 +43,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index i
     EXTENDED_TYPES,
     Indexer,
     TarIndex,
-    check_extended,
 )
 
 if t.TYPE_CHECKING:
@@ -59,17 +60,19 @@ _BLANKS = b" \t\r\n"
 class StreamedArchive:
     """A tar that can only be read from its beginning: one pass finds its documents, and a spool its blobs.
 
-    C(why) says in a message why it cannot be read in place. Subclasses give the tar's C(_chunks).
+    C(why) says in a message why it cannot be read in place. The tar may have C(max_size) bytes, as the user
+    allows. Subclasses give the tar's C(_chunks).
     """
 
-    def __init__(self, path: str, form: str, why: str) -> None:
+    def __init__(self, path: str, form: str, why: str, max_size: int) -> None:
         self.path = path
         self.form = form
         self.opened: list[str] = []
         self.documents_size = 0
         self._why = why
-        self._index, self._documents, size = self._scan()
-        self.spooled_size: int | None = size
+        self._max_size = max_size
+        self._index, self._documents, self._size = self._scan()
+        self.spooled_size: int | None = self._size
 
     def _chunks(self) -> t.Iterator[bytes]:
         """The tar from its beginning. Raises C(SourceError)."""
@@ -101,16 +104,28 @@ class StreamedArchive:
         return kept
 
     def spool(self, directory: int) -> Source:
-        """Write it into a nameless file on the file system of C(directory)."""
+        """Write it into a nameless file on the file system of C(directory).
+
+        Raises C(SourceChangedError) unless it is as large as the scan found it: room was looked for so much.
+        """
         name = "." + os.urandom(16).hex()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=directory)
         try:
             os.unlink(name, dir_fd=directory)
+            left = self._size
             for chunk in self._chunks():
+                left -= len(chunk)
+                if left < 0:
+                    break
                 rest = memoryview(chunk)
                 while rest:
                     rest = rest[os.write(fd, rest) :]
+            if left:
+                raise SourceChangedError(
+                    f"{show(self.path)} changed while it was read (its content had {self._size} bytes, and now has"
+                    f" {'more' if left < 0 else 'fewer'}); run again when the file is whole"
+                )
             return Archive(self.path, FileAccess(self.path, fd))
         except BaseException:
             os.close(fd)
@@ -124,7 +139,7 @@ class StreamedArchive:
         indexer = Indexer(self.path)
         documents: dict[int, bytes] = {}
         kept = 0
-        stream = _Stream(self._chunks())
+        stream = _Stream(self._bounded())
         try:
             while True:
                 block = stream.read(BLOCK)
@@ -134,12 +149,15 @@ class StreamedArchive:
                 if header is None:
                     break
                 if header.type in EXTENDED_TYPES:
-                    check_extended(header)
+                    indexer.check_extended(header)
                     indexer.extended(header, stream.exactly(header.size))
                     stream.skip(-header.size % BLOCK)
                     continue
                 offset = stream.position
                 _name, size = indexer.member(header, offset)
+                if offset + size > self._max_size:
+                    # need not be decompressed to be told
+                    raise self._too_large()
                 if 0 < size <= DOCUMENT_LIMIT:
                     head = stream.exactly(min(size, BLOCK))
                     if head.lstrip(_BLANKS)[:1] in (b"{", b"["):
@@ -163,14 +181,33 @@ class StreamedArchive:
             ) from error
         return index, documents, stream.position
 
+    def _bounded(self) -> t.Iterator[bytes]:
+        """The same chunks, up to the limit. Raises C(SourceError)."""
+        size = 0
+        for chunk in self._chunks():
+            size += len(chunk)
+            if size > self._max_size:
+                raise self._too_large()
+            yield chunk
+
+    def _too_large(self) -> SourceError:
+        return SourceError(
+            f"{show(self.path)} {self._why}, and holds more than the {self._max_size} bytes of max_size; raise max_size"
+            " if you trust it, or save only the image that you need"
+        )
+
 
 class CompressedArchive(StreamedArchive):
     """A file that is a tar, compressed as a whole."""
 
-    def __init__(self, path: str, access: RandomAccess, kind: str) -> None:
+    def __init__(
+        self, path: str, access: RandomAccess, kind: str, max_size: int
+    ) -> None:
         self._access = access
         self._kind = kind
-        super().__init__(path, "compressed archive", "is compressed as a whole")
+        super().__init__(
+            path, "compressed archive", "is compressed as a whole", max_size
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -186,6 +223,8 @@ def inflated(chunks: t.Iterator[bytes], kind: str, path: str) -> t.Iterator[byte
     """The content of a compressed stream. Raises C(SourceError) that names C(path)."""
     try:
         yield from decompressed(chunks, kind)
+    except OverheadError as error:
+        raise SourceError(f"{show(path)}: {error}; compress it anew") from error
     except DecompressError as error:
         raise SourceError(f"{show(path)}: {error}; fetch it again") from error
 

@@ -12,6 +12,7 @@ output large (docs/behaviour.md, section 3).
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import re
@@ -30,6 +31,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.magic impor
 PIECE = 256 * 1024
 WINDOW_LOG = 27
 _FIRST_PIECE = 1024
+# How many bytes a stream may have beyond what comes of it: empty members, or frames to be skipped.
+_OVERHEAD_LIMIT = 64 * 1024 * 1024
 
 # Optional libraries that inflate faster than zlib, the fastest first.
 _INFLATERS = (("isal", "isal.isal_zlib"), ("zlib-ng", "zlib_ng.zlib_ng"))
@@ -42,17 +45,40 @@ class DecompressError(ValueError):
     """A stream that is wrong; the text is a phrase without a place, which the caller adds."""
 
 
+class OverheadError(DecompressError):
+    """A stream that goes on and on without content."""
+
+
 def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
     """The content of a C(gzip) or C(zstd) stream, in pieces of at most C(PIECE) bytes or little more.
 
+    Whoever takes the pieces bounds the content. What is read for it has little beyond that, so it is bounded, too.
     Raises C(DecompressError), and C(MissingLibraryError) where nothing reads zstd.
     """
+    overhead = 0
+
+    def counted() -> t.Iterator[bytes]:
+        nonlocal overhead
+        for chunk in chunks:
+            overhead += len(chunk)
+            if overhead > _OVERHEAD_LIMIT:
+                raise OverheadError(
+                    f"its {kind} stream has more than {_OVERHEAD_LIMIT} bytes beyond its content, a fixed limit"
+                )
+            yield chunk
+
+    for piece in _decoder(kind)(counted()):
+        overhead -= len(piece)
+        yield piece
+
+
+def _decoder(kind: str) -> t.Callable[[t.Iterator[bytes]], t.Iterator[bytes]]:
     if kind == "gzip":
-        return _gunzip(chunks)
+        return _gunzip
     library = _zstd_library()
     if hasattr(library, "DecompressionParameter"):
-        return _unzstd_by_frames(chunks, library)
-    return _unzstd_by_reader(chunks, library)
+        return functools.partial(_unzstd_by_frames, library=library)
+    return functools.partial(_unzstd_by_reader, library=library)
 
 
 def gzip_library() -> tuple[str, t.Any]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import http.client
+import http.cookiejar
 import netrc
 import os
 import random
@@ -22,9 +23,9 @@ import re
 import socket
 import ssl
 import threading
-import time
 import typing as t
 import urllib.error
+import urllib.request
 from dataclasses import dataclass, field
 
 from ansible.module_utils import urls
@@ -33,6 +34,17 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     SourceError,
     os_phrase,
     show,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.clock import (
+    Allowance,
+    Clock,
+    StalledError,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.connection import (
+    send,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.credentials import (
+    credentials,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import Url
 
@@ -47,10 +59,12 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 # Bytes after which a download counts as going on, so that its retries are given back.
 _PROGRESS = 1024 * 1024
-# Bytes per second that a server must send on average, or it counts as stalled.
-_SLOWEST = 1024
+# What all requests for a file may take, in timeouts, beyond one series of retries and the slowest body that is allowed.
+_ALLOWANCE = 100
 # A part that is smaller than this, though more was asked for, is a fault.
 _LEAST_PART = 64 * 1024
+# Cookies that a server may set before they are forgotten.
+_MOST_COOKIES = 64
 # The most that a server may send of a file without saying its size.
 _LONGEST = 2**40
 
@@ -66,7 +80,7 @@ _OURS = ("accept-encoding", "if-range", "range", "content-length", "transfer-enc
 class HttpOptions:
     """How a server is spoken to.
 
-    C(timeout) is seconds without a byte, C(retries) how often a request that failed is tried again.
+    C(timeout) is in seconds, see C(Clock); C(retries) is how often a request that failed is tried again.
     C(ca_path), C(client_cert) and C(client_key) are paths of PEM files.
     """
 
@@ -139,30 +153,21 @@ class NoRangesError(Exception):
 class Response:
     """An answer whose body is read in order. Raises C(PassingError) for whatever interrupts it."""
 
-    def __init__(self, raw: http.client.HTTPResponse, timeout: float) -> None:
+    def __init__(self, raw: http.client.HTTPResponse, clock: Clock) -> None:
         self.status = raw.status
         self.headers = raw.headers
         self._raw = raw
-        self._timeout = timeout
-        self._waited = 0.0
-        self._received = 0
+        self._clock = clock
 
     def read(self, count: int) -> bytes:
         """What is there, at most C(count) bytes; empty at the end of the body."""
-        begin = time.monotonic()
+        clock = self._clock
         try:
-            data = self._raw.read1(count)
+            with clock.waiting():
+                data = self._raw.read1(count)
+            clock.receive(len(data))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise PassingError(_phrase(error, self._timeout)) from error
-        self._waited += time.monotonic() - begin
-        self._received += len(data)
-        if self._waited > self._timeout:
-            # single bytes now and then keep the socket's own timeout from ever passing
-            if self._received < _SLOWEST * self._waited:
-                raise PassingError(
-                    f"it sent only {self._received} bytes in {self._waited:.0f} seconds"
-                )
-            self._waited, self._received = 0.0, 0
+            raise PassingError(_phrase(error, clock.timeout)) from error
         return data
 
     def hang_up(self) -> None:
@@ -187,6 +192,10 @@ class RemoteFile:
         self.size: int | None = None
         self.ranges = True
         self.encoding: str | None = None
+        self.allowance = Allowance(
+            _ALLOWANCE * options.timeout
+            + options.retries * (options.timeout + _LONGEST_PAUSE)
+        )
         self._url = url
         self._located = url
         self._etag: str | None = None
@@ -194,17 +203,8 @@ class RemoteFile:
         self._condition: str | None = None
         self._known = False
         self._whole: Response | None = None
-        self._trusted: dict[tuple[bool, bool], dict[str, t.Any]] = {}
-        self._client = urls.Request(
-            use_proxy=options.use_proxy,
-            timeout=options.timeout,
-            validate_certs=options.validate_certs,
-            http_agent=options.agent,
-            follow_redirects="none",
-            ca_path=options.ca_path,
-        )
-        # as bytes on the wire: the digests, the sizes and the ranges speak of these
-        self._client.decompress = False
+        self._trusted: dict[tuple[bool, bool], ssl.SSLContext] = {}
+        self._cookies = http.cookiejar.CookieJar()
 
     def first(self, count: int) -> bytes:
         """The first C(count) bytes, fewer where there are no more; with them size and version become known.
@@ -321,10 +321,17 @@ class RemoteFile:
 
     def _open(self, headers: dict[str, str]) -> Response:
         """Ask, and follow redirects. Raises C(PassingError) and C(SourceError)."""
+        clock = Clock(self.options.timeout, self.allowance)
+        if len(self._cookies) > _MOST_COOKIES:
+            self._cookies.clear()
+        with clock.waiting():
+            return self._follow(headers, clock)
+
+    def _follow(self, headers: dict[str, str], clock: Clock) -> Response:
         url = self._located
         redirects = 0
         while True:
-            answer = self._request(url, headers)
+            answer = self._request(url, headers, clock)
             if isinstance(answer, Response):
                 self._located = url
                 return answer
@@ -352,29 +359,37 @@ class RemoteFile:
                 self._located = self._url
                 raise self._refused(url, status, answer.headers)
 
-    def _request(self, url: Url, headers: dict[str, str]) -> Response | t.Any:
+    def _request(
+        self, url: Url, headers: dict[str, str], clock: Clock
+    ) -> Response | t.Any:
         """One request: the answer, or the C(HTTPError) of a status that is no success, closed already."""
         options = self.options
         home = url.origin == self._url.origin
-        given: dict[str, t.Any] = {}
-        if home:
-            # whatever speaks of the user stays with the origin that he gave it for
-            headers = {**options.headers, **headers}
-            given = {
-                "url_username": options.username or self._url.username,
-                "url_password": options.password or self._url.password,
-                "force_basic_auth": options.force_basic_auth,
-            }
-        headers = {**headers, "Accept-Encoding": "identity"}
+        handlers: list[urllib.request.BaseHandler] = [
+            urllib.request.ProxyHandler(None if options.use_proxy else {}),
+            urllib.request.HTTPCookieProcessor(self._cookies),
+        ]
+        given = {"User-Agent": options.agent}
         try:
-            given.update(self._trust(url.origin[0] == "https", home))
-            raw = self._client.open("GET", url.text, headers=headers, **given)
+            if home:
+                # whatever speaks of the user stays with the origin that he gave it for
+                login, answering = credentials(
+                    url,
+                    options.username or self._url.username,
+                    options.password or self._url.password,
+                    options.force_basic_auth,
+                )
+                given.update({**options.headers, **headers, **login})
+                handlers += answering
+            else:
+                given.update(headers)
+            given["Accept-Encoding"] = "identity"
+            trust = self._trust(url.origin[0] == "https", home)
+            raw = send(url.text, given, clock, trust, handlers)
         except urllib.error.HTTPError as error:
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
                 error.close()
             return error
-        except urls.SSLValidationError as error:
-            raise self._untrusted(url, str(error)) from error
         except netrc.NetrcParseError as error:
             raise self.problem(
                 "the .netrc of the user who runs the module is damaged", "correct it"
@@ -384,7 +399,7 @@ class RemoteFile:
             raise self.problem(
                 "its answer cannot be understood", "check the URL"
             ) from error
-        except (OSError, http.client.HTTPException, urls.ConnectionError) as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise self._untrusted(url, reason.verify_message) from error
@@ -397,30 +412,23 @@ class RemoteFile:
                 ) from error
             self._located = self._url
             raise PassingError(_phrase(reason, options.timeout)) from error
-        return Response(raw, options.timeout)
+        return Response(raw, clock)
 
-    def _trust(self, secure: bool, home: bool) -> dict[str, t.Any]:
-        """Arguments that say who is trusted. Authorities are loaded once: that takes longer than a request."""
+    def _trust(self, secure: bool, home: bool) -> ssl.SSLContext:
+        """Say who is trusted. Authorities are loaded once: that takes longer than a request."""
         options = self.options
         kind = (secure, home)
         if kind not in self._trusted:
-            identity: dict[str, t.Any] = {}
-            if home and secure:
-                identity["client_cert"] = options.client_cert
-                identity["client_key"] = options.client_key
-            # before ansible-core 2.15 each request makes its own
-            if hasattr(urls, "make_context"):
-                identity["context"] = (
-                    urls.make_context(
-                        cafile=options.ca_path,
-                        validate_certs=options.validate_certs,
-                        client_cert=identity.pop("client_cert", None),
-                        client_key=identity.pop("client_key", None),
-                    )
-                    if secure
-                    else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._trusted[kind] = (
+                urls.make_context(
+                    cafile=options.ca_path,
+                    validate_certs=options.validate_certs,
+                    client_cert=options.client_cert if home else None,
+                    client_key=options.client_key if home else None,
                 )
-            self._trusted[kind] = identity
+                if secure
+                else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            )
         return self._trusted[kind]
 
     def _refused(
@@ -485,6 +493,12 @@ class Download:
     def read(self, count: int) -> bytes:
         """Some bytes, at most C(count); empty at the end. Raises C(SourceError), C(NoRangesError) at first."""
         while self._end is None or self.position < self._end:
+            allowance = self._file.allowance
+            if allowance.is_spent:
+                raise self._file.problem(
+                    f"its answers together took more than {allowance.seconds:g} seconds, and one for each KiB",
+                    "look at the server and the network, or raise timeout",
+                )
             try:
                 if self._response is None:
                     self._response = self._connect()
@@ -579,7 +593,9 @@ class Download:
         self._tries += 1
         self._since = 0
         # a fleet must not come back all at once
-        self._cancelled.wait(pause * random.uniform(0.75, 1.25))
+        pause *= random.uniform(0.75, 1.25)
+        self._file.allowance.spend(pause)
+        self._cancelled.wait(pause)
 
 
 def _length(response: Response) -> int | None:
@@ -608,8 +624,10 @@ def _condition(etag: str | None, modified: str | None, date: str | None) -> str 
 
 def _phrase(error: t.Any, timeout: float) -> str:
     """What went wrong on the way, in words that hold nothing of the URL."""
+    if isinstance(error, StalledError):
+        return str(error)
     if isinstance(error, socket.timeout):
-        return f"it sent nothing for {timeout:g} seconds"
+        return f"no connection was made within {timeout:g} seconds"
     if isinstance(error, http.client.IncompleteRead):
         return "it broke off too early"
     if isinstance(error, socket.gaierror):

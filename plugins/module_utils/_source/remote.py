@@ -62,14 +62,12 @@ _KEPT = 8 * 1024 * 1024
 _CHUNK = 256 * 1024
 
 
-def open_remote(src: str, options: HttpOptions) -> Source:
+def open_remote(src: str, options: HttpOptions, max_size: int) -> Source:
     """The archive behind a URL; its content decides what it is. Raises C(SourceError)."""
     file = RemoteFile(parse_url(src), options)
     head = file.first(_FIRST_WINDOW)
-    if not file.ranges:
-        return RemoteStream(file)
-    if detect(head) is not None:
-        return RemoteStream(file)
+    if not file.ranges or detect(head) is not None:
+        return RemoteStream(file, max_size)
     require_tar(file.name, head)
     return RemoteArchive(file, RemoteAccess(file, head))
 
@@ -89,13 +87,13 @@ class RemoteArchive(Archive):
 class RemoteStream(StreamedArchive):
     """A tar on a server without ranges, or one that is compressed as a whole."""
 
-    def __init__(self, file: RemoteFile) -> None:
+    def __init__(self, file: RemoteFile, max_size: int) -> None:
         self._file = file
         if file.ranges:
             form, why = "compressed archive", "is compressed as a whole"
         else:
             form, why = "stream", "comes from a server that does not serve parts of it"
-        super().__init__(file.name, form, why)
+        super().__init__(file.name, form, why, max_size)
 
     def _chunks(self) -> t.Iterator[bytes]:
         file = self._file
@@ -146,13 +144,15 @@ class RemoteAccess:
         count = max(0, min(count, self.size - offset))
         found = self._held(offset, count)
         if len(found) < count:
+            offset += len(found)
+            count -= len(found)
             start, length = self._plan(offset, count)
             with contextlib.closing(
                 Download(self._file, start, start + length)
             ) as download:
                 data = download.read_all()
             self._keep(start, data)
-            found = data[offset - start : offset - start + count]
+            found += data[offset - start : offset - start + count]
         return found
 
     def stream(self, offset: int, size: int) -> RemoteRange:
@@ -183,7 +183,8 @@ class RemoteAccess:
         """What the windows hold from C(offset) on; neighbours touch, and so may be read across."""
         parts = []
         while count:
-            for start, data in self._windows.items():
+            # the newest first: it is the one that is asked for, nearly always
+            for start, data in reversed(self._windows.items()):
                 if start <= offset < start + len(data):
                     part = data[offset - start : offset - start + count]
                     break

@@ -24,6 +24,8 @@ if t.TYPE_CHECKING:
 # The most that one JSON document may hold, and all that are read of one source.
 DOCUMENT_LIMIT = 4 * 1024 * 1024
 _READ_LIMIT = 64 * 1024 * 1024
+# What an archive that cannot be read in place may hold in bytes, unless the user says otherwise.
+DEFAULT_MAX_SIZE = 100 * 1024**3
 
 # The files that a source is entered by: they name all others, and nothing says what they hold.
 ENTRANCES = ("index.json", "manifest.json", "oci-layout")

@@ -29,6 +29,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reade
     FileAccess,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    DEFAULT_MAX_SIZE,
     Source,
     cannot_open,
 )
@@ -43,8 +44,13 @@ if t.TYPE_CHECKING:
     )
 
 
-def open_source(path: str, http: HttpOptions | None = None) -> Source:
-    """Open what lies at C(path), which may be a URL; its content decides what it is. Raises C(SourceError)."""
+def open_source(
+    path: str, http: HttpOptions | None = None, max_size: int = DEFAULT_MAX_SIZE
+) -> Source:
+    """Open what lies at C(path), which may be a URL; its content decides what it is. Raises C(SourceError).
+
+    C(max_size) bounds the content of an archive that cannot be read in place, in bytes.
+    """
     if is_url(path):
         from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
             HttpOptions,
@@ -53,7 +59,7 @@ def open_source(path: str, http: HttpOptions | None = None) -> Source:
             open_remote,
         )
 
-        return open_remote(path, http or HttpOptions())
+        return open_remote(path, http or HttpOptions(), max_size)
     try:
         is_directory = stat.S_ISDIR(os.stat(path).st_mode)
     except OSError as error:
@@ -75,7 +81,7 @@ def open_source(path: str, http: HttpOptions | None = None) -> Source:
                 CompressedArchive,
             )
 
-            return CompressedArchive(path, access, kind)
+            return CompressedArchive(path, access, kind, max_size)
         require_tar(path, head)
         return Archive(path, access)
     except BaseException:

@@ -38,6 +38,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header 
 _MOST_MEMBERS = 100_000
 _MOST_LINKS = 40
 _MOST_NAMES_SIZE = 32 * 1024 * 1024
+# What all extended headers of an archive may hold, each with its own block: a member has one of 1 KiB at most, usually.
+_MOST_EXTENDED_SIZE = 64 * 1024 * 1024
 
 _FILES = (b"0", b"\0", b"7")
 _HARD_LINK = b"1"
@@ -139,9 +141,26 @@ class Indexer:
     def __init__(self, archive: str) -> None:
         self._index = TarIndex(archive)
         self._archive = archive
+        self._extended_size = 0
         self._pax: dict[bytes, bytes] = {}
         self._name: bytes | None = None
         self._link: bytes | None = None
+
+    def check_extended(self, header: Header) -> None:
+        """Bound an extended header, and all of them, before its content is read.
+
+        Raises C(HeaderError), and C(SourceError) where there are too many of them.
+        """
+        if header.size > EXTENDED_LIMIT:
+            raise HeaderError(
+                f"an extended header holds more than {EXTENDED_LIMIT} bytes, a fixed limit"
+            )
+        self._extended_size += BLOCK + header.size
+        if self._extended_size > _MOST_EXTENDED_SIZE:
+            raise SourceError(
+                f"{show(self._archive)}: its extended headers hold more than {_MOST_EXTENDED_SIZE} bytes, a fixed limit;"
+                " it is no image archive"
+            )
 
     def extended(self, header: Header, content: bytes) -> None:
         """Note an extended header. Raises C(HeaderError)."""
@@ -198,7 +217,7 @@ def index_tar(
                 break
             position += BLOCK
             if header.type in EXTENDED_TYPES:
-                check_extended(header)
+                indexer.check_extended(header)
                 indexer.extended(header, read_at(position, header.size))
                 position += header.size + -header.size % BLOCK
                 if position > size:
@@ -213,14 +232,6 @@ def index_tar(
         raise SourceError(
             f"{show(archive)} is a damaged tar near byte {position}: {error}; fetch it again"
         ) from error
-
-
-def check_extended(header: Header) -> None:
-    """Raises C(HeaderError) for an extended header beyond the fixed limit."""
-    if header.size > EXTENDED_LIMIT:
-        raise HeaderError(
-            f"an extended header holds more than {EXTENDED_LIMIT} bytes, a fixed limit"
-        )
 
 
 def clean(name: str) -> str:

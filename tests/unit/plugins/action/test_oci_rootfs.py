@@ -202,6 +202,27 @@ def run(
 # -- an archive
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("2K", "is compressed as a whole, and holds more than the 2048 bytes of max_size; raise max_size"),
+        (2048, "more than the 2048 bytes of max_size"),
+        ("much", "max_size: "),
+        ("0", "max_size is 0; give more than 0"),
+    ],
+)  # fmt: skip
+def test_max_size_holds_on_the_controller(
+    node: Node, tmp_path: Path, local_tmp: Path, given: t.Any, words: str
+) -> None:
+    """An archive that is compressed as a whole is decompressed there: the node is not even asked (section 7)."""
+    src = write_oci_archive(tmp_path / "i.tar.gz", IMAGE, compression="gzip")
+    with pytest.raises(AnsibleActionFail, match=words):
+        run(node, src=src, dest="/srv/x", max_size=given)
+    assert (node.files, node.modules) == ({}, [])
+    assert not [name for name in local_tmp.rglob("*") if name.name.startswith("sha")]
+    assert run(node, src=src, dest="/srv/x", max_size="1M") == DONE
+
+
 def test_a_node_that_lacks_nothing_gets_the_offer_alone(node: Node, src: str) -> None:
     """One run of the module, and not one byte of a layer (section 7)."""
     result = run(node, src=src, dest="/srv/x", keep=2)

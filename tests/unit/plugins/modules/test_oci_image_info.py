@@ -72,6 +72,18 @@ def test_an_archive(tmp_path: Path, module: Module, check: bool) -> None:
     assert os.listdir(tmp_path) == ["archive"]
 
 
+def test_max_size(tmp_path: Path, module: Module) -> None:
+    """What must be decompressed to be listed is bounded, and nothing else is."""
+    path = write_oci_archive(tmp_path / "archive", IMAGE, compression="gzip")
+    message = "and holds more than the 1024 bytes of max_size; raise max_size if"
+    assert message in module(src=path, max_size="1K")["msg"]
+    assert "max_size: " in module(src=path, max_size="much")["msg"]
+    assert module(src=path, max_size="0")["msg"] == "max_size is 0; give more than 0"
+    assert len(module(src=path)["images"]) == 1
+    path = write_oci_archive(tmp_path / "archive", IMAGE)
+    assert len(module(src=path, max_size="1")["images"]) == 1
+
+
 def test_filters(tmp_path: Path, module: Module) -> None:
     path = write_layout(tmp_path / "layout", Index(IMAGE, ARM))
     result = module(src=path, ref="", digest="", platform="linux/aarch64")

@@ -249,6 +249,18 @@ def test_failures(
     assert os.listdir(tmp_path) == ["i.tar"]
 
 
+def test_a_bomb_that_is_compressed_as_a_whole(tmp_path: Path, module: Module) -> None:
+    """The chosen image is small; what else the archive holds is bounded, too, before anything is written."""
+    other = Image([Layer(file("f", bytes(3_000_000)), compression="none")], ref="o:1")
+    src = write_oci_archive(tmp_path / "i.tar", ONE, other, compression="gzip")
+    digest = ONE.manifest_digest
+    result = module(tmp_path / "x", src=src, digest=digest, max_size="1M")
+    message = "and holds more than the 1048576 bytes of max_size; raise max_size if"
+    assert message in failed(result)
+    assert os.listdir(tmp_path) == ["i.tar"]
+    assert module(tmp_path / "x", src=src, digest=digest, max_size="4M")["changed"]
+
+
 def test_no_dest(module: Module) -> None:
     assert "missing required arguments: dest" in failed(module(None, state="absent"))
 

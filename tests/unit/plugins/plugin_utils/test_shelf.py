@@ -479,6 +479,19 @@ def test_no_room_for_a_spool(
             content(shelf, NAMES)
 
 
+def test_max_size_bounds_the_controller_too(
+    tmp_path: Path, controller: Controller
+) -> None:
+    """A bomb is told by the offer, before a byte of it is on the disk."""
+    path = write(tmp_path, "gzip")
+    shelf = Shelf(path, lambda: path, str(controller.folder), Wish(), max_size=2000)
+    with shelf, pytest.raises(
+        SourceError, match="more than the 2000 bytes of max_size; raise max_size"
+    ):
+        shelf.offer()
+    assert controller.left() == ["in-use", "making"]
+
+
 def test_a_disk_that_fails(
     tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

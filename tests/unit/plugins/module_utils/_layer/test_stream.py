@@ -38,6 +38,9 @@ COMPRESSIONS: list[t.Any] = [
     "none", "gzip", "gzip-members", "gzip-zeros",
     "zstd", "zstd-frames", "zstd-chunked", "zstd-stored",
 ]  # fmt: skip
+FRAME = (
+    b"\x50\x2a\x4d\x18" + ((1 << 20) - 8).to_bytes(4, "little") + bytes((1 << 20) - 8)
+)
 MEMBERS = (file("a", bytes(range(256)) * 40), file("b", b"b" * 3000))
 
 
@@ -93,6 +96,30 @@ def test_every_compression_gives_the_tar(compression: t.Any, piece: int) -> None
     assert stream.diff_id == layer.diff_id
     assert stream.compression == compression.partition("-")[0]
     assert stream.mislabelled is False
+
+
+def test_a_blob_without_end() -> None:
+    """A server may say that a blob has any size: what never becomes a tar is bounded all the same."""
+    pytest.importorskip("zstandard")
+
+    class Endless:
+        """Frames to be skipped."""
+
+        given = 0
+
+        def read(self, _count: int = -1) -> bytes:
+            """The next of them; so much that a broken product ends, too."""
+            self.given += 1 << 20
+            return FRAME if self.given < 200 << 20 else b""
+
+    blob = Endless()
+    size = 1 << 50
+    layer = image.Layer("sha256:" + "0" * 64, size, "application/x", "sha256:" + "0" * 64, "n")  # fmt: skip
+    with pytest.raises(
+        LayerError, match="stream has more than 67108864 bytes beyond its content"
+    ):
+        drain(LayerStream(layer, blob, Budget(2**40, 10**6)))
+    assert blob.given < 70 << 20
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

@@ -82,6 +82,49 @@ def whole(data: bytes, kind: str, size: int = 64 * 1024) -> bytes:
     return b"".join(out)
 
 
+def overheard(piece: bytes, kind: str, limit: int) -> int:
+    """How many bytes are read of a stream without end before it is refused."""
+    read = [0]
+
+    def endless() -> t.Iterator[bytes]:
+        # of a broken product too, there is an end
+        while read[0] < 20 * limit:
+            read[0] += len(piece)
+            yield piece
+
+    with pytest.raises(
+        DecompressError,
+        match=f"its {kind} stream has more than {limit} bytes beyond its content, a fixed limit",
+    ):
+        for _piece in decompressed(endless(), kind):
+            pass
+    return read[0]
+
+
+@pytest.mark.usefixtures("_inflater")
+def test_gzip_members_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are, and with a byte now and then."""
+    limit = 200_000
+    monkeypatch.setattr(decompress, "_OVERHEAD_LIMIT", limit)
+    empty = gzip_member(b"") * 50
+    assert overheard(empty, "gzip", limit) <= limit + len(empty)
+    little = empty + gzip_member(b"x")
+    assert overheard(little, "gzip", limit) <= 1.01 * limit + len(little)
+    # much content pays for as much
+    paid = gzip_member(bytes(100_000)) + gzip_member(b"") * 4000
+    assert whole(paid * 5, "gzip") == bytes(500_000)
+
+
+@pytest.mark.usefixtures("_library")
+def test_zstd_frames_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skippable ones, and empty ones."""
+    limit = 200_000
+    monkeypatch.setattr(decompress, "_OVERHEAD_LIMIT", limit)
+    skipped = b"\x50\x2a\x4d\x18" + (9_000).to_bytes(4, "little") + bytes(9_000)
+    for empty in (skipped, zstd_stored_frame(b"") * 50):
+        assert overheard(empty, "zstd", limit) <= limit + len(empty)
+
+
 # -- gzip
 
 

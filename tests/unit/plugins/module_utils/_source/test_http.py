@@ -7,17 +7,21 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import contextlib
 import email.utils
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tarfile
+import threading
 import time
 import typing as t
 from pathlib import Path
@@ -29,7 +33,12 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     SourceChangedError,
     SourceError,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source import http
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
+    clock,
+    decompress,
+    http,
+    tar_index,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
     HttpOptions,
 )
@@ -57,7 +66,13 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     run,
     without_waiting,
 )
-from ansible_collections.hypervisor.oci.tests.unit.web import Web, serving
+from ansible_collections.hypervisor.oci.tests.unit.web import (
+    Talk,
+    Web,
+    endless,
+    serving,
+    talking,
+)
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -526,6 +541,351 @@ def test_a_status_that_stays(status: int, words: str) -> None:
         assert len(web.faults) == 8
 
 
+# -- servers that keep a node waiting
+
+_OK = b"HTTP/1.1 200 OK\r\n"
+_PART = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-8191/99999\r\n"
+_CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n"
+# one block of a tar, so that what follows it is asked for
+_BEGUN = _CHUNKED + b"200\r\n" + ARCHIVE[:512] + b"\r\n"
+
+_WAITS = {
+    "interim answers": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.002),
+    "headers of one": endless(b"HTTP/1.1 102 Processing\r\nA: ", b"x", 0.05),
+    "a status line": endless(_OK[:-3], b"K", 0.05),
+    "headers": endless(_PART + b"X: ", b"x", 0.05),
+    "short headers": endless(_PART, b"X: y\r\n", 0.05),
+    "trailers": endless(_BEGUN + b"0\r\n", b"X: y\r\n", 0.002),
+    "one trailer": endless(_BEGUN + b"0\r\nX: ", b"x", 0.05),
+    "an extension": endless(_BEGUN + b"1;", b"x", 0.05),
+    "a line between chunks": endless(_BEGUN[:-2], b" ", 0.05),
+    "leading zeros": endless(_BEGUN, b"0", 0.05),
+    "small chunks": endless(_BEGUN, b"1;" + b"x" * 4000 + b"\r\ny\r\n", 0.01),
+    "a body": endless(_PART + b"Content-Length: 8192\r\n\r\n", b"x", 0.05),
+    "a handshake": endless(b"\x16\x03\x03\x40\x00", b"\0", 0.05, ask=False),
+}
+
+
+def waited(work: t.Callable[[], str], longest: float = 6.0) -> tuple[str, float]:
+    """What an attack comes to, and after how long; an empty text where it does not end."""
+    found: list[tuple[str, float]] = []
+    began = time.monotonic()
+
+    def attempt() -> None:
+        found.append((work(), time.monotonic() - began))
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(longest)
+    return found[0] if found else ("", longest)
+
+
+def test_nothing_that_a_server_sends_keeps_a_node_waiting() -> None:
+    """Each phase of an answer ends with C(timeout), however its bytes arrive. All at once, which takes a second."""
+
+    def attack(name: str) -> tuple[str, float]:
+        scheme = "https" if name == "a handshake" else "http"
+        with talking(_WAITS[name]) as port:
+            url = f"{scheme}://127.0.0.1:{port}/x"
+            return waited(lambda: problem(url, retries=0, timeout=1))
+
+    with concurrent.futures.ThreadPoolExecutor(len(_WAITS)) as pool:
+        results = dict(zip(_WAITS, pool.map(attack, _WAITS)))
+    late = {name: took for name, (_message, took) in results.items() if took > 4}
+    assert late == {}
+    for name, (message, _took) in results.items():
+        assert re.search(
+            "it sent nothing for 1 seconds"
+            r"|it sent \d+ bytes in 1 seconds, and nothing of the file"
+            r"|it sent only \d+ bytes in 1 seconds"
+            "|no connection was made within 1 seconds"
+            "|it does not speak HTTP",
+            message,
+        ), (name, message)
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+        (_BEGUN + b"0\r\n", b"X: y\r\n" * 1000),
+    ],
+)
+def test_nor_at_full_speed(first: bytes, again: bytes) -> None:
+    """Bytes that are none of the file are no progress, however many they are."""
+    with talking(endless(first, again)) as port:
+        url = f"http://127.0.0.1:{port}/x"
+        message, took = waited(lambda: problem(url, retries=0, timeout=0.5))
+    assert took < 3
+    assert "and nothing of the file among them" in message
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (endless(b"", b"X: y\r\n", 0.05, ask=False), "and nothing of the file among"),
+        (_WAITS["a handshake"], "no connection was made within 0.5 seconds"),
+    ],
+)
+def test_a_proxy_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, answer: Talk, words: str
+) -> None:
+    """Neither by its own answer, nor by the handshake of the server behind it."""
+
+    def talk(connection: socket.socket, over: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n")
+        if answer is _WAITS["a handshake"]:
+            connection.sendall(b"\r\n")
+            # a reader of lines would take more with them
+            over.wait(0.1)
+        answer(connection, over)
+
+    with talking(talk) as port:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        message, took = waited(
+            lambda: problem("https://images.example.org/x", retries=0, timeout=0.5)
+        )
+    assert took < 3
+    assert words in message
+
+
+@pytest.mark.parametrize("kind", ["redirects", "challenges"])
+def test_slow_steps_to_an_answer_share_its_time(web: Web, kind: str) -> None:
+    """Ten redirects have no ten times as long, nor has a server that asks for a password again and again."""
+
+    def slow(handler: t.Any) -> bool:
+        time.sleep(0.3)
+        if kind == "redirects":
+            handler.status(302, Location="/again")
+        else:
+            handler.status(
+                401, WWW_Authenticate='Digest realm="x", nonce="n", stale=true'
+            )
+        return True
+
+    web.handle = slow
+    began = time.monotonic()
+    message = problem(
+        web.url, retries=0, timeout=0.5, username="user", password="secret"
+    )
+    assert time.monotonic() - began < 1.2
+    assert "bytes in 0.5 seconds, and nothing of the file among them" in message
+    assert len(web.asked) <= 2
+
+
+def test_many_slow_answers_together(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request for each member, each of them just in time: what they may take together is bounded, too."""
+    monkeypatch.setattr(http, "_ALLOWANCE", 3)
+    # so that a small answer pays for no more than a moment
+    monkeypatch.setattr(clock, "SLOWEST", 1_000_000)
+    blobs = {f"blob-{n}": bytes(20_000) for n in range(200)}
+    web.data = oci_archive(IMAGE, files=blobs)
+
+    def slow(_handler: t.Any) -> bool:
+        time.sleep(0.1)
+        return False
+
+    web.handle = slow
+    began = time.monotonic()
+    message = problem(web.url, timeout=0.4, retries=0)
+    assert time.monotonic() - began < 4
+    assert "more than 1.2 seconds, and one for each KiB; look at" in message
+    assert len(web.asked) < 20
+    # what arrives pays for its time: a large file is not cut off
+    monkeypatch.setattr(http, "_ALLOWANCE", 0)
+    monkeypatch.setattr(clock, "SLOWEST", 1024)
+    web.data = ARCHIVE
+    with opened(web.url, timeout=0.4, retries=0) as source:
+        assert read(source, BIG) == BIG.data
+
+
+def test_parts_of_single_bytes(web: Web) -> None:
+    """Each is an answer in time, and together they would be as many requests as the file has bytes."""
+
+    def crumble(handler: t.Any) -> bool:
+        start = int(handler.headers["Range"].partition("=")[2].partition("-")[0])
+        handler.status(
+            206,
+            Content_Range=f"bytes {start}-{start}/{len(web.data)}",
+            body=web.data[start : start + 1],
+        )
+        return True
+
+    web.handle = crumble
+    message = problem(web.url, retries=4)
+    assert "it sends parts of only 1 bytes (5 tries)" in message
+    assert len(web.asked) == 5
+
+
+def test_cookies_are_not_kept_without_end(web: Web) -> None:
+    """One comes back; a server that sets others with each answer does not fill the memory."""
+    web.data = oci_archive(IMAGE, files={f"b{n}": bytes(20_000) for n in range(30)})
+
+    def bake(_handler: t.Any) -> bool:
+        web.extra["Set-Cookie"] = f"c{len(web.asked)}=1"
+        return False
+
+    web.handle = bake
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http, "_MOST_COOKIES", 5)
+        with opened(web.url):
+            pass
+    sent = [asked.headers.get("cookie", "").count("=") for asked in web.asked]
+    assert len(sent) > 20
+    assert sent[1] == 1
+    assert max(sent) == 5
+
+
+# -- archives without end
+
+
+class Endless:
+    """A file of 2**50 bytes that repeats itself behind its beginning."""
+
+    def __init__(self, first: bytes, again: bytes) -> None:
+        self._first = first
+        self._again = again
+
+    def __len__(self) -> int:
+        return 2**50
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _step = part.indices(len(self))
+        stop = min(stop, start + 8_000_000)
+        head = self._first[start:stop]
+        start = max(start - len(self._first), 0)
+        count = stop - part.start - len(head)
+        offset = start % len(self._again)
+        times = (offset + count) // len(self._again) + 1
+        return head + (self._again * times)[offset : offset + count]
+
+
+def extended(size: int) -> bytes:
+    """An extended header of a name."""
+    header = tarfile.TarInfo("x")
+    header.type = tarfile.GNUTYPE_LONGNAME
+    header.size = size
+    padded = size + -size % 512
+    return header.tobuf(tarfile.GNU_FORMAT) + bytes(padded)
+
+
+@pytest.mark.parametrize("size", [0, 600, 1_000_000])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_extended_headers_without_end(
+    web: Web, size: int, ranges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read in place by windows, or as a stream: they are bounded for the archive as a whole."""
+    # the same sooner
+    limit = 4 << 20
+    monkeypatch.setattr(tar_index, "_MOST_EXTENDED_SIZE", limit)
+    again = extended(size)
+    web.ranges = ranges
+    web.data = t.cast(bytes, Endless(b"", again * (8_000_000 // len(again))))
+    if not ranges:
+        # as much as is taken of it
+        web.data = again * (12_000_000 // len(again))
+    message, _took = waited(lambda: problem(web.url), 20)
+    assert (
+        f"its extended headers hold more than {limit} bytes, a fixed limit; it is no image archive"
+        in message
+    )
+
+
+def skippable(size: int) -> bytes:
+    """A zstd frame that holds nothing."""
+    return b"\x50\x2a\x4d\x18" + size.to_bytes(4, "little") + bytes(size)
+
+
+def nothing(kind: str) -> tuple[bytes, bytes]:
+    """Headers of an answer, and a piece that may be repeated for ever without any content."""
+    import zstandard
+
+    if kind == "gzip":
+        return b"", gzip.compress(b"") * 1000
+    if kind == "zstd":
+        return b"", skippable(100_000)
+    # a hundred bytes become a MiB that becomes nothing
+    return b"Content-Encoding: zstd\r\n", zstandard.compress(skippable(1 << 20)) * 100
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "zstd within zstd"])
+def test_a_stream_of_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes arrive, and nothing ever comes of them: empty members, frames to be skipped, in two codings."""
+    pytest.importorskip("zstandard")
+    if kind == "gzip":
+        monkeypatch.setattr(decompress, "_OVERHEAD_LIMIT", 1 << 20)
+    headers, again = nothing(kind)
+    with talking(endless(_OK + headers + b"\r\n", again)) as port:
+        url = f"http://127.0.0.1:{port}/x"
+        message, _took = waited(lambda: problem(url, retries=0), 15)
+    assert re.search(
+        r"its (gzip|zstd) stream has more than \d+ bytes beyond its content, a fixed limit",
+        message,
+    )
+
+
+@pytest.mark.parametrize("kind", ["plain", "gzip", "zstd", "encoded"])
+def test_max_size_bounds_a_stream(kind: str) -> None:
+    """Whatever coding it is in, and also what follows the end of the tar: a server goes on with it in vain."""
+    zstandard = pytest.importorskip("zstandard")
+    code: t.Callable[[bytes], bytes] = {
+        "plain": bytes,
+        "zstd": zstandard.compress,
+    }.get(kind, gzip.compress)
+    headers = b"Content-Encoding: gzip\r\n" if kind == "encoded" else b""
+    begun = _OK + headers + b"\r\n" + code(oci_archive(Image([SMALL])))
+    again = code(bytes(1 << 20))
+    with talking(endless(begun, again)) as port:
+        url = f"http://127.0.0.1:{port}/x"
+
+        def attack() -> str:
+            with pytest.raises(SourceError) as caught:
+                open_source(url, HttpOptions(retries=0), 20_000_000)
+            return caught.value.message
+
+        message, _took = waited(attack, 15)
+    assert (
+        "and holds more than the 20000000 bytes of max_size; raise max_size" in message
+    )
+
+
+def test_a_large_archive_from_a_server_without_ranges(web: Web, tmp_path: Path) -> None:
+    """Told when the first header says so, with the option that decides; nothing is written."""
+    web.ranges = False
+    with pytest.raises(SourceError) as caught:
+        pull(web, tmp_path, max_size=1_000_000)
+    assert caught.value.message == (
+        f"'{web.url}' comes from a server that does not serve parts of it, and holds more than the 1000000 bytes of"
+        " max_size; raise max_size if you trust it, or save only the image that you need"
+    )
+    assert len(web.asked) == 1
+    assert left(tmp_path) == []
+    # one that is read in place may have other images of any size
+    web.ranges = True
+    pull(web, tmp_path, max_size=4_000_000)
+    assert contents(tmp_path / "dest" / "root") == TREE
+
+
+def test_a_stream_that_becomes_larger(web: Web, tmp_path: Path) -> None:
+    """The second pass writes no more than the first one found, which is what there was room for."""
+    web.ranges, web.chunked, web.etag = False, True, None
+    small = oci_archive(Image([SMALL]))
+    versions = [gzip.compress(small), gzip.compress(small + bytes(5_000_000))]
+
+    def change(_handler: t.Any) -> bool:
+        web.data = versions[len(web.asked) % 2]
+        return False
+
+    web.handle = change
+    with pytest.raises(SourceChangedError) as caught:
+        pull(web, tmp_path)
+    assert (
+        f"its content had {len(small)} bytes, and now has more" in caught.value.message
+    )
+    assert left(tmp_path) == []
+
+
 # -- a file that changes
 
 
@@ -800,6 +1160,14 @@ def test_netrc(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with opened(web.url):
         pass
     assert web.asked[0].headers["authorization"].startswith("Basic ")
+    # another port of the same host is another origin
+    with serving(b"") as first:
+        first.handle = redirecting(web.url)
+        web.asked.clear()
+        with opened(first.url):
+            pass
+        assert first.asked[0].headers["authorization"].startswith("Basic ")
+        assert not any("authorization" in asked.headers for asked in web.asked)
     netrc.write_text("machine 127.0.0.1 nonsense\n")
     assert "the .netrc of the user who runs the module is damaged" in problem(web.url)
 

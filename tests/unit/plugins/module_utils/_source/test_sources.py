@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import socket
+import tarfile
 import typing as t
 from pathlib import Path
 
@@ -215,6 +217,87 @@ def test_documents_of_a_stream_are_bounded_in_sum(tmp_path: Path) -> None:
         tmp_path / "image", oci_archive(IMAGE, files=files, compression="gzip")
     ):
         pass
+
+
+_FULL_SIZE = 4 << 30
+
+
+def bomb(kind: str) -> bytes:
+    """The image, compressed as a whole together with very many zeros."""
+    zeros = gzip.compress(bytes(16 << 20), 9)
+    image = oci_archive(IMAGE)
+    if kind == "a member":
+        header = tarfile.TarInfo("zeros")
+        header.size = _FULL_SIZE
+        head = gzip.compress(header.tobuf())
+        return head + zeros * (_FULL_SIZE >> 24) + gzip.compress(image)
+    if kind == "members":
+        header = tarfile.TarInfo("zeros")
+        header.size = 16 << 20
+        member = gzip.compress(header.tobuf()) + zeros
+        return member * (_FULL_SIZE >> 24) + gzip.compress(image)
+    return gzip.compress(image) + zeros * (_FULL_SIZE >> 24)
+
+
+@pytest.mark.parametrize("kind", ["a member", "members", "behind the end"])
+def test_max_size_bounds_what_is_compressed_as_a_whole(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 MiB that become 4 GiB: told as soon as it is known, and what a header says is known at once."""
+    came = [0]
+
+    def counted(chunks: t.Iterator[bytes], coding: str) -> t.Iterator[bytes]:
+        for piece in decompress.decompressed(chunks, coding):
+            came[0] += len(piece)
+            yield piece
+
+    monkeypatch.setattr(compressed, "decompressed", counted)
+    limit = 40 << 20
+    (tmp_path / "image").write_bytes(bomb(kind))
+    with pytest.raises(SourceError) as caught:
+        open_source(str(tmp_path / "image"), max_size=limit)
+    assert caught.value.message == (
+        f"'{tmp_path}/image' is compressed as a whole, and holds more than the {limit} bytes of max_size;"
+        " raise max_size if you trust it, or save only the image that you need"
+    )
+    assert came[0] <= (1 << 20 if kind == "a member" else limit + (1 << 20))
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_max_size_counts_every_byte_of_the_archive(
+    tmp_path: Path, compression: t.Any
+) -> None:
+    """One less is too little; a plain archive is read in place, and has nothing to bound here."""
+    size = len(oci_archive(IMAGE))
+    path = tmp_path / "image"
+    path.write_bytes(oci_archive(IMAGE, compression=compression))
+    with contextlib.closing(open_source(str(path), max_size=size)) as source:
+        assert source.spooled_size == size
+    with pytest.raises(
+        SourceError, match=f"more than the {size - 1} bytes of max_size"
+    ):
+        open_source(str(path), max_size=size - 1)
+    path.write_bytes(oci_archive(IMAGE))
+    open_source(str(path), max_size=1).close()
+
+
+def test_a_spool_is_what_was_scanned(tmp_path: Path) -> None:
+    """A file that is written to between the passes fills no disk."""
+    path = tmp_path / "image"
+    data = oci_archive(IMAGE)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for more, word in ((data + bytes(10_000_000), "more"), (data[:-512], "fewer")):
+        with opened(path, gzip.compress(data)) as source:
+            path.write_bytes(gzip.compress(more).ljust(path.stat().st_size, b"\0"))
+            with pytest.raises(SourceError) as caught:
+                reread = open_source(str(path))
+                source._access = reread._access  # type: ignore[attr-defined]
+                source.spool(fd)
+        assert f"(its content had {len(data)} bytes, and now has {word})" in (
+            caught.value.message
+        )
+    os.close(fd)
+    assert os.listdir(tmp_path) == ["image"]
 
 
 def test_a_directory_holds_no_descriptors(tmp_path: Path) -> None:

@@ -244,6 +244,21 @@ def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             index(tar([member] * 4))
 
 
+def test_extended_headers_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of members that are fine, and empty ones; each counts with its own block."""
+    for member, size in (
+        (file("x" * 150), 512 + 151),
+        (global_header({"a": "b"}), 512 + 6),
+    ):
+        monkeypatch.setattr(tar_index, "_MOST_EXTENDED_SIZE", 4 * size)
+        index(tar([member] * 4, dialect="gnu"))
+        with pytest.raises(
+            SourceError,
+            match=f"'A': its extended headers hold more than {4 * size} bytes, a fixed limit; it is no image archive",
+        ):
+            index(tar([member] * 5, dialect="gnu"))
+
+
 def test_no_blob_is_read() -> None:
     """Section 1: headers are read, data is seeked over."""
     data = tar([file(f"blob{number}", bytes(100_000)) for number in range(5)])
