@@ -474,6 +474,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     provision,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
+    bounded_warnings,
     to_json_safe,
 )
 
@@ -537,7 +538,7 @@ def main() -> None:
         )
     except OciError as error:
         module.fail_json(msg=error.message)
-    for warning in result.pop("warnings"):
+    for warning in bounded_warnings(result.pop("warnings")):
         module.warn(warning)
     result = to_json_safe(result)
     if "need" in result:

@@ -13,7 +13,10 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    ImageError,
+    show,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._image import documents
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
     Platform,
@@ -108,7 +111,7 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
     stop_signal = normalise_signal(signal) if signal else None
     if signal and stop_signal is None:
         warnings.append(
-            f"the image's stop signal {signal[:40]!r} is none; the default is taken"
+            f"the image's stop signal {show(signal)} is none; the default is taken"
         )
     if stop_signal is None:
         is_systemd = bool(argv) and _SYSTEMD.match(argv[0]) is not None
@@ -219,5 +222,5 @@ def _names(run: documents.Object, key: str, where: str) -> tuple[str, ...]:
     if value is None or isinstance(value, dict):
         return tuple(sorted(value or {}))
     raise ImageError(
-        f"{where}: the field {key!r} is not an object; fetch the image again"
+        f"{where}: the field {show(key)} is not an object; fetch the image again"
     )
