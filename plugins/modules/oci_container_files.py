@@ -79,9 +79,19 @@ options:
         type: path
         required: true
       content:
-        description: The whole content.
+        description: The whole content. It is neither logged nor returned.
         type: str
         required: true
+      shown:
+        description:
+          - How much of the content a diff shows. Values of environment variables are never shown, only their names, and
+            whether a value changed.
+          - V(none) shows only that the content changes, V(all) everything, which is for files without secrets.
+          - V(settings) is for the lines of LXC, Proxmox VE and systemd-nspawn, V(spec) for a C(config.json) of an OCI bundle,
+            V(script) for the exec wrapper. Content that is not understood is not shown.
+        type: str
+        choices: [none, all, settings, spec, script]
+        default: none
       mode:
         description: The mode, as an octal number.
         type: str
@@ -130,7 +140,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hypervisor.oci.plugins.module_utils._container_files import (
     Directory,
     File,
-    diff_of,
+    difference,
     provide,
     restore,
 )
@@ -163,6 +173,11 @@ ARGUMENT_SPEC = {
             "path": {"type": "path", "required": True},
             # the environment of a container is in there, and that is nothing for a log
             "content": {"type": "str", "required": True, "no_log": True},
+            "shown": {
+                "type": "str",
+                "choices": ["none", "all", "settings", "spec", "script"],
+                "default": "none",
+            },
             "mode": {"type": "str", "default": "0600"},
             "owner": {"type": "int", "default": 0},
             "group": {"type": "int", "default": 0},
@@ -211,7 +226,8 @@ def main() -> None:
                     for item in params["files"]
                 ]
                 if module._diff:
-                    texts = map(diff_of, files)
+                    kinds = [item["shown"] for item in params["files"]]
+                    texts = map(difference, files, kinds)
                     diff = [{"prepared": text} for text in texts if text]
                 changed = provide(directories, files, params["keep"], module.check_mode)
     except OciError as error:

@@ -151,7 +151,7 @@ images:
 import contextlib
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     MissingLibraryError,
     OciError,
@@ -159,7 +159,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
     HTTP_ARGUMENTS,
-    hide_secrets,
+    UrlModule,
     http_options,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
@@ -186,8 +186,8 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 def main() -> None:
     """Arguments in, one result out."""
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    params = hide_secrets(module.params)
+    module = UrlModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    params = module.given or {}
     try:
         try:
             form, images = _list(params)

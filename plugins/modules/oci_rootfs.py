@@ -454,7 +454,7 @@ report:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     MissingLibraryError,
@@ -462,7 +462,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
     HTTP_ARGUMENTS,
-    hide_secrets,
+    UrlModule,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     interruptible,
@@ -515,12 +515,12 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 def main() -> None:
     """Arguments in, one result out."""
-    module = AnsibleModule(
+    module = UrlModule(
         argument_spec=ARGUMENT_SPEC,
         supports_check_mode=True,
         required_if=[("state", "present", ["src"]), ("state", "staged", ["src"])],
     )
-    params = hide_secrets(module.params)
+    params = module.given or {}
     sizes = {}
     for name in ("max_size", "cache_max_size"):
         try:

@@ -356,11 +356,12 @@ class RemoteFile:
         """One request: the answer, or the C(HTTPError) of a status that is no success, closed already."""
         options = self.options
         home = url.origin == self._url.origin
-        given: dict[str, t.Any] = {}
+        # whatever speaks of the user stays with the origin that he gave it for, his .netrc too
+        given: dict[str, t.Any] = {"use_netrc": home}
         if home:
-            # whatever speaks of the user stays with the origin that he gave it for
             headers = {**options.headers, **headers}
             given = {
+                **given,
                 "url_username": options.username or self._url.username,
                 "url_password": options.password or self._url.password,
                 "force_basic_auth": options.force_basic_auth,

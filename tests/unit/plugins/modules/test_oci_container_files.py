@@ -124,6 +124,11 @@ def test_content_is_nothing_for_a_log_but_for_a_diff(tmp_path: Path, run: Run) -
     result = run(files=files)
     assert "hunter2" not in json.dumps(result)
     (tmp_path / "config").write_text("a\nPASSWORD=old\n")
+    assert run(files=files, _ansible_diff=True)["diff"][0]["prepared"] == (
+        f"{tmp_path}/config: the content changes, and is not shown\n"
+    )
+    (tmp_path / "config").write_text("a\nPASSWORD=old\n")
+    files[0]["shown"] = "all"
     shown = run(files=files, _ansible_diff=True)["diff"]
     assert "-PASSWORD=old" in shown[0]["prepared"]
     assert "+PASSWORD=hunter2" in shown[0]["prepared"]
