@@ -422,9 +422,11 @@ def repeated_manifest(folder: str, count: int) -> str:
 
 def shared_config(folder: str, count: int) -> str:
     """Many manifests of one config of nearly 4 MiB."""
-    labels = {f"label-number-{number}": "" for number in range(160_000)}
+    ports: dict[str, t.Any] = {
+        f"port-number-{number:011}/tcp": {} for number in range(115_000)
+    }
     layer = Layer(file("f"))
-    first = Image([layer], {"Labels": labels}, descriptor={"platform": None})
+    first = Image([layer], {"ExposedPorts": ports}, descriptor={"platform": None})
     contents = []
     for number in range(count):
         document = json.loads(first.data)
