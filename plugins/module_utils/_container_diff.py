@@ -24,6 +24,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import visi
 MASK = "********"
 CHANGED = f"{MASK} (changed)"
 
+# What is compared, which may take time by the square of it, and what is shown.
+_MOST_COMPARED = 1000
 _MOST_LINES = 500
 _LONGEST_LINE = 1000
 # LXC's, with ':' in Proxmox VE, and systemd-nspawn's
@@ -49,6 +51,8 @@ def diff_of(path: str, kind: str, old: bytes | None, new: bytes | None) -> str:
     before, after = (_lines(kind, content or b"") for content in (old, new))
     if before is None or after is None:
         return f"{visible(path, _LONGEST_LINE)}: the content changes, and is not shown\n"
+    is_cut = max(len(before), len(after)) > _MOST_COMPARED
+    before, after = before[:_MOST_COMPARED], after[:_MOST_COMPARED]
     known = Counter(before)
     names = {line.text for line in before if line.secret is not None}
     texts = (
@@ -63,6 +67,8 @@ def diff_of(path: str, kind: str, old: bytes | None, new: bytes | None) -> str:
     shown = [visible(line, _LONGEST_LINE) for line in lines[:_MOST_LINES]]
     if len(lines) > _MOST_LINES:
         shown.append(f"... and {len(lines) - _MOST_LINES} more lines")
+    if is_cut:
+        shown.append(f"... what follows the first {_MOST_COMPARED} lines of the file")
     return "".join(f"{line}\n" for line in shown)
 
 

@@ -42,8 +42,8 @@ _KEY = re.compile(r"[A-Za-z][A-Za-z0-9-]*\Z")
 _TMPFS_OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:=[A-Za-z0-9_%.+/-]+)?\Z")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
-_PLANES = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
-_NONCHARACTER = re.compile(f"[\ufdd0-\ufdef{_PLANES}]")
+# Where code points that are no characters may be; beyond the first plane, they are the last two of each.
+_UNUSUAL = re.compile("[\ufdd0-\ufdef\ufffe\uffff\U00010000-\U0010ffff]")
 _SECTIONS = ("Exec", "Files", "Network")
 # systemd reads no longer line (LONG_LINE_MAX)
 _LINE_LIMIT = 1024 * 1024 - 1
@@ -347,5 +347,8 @@ def _checked(text: str, field: str) -> str:
 
 def _noncharacter(text: str) -> str | None:
     """The first code point that systemd takes for invalid UTF-8 although other programs do not."""
-    found = _NONCHARACTER.search(text)
-    return None if found is None else found.group()
+    for found in _UNUSUAL.finditer(text):
+        c = found.group()
+        if c < "\U00010000" or ord(c) & 0xFFFE == 0xFFFE:
+            return c
+    return None
