@@ -50,7 +50,9 @@ def diff_of(path: str, kind: str, old: bytes | None, new: bytes | None) -> str:
         return ""
     before, after = (_lines(kind, content or b"") for content in (old, new))
     if before is None or after is None:
-        return f"{visible(path, _LONGEST_LINE)}: the content changes, and is not shown\n"
+        return (
+            f"{visible(path, _LONGEST_LINE)}: the content changes, and is not shown\n"
+        )
     is_cut = max(len(before), len(after)) > _MOST_COMPARED
     before, after = before[:_MOST_COMPARED], after[:_MOST_COMPARED]
     known = Counter(before)

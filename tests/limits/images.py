@@ -441,7 +441,9 @@ def shared_config(folder: str, count: int) -> str:
 
 def saved_again(folder: str, count: int) -> str:
     """A docker save archive that lists one image of a large config over and over."""
-    image = Image([Layer(file("f"))], {"Labels": {f"l{number}": "x" * MIB for number in range(3)}})
+    image = Image(
+        [Layer(file("f"))], {"Labels": {f"l{number}": "x" * MIB for number in range(3)}}
+    )
     return _saved(folder, image, count)
 
 

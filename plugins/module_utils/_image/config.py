@@ -136,9 +136,7 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
         cmd=cmd,
         env=env,
         env_dropped=dropped,
-        working_dir=_working_dir(
-            _text(run, "WorkingDir", where, _LONGEST_PATH) or ""
-        ),
+        working_dir=_working_dir(_text(run, "WorkingDir", where, _LONGEST_PATH) or ""),
         user=_text(run, "User", where, _LONGEST_NAME) or "",
         stop_signal=stop_signal,
         exposed_ports=_names(run, "ExposedPorts", where, _PORTS),

@@ -200,12 +200,16 @@ def test_a_large_configuration_of_proxmox() -> None:
     container = container_from(
         {"cmd": ["sh"], "uid": 0, "gid": 0}, {"name": "w", "rootfs": "/r"}
     )
-    lines = "".join(f"lxc.environment.runtime: A{n}={' ' * 50}\n" for n in range(10_000))
+    lines = "".join(
+        f"lxc.environment.runtime: A{n}={' ' * 50}\n" for n in range(10_000)
+    )
     with within(4):
         render_proxmox(container, f"rootfs: a:b\n{lines}")
 
 
-@pytest.mark.parametrize("text", ["\x1b", " ", "a", "\u202e", "a-", "a/", "../", ":", "@"])
+@pytest.mark.parametrize(
+    "text", ["\x1b", " ", "a", "\u202e", "a-", "a/", "../", ":", "@"]
+)
 def test_words_of_an_image(text: str) -> None:
     long = (text * 10**6)[: 6 * 10**5]
     config = {"os": "linux", "architecture": "a", "config": {"StopSignal": long}}

@@ -48,7 +48,9 @@ def test_no_check_lets_a_line_end_pass() -> None:
     found = 0
     for path in _ROLE.rglob("*"):
         if path.suffix in (".yml", ".j2"):
-            for pattern in re.findall(r"is match\('([^']*)'\)", path.read_text("utf-8")):
+            for pattern in re.findall(
+                r"is match\('([^']*)'\)", path.read_text("utf-8")
+            ):
                 found += 1
                 assert not pattern.endswith("$"), (path, pattern)
     assert found > 1
@@ -96,14 +98,14 @@ def test_files_for_others_hold_no_environment() -> None:
         if file.get("shown") == "all":
             assert is_plain, file
     for path in (_ROLE / "templates").iterdir():
-        spoken = re.findall(r"container_env|model\.env|root\.image|overrides", path.read_text())
+        spoken = re.findall(
+            r"container_env|model\.env|root\.image|overrides", path.read_text()
+        )
         assert not spoken, path
 
 
 def test_what_a_server_is_told_is_not_noted() -> None:
-    assert VARIABLES["__container_http_options"] == list(
-        _http_arguments.HTTP_ARGUMENTS
-    )
+    assert VARIABLES["__container_http_options"] == list(_http_arguments.HTTP_ARGUMENTS)
 
 
 # What a terminal obeys, from a container that ends.
@@ -174,7 +176,9 @@ def test_names_with_a_line_end(tmp_path: Path) -> None:
 def test_what_a_container_says_is_one_visible_line(tmp_path: Path) -> None:
     """The very templates of the role, with an output of a megabyte; and a node whose resolv.conf is line ends alone."""
     message = task_of("Give up")["ansible.builtin.fail"]["msg"]
-    reason = task_of("Note the reason")["ansible.builtin.set_fact"]["__container_reason"]
+    reason = task_of("Note the reason")["ansible.builtin.set_fact"][
+        "__container_reason"
+    ]
     reachable = next(
         task["when"][-1] for _path, task in tasks() if "own resolver" in task["name"]
     )

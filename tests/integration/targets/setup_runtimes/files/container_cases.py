@@ -338,9 +338,7 @@ class Cases:
                 require("s3cret" not in text, "no secret in a file for others", path)
         say("secrets are in no diff, output, process list, or file for others")
 
-    def _run_secretly(
-        self, names: list[str], *options: str, **changed: object
-    ) -> None:
+    def _run_secretly(self, names: list[str], *options: str, **changed: object) -> None:
         self.runs.written = ""
         with watched_commands() as commands:
             outcomes = self.runs(*options, only=names, **changed)

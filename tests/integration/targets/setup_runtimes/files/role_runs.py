@@ -183,9 +183,7 @@ def open_to_others(paths: t.Sequence[str]) -> t.Iterator[tuple[str, str]]:
 @contextlib.contextmanager
 def served(folder: str) -> t.Iterator[str]:
     """A web server of a folder, on this machine alone; gives its address."""
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=folder
-    )
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
