@@ -63,6 +63,7 @@ options:
         the output of C(docker save), old and new, each of them also compressed as a whole by gzip or zstd,
         and an OCI image layout directory.
       - A URL is read by the node, which fetches only the archive's index and the blobs of its own image that it lacks.
+        Its user, password and query are neither logged nor returned.
         Any web server will do. One that does not serve ranges of bytes sends the whole archive, twice where it is
         unpacked.
       - Required with O(state=present) and O(state=staged).
