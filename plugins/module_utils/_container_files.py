@@ -16,7 +16,7 @@ import stat
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._container_diff import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._diff import (
     diff_of,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (

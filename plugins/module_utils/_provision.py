@@ -19,9 +19,10 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._container_diff import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._diff import (
     CHANGED,
     MASK,
+    bounded,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
@@ -37,7 +38,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform imp
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
     select_image,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._result import bounded
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.beside import (
     Beside,
 )

@@ -15,9 +15,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import visi
 
 _MOST_WARNINGS = 20
 _LONGEST_WARNING = 2000
-# How much of an image's value a diff shows.
-_MOST_ITEMS = 100
-_LONGEST_ITEM = 500
 
 
 def to_json_safe(value: t.Any) -> t.Any:
@@ -36,23 +33,3 @@ def bounded_warnings(warnings: t.Sequence[str]) -> list[str]:
     shown = [visible(text, _LONGEST_WARNING) for text in warnings[:_MOST_WARNINGS]]
     rest = len(warnings) - len(shown)
     return [*shown, f"{rest} more warnings are not shown"] if rest > 0 else shown
-
-
-def bounded(value: t.Any) -> t.Any:
-    """Return an image's value as a diff shows it: visible, and not larger than anybody reads."""
-    if isinstance(value, str):
-        return visible(value, _LONGEST_ITEM)
-    if isinstance(value, dict):
-        shown = {
-            visible(key, _LONGEST_ITEM): bounded(item)
-            for key, item in list(value.items())[:_MOST_ITEMS]
-        }
-        return {**shown, **_rest(len(value), "...")}
-    if isinstance(value, (list, tuple)):
-        rest = _rest(len(value), "")
-        return [*map(bounded, value[:_MOST_ITEMS]), *rest.values()]
-    return value
-
-
-def _rest(number: int, key: str) -> dict[str, str]:
-    return {key: f"and {number - _MOST_ITEMS} more"} if number > _MOST_ITEMS else {}

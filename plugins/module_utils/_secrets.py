@@ -16,7 +16,7 @@ from __future__ import annotations
 import typing as t
 
 try:
-    from ansible.module_utils.secrets import register_secrets
+    from ansible.module_utils.secrets import register_secrets  # type: ignore[import-not-found]
 except ImportError:
     register_secrets = None
 

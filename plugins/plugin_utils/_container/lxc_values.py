@@ -58,8 +58,8 @@ def plan_start(
     """
     if wrapper_reason(container, secret_env, quoted_words) is None:
         return Start(container.argv, container.env)
-    exported = []
-    passed = []
+    exported: list[tuple[str, str]] = []
+    passed: list[tuple[str, str]] = []
     for name, value in container.env:
         wrapped = secret_env or has_controls(value)
         (exported if wrapped else passed).append((name, value))

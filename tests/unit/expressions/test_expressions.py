@@ -19,7 +19,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils import _container_diff
+from ansible_collections.hypervisor.oci.plugins.module_utils import _diff
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
     visible,
@@ -227,4 +227,4 @@ def test_words_of_an_image(text: str) -> None:
 def test_a_diff_of_a_long_file(kind: str, text: str) -> None:
     content = (text * MANY)[:MANY].encode()
     with within(4):
-        _container_diff.diff_of("/f", kind, content, content[1:] + b"x")
+        _diff.diff_of("/f", kind, content, content[1:] + b"x")

@@ -155,9 +155,10 @@ def watched_commands() -> t.Iterator[set[str]]:
     def watch() -> None:
         while not done.wait(0.02):
             for name in filter(str.isdigit, os.listdir("/proc")):
-                with contextlib.suppress(OSError):
-                    with open(f"/proc/{name}/cmdline", "rb") as file:
-                        seen.add(file.read().decode("utf-8", "replace"))
+                with contextlib.suppress(OSError), open(
+                    f"/proc/{name}/cmdline", "rb"
+                ) as file:
+                    seen.add(file.read().decode("utf-8", "replace"))
 
     thread = threading.Thread(target=watch)
     thread.start()

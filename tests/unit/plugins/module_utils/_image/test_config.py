@@ -322,7 +322,7 @@ def test_history_is_bounded() -> None:
 
 def test_what_images_do_ask_for_is_within_bounds() -> None:
     """A media server's range of ports, build metadata in a label, a long script as an argument."""
-    ports = {f"{port}/udp": {} for port in range(16384, 32769)}
+    ports: dict[str, t.Any] = {f"{port}/udp": {} for port in range(16384, 32769)}
     parsed = run(
         Env=[f"E{n}={LONG[:100]}" for n in range(5000)],
         Cmd=["sh", "-c", LONG[:-1]],

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What C(--diff) may show of a file that describes a container: never the value of an environment variable.
+"""What C(--diff) may show of an image and of the files that describe a container: never the value of a variable.
 
 A variable is shown by its name, and by whether its value changed. What cannot be understood is not shown at all
-(docs/behaviour.md, section 9).
+(docs/behaviour.md, sections 8 and 9).
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ CHANGED = f"{MASK} (changed)"
 _MOST_COMPARED = 1000
 _MOST_LINES = 500
 _LONGEST_LINE = 1000
+# How much of an image's value.
+_MOST_ITEMS = 100
+_LONGEST_ITEM = 500
 # LXC's, with ':' in Proxmox VE, and systemd-nspawn's
 _ENVIRONMENT = re.compile(
     r"[ \t]*(?:lxc\.environment(?:\.[a-z]+)?|Environment|env)[ \t]*[=:]"
@@ -164,3 +167,23 @@ def _script(text: str) -> list[_Line] | None:
     if not text.startswith("exec ", place):
         return None
     return found + [_Line(line) for line in text[place:].splitlines()]
+
+
+def bounded(value: t.Any) -> t.Any:
+    """Return an image's value as a diff shows it: visible, and not larger than anybody reads."""
+    if isinstance(value, str):
+        return visible(value, _LONGEST_ITEM)
+    if isinstance(value, dict):
+        shown = {
+            visible(key, _LONGEST_ITEM): bounded(item)
+            for key, item in list(value.items())[:_MOST_ITEMS]
+        }
+        return {**shown, **_rest(len(value), "...")}
+    if isinstance(value, (list, tuple)):
+        rest = _rest(len(value), "")
+        return [*map(bounded, value[:_MOST_ITEMS]), *rest.values()]
+    return value
+
+
+def _rest(number: int, key: str) -> dict[str, str]:
+    return {key: f"and {number - _MOST_ITEMS} more"} if number > _MOST_ITEMS else {}
