@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hypervisor.oci.plugins.module_utils._secrets import register
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import (
     MASK,
@@ -68,44 +67,18 @@ def http_options(params: dict[str, t.Any]) -> HttpOptions | None:
     return options
 
 
-class UrlModule(AnsibleModule):
-    """A module whose C(src) may be a URL; C(given) are its arguments as they were given.
-
-    Ansible logs and shows C(params): these lose user, password and query of a URL, and the values of headers, before it
-    does the one or the other. It knows nothing of secrets in a URL by itself, nor of headers that came as one string.
-    """
-
-    def __init__(self, **arguments: t.Any) -> None:
-        self.given: dict[str, t.Any] | None = None
-        super().__init__(**arguments)
-        self._hide()
-
-    def fail_json(self, msg: str, **values: t.Any) -> t.NoReturn:
-        """Fail, also while the arguments are still checked."""
-        self._hide()
-        super().fail_json(msg, **values)
-
-    def _log_invocation(self) -> None:
-        self._hide()
-        super()._log_invocation()
-
-    def _hide(self) -> None:
-        if self.given is None:
-            self.given = hide_secrets(self.params)
-
-
-def hide_secrets(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Return a copy of a module's parameters, and take out of them what is secret."""
-    given = dict(params)
+def without_secrets(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return what may be shown of arguments that hold secrets, and tell Ansible of these."""
+    shown: dict[str, t.Any] = {}
     src = params.get("src")
     if isinstance(src, str) and is_url(src):
-        params["src"] = masked(src)
+        shown["src"] = masked(src)
         register(secrets_of(src))
     headers = params.get("headers")
     if isinstance(headers, dict):
-        params["headers"] = dict.fromkeys(headers, MASK)
+        shown["headers"] = dict.fromkeys(headers, MASK)
         register(map(str, headers.values()))
     elif headers is not None:
         # not to be understood, so all of it may be secret
-        params["headers"] = MASK
-    return given
+        shown["headers"] = MASK
+    return shown

@@ -136,7 +136,8 @@ changed_paths:
   sample: [/var/lib/lxc/web/config]
 """
 
-from ansible.module_utils.basic import AnsibleModule
+import typing as t
+
 from ansible_collections.hypervisor.oci.plugins.module_utils._container_files import (
     Directory,
     File,
@@ -144,6 +145,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._container_files im
     provide,
     restore,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._diff import MASK
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
     RootfsError,
@@ -152,8 +154,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     interruptible,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._quiet_module import (
+    QuietModule,
+)
 
-ARGUMENT_SPEC = {
+ARGUMENT_SPEC: dict[str, t.Any] = {
     "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},
     "directories": {
         "type": "list",
@@ -171,8 +176,9 @@ ARGUMENT_SPEC = {
         "default": [],
         "options": {
             "path": {"type": "path", "required": True},
-            # the environment of a container is in there, and that is nothing for a log
-            "content": {"type": "str", "required": True, "no_log": True},
+            # hidden below: ansible-core 2.22 would mask the name of a container wherever it stands, since that is the
+            # whole of a file, and those before log the values of a list as they are
+            "content": {"type": "str", "required": True, "no_log": False},
             "shown": {
                 "type": "str",
                 "choices": ["none", "all", "settings", "spec", "script"],
@@ -187,6 +193,19 @@ ARGUMENT_SPEC = {
 }
 
 
+def without_contents(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return what may be shown of the arguments: the environment of a container is in the files."""
+    files = params.get("files")
+    if not isinstance(files, list):
+        return {} if files is None else {"files": MASK}
+    return {
+        "files": [
+            {**file, "content": MASK} if isinstance(file, dict) else MASK
+            for file in files
+        ]
+    }
+
+
 def _mode(text: str) -> int:
     try:
         mode = int(text, 8)
@@ -199,12 +218,13 @@ def _mode(text: str) -> int:
 
 def main() -> None:
     """Arguments in, one result out."""
-    module = AnsibleModule(
+    module = QuietModule(
+        without_contents,
         argument_spec=ARGUMENT_SPEC,
         supports_check_mode=True,
         required_if=[("state", "restored", ["keep"])],
     )
-    params = module.params
+    params = module.given
     diff = []
     try:
         with interruptible():

@@ -159,14 +159,17 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
     HTTP_ARGUMENTS,
-    UrlModule,
     http_options,
+    without_secrets,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
     list_images,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
     parse_platform,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._quiet_module import (
+    QuietModule,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
     to_json_safe,
@@ -186,8 +189,10 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 def main() -> None:
     """Arguments in, one result out."""
-    module = UrlModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    params = module.given or {}
+    module = QuietModule(
+        without_secrets, argument_spec=ARGUMENT_SPEC, supports_check_mode=True
+    )
+    params = module.given
     try:
         try:
             form, images = _list(params)

@@ -463,7 +463,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
     HTTP_ARGUMENTS,
-    UrlModule,
+    without_secrets,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     interruptible,
@@ -473,6 +473,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     provision,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._quiet_module import (
+    QuietModule,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
     bounded_warnings,
@@ -516,12 +519,13 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 def main() -> None:
     """Arguments in, one result out."""
-    module = UrlModule(
+    module = QuietModule(
+        without_secrets,
         argument_spec=ARGUMENT_SPEC,
         supports_check_mode=True,
         required_if=[("state", "present", ["src"]), ("state", "staged", ["src"])],
     )
-    params = module.given or {}
+    params = module.given
     sizes = {}
     for name in ("max_size", "cache_max_size"):
         try:
