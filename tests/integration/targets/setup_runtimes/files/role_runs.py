@@ -181,10 +181,17 @@ def open_to_others(paths: t.Sequence[str]) -> t.Iterator[tuple[str, str]]:
                     yield name, file.read()
 
 
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    """Its log would be taken for what Ansible writes."""
+
+    def log_message(self, *_arguments: t.Any) -> None:
+        """Nothing."""
+
+
 @contextlib.contextmanager
 def served(folder: str) -> t.Iterator[str]:
     """A web server of a folder, on this machine alone; gives its address."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    handler = functools.partial(_Silent, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
