@@ -193,6 +193,9 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 }
 
 
+_HARMLESS = ("path", "shown", "mode", "owner", "group")
+
+
 def without_contents(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return what may be shown of the arguments: the environment of a container is in the files."""
     files = params.get("files")
@@ -200,7 +203,12 @@ def without_contents(params: dict[str, t.Any]) -> dict[str, t.Any]:
         return {} if files is None else {"files": MASK}
     return {
         "files": [
-            {**file, "content": MASK} if isinstance(file, dict) else MASK
+            (
+                # a key that is none may be a mistyped one
+                {key: file[key] if key in _HARMLESS else MASK for key in file}
+                if isinstance(file, dict)
+                else MASK
+            )
             for file in files
         ]
     }

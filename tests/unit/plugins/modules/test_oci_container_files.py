@@ -187,6 +187,7 @@ def test_content_is_in_no_log_of_the_node(
     wrong = [
         run(files=[secret], unknown=1),
         run(files=[{**secret, "unknown": 1}]),
+        run(files=[{"path": "/x", "contents": "s3cret"}]),
         run(files=[f"path={path} content=s3cret mode=x unknown=1"]),
         run(files="s3cret"),
     ]
