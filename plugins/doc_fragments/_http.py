@@ -15,7 +15,8 @@ options:
   url_username:
     description:
       - The user for a URL that wants one. A user and password in the URL itself are understood, too.
-      - User, password, O(headers) and client certificate are sent to the URL's own origin alone, never to where it redirects.
+      - User, password, O(headers), client certificate and what F(.netrc) says are sent to the URL's own origin alone, never to
+        where it redirects.
     type: str
   url_password:
     description:

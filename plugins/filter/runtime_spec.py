@@ -23,6 +23,8 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime_
     runtime_spec as render_runtime_spec,
 )
 
+_MOST_SHOWN = 10
+
 
 def runtime_spec(
     image: t.Any,
@@ -36,9 +38,13 @@ def runtime_spec(
         document = render_runtime_spec(container, network=network, settings=settings)
     except ContainerError as error:
         raise AnsibleFilterError(error.message) from error
-    for label in dropped_labels(container):
+    dropped = dropped_labels(container)
+    if dropped:
+        shown = ", ".join(map(show, dropped[:_MOST_SHOWN]))
+        rest = len(dropped) - _MOST_SHOWN
+        more = f" and {rest} more" if rest > 0 else ""
         Display().warning(
-            f"the image's label {show(label)} did not become an annotation: a runtime would obey it"
+            f"labels of the image did not become annotations, since a runtime would obey them: {shown}{more}"
         )
     # in ASCII: no byte of an image's stands in the file as it was
     return json.dumps(document, indent=2) + "\n"

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import difflib
 import json
 import os
 import stat
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._diff import (
+    diff_of,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
     os_advice,
@@ -89,19 +91,11 @@ def restore(keep: str, check_mode: bool) -> list[str]:
         return [file.path for file in differing]
 
 
-def diff_of(file: File) -> str:
-    """What C(provide) would change in one file, as a unified diff."""
+def difference(file: File, kind: str) -> str:
+    """What C(provide) would change in one file, as much of it as C(kind) allows to be shown."""
     with _sentences():
-        old = _read(file.path, file.mode).content or b""
-    before, after = (
-        text.decode("utf-8", "replace").splitlines(keepends=True)
-        for text in (old, file.content or b"")
-    )
-    return "".join(
-        difflib.unified_diff(
-            before, after, f"{file.path} (before)", f"{file.path} (after)"
-        )
-    )
+        old = _read(file.path, file.mode).content
+    return diff_of(file.path, kind, old, file.content)
 
 
 @contextlib.contextmanager

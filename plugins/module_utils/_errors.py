@@ -17,34 +17,41 @@ import typing as t
 
 # How much of a name is shown: its end, too, since that is what tells one path from another.
 _SHOWN = 200
-_SHOWN_END = 60
+# How much a message holds: lists of names are bounded where they are made, and this is for what was forgotten.
+_LONGEST_MESSAGE = 8192
 
 
-def show(name: bytes | str) -> str:
-    """A name from an archive, quoted and cut so that it fits into one line of a message.
+def visible(text: bytes | str, limit: int) -> str:
+    """Return text that is not ours as it may stand in a message: in one line, and cut in the middle.
 
-    Bytes that are no UTF-8 and control characters are escaped, so that a hostile
-    name can neither break the line nor the terminal.
+    What a terminal would obey or hide is escaped: control characters (C0, C1, DEL), marks that turn the direction of
+    writing, characters without width, separators of lines, bytes that are not UTF-8. All of these are what Unicode
+    calls not printable. ``limit`` counts characters before they are escaped.
     """
-    text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
-    if len(text) > _SHOWN:
-        text = text[: _SHOWN - _SHOWN_END] + "..." + text[-_SHOWN_END:]
-    return (
-        "'"
-        + "".join(
-            c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-            for c in text
-        )
-        + "'"
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    if len(text) > limit:
+        end = limit * 3 // 10
+        text = f"{text[: limit - end]}...{text[-end:]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
+        for c in text
     )
 
 
+def show(name: bytes | str) -> str:
+    """Return a name that is not ours, quoted and cut so that it fits into one line of a message."""
+    return f"'{visible(name, _SHOWN)}'"
+
+
 class OciError(Exception):
-    """An error for the user; C(message) is one whole sentence."""
+    """An error for the user; C(message) is one whole sentence, and no terminal obeys anything in it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = visible(message, _LONGEST_MESSAGE)
+        super().__init__(self.message)
 
 
 class SourceError(OciError):

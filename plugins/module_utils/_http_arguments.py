@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._secrets import register
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import (
     MASK,
     is_url,
     masked,
+    secrets_of,
 )
 
 if t.TYPE_CHECKING:
@@ -65,14 +67,18 @@ def http_options(params: dict[str, t.Any]) -> HttpOptions | None:
     return options
 
 
-def hide_secrets(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """A copy of a module's parameters; the original, which Ansible shows, loses user, password and headers.
-
-    Ansible itself knows neither of a password in a URL, nor of headers that came as one string.
-    """
-    before = dict(params)
-    if params["src"] and is_url(params["src"]):
-        params["src"] = masked(params["src"])
-    if params["headers"]:
-        params["headers"] = dict.fromkeys(params["headers"], MASK)
-    return before
+def without_secrets(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return what may be shown of arguments that hold secrets, and tell Ansible of these."""
+    shown: dict[str, t.Any] = {}
+    src = params.get("src")
+    if isinstance(src, str) and is_url(src):
+        shown["src"] = masked(src)
+        register(secrets_of(src))
+    headers = params.get("headers")
+    if isinstance(headers, dict):
+        shown["headers"] = dict.fromkeys(headers, MASK)
+        register(map(str, headers.values()))
+    elif headers is not None:
+        # not to be understood, so all of it may be secret
+        shown["headers"] = MASK
+    return shown

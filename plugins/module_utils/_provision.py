@@ -19,6 +19,11 @@ import time
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._diff import (
+    CHANGED,
+    MASK,
+    bounded,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
     SourceChangedError,
@@ -494,13 +499,16 @@ def _diff(dest: str, before: Tree | None, after: Tree | None) -> Result:
     return {
         "before_header": f"{dest} (before)",
         "after_header": f"{dest} (after)",
-        "before": _side(old, new),
-        "after": _side(new, old),
+        "before": _side(old, new, MASK),
+        "after": _side(new, old, CHANGED),
     }
 
 
-def _side(one: Result, other: Result) -> Result:
-    """What one side of a diff has and the other has not; the digests always."""
+def _side(one: Result, other: Result, changed: str) -> Result:
+    """What one side of a diff has and the other has not; the digests always.
+
+    Values of environment variables may be secrets: C(changed) stands for one that the other side has, too.
+    """
     if not one:
         return {}
     shown: Result = {
@@ -512,10 +520,19 @@ def _side(one: Result, other: Result) -> Result:
     image = one.get("image", {})
     rest = other.get("image", {})
     shown["image"] = {
-        key: value
+        key: bounded(value)
         for key, value in image.items()
-        if key not in _NOT_COMPARED and rest.get(key, _MISSING) != value
+        if key not in (*_NOT_COMPARED, "env") and rest.get(key, _MISSING) != value
     }
+    env, others = image.get("env", {}), rest.get("env", {})
+    if env != others:
+        shown["image"]["env"] = bounded(
+            {
+                name: changed if name in others else MASK
+                for name, value in env.items()
+                if others.get(name, _MISSING) != value
+            }
+        )
     return shown
 
 

@@ -11,6 +11,10 @@ from __future__ import annotations
 import typing as t
 
 from ansible.module_utils.common.text.converters import to_text
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import visible
+
+_MOST_WARNINGS = 20
+_LONGEST_WARNING = 2000
 
 
 def to_json_safe(value: t.Any) -> t.Any:
@@ -22,3 +26,10 @@ def to_json_safe(value: t.Any) -> t.Any:
     if isinstance(value, (list, tuple)):
         return [to_json_safe(item) for item in value]
     return value
+
+
+def bounded_warnings(warnings: t.Sequence[str]) -> list[str]:
+    """Return the warnings as a user gets them: each in one visible line, and not more than a screen of them."""
+    shown = [visible(text, _LONGEST_WARNING) for text in warnings[:_MOST_WARNINGS]]
+    rest = len(warnings) - len(shown)
+    return [*shown, f"{rest} more warnings are not shown"] if rest > 0 else shown

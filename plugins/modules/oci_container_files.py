@@ -79,9 +79,19 @@ options:
         type: path
         required: true
       content:
-        description: The whole content.
+        description: The whole content. It is neither logged nor returned.
         type: str
         required: true
+      shown:
+        description:
+          - How much of the content a diff shows. Values of environment variables are never shown, only their names, and
+            whether a value changed.
+          - V(none) shows only that the content changes, V(all) everything, which is for files without secrets.
+          - V(settings) is for the lines of LXC, Proxmox VE and systemd-nspawn, V(spec) for a C(config.json) of an OCI bundle,
+            V(script) for the exec wrapper. Content that is not understood is not shown.
+        type: str
+        choices: [none, all, settings, spec, script]
+        default: none
       mode:
         description: The mode, as an octal number.
         type: str
@@ -126,14 +136,16 @@ changed_paths:
   sample: [/var/lib/lxc/web/config]
 """
 
-from ansible.module_utils.basic import AnsibleModule
+import typing as t
+
 from ansible_collections.hypervisor.oci.plugins.module_utils._container_files import (
     Directory,
     File,
-    diff_of,
+    difference,
     provide,
     restore,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._diff import MASK
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
     RootfsError,
@@ -142,8 +154,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     interruptible,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._quiet_module import (
+    QuietModule,
+)
 
-ARGUMENT_SPEC = {
+ARGUMENT_SPEC: dict[str, t.Any] = {
     "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},
     "directories": {
         "type": "list",
@@ -161,8 +176,14 @@ ARGUMENT_SPEC = {
         "default": [],
         "options": {
             "path": {"type": "path", "required": True},
-            # the environment of a container is in there, and that is nothing for a log
-            "content": {"type": "str", "required": True, "no_log": True},
+            # hidden below: ansible-core 2.22 would mask the name of a container wherever it stands, since that is the
+            # whole of a file, and those before log the values of a list as they are
+            "content": {"type": "str", "required": True, "no_log": False},
+            "shown": {
+                "type": "str",
+                "choices": ["none", "all", "settings", "spec", "script"],
+                "default": "none",
+            },
             "mode": {"type": "str", "default": "0600"},
             "owner": {"type": "int", "default": 0},
             "group": {"type": "int", "default": 0},
@@ -170,6 +191,27 @@ ARGUMENT_SPEC = {
     },
     "keep": {"type": "path"},
 }
+
+
+_HARMLESS = ("path", "shown", "mode", "owner", "group")
+
+
+def without_contents(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return what may be shown of the arguments: the environment of a container is in the files."""
+    files = params.get("files")
+    if not isinstance(files, list):
+        return {} if files is None else {"files": MASK}
+    return {
+        "files": [
+            (
+                # a key that is none may be a mistyped one
+                {key: file[key] if key in _HARMLESS else MASK for key in file}
+                if isinstance(file, dict)
+                else MASK
+            )
+            for file in files
+        ]
+    }
 
 
 def _mode(text: str) -> int:
@@ -184,12 +226,13 @@ def _mode(text: str) -> int:
 
 def main() -> None:
     """Arguments in, one result out."""
-    module = AnsibleModule(
+    module = QuietModule(
+        without_contents,
         argument_spec=ARGUMENT_SPEC,
         supports_check_mode=True,
         required_if=[("state", "restored", ["keep"])],
     )
-    params = module.params
+    params = module.given
     diff = []
     try:
         with interruptible():
@@ -211,7 +254,8 @@ def main() -> None:
                     for item in params["files"]
                 ]
                 if module._diff:
-                    texts = map(diff_of, files)
+                    kinds = [item["shown"] for item in params["files"]]
+                    texts = map(difference, files, kinds)
                     diff = [{"prepared": text} for text in texts if text]
                 changed = provide(directories, files, params["keep"], module.check_mode)
     except OciError as error:

@@ -157,7 +157,7 @@ images:
 import contextlib
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     MissingLibraryError,
     OciError,
@@ -165,14 +165,17 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
     HTTP_ARGUMENTS,
-    hide_secrets,
     http_options,
+    without_secrets,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
     list_images,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
     parse_platform,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._quiet_module import (
+    QuietModule,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
     to_json_safe,
@@ -197,8 +200,10 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 def main() -> None:
     """Arguments in, one result out."""
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    params = hide_secrets(module.params)
+    module = QuietModule(
+        without_secrets, argument_spec=ARGUMENT_SPEC, supports_check_mode=True
+    )
+    params = module.given
     try:
         try:
             form, images = _list(params)

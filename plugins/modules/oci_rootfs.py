@@ -63,6 +63,7 @@ options:
         the output of C(docker save), old and new, each of them also compressed as a whole by gzip or zstd,
         and an OCI image layout directory.
       - A URL is read by the node, which fetches only the archive's index and the blobs of its own image that it lacks.
+        Its user, password and query are neither logged nor returned.
         Any web server will do. One that does not serve ranges of bytes sends the whole archive, twice where it is
         unpacked.
       - Required with O(state=present) and O(state=staged).
@@ -457,14 +458,14 @@ report:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     MissingLibraryError,
     OciError,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
     HTTP_ARGUMENTS,
-    hide_secrets,
+    without_secrets,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     interruptible,
@@ -475,7 +476,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     provision,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._quiet_module import (
+    QuietModule,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
+    bounded_warnings,
     to_json_safe,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._size_arguments import (
@@ -520,12 +525,13 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 def main() -> None:
     """Arguments in, one result out."""
-    module = AnsibleModule(
+    module = QuietModule(
+        without_secrets,
         argument_spec=ARGUMENT_SPEC,
         supports_check_mode=True,
         required_if=[("state", "present", ["src"]), ("state", "staged", ["src"])],
     )
-    params = hide_secrets(module.params)
+    params = module.given
     try:
         sizes = {
             name: parse_size(name, module.params[name])
@@ -541,7 +547,7 @@ def main() -> None:
         )
     except OciError as error:
         module.fail_json(msg=error.message)
-    for warning in result.pop("warnings"):
+    for warning in bounded_warnings(result.pop("warnings")):
         module.warn(warning)
     result = to_json_safe(result)
     if "need" in result:

@@ -422,9 +422,11 @@ def repeated_manifest(folder: str, count: int) -> str:
 
 def shared_config(folder: str, count: int) -> str:
     """Many manifests of one config of nearly 4 MiB."""
-    labels = {f"label-number-{number}": "" for number in range(160_000)}
+    ports: dict[str, t.Any] = {
+        f"port-number-{number:011}/tcp": {} for number in range(115_000)
+    }
     layer = Layer(file("f"))
-    first = Image([layer], {"Labels": labels}, descriptor={"platform": None})
+    first = Image([layer], {"ExposedPorts": ports}, descriptor={"platform": None})
     contents = []
     for number in range(count):
         document = json.loads(first.data)
@@ -439,7 +441,9 @@ def shared_config(folder: str, count: int) -> str:
 
 def saved_again(folder: str, count: int) -> str:
     """A docker save archive that lists one image of a large config over and over."""
-    image = Image([Layer(file("f"))], {"Labels": {"l": "x" * (3 * MIB)}})
+    image = Image(
+        [Layer(file("f"))], {"Labels": {f"l{number}": "x" * MIB for number in range(3)}}
+    )
     return _saved(folder, image, count)
 
 

@@ -13,14 +13,17 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    ImageError,
+    show,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._image import documents
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
     Platform,
     platform_of,
 )
 
-_SIGNAL = re.compile(r"(?:SIG)?([A-Z][A-Z0-9]*(?:[+-][0-9]{1,2})?)\Z")
+_SIGNAL = re.compile(r"(?:SIG)?([A-Z][A-Z0-9]*)(?:([+-])([0-9]{1,2}))?\Z")
 # Linux's numbers, the same on every architecture that images are made for but MIPS and SPARC
 _NAMES = (
     "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG"
@@ -29,6 +32,18 @@ _NAMES = (
 _SIGNALS = _NAMES.split()
 _FIRST_REALTIME = 34
 _LAST_SIGNAL = 64
+
+# What one image may ask for, in entries and in bytes each: far more than any that is known, and what a node can work with.
+# Linux gives no process a longer argument or variable than this. Each volume is a mount, and a task of the role's; a range
+# of ports is an entry for each port and protocol.
+_Limit = t.Tuple[int, int]
+_WORDS: _Limit = (10_000, 128 * 1024 - 1)
+_VOLUMES: _Limit = (256, 4096)
+_PORTS: _Limit = (2 * 65536, 64)
+_LABELS: _Limit = (10_000, 1024 * 1024)
+_HISTORY: _Limit = (10_000, 1024 * 1024)
+_LONGEST_PATH = 4096
+_LONGEST_NAME = 1024
 
 _HEALTHCHECK_NUMBERS = (
     "Interval",
@@ -91,13 +106,13 @@ class ImageConfig:
 
 
 def parse_config(data: bytes, where: str) -> ImageConfig:
-    """Parse a config document; any nullable field may be null. Raises C(ImageError)."""
+    """Parse a config document; any nullable field may be null, and all have bounds. Raises C(ImageError)."""
     value = documents.parse_object(data, where)
     run = documents.mapping(value, "config", where)
     rootfs = documents.mapping(value, "rootfs", where)
-    entrypoint = tuple(documents.strings(run, "Entrypoint", where))
-    cmd = tuple(documents.strings(run, "Cmd", where))
-    env, dropped = _environment(documents.strings(run, "Env", where))
+    entrypoint = _words(run, "Entrypoint", where)
+    cmd = _words(run, "Cmd", where)
+    env, dropped = _environment(_words(run, "Env", where))
     warnings = []
     if dropped:
         warnings.append(
@@ -108,7 +123,7 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
     stop_signal = normalise_signal(signal) if signal else None
     if signal and stop_signal is None:
         warnings.append(
-            f"the image's stop signal {signal[:40]!r} is none; the default is taken"
+            f"the image's stop signal {show(signal)} is none; the default is taken"
         )
     if stop_signal is None:
         is_systemd = bool(argv) and _SYSTEMD.match(argv[0]) is not None
@@ -121,14 +136,14 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
         cmd=cmd,
         env=env,
         env_dropped=dropped,
-        working_dir=_working_dir(documents.text(run, "WorkingDir", where) or ""),
-        user=documents.text(run, "User", where) or "",
+        working_dir=_working_dir(_text(run, "WorkingDir", where, _LONGEST_PATH) or ""),
+        user=_text(run, "User", where, _LONGEST_NAME) or "",
         stop_signal=stop_signal,
-        exposed_ports=_names(run, "ExposedPorts", where),
-        volumes=_names(run, "Volumes", where),
-        labels=documents.string_mapping(run, "Labels", where),
+        exposed_ports=_names(run, "ExposedPorts", where, _PORTS),
+        volumes=_names(run, "Volumes", where, _VOLUMES),
+        labels=_labels(run, where),
         healthcheck=_healthcheck(run, where),
-        created=documents.text(value, "created", where),
+        created=_text(value, "created", where, _LONGEST_NAME),
         history=_history(value, where),
         warnings=tuple(warnings),
     )
@@ -142,10 +157,7 @@ def normalise_signal(text: str) -> str | None:
     match = _SIGNAL.match(text)
     if match is None:
         return None
-    name = match.group(1)
-    base, sign, offset = (
-        re.split(r"([+-])", name) if re.search(r"[+-]", name) else (name, "", "0")
-    )
+    base, sign, offset = match.group(1), match.group(2) or "", match.group(3) or "0"
     if base in ("RTMIN", "RTMAX"):
         steps = int(offset)
         allowed = sign in ("", "+" if base == "RTMIN" else "-")
@@ -166,7 +178,43 @@ def _signal_of_number(number: int) -> str | None:
     return None
 
 
-def _environment(entries: list[str]) -> tuple[dict[str, str], int]:
+def _require(texts: t.Collection[str], field: str, where: str, limit: _Limit) -> None:
+    """Raises C(ImageError) for too many texts, and for one that is too long."""
+    most, longest = limit
+    if len(texts) > most:
+        raise ImageError(
+            f"{where}: {field} has {len(texts)} entries, more than {most}, a fixed limit; build the image with fewer"
+        )
+    for text in texts:
+        size = len(text.encode("utf-8", "surrogatepass"))
+        if size > longest:
+            raise ImageError(
+                f"{where}: {field} holds {size} bytes in one text, more than {longest}, a fixed limit; build the image"
+                " with less"
+            )
+
+
+def _words(value: documents.Object, key: str, where: str) -> tuple[str, ...]:
+    words = documents.strings(value, key, where)
+    _require(words, key, where, _WORDS)
+    return tuple(words)
+
+
+def _text(value: documents.Object, key: str, where: str, longest: int) -> str | None:
+    text = documents.text(value, key, where)
+    if text is not None:
+        _require((text,), key, where, (1, longest))
+    return text
+
+
+def _labels(run: documents.Object, where: str) -> dict[str, str]:
+    labels = documents.string_mapping(run, "Labels", where)
+    _require(labels, "Labels", where, _LABELS)
+    _require(labels.values(), "Labels", where, _LABELS)
+    return labels
+
+
+def _environment(entries: tuple[str, ...]) -> tuple[dict[str, str], int]:
     env = {}
     dropped = 0
     for entry in entries:
@@ -188,7 +236,7 @@ def _healthcheck(run: documents.Object, where: str) -> dict[str, t.Any] | None:
     value = documents.mapping(run, "Healthcheck", where)
     facts: dict[str, t.Any] = {}
     if value.get("Test") is not None:
-        facts["Test"] = documents.strings(value, "Test", where)
+        facts["Test"] = list(_words(value, "Test", where))
     for key in _HEALTHCHECK_NUMBERS:
         number = documents.number(value, key, where)
         if number is not None:
@@ -199,10 +247,16 @@ def _healthcheck(run: documents.Object, where: str) -> dict[str, t.Any] | None:
 def _history(value: documents.Object, where: str) -> tuple[dict[str, t.Any], ...]:
     """The specification's fields of each item (config.md)."""
     items = []
-    for item in documents.objects(value, "history", where):
+    found = documents.objects(value, "history", where)
+    most, longest = _HISTORY
+    if len(found) > most:
+        raise ImageError(
+            f"{where}: history has {len(found)} entries, more than {most}, a fixed limit; build the image with fewer"
+        )
+    for item in found:
         facts: dict[str, t.Any] = {}
         for key in _HISTORY_TEXTS:
-            text = documents.text(item, key, where)
+            text = _text(item, key, where, longest)
             if text is not None:
                 facts[key] = text
         if isinstance(item.get("empty_layer"), bool):
@@ -211,13 +265,19 @@ def _history(value: documents.Object, where: str) -> tuple[dict[str, t.Any], ...
     return tuple(items)
 
 
-def _names(run: documents.Object, key: str, where: str) -> tuple[str, ...]:
+def _names(
+    run: documents.Object, key: str, where: str, limit: _Limit
+) -> tuple[str, ...]:
     """The keys of an object that serves as a set; some builders write a list."""
     value = run.get(key)
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(sorted(set(value)))
-    if value is None or isinstance(value, dict):
-        return tuple(sorted(value or {}))
+    if value is None:
+        return ()
+    if isinstance(value, dict) or (
+        isinstance(value, list) and all(isinstance(item, str) for item in value)
+    ):
+        names = tuple(sorted(set(value)))
+        _require(names, key, where, limit)
+        return names
     raise ImageError(
-        f"{where}: the field {key!r} is not an object; fetch the image again"
+        f"{where}: the field {show(key)} is not an object; fetch the image again"
     )

@@ -12,7 +12,10 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    RootfsError,
+    show,
+)
 
 _RANGE = re.compile(r"([0-9]{1,10}):([0-9]{1,10}):([0-9]{1,10})\Z")
 _IDS = 2**32 - 1
@@ -53,11 +56,11 @@ def parse_id_map(what: str, ranges: t.Sequence[str]) -> IdMap:
         numbers = tuple(int(digits) for digits in match.groups()) if match else ()
         if len(numbers) != 3 or not numbers[2]:
             raise RootfsError(
-                f"{what}_map: {text!r} is no range; write container:host:count, three numbers with a count above 0"
+                f"{what}_map: {show(text)} is no range; write container:host:count, three numbers with a count above 0"
             )
         if numbers[0] + numbers[2] > _IDS or numbers[1] + numbers[2] > _IDS:
             raise RootfsError(
-                f"{what}_map: the range {text!r} goes beyond the largest id, {_IDS - 1}"
+                f"{what}_map: the range {show(text)} goes beyond the largest id, {_IDS - 1}"
             )
         parsed.append((numbers[0], numbers[1], numbers[2]))
     for side, name in ((0, "container"), (1, "host")):

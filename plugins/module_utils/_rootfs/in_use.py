@@ -18,6 +18,7 @@ import typing as t
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
     show,
+    visible,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     mount_id,
@@ -157,7 +158,7 @@ def _process_ids() -> list[int]:
 def _command(process: int) -> str:
     try:
         with open(f"/proc/{process}/comm", "rb") as name:
-            return name.read(64).decode("utf-8", "replace").strip()
+            return visible(name.read(64).strip(), 64)
     except OSError:
         return "?"
 

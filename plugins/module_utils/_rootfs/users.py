@@ -12,7 +12,10 @@ import os
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    EntryError,
+    show,
+)
 
 # Account files are lines of text; what is larger is no account file.
 _LIMIT = 1024 * 1024
@@ -76,11 +79,11 @@ def resolve_user(user: str, root: Files) -> ResolvedUser:
     groups = lines_of(root, b"etc/group")
     uid = number_of(name or "0") if account is None else account.uid
     if uid is None:
-        return _unknown(f"the image's user {user!r} is not in its /etc/passwd")
+        return _unknown(f"the image's user {show(user)} is not in its /etc/passwd")
     if colon and group:
         gid = _find_group(group, groups)
         if gid is None:
-            return _unknown(f"the image's group {group!r} is not in its /etc/group")
+            return _unknown(f"the image's group {show(group)} is not in its /etc/group")
         return ResolvedUser(uid, gid, (), home=home)
     if account is None:
         return ResolvedUser(uid, 0, ())

@@ -16,6 +16,9 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
+_NOT_IN_HOST = re.compile(r"[^a-z0-9._:\[\]%-]")
+# What the domain name system allows.
+_LONGEST_HOST = 253
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # What stands in the place of a secret.
 MASK = "********"
@@ -66,10 +69,14 @@ def parse_url(text: str, what: str = "src") -> Url:
     try:
         parts = urlsplit(text)
         port = parts.port
-        host = (parts.hostname or "").encode("idna").decode("ascii")
+        host = parts.hostname or ""
+        if len(host) > _LONGEST_HOST:
+            # older Pythons need time by the square of its length to encode it
+            raise _no_url(what, "its host is too long")
+        host = host.encode("idna").decode("ascii")
     except ValueError:
         raise _no_url(what, "its host or port is none") from None
-    if not host or re.search(r"[^a-z0-9._:\[\]%-]", host):
+    if not host or _NOT_IN_HOST.search(host):
         raise _no_url(what, "it names no host")
     scheme = parts.scheme.lower()
     netloc = f"[{host}]" if ":" in host else host
@@ -87,7 +94,7 @@ def parse_url(text: str, what: str = "src") -> Url:
 
 
 def masked(src: str) -> str:
-    """A URL as it may be shown among a task's arguments: without its user and password."""
+    """A URL as it may be shown among a task's arguments: without its user and password, and without its query."""
     try:
         parse_url(src)
     except SourceError:
@@ -95,7 +102,31 @@ def masked(src: str) -> str:
         return MASK
     parts = urlsplit(src)
     _user, found, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{MASK}@{host}").geturl() if found else src
+    if found:
+        parts = parts._replace(netloc=f"{MASK}@{host}")
+    if parts.query:
+        parts = parts._replace(query=MASK)
+    if parts.fragment:
+        parts = parts._replace(fragment=MASK)
+    return parts.geturl()
+
+
+def secrets_of(src: str) -> tuple[str | None, ...]:
+    """What C(masked) hides, in the forms in which it may turn up elsewhere."""
+    try:
+        url = parse_url(src)
+    except SourceError:
+        return (src,)
+    parts = urlsplit(src)
+    user = parts.netloc.rpartition("@")[0]
+    return (
+        user,
+        url.password,
+        parts.password,
+        parts.query,
+        _escaped(parts.query),
+        parts.fragment,
+    )
 
 
 def _escaped(text: str) -> str:

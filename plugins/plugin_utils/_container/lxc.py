@@ -129,9 +129,9 @@ def checked_settings(settings: t.Any) -> tuple[str, ...]:
         raise ContainerError(
             "settings must be a list of lines, each such as 'lxc.net.0.type = empty'"
         )
-    for line in settings:
+    for number, line in enumerate(settings):
         if not isinstance(line, str):
-            raise ContainerError(f"settings: {line!r} is no line of text")
+            raise ContainerError(f"settings[{number}]: the value is no line of text")
         require_line("settings", line, "give one item for each line")
     return tuple(settings)
 

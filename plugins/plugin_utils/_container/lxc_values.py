@@ -58,13 +58,16 @@ def plan_start(
     """
     if wrapper_reason(container, secret_env, quoted_words) is None:
         return Start(container.argv, container.env)
-    exported = tuple(
-        (name, value)
-        for name, value in container.env
-        if secret_env or has_controls(value)
+    exported: list[tuple[str, str]] = []
+    passed: list[tuple[str, str]] = []
+    for name, value in container.env:
+        wrapped = secret_env or has_controls(value)
+        (exported if wrapped else passed).append((name, value))
+    return Start(
+        WRAPPER_ARGV,
+        tuple(passed),
+        render_wrapper(container.argv, exported, passed),
     )
-    passed = tuple(item for item in container.env if item not in exported)
-    return Start(WRAPPER_ARGV, passed, render_wrapper(container.argv, exported, passed))
 
 
 def wrapper_reason(
@@ -76,7 +79,7 @@ def wrapper_reason(
             return f"argv: LXC has no way to write the word {show(word)}"
     for name, value in container.env:
         if has_controls(value):
-            return f"{variable('env', name)}: the value {show(value)} holds a control character"
+            return f"{variable('env', name)}: the value holds a control character"
     if secret_env and container.env:
         return "env: programs of the host's that hooks start would see the container's"
     return None

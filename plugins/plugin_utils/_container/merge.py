@@ -77,7 +77,7 @@ def container_from(image: Facts, overrides: Facts) -> Container:
     unknown = sorted(set(map(str, overrides)) - set(OVERRIDES))
     if unknown:
         raise ContainerError(
-            f"{unknown[0]!r} is no override; there are: {', '.join(OVERRIDES)}"
+            f"{show(unknown[0])} is no override; there are: {', '.join(OVERRIDES)}"
         )
     name = _name(overrides.get("name"))
     user = _user(image, overrides.get("user"))
@@ -114,9 +114,8 @@ def _require_mapping(field: str, value: t.Any) -> None:
 def _text(field: str, value: t.Any) -> str:
     """A string; numbers are taken for what YAML made of unquoted text. Raises C(ContainerError)."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ContainerError(
-            f"{field}: {show(str(value))} is no text; put it between quotes"
-        )
+        # what it is instead may be a secret
+        raise ContainerError(f"{field}: the value is no text; put it between quotes")
     return require_text(field, str(value))
 
 
@@ -205,11 +204,12 @@ def _environment(image: Facts, given: t.Any, user: User) -> tuple[tuple[str, str
         for name, value in given.items():
             _set_variable(env, "env", name, value)
     else:
-        for item in _sequence("env", given):
+        for number, item in enumerate(_sequence("env", given)):
             name, equals, value = _text("env", item).partition("=")
             if not equals:
+                # what stands there may be a value that lost its name
                 raise ContainerError(
-                    f"env: {show(name)} has no '=', so its value would be the host's; write NAME=VALUE"
+                    f"env[{number}] has no '=', so its value would be the host's; write NAME=VALUE"
                 )
             _set_variable(env, "env", name, value)
     env.setdefault("PATH", DEFAULT_PATH)
@@ -221,7 +221,7 @@ def _set_variable(env: dict[str, str], field: str, name: t.Any, value: t.Any) ->
     key = _text(field, name)
     if not key or "=" in key:
         raise ContainerError(
-            f"{field}: {show(key)} is no name of a variable; a name is not empty and has no '='"
+            f"{field}: {show(key.partition('=')[0])} is no name of a variable; a name is not empty and has no '='"
         )
     if value is None:
         raise ContainerError(
@@ -312,15 +312,16 @@ def _mounts(given: t.Any) -> tuple[Mount, ...]:
         unknown = sorted(set(map(str, item)) - set(_MOUNT_KEYS))
         if unknown:
             raise ContainerError(
-                f"mounts: {unknown[0]!r} is no key of a mount; there are: {', '.join(_MOUNT_KEYS)}"
+                f"mounts: {show(unknown[0])} is no key of a mount; there are: {', '.join(_MOUNT_KEYS)}"
             )
         mounts.append(_mount(item))
-    targets = [mount.target for mount in mounts]
-    for target in targets:
-        if targets.count(target) > 1:
+    targets = set()
+    for mount in mounts:
+        if mount.target in targets:
             raise ContainerError(
-                f"mounts: two of them have the target {show(target)}; leave one out"
+                f"mounts: two of them have the target {show(mount.target)}; leave one out"
             )
+        targets.add(mount.target)
     return tuple(mounts)
 
 

@@ -42,6 +42,8 @@ _KEY = re.compile(r"[A-Za-z][A-Za-z0-9-]*\Z")
 _TMPFS_OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:=[A-Za-z0-9_%.+/-]+)?\Z")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
+# Where code points that are no characters may be; beyond the first plane, they are the last two of each.
+_UNUSUAL = re.compile("[\ufdd0-\ufdef\ufffe\uffff\U00010000-\U0010ffff]")
 _SECTIONS = ("Exec", "Files", "Network")
 # systemd reads no longer line (LONG_LINE_MAX)
 _LINE_LIMIT = 1024 * 1024 - 1
@@ -328,7 +330,7 @@ def _line(key: str, value: str) -> str:
     # an odd backslash at the end would take the next line for its own
     if (len(line) - len(line.rstrip("\\"))) % 2:
         raise ContainerError(
-            f"{key}: {show(value)} ends with a backslash, which would continue the line"
+            f"{key}: the value ends with a backslash, which would continue the line"
         )
     return line
 
@@ -345,7 +347,8 @@ def _checked(text: str, field: str) -> str:
 
 def _noncharacter(text: str) -> str | None:
     """The first code point that systemd takes for invalid UTF-8 although other programs do not."""
-    for c in text:
-        if "\ufdd0" <= c <= "\ufdef" or ord(c) & 0xFFFE == 0xFFFE:
+    for found in _UNUSUAL.finditer(text):
+        c = found.group()
+        if c < "\U00010000" or ord(c) & 0xFFFE == 0xFFFE:
             return c
     return None

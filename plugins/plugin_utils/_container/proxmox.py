@@ -54,8 +54,10 @@ _OLDEST_WITH_USERS = (6, 1, 0)
 _VERSION = re.compile(r"([0-9]{1,5})\.([0-9]{1,5})(?:\.([0-9]{1,5}))?(?:[-+~].*)?\Z")
 
 _SECTION = re.compile(r"\[(?:pve:pending|[a-z][a-z0-9_\-]+)\]\s*\Z", re.IGNORECASE)
-_LXC_LINE = re.compile(r"(lxc\.[a-z0-9_\-.]+)(?::|\s*=)\s*(.*?)\s*\Z")
-_PROPERTY_LINE = re.compile(r"([a-z][a-z_]*[0-9]*):\s*(.+?)\s*\Z")
+# The beginnings of lines only: what follows is stripped in code, in one step however many blanks there are.
+_LXC_LINE = re.compile(r"(lxc\.[a-z0-9_\-.]+)(?::|\s*=)")
+_PROPERTY_LINE = re.compile(r"([a-z][a-z_]*[0-9]*):.")
+_NET = re.compile(r"net[0-9]+\Z")
 
 # Keys of ours, and what says them instead of settings.
 _OWN = {
@@ -142,8 +144,13 @@ def _split(current: t.Any) -> tuple[list[str], list[str]]:
 
 def _item(line: str) -> tuple[str, str]:
     """Key and value of a line, both empty for comments and what is no line of the grammar."""
-    match = _LXC_LINE.match(line) or _PROPERTY_LINE.match(line)
-    return (match.group(1), match.group(2)) if match else ("", "")
+    match = _LXC_LINE.match(line)
+    if match is not None:
+        return match.group(1), line[match.end() :].strip()
+    match = _PROPERTY_LINE.match(line)
+    if match is None:
+        return "", ""
+    return match.group(1), line[match.end() - 1 :].strip()
 
 
 def _properties(lines: t.Iterable[str]) -> dict[str, str]:
@@ -272,7 +279,7 @@ def _add_command(
     nets = {**now, **_some(properties)}
     for key, value in nets.items():
         removed = key in properties and properties[key] is None
-        if re.match(r"net[0-9]+\Z", key) and not removed:
+        if _NET.match(key) and not removed:
             properties[key] = values.host_managed(key, value)
 
 

@@ -27,6 +27,7 @@ _TRUE = ("1", "on", "yes", "true")
 _FALSE = ("0", "off", "no", "false")
 _BOOLEANS = ("unprivileged", "onboot", "console", "protection", "debug", "template")
 _MOUNT_POINT = re.compile(r"mp([0-9]+)\Z")
+_PROPERTY_STRING = re.compile(r"(?:mp|net)[0-9]+\Z")
 _MOUNT_POINTS = 256
 _MOUNT_OPTIONS = ("discard", "lazytime", "noatime", "nodev", "noexec", "nosuid")
 _READ_ONLY_OPTIONS = ("nodev", "noexec", "nosuid")
@@ -104,7 +105,7 @@ def same(key: str, now: str | None, wanted: str | None) -> bool:
         return now is wanted
     if key in _BOOLEANS and now.lower() in (*_TRUE, *_FALSE):
         return is_true(now) == is_true(wanted)
-    if re.match(r"(?:mp|net)[0-9]+\Z", key):
+    if _PROPERTY_STRING.match(key):
         return _parts(now) == _parts(wanted)
     return now == wanted
 

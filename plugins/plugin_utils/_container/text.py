@@ -8,17 +8,20 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
     ContainerError,
 )
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
 
 def has_controls(text: str) -> bool:
     """Whether there is a control character (Unicode's Cc, so C1 and DEL too) other than TAB."""
-    return any(c != "\t" and unicodedata.category(c) == "Cc" for c in text)
+    return _CONTROL.search(text) is not None
 
 
 def variable(field: str, key: str) -> str:
@@ -27,14 +30,17 @@ def variable(field: str, key: str) -> str:
 
 
 def require_text(field: str, value: str) -> str:
-    """Text that any format can hold in some way: valid Unicode without NUL. Raises C(ContainerError)."""
+    """Text that any format can hold in some way: valid Unicode without NUL.
+
+    Raises C(ContainerError), which never quotes the value: it may be a secret of the environment.
+    """
     if "\0" in value:
         raise ContainerError(
-            f"{field}: {show(value)} holds a NUL character, which no process can be given; take it out"
+            f"{field}: the value holds a NUL character, which no process can be given; take it out"
         )
-    if any("\ud800" <= c <= "\udfff" for c in value):
+    if _SURROGATE.search(value):
         raise ContainerError(
-            f"{field}: {show(value)} is no valid Unicode; write it in UTF-8"
+            f"{field}: the value is no valid Unicode; write it in UTF-8"
         )
     return value
 
@@ -44,6 +50,6 @@ def require_line(field: str, value: str, advice: str = "take it out") -> str:
     require_text(field, value)
     if has_controls(value):
         raise ContainerError(
-            f"{field}: {show(value)} holds a control character, which would break a line of the configuration; {advice}"
+            f"{field}: the value holds a control character, which would break a line of the configuration; {advice}"
         )
     return value

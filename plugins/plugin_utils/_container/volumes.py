@@ -18,7 +18,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model im
     ContainerError,
 )
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
-    require_text,
+    require_line,
 )
 
 _KEYS = ("source", "target", "read_only")
@@ -89,7 +89,7 @@ def _target(field: str, value: t.Any) -> str:
     if not isinstance(value, str):
         raise ContainerError(f"{field}: {show(str(value))} is no path")
     # a relative one of an image's is one from the root, as runtimes take it
-    target = posixpath.normpath("/" + require_text(field, value).lstrip("/"))
+    target = posixpath.normpath("/" + require_line(field, value).lstrip("/"))
     if target == "/":
         raise ContainerError(
             f"{field}: {show(value)} is the root itself, which cannot be a volume; give another target"

@@ -11,8 +11,19 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
+    bounded_warnings,
     to_json_safe,
 )
+
+
+def test_warnings_are_bounded() -> None:
+    """An image whose user has 3 MB makes no warning of 3 MB, and a thousand oddities no thousand warnings."""
+    found = bounded_warnings(["\x1b[2J" * 10**6, *["w"] * 999])
+    assert len(found) == 21
+    assert all(text.isprintable() for text in found)
+    assert sum(map(len, found)) < 10_000
+    assert found[-1] == "980 more warnings are not shown"
+    assert bounded_warnings(["a", "b"]) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

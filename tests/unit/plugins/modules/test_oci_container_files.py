@@ -13,6 +13,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hypervisor.oci.plugins.module_utils import _container_files
 from ansible_collections.hypervisor.oci.plugins.modules import oci_container_files
 from ansible_collections.hypervisor.oci.tests.unit.support import give
@@ -124,6 +125,11 @@ def test_content_is_nothing_for_a_log_but_for_a_diff(tmp_path: Path, run: Run) -
     result = run(files=files)
     assert "hunter2" not in json.dumps(result)
     (tmp_path / "config").write_text("a\nPASSWORD=old\n")
+    assert run(files=files, _ansible_diff=True)["diff"][0]["prepared"] == (
+        f"{tmp_path}/config: the content changes, and is not shown\n"
+    )
+    (tmp_path / "config").write_text("a\nPASSWORD=old\n")
+    files[0]["shown"] = "all"
     shown = run(files=files, _ansible_diff=True)["diff"]
     assert "-PASSWORD=old" in shown[0]["prepared"]
     assert "+PASSWORD=hunter2" in shown[0]["prepared"]
@@ -162,3 +168,28 @@ def test_errors_are_one_sentence(
     result = run(**arguments)
     assert result["failed"] is True
     assert says in result["msg"]
+
+
+def test_content_is_in_no_log_of_the_node(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ansible logs the representation of a list, in which a value of several lines is another text."""
+    logged: list[str] = []
+    monkeypatch.setattr(
+        AnsibleModule, "log", lambda _self, message, **_more: logged.append(message)
+    )
+    path = tmp_path / "config"
+    secret = file(path, "first\nlxc.environment = A=s3cret\n")
+    assert run(files=[secret])["changed"] is True
+    assert "s3cret" in path.read_text()
+    assert "Invoked with" in logged[0]
+    assert str(path) in logged[0]
+    wrong = [
+        run(files=[secret], unknown=1),
+        run(files=[{**secret, "unknown": 1}]),
+        run(files=[{"path": "/x", "contents": "s3cret"}]),
+        run(files=[f"path={path} content=s3cret mode=x unknown=1"]),
+        run(files="s3cret"),
+    ]
+    assert all(result["failed"] for result in wrong)
+    assert "s3cret" not in json.dumps([*logged, *wrong])

@@ -21,7 +21,16 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from build_container_images import ARGUMENTS, ENVIRONMENT  # noqa: E402
-from role_runs import Runs, Variables, number_of, require, say  # noqa: E402
+from role_runs import (  # noqa: E402
+    Runs,
+    Variables,
+    number_of,
+    open_to_others,
+    require,
+    say,
+    served,
+    watched_commands,
+)
 
 _STATE = "/var/lib/hypervisor.oci/containers"
 _VOLUMES = "/var/lib/hypervisor.oci/volumes"
@@ -179,6 +188,7 @@ class Cases:
         self.first_run()
         self.second_run()
         self.groups_that_cannot_be()
+        self.secrets()
         self.overrides()
         self.damaged_image()
         self.image_that_does_not_start()
@@ -297,6 +307,48 @@ class Cases:
             require(report["cwd"] == "/tmp\n", "directory", report["cwd"])
             require(report["hostname"] == "other-name\n", "name", report["hostname"])
         say("changed overrides restart the container with them")
+
+    def secrets(self) -> None:
+        """None in a diff, in what Ansible writes, among the arguments of a process, or in a file that others may read."""
+        names = self.privileged
+        env = {"TOKEN": "env-s3cret", "LINES": "line-s3cret\nexport A='b-s3cret'"}
+        self._run_secretly(names, "--diff", "-vvv", src=self.image("one"), env=env)
+        for name in ("TOKEN=********", "LINES=********"):
+            require(name in self.runs.written, "it shows the name", name)
+        env["TOKEN"] = "other-s3cret"
+        with served(self.folder) as address:
+            self._run_secretly(
+                names,
+                *("--diff", "-vvv", "--check"),
+                src=f"http://u:url-s3cret@{address}/one.oci.tar?signature=query-s3cret",
+                rootfs_options={"headers": {"X-Token": "header-s3cret"}},
+                remote_src=False,
+                env=env,
+            )
+        for text in ("TOKEN=******** (changed)", f"{address}/one.oci.tar?********"):
+            require(text in self.runs.written, "it shows what is no secret", text)
+        for container in self._without_map():
+            beside = os.path.dirname(container.rootfs)
+            paths = [
+                *(os.path.join(beside, name) for name in ("config", "config.json")),
+                os.path.dirname(container.control),
+                f"/etc/systemd/nspawn/{container.name}.nspawn",
+            ]
+            for path, text in open_to_others(paths):
+                require("s3cret" not in text, "no secret in a file for others", path)
+        say("secrets are in no diff, output, process list, or file for others")
+
+    def _run_secretly(self, names: list[str], *options: str, **changed: object) -> None:
+        self.runs.written = ""
+        with watched_commands() as commands:
+            outcomes = self.runs(*options, only=names, **changed)
+        for name, outcome in outcomes.items():
+            require(not outcome.error, "it succeeds", name, outcome.error[-3000:])
+        for line in self.runs.written.splitlines():
+            require("s3cret" not in line, "no secret is written", line[:2000])
+        require(len(commands) > 3, "processes were seen", len(commands))
+        for line in commands:
+            require("s3cret" not in line, "no secret is an argument", line[:2000])
 
     def damaged_image(self) -> None:
         self._forget_reports()

@@ -18,7 +18,14 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from role_runs import Runs, number_of, require, say  # noqa: E402
+from role_runs import (  # noqa: E402
+    Runs,
+    number_of,
+    open_to_others,
+    require,
+    say,
+    watched_commands,
+)
 
 _NUMBER = number_of(sys.argv[1])
 _VMID = 900_000 + _NUMBER
@@ -214,6 +221,9 @@ def run(folder: str, stand: Stand) -> None:
     require("NEW=value" in env, "it has the variable", env)
     say("a changed override starts it again, without mounting")
 
+    _require_secrecy(runs, image("one"))
+    stand.calls()
+
     runs.fail("was started again", src=image("four"))
     calls = stand.calls()
     require(calls == ["shutdown", "mount", "unmount", "start"], "its order", calls)
@@ -243,6 +253,28 @@ def run(folder: str, stand: Stand) -> None:
     require(not os.path.exists(_VOLUMES), "volumes are gone")
     require(os.path.exists(_FILE), "the container of Proxmox VE stays")
     say("absent empties the volume")
+
+
+def _require_secrecy(runs: Runs, src: str) -> None:
+    """The environment is in the configuration and in the wrapper, and nowhere where others look."""
+    options = {"headers": {"X-Token": "header-s3cret"}, "url_password": "url-s3cret"}
+    env = {"TOKEN": "env-s3cret", "LINES": "line-s3cret\nexport A='b-s3cret'"}
+    for token, shown in (("env-s3cret", ""), ("other-s3cret", " (changed)")):
+        env["TOKEN"] = token
+        runs.written = ""
+        with watched_commands() as commands:
+            runs.succeed("--diff", "-vvv", src=src, env=env, rootfs_options=options)
+        name = f"lxc.environment.runtime: TOKEN=********{shown}"
+        require(name in runs.written, "it shows the name", name)
+        for line in (*runs.written.splitlines(), *commands):
+            require("s3cret" not in line, "no secret is seen", line[:2000])
+    for path, text in open_to_others([_STATE]):
+        require("s3cret" not in text, "no secret in a file for others", path)
+    with open(f"{_STATE}/volume.json", encoding="utf-8") as file:
+        note = file.read()
+    require("url-s3cret" not in note, "the note has no password", note)
+    require("header-s3cret" not in note, "the note has no header", note)
+    say("secrets are in no diff, output, process list, or file for others")
 
 
 def _require_configuration(stand: Stand) -> None:

@@ -7,13 +7,17 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import functools
 import hashlib
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import typing as t
 from dataclasses import dataclass
 
@@ -49,6 +53,8 @@ class Runs:
         self, folder: str, hosts: dict[str, Variables], path: str | None = None
     ) -> None:
         self.hosts = hosts
+        # all that Ansible has written of the last runs
+        self.written = ""
         self._folder = folder
         self._width = os.cpu_count() or 1
         self._environment = {
@@ -115,6 +121,7 @@ class Runs:
             timeout=_PATIENCE,
             preexec_fn=_in_background,
         )
+        self.written += done.stdout + done.stderr
         outcomes = dict.fromkeys(names, Outcome(-1, done.stdout + done.stderr))
         errors = {host: json.loads(text) for host, text in _FATAL.findall(done.stdout)}
         for name, count, failed in _RECAP.findall(done.stdout):
@@ -137,6 +144,62 @@ class Runs:
             if says not in outcome.error:
                 sys.exit(f"{name}: no error with {says!r}: {outcome.error}")
         return {name: outcome.error for name, outcome in outcomes.items()}
+
+
+@contextlib.contextmanager
+def watched_commands() -> t.Iterator[set[str]]:
+    """The arguments of every process that runs meanwhile, as other users see them."""
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            for name in filter(str.isdigit, os.listdir("/proc")):
+                with contextlib.suppress(OSError), open(
+                    f"/proc/{name}/cmdline", "rb"
+                ) as file:
+                    seen.add(file.read().decode("utf-8", "replace"))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def open_to_others(paths: t.Sequence[str]) -> t.Iterator[tuple[str, str]]:
+    """Files at and below the paths that group or others may read by their mode, with their content."""
+    for path in paths:
+        found = [path]
+        for folder, _names, files in os.walk(path):
+            found += [os.path.join(folder, name) for name in files]
+        for name in found:
+            if os.path.isfile(name) and os.stat(name).st_mode & 0o044:
+                with open(name, encoding="utf-8", errors="replace") as file:
+                    yield name, file.read()
+
+
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    """Its log would be taken for what Ansible writes."""
+
+    def log_message(self, *_arguments: t.Any) -> None:
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def served(folder: str) -> t.Iterator[str]:
+    """A web server of a folder, on this machine alone; gives its address."""
+    handler = functools.partial(_Silent, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def number_of(folder: str) -> int:

@@ -280,3 +280,61 @@ def test_nothing_deep_or_endless_reaches_the_facts() -> None:
     assert facts["history"] == [{}]
     with pytest.raises(ImageError, match="the field 'Interval' is not an integer"):
         parse_config(b'{"config": {"Healthcheck": {"Interval": 1e999}}}', "the config")
+
+
+LONG = "x" * (128 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({"Env": ["A=b"] * 10_001}, "Env has 10001 entries, more than 10000"),
+        ({"Env": ["A=" + LONG]}, "Env holds 131074 bytes in one text, more than 131071"),
+        ({"Entrypoint": ["a"] * 10_001}, "Entrypoint has 10001 entries"),
+        ({"Cmd": [LONG]}, "Cmd holds 131072 bytes"),
+        ({"Healthcheck": {"Test": [LONG]}}, "Test holds 131072 bytes"),
+        ({"Volumes": {f"/{n}": {} for n in range(257)}}, "Volumes has 257 entries, more than 256"),
+        ({"Volumes": [f"/{n}" for n in range(257)]}, "Volumes has 257 entries"),
+        ({"Volumes": {"/" + "\u00e9" * 2048: {}}}, "Volumes holds 4097 bytes"),
+        ({"ExposedPorts": [str(n) for n in range(131_073)]}, "ExposedPorts has 131073 entries"),
+        ({"ExposedPorts": {"1" * 65: {}}}, "ExposedPorts holds 65 bytes"),
+        ({"Labels": {str(n): "" for n in range(10_001)}}, "Labels has 10001 entries"),
+        ({"Labels": {"l": LONG * 8 + "x"}}, "Labels holds 1048577 bytes"),
+        ({"Labels": {LONG * 8 + "x": "l"}}, "Labels holds 1048577 bytes"),
+        ({"User": "u" * 1025}, "User holds 1025 bytes"),
+        ({"WorkingDir": "/" * 4097}, "WorkingDir holds 4097 bytes"),
+    ],
+)  # fmt: skip
+def test_what_an_image_may_ask_for_is_bounded(
+    fields: dict[str, t.Any], most: str
+) -> None:
+    """Section 7, limits: each in one sentence that names the field, and nothing of its content."""
+    message = problem(os="linux", architecture="amd64", config=fields)
+    assert message.startswith(f"the config: {most}")
+    assert "a fixed limit" in message
+    assert len(message) < 200
+
+
+def test_history_is_bounded() -> None:
+    assert "history has 10001" in problem(history=[{}] * 10_001)
+    assert "comment holds" in problem(history=[{"comment": LONG * 8 + "x"}])
+
+
+def test_what_images_do_ask_for_is_within_bounds() -> None:
+    """A media server's range of ports, build metadata in a label, a long script as an argument."""
+    ports: dict[str, t.Any] = {f"{port}/udp": {} for port in range(16384, 32769)}
+    parsed = run(
+        Env=[f"E{n}={LONG[:100]}" for n in range(5000)],
+        Cmd=["sh", "-c", LONG[:-1]],
+        ExposedPorts=ports,
+        Labels={"io.buildpacks.build.metadata": LONG * 4},
+    )
+    assert len(parsed.exposed_ports) == len(ports)
+    assert len(parsed.env) == 5000
+    assert parsed.cmd[2] == LONG[:-1]
+
+
+def test_a_signal_of_megabytes_makes_a_short_warning() -> None:
+    (warning,) = run(StopSignal="\x1b2J" * 400_000).warnings
+    assert warning.isprintable()
+    assert len(warning) < 1000

@@ -216,3 +216,13 @@ def test_a_mount_at_a_name_with_blanks(top: Path) -> None:
     odd.mkdir()
     with mounted(odd):
         assert users(top) == [f"a mount at {odd}"]
+
+
+def test_names_of_processes_are_visible(top: Path) -> None:
+    """A process chooses its name, and may choose one that a terminal obeys."""
+    code = "open('/proc/self/comm', 'wb').write(b'\\x1b[2J\\xc2\\x9bm\\n')"
+    with process(code=code, cwd=top):
+        found = [text for text in users(top) if "working directory" in text]
+    assert len(found) == 1
+    assert "(\\x1b[2J\\x9bm" in found[0]
+    assert found[0].isprintable()

@@ -278,3 +278,12 @@ def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
         tmp_path, "app", file("etc/passwd", b"\xff:x:1:1::/:\napp:x:2:3:\xfe::\n")
     )
     assert (found.uid, found.gid) == (2, 3)
+
+
+def test_a_user_of_three_megabytes_makes_a_short_warning(tmp_path: Path) -> None:
+    for name in ("\x1b]0;x\x07" * 500_000, "0:" + "g\x9b" * 10**6):
+        found = resolve(tmp_path / str(len(name)), name)
+        assert found.uid is None
+        assert found.warning is not None
+        assert found.warning.isprintable()
+        assert len(found.warning) < 2000

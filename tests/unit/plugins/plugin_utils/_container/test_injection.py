@@ -99,7 +99,7 @@ PAYLOADS = {
     "YAML tag": "!unsafe '!vault x'",
     "traversal": "/../../../etc",
     "option": "-oProxyCommand=x",
-    "long": "x" * 5000,
+    "long": "x" * 1000,
 }
 HARMLESS = "x"
 

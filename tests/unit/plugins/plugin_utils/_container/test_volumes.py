@@ -41,7 +41,7 @@ def test_none_leads_out_of_the_folder(target: str) -> None:
     try:
         found = places([target])
     except AnsibleFilterError as error:
-        assert "root itself" in str(error)
+        assert "root itself" in str(error) or "control character" in str(error)
         return
     for path in found.values():
         assert path.startswith("/v/")
