@@ -20,6 +20,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
+    visible,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._size_arguments import (
     parse_max_size,
@@ -40,6 +41,8 @@ _NEEDS_SRC = ("present", "staged")
 _PRIVATE = ("_offer", "_drop")
 # Another run may finish the same work, or a node lose what was sent: then the node is asked again.
 _MOST_ROUNDS = 3
+# Of a node's answer in a message, in characters.
+_LONGEST_ANSWER = 2000
 
 Args = t.Dict[str, t.Any]
 
@@ -154,7 +157,10 @@ class ActionModule(ActionBase):
                 # another run's success removed the folder, or the disk is full: the node knows
                 lost = error
                 del args["_drop"]
-        raise lost or AnsibleActionFail(
+        if lost is not None:
+            # it quotes what the node has answered
+            raise AnsibleActionFail(visible(str(lost), _LONGEST_ANSWER)) from lost
+        raise AnsibleActionFail(
             f"the node still lacks blobs although they were sent to it {_MOST_ROUNDS} times; look for what removes"
             f" files below {args['_drop']}, and run again"
         )

@@ -477,6 +477,16 @@ def test_a_lost_connection_is_not_tried_again(node: Node, src: str, at: int) -> 
     assert node.removed == [REMOTE]
 
 
+def test_what_a_node_answers_a_transfer_is_made_visible(node: Node, src: str) -> None:
+    """The node's own words stand in that error, and no terminal obeys them (section 8)."""
+    node.answers = [need(*NAMES) for _round in range(4)]
+    node.fails = [AnsibleError("no room \x1b]0;owned\x07" + "x" * 10_000)] * 8
+    with pytest.raises(AnsibleActionFail) as caught:
+        run(node, src=src, dest="/srv/x")
+    assert "no room \\x1b]0;owned\\x07" in str(caught.value)
+    assert len(str(caught.value)) < 3000
+
+
 def test_a_folder_that_went_away_is_asked_for_again(node: Node, src: str) -> None:
     """Another run finished the same work meanwhile, or took over."""
     node.answers = [need(*NAMES), need(NAMES[1], drop=OTHER)]
