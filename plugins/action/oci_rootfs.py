@@ -137,7 +137,7 @@ class ActionModule(ActionBase):
         offer = shelf.offer()
         tmp = check_tmp(self._connection._shell.tmpdir or self._make_tmp_path())
         args["_offer"] = self._connection._shell.join_path(tmp, "offer")
-        self._transfer_file(offer, args["_offer"])
+        self._put(offer, args["_offer"])
         self._let_become_user_read([tmp, args["_offer"]])
         lost: AnsibleError | None = None
         for rounds_left in range(_MOST_ROUNDS, -1, -1):
@@ -157,10 +157,7 @@ class ActionModule(ActionBase):
                 # another run's success removed the folder, or the disk is full: the node knows
                 lost = error
                 del args["_drop"]
-        if lost is not None:
-            # it quotes what the node has answered
-            raise AnsibleActionFail(visible(str(lost), _LONGEST_ANSWER)) from lost
-        raise AnsibleActionFail(
+        raise lost or AnsibleActionFail(
             f"the node still lacks blobs although they were sent to it {_MOST_ROUNDS} times; look for what removes"
             f" files below {args['_drop']}, and run again"
         )
@@ -175,9 +172,19 @@ class ActionModule(ActionBase):
         for parcel in shelf.parcels(names):
             with progress.of(parcel.names):
                 remote = self._connection._shell.join_path(drop, parcel.file)
-                self._transfer_file(parcel.path, remote)
+                self._put(parcel.path, remote)
                 sent.append(remote)
         self._let_become_user_read(sent)
+
+    def _put(self, path: str, remote: str) -> None:
+        """Send one file; an error quotes what the node answered, and no terminal obeys that."""
+        try:
+            self._transfer_file(path, remote)
+        except AnsibleConnectionFailure:
+            raise
+        except AnsibleError as error:
+            # from None: Ansible would append the message of a cause as it is
+            raise AnsibleActionFail(visible(str(error), _LONGEST_ANSWER)) from None
 
     def _let_become_user_read(self, paths: list[str]) -> None:
         """Root can read all, and so can whoever stays himself; this costs the node a command."""

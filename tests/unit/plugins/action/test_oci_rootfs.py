@@ -477,10 +477,14 @@ def test_a_lost_connection_is_not_tried_again(node: Node, src: str, at: int) -> 
     assert node.removed == [REMOTE]
 
 
-def test_what_a_node_answers_a_transfer_is_made_visible(node: Node, src: str) -> None:
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_a_node_answers_a_transfer_is_made_visible(
+    node: Node, src: str, before: int
+) -> None:
     """The node's own words stand in that error, and no terminal obeys them (section 8)."""
     node.answers = [need(*NAMES) for _round in range(4)]
-    node.fails = [AnsibleError("no room \x1b]0;owned\x07" + "x" * 10_000)] * 8
+    refused = AnsibleError("no room \x1b]0;owned\x07" + "x" * 10_000)
+    node.fails = [*[None] * before, *[refused] * 8]
     with pytest.raises(AnsibleActionFail) as caught:
         run(node, src=src, dest="/srv/x")
     assert "no room \\x1b]0;owned\\x07" in str(caught.value)
