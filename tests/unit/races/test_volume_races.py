@@ -1,0 +1,19 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A volume filled from a root that somebody is changing (docs/behaviour.md, section 9)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible_collections.hypervisor.oci.tests.crash.volume_races import attack
+
+
+def test_nothing_of_the_host_arrives_in_a_volume(tmp_path: Path) -> None:
+    arrived, ends = attack(str(tmp_path), 12)
+    assert arrived == []
+    assert set(ends) <= {"filled", "changed meanwhile"}
+    # what changed under way was noticed, so it was under attack
+    assert ends.get("changed meanwhile", 0) > 0
