@@ -76,7 +76,9 @@ def make_below(fd: int, parts: list[bytes], last_mode: int) -> int:
         return os.dup(current)
     except (OSError, RootfsError):
         for above, part in reversed(made):
-            remove_if_empty(above, part)
+            # the first error is the one to tell
+            with contextlib.suppress(OSError):
+                remove_if_empty(above, part)
         raise
     finally:
         os.close(current)

@@ -100,6 +100,20 @@ ARGUMENTS = [
     "tab\there",
     "",
 ]
+# Swaps directories for links that lead to the node, as fast as it can.
+_ATTACK = """\
+#!/bin/sh
+trap 'exit 0' TERM
+while true; do
+    for number in %s; do
+        mv "/tree/d$number" /tree/away
+        mv "/tree/l$number" "/tree/d$number"
+        mv "/tree/d$number" "/tree/l$number"
+        mv /tree/away "/tree/d$number"
+    done
+done
+"""
+_SWAPPED = range(8)
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "QUOTED": 'it\'s "both" $HOME \\ %h',
@@ -172,6 +186,24 @@ def _image(base: Layer, version: int, *more: t.Any, **config: t.Any) -> Image:
     )
 
 
+def _attacker(base: Layer, outside: str) -> Image:
+    """A container that wants to have what lies in a folder of the node's."""
+    pairs = [
+        (directory(f"tree/d{number}", 0o755), symlink(f"tree/l{number}", outside))
+        for number in _SWAPPED
+    ]
+    script = _ATTACK % " ".join(map(str, _SWAPPED))
+    attack = Layer(
+        *(entry for pair in pairs for entry in pair),
+        file("bin/attack", script, 0o755),
+        # one place of the runtime's by its name, and one by a link
+        symlink("p", "/proc"),
+    )
+    volumes: dict[str, t.Any] = {"/proc": {}, "/p": {}}
+    config = {"Entrypoint": ["/bin/attack"], "Cmd": [], "Volumes": volumes}
+    return _image(base, 5, attack, **config, User="", WorkingDir="/", StopSignal="TERM")
+
+
 def main() -> int:
     """Write the images into a folder."""
     folder, program = sys.argv[1:]
@@ -185,6 +217,7 @@ def main() -> int:
         "three": _image(base, 3, Entrypoint=["/bin/nothing"], Cmd=[]),
         # its last layer is damaged
         "four": _image(base, 4, broken),
+        "five": _attacker(base, os.path.join(os.path.abspath(folder), "outside")),
     }
     for name, image in images.items():
         write_oci_archive(os.path.join(folder, f"{name}.oci.tar"), image)

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import stat
 import struct
+import time
 import typing as t
 from pathlib import Path
 
@@ -33,6 +36,9 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     needs_root,
     set_xattr_or_skip,
 )
+
+
+_NOBODY = 65534
 
 
 @pytest.fixture
@@ -287,3 +293,91 @@ def test_whether_others_can_reach_a_directory(
     finally:
         monkeypatch.undo()
         os.close(fd)
+
+
+Make = t.Callable[[int, bytes], int]
+_MAKERS = [
+    make_private,
+    lambda parent, name: make_below(parent, [name], 0o711),
+    lambda parent, name: make_below(parent, [name, b"below"], 0o700),
+]
+
+
+def _by_directory(name: bytes, parent: int) -> None:
+    os.mkdir(name, 0o700, dir_fd=parent)
+    os.chown(name, 1000, 1000, dir_fd=parent)
+
+
+def _by_one_that_is_open(name: bytes, parent: int) -> None:
+    os.mkdir(name, dir_fd=parent)
+    os.chmod(name, 0o777, dir_fd=parent)
+
+
+def _by_link(name: bytes, parent: int) -> None:
+    os.symlink("/", name, dir_fd=parent)
+
+
+@needs_root
+@pytest.mark.parametrize("make", _MAKERS)
+@pytest.mark.parametrize("swap", [_by_directory, _by_one_that_is_open, _by_link])
+def test_one_that_is_swapped_when_it_is_made(
+    above: int,
+    make: Make,
+    swap: t.Callable[[bytes, int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever may write to the directory above can do so before it is opened."""
+    mkdir = os.mkdir
+
+    def swapped(name: bytes, mode: int, *, dir_fd: int) -> None:
+        mkdir(name, mode, dir_fd=dir_fd)
+        monkeypatch.setattr(os, "mkdir", mkdir)
+        os.rmdir(name, dir_fd=dir_fd)
+        swap(name, dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    before = open_descriptors()
+    with pytest.raises(RootfsError, match="'new' was replaced by another user while"):
+        make(above, b"new")
+    assert open_descriptors() == before
+
+
+@needs_root
+def test_the_owner_of_the_directory_above_does_not_win(
+    tmp_path: Path, above: int
+) -> None:
+    """A process of another user's swaps each directory that is made for one of its own."""
+    os.chown(tmp_path, _NOBODY, _NOBODY)
+    name = b"private"
+    attacker = os.fork()
+    if not attacker:
+        os.setgroups([])
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
+        parent = os.getppid()
+        while os.getppid() == parent:
+            with contextlib.suppress(OSError):
+                os.rename(name, b"away", src_dir_fd=above, dst_dir_fd=above)
+                os.mkdir(name, 0o700, dir_fd=above)
+        os._exit(0)
+    lost = refused = 0
+    deadline = time.monotonic() + 20
+    try:
+        while not refused and time.monotonic() < deadline:
+            try:
+                fd = make_private(above, name)
+            except (OSError, RootfsError) as error:
+                refused += "was replaced by" in str(error)
+            else:
+                lost += os.fstat(fd).st_uid != 0
+                os.close(fd)
+            for made in (name, b"away"):
+                with contextlib.suppress(OSError):
+                    os.rmdir(made, dir_fd=above)
+            if lost:
+                break
+    finally:
+        os.kill(attacker, signal.SIGKILL)
+        os.waitpid(attacker, 0)
+    assert not lost
+    assert refused
