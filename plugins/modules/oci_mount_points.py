@@ -174,9 +174,7 @@ def main() -> None:
         module.fail_json(msg=error.message)
     for warning in points.ignored:
         module.warn(warning)
-    module.exit_json(
-        changed=points.changed or made, mounts=to_json_safe(points.mounts)
-    )
+    module.exit_json(changed=points.changed or made, mounts=to_json_safe(points.mounts))
 
 
 if __name__ == "__main__":

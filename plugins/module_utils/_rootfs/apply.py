@@ -308,9 +308,7 @@ class Applier:
 
     def _make_device(self, entry: Entry, above: Names, name: bytes) -> None:
         choice = self._devices
-        safe = (
-            entry.type == CHARACTER_DEVICE and entry.device in SAFE_CHARACTER_DEVICES
-        )
+        safe = entry.type == CHARACTER_DEVICE and entry.device in SAFE_CHARACTER_DEVICES
         if choice == "fail":
             raise EntryError(
                 "it is a device, and devices are set to fail",

@@ -93,7 +93,8 @@ class _Copy:
             ) from error
         except OSError as error:
             advice = (
-                os_advice(error) or "look at the file systems of the volume and the root"
+                os_advice(error)
+                or "look at the file systems of the volume and the root"
             )
             raise RootfsError(
                 f"{self._shown} cannot be copied: {os_phrase(error)}; {advice}"
@@ -179,9 +180,7 @@ class _Copy:
                     follow_symlinks=False,
                 )
 
-    def _other(
-        self, fd: int, status: os.stat_result, target: int, name: bytes
-    ) -> bool:
+    def _other(self, fd: int, status: os.stat_result, target: int, name: bytes) -> bool:
         """Copy what is no directory; false for what is left out."""
         mode = status.st_mode
         if stat.S_ISREG(mode):
@@ -190,9 +189,7 @@ class _Copy:
             os.symlink(os.readlink(b"", dir_fd=fd), name, dir_fd=target)
             self._writer.to_symlink(target, name, _attributes(fd, status))
         elif stat.S_ISFIFO(mode) or _is_safe_device(status):
-            os.mknod(
-                name, stat.S_IFMT(mode) | 0o600, status.st_rdev, dir_fd=target
-            )
+            os.mknod(name, stat.S_IFMT(mode) | 0o600, status.st_rdev, dir_fd=target)
             self._writer.to_node(target, name, _attributes(fd, status))
         else:
             kind = "sockets_skipped" if stat.S_ISSOCK(mode) else "devices_skipped"
@@ -200,7 +197,9 @@ class _Copy:
             return False
         return True
 
-    def _file(self, path: int, status: os.stat_result, target: int, name: bytes) -> None:
+    def _file(
+        self, path: int, status: os.stat_result, target: int, name: bytes
+    ) -> None:
         # the same file, whatever its name leads to by now
         source = os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -279,9 +278,7 @@ def _copy_data(source: int, target: int, size: int) -> None:
         os.lseek(source, start, os.SEEK_SET)
         os.lseek(target, start, os.SEEK_SET)
         while start < end:
-            sent = os.sendfile(
-                target, source, start, min(end - start, _MOST_AT_ONCE)
-            )
+            sent = os.sendfile(target, source, start, min(end - start, _MOST_AT_ONCE))
             if not sent:
                 # it was cut off meanwhile, which its size tells
                 break

@@ -159,7 +159,9 @@ def _require_unused(volume: Volume, root: int) -> None:
         require_unused(root, os.path.realpath(volume.rootfs))
 
 
-def _fill_empty(volume: Volume, fd: int, root: int, found: Found, check_mode: bool) -> Provided:
+def _fill_empty(
+    volume: Volume, fd: int, root: int, found: Found, check_mode: bool
+) -> Provided:
     if not volume.fill_empty or not found.is_directory:
         return Provided(False)
     with _readable(found) as source:

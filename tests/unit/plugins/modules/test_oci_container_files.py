@@ -195,10 +195,8 @@ def test_a_folder_that_others_can_change(
     (folder / "files.json").write_text(json.dumps([{**kept[0], "uid": 0, "gid": 0}]))
     os.chown(folder, owner, 0)
     folder.chmod(mode)
-    if state == "present":
-        result = run(files=[file(folder / "config", "new")])
-    else:
-        result = run(state=state, keep=str(folder))
+    files = [file(folder / "config", "new")] if state == "present" else []
+    result = run(state=state, files=files, keep=str(folder))
     assert says in result["msg"]
     assert not (folder / "config").exists()
     assert not (tmp_path / "made").exists()

@@ -90,9 +90,7 @@ def test_what_is_left_out_is_told(
         target="/data",
     )
     assert result["changed"] is True
-    assert warnings == [
-        f"the volume '{tmp_path}/volume' lacks 1 devices of the image"
-    ]
+    assert warnings == [f"the volume '{tmp_path}/volume' lacks 1 devices of the image"]
     assert list((tmp_path / "volume").iterdir()) == []
 
 

@@ -443,7 +443,11 @@ class Cases:
         runs.succeed()
         for container in containers:
             require(container.is_running(), "it attacks", container.log())
-            listed = os.listdir(f"{container.volumes}") if os.path.isdir(container.volumes) else []
+            listed = (
+                os.listdir(f"{container.volumes}")
+                if os.path.isdir(container.volumes)
+                else []
+            )
             require(listed == [], "no volume of the image's on procfs", listed)
             self._fill_under_attack(container)
         volumes = [{"target": "/tree"}]
@@ -468,7 +472,9 @@ class Cases:
             messages.add(result.get("msg", ""))
             require(canaries(volume) == [], "nothing of the node's", container.name)
             shutil.rmtree(volume, ignore_errors=True)
-        wrong = [text for text in messages if text and "while it was copied" not in text]
+        wrong = [
+            text for text in messages if text and "while it was copied" not in text
+        ]
         require(wrong == [], "it is told what changed", wrong)
 
     def real_image(self) -> None:

@@ -289,9 +289,7 @@ def _canaries(source: Path) -> list[Path]:
     ]
 
 
-def test_mounts_are_not_entered(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mounts_are_not_entered(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "below/mount").mkdir(parents=True)
     inode = (source / "below/mount").stat().st_ino
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import stat
 import struct
-import time
 import typing as t
 from pathlib import Path
 
@@ -36,7 +34,6 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     needs_root,
     set_xattr_or_skip,
 )
-
 
 _NOBODY = 65534
 
@@ -343,41 +340,42 @@ def test_one_that_is_swapped_when_it_is_made(
 
 
 @needs_root
+@pytest.mark.parametrize("make", _MAKERS)
 def test_the_owner_of_the_directory_above_does_not_win(
-    tmp_path: Path, above: int
+    tmp_path: Path, above: int, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process of another user's swaps each directory that is made for one of its own."""
+    """A process of his swaps what is made for a directory of its own, as soon as it is there."""
     os.chown(tmp_path, _NOBODY, _NOBODY)
-    name = b"private"
+    start, started = os.pipe()
+    done, tell = os.pipe()
     attacker = os.fork()
     if not attacker:
+        os.close(started)
         os.setgroups([])
         os.setgid(_NOBODY)
         os.setuid(_NOBODY)
-        parent = os.getppid()
-        while os.getppid() == parent:
-            with contextlib.suppress(OSError):
-                os.rename(name, b"away", src_dir_fd=above, dst_dir_fd=above)
-                os.mkdir(name, 0o700, dir_fd=above)
+        with contextlib.suppress(OSError):
+            if os.read(start, 1):
+                os.rename(b"new", b"away", src_dir_fd=above, dst_dir_fd=above)
+                os.mkdir(b"new", 0o700, dir_fd=above)
+                os.write(tell, b"!")
         os._exit(0)
-    lost = refused = 0
-    deadline = time.monotonic() + 20
+    os.close(start)
+    os.close(tell)
+    mkdir = os.mkdir
+
+    def made(name: bytes, mode: int, *, dir_fd: int) -> None:
+        mkdir(name, mode, dir_fd=dir_fd)
+        monkeypatch.setattr(os, "mkdir", mkdir)
+        os.write(started, b"!")
+        assert os.read(done, 1) == b"!"
+
+    monkeypatch.setattr(os, "mkdir", made)
     try:
-        while not refused and time.monotonic() < deadline:
-            try:
-                fd = make_private(above, name)
-            except (OSError, RootfsError) as error:
-                refused += "was replaced by" in str(error)
-            else:
-                lost += os.fstat(fd).st_uid != 0
-                os.close(fd)
-            for made in (name, b"away"):
-                with contextlib.suppress(OSError):
-                    os.rmdir(made, dir_fd=above)
-            if lost:
-                break
+        with pytest.raises(RootfsError, match="'new' was replaced by another user"):
+            make(above, b"new")
     finally:
-        os.kill(attacker, signal.SIGKILL)
+        os.close(started)
+        os.close(done)
         os.waitpid(attacker, 0)
-    assert not lost
-    assert refused
+    assert not (tmp_path / "new/below").exists()
