@@ -97,7 +97,6 @@ def provide_volume(volume: Volume, check_mode: bool) -> Provided:
     A directory that is there is left alone, unless it is empty and may be filled. Nothing is ever there half filled.
     Raises C(RootfsError).
     """
-    problem = f"the volume {show(volume.path)} cannot be made"
     try:
         with opened_root(volume.rootfs) as root, look_up(
             root, os.fsencode(volume.target)
@@ -118,7 +117,9 @@ def provide_volume(volume: Volume, check_mode: bool) -> Provided:
         advice = (
             os_advice(error) or "look at the file systems of the volume and the root"
         )
-        raise RootfsError(f"{problem}: {os_phrase(error)}; {advice}") from error
+        raise RootfsError(
+            f"the volume {show(volume.path)} cannot be made: {os_phrase(error)}; {advice}"
+        ) from error
 
 
 def _provide(volume: Volume, root: int, found: Found, check_mode: bool) -> Provided:

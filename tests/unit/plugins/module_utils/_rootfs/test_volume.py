@@ -232,6 +232,6 @@ def test_parents_are_closed(root: Path) -> None:
         ({"rootfs": "/nowhere"}, "nothing at"),
     ],
 )
-def test_what_cannot_be(root: Path, changed: dict[str, str], says: str) -> None:
+def test_what_cannot_be(root: Path, changed: dict[str, t.Any], says: str) -> None:
     with pytest.raises(RootfsError, match=says):
         provide(root, **changed)
