@@ -176,21 +176,24 @@ def _refuse_links(path: str) -> Guard:
 
 
 def _make_directory(item: Directory, own: t.Sequence[str], check_mode: bool) -> bool:
-    with _sentences(item.path), _resolved(item.path, own) as found:
+    with _sentences(item.path):
+        try:
+            return _provide_directory(item, own, check_mode)
+        except FileExistsError:
+            # another run makes the same one, for another container
+            return _provide_directory(item, own, check_mode)
+
+
+def _provide_directory(item: Directory, own: t.Sequence[str], check_mode: bool) -> bool:
+    with _resolved(item.path, own) as found:
         if not stat.S_ISDIR(found.mode):
             raise RootfsError(
                 f"{show(item.path)} is not a directory; remove it or choose another place"
             )
         if found.missing:
-            if check_mode:
-                return True
-            try:
+            if not check_mode:
                 _make_missing(found, item)
-                return True
-            except FileExistsError:
-                # another run makes the same one, for another container
-                pass
-            return _make_directory(item, own, check_mode)
+            return True
         status = os.fstat(found.fd)
         if status.st_uid not in (0, os.geteuid()):
             raise RootfsError(

@@ -62,6 +62,7 @@ _BESIDE = b".%s.oci_volume"
 _INSIDE = b".oci_volume"
 _TREE = b"tree"
 _LINKS = b"links"
+_MOST_ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -123,36 +124,48 @@ def provide_volume(volume: Volume, check_mode: bool) -> Provided:
 
 
 def _provide(volume: Volume, root: int, found: Found, check_mode: bool) -> Provided:
-    parent, name = os.path.split(os.path.normpath(volume.path))
+    name = os.path.basename(os.path.normpath(volume.path))
     if not name or not volume.path.startswith("/"):
         raise RootfsError(
             f"the path {show(volume.path)} of a volume is not absolute; give one"
         )
-    with HostPaths([volume.rootfs, *volume.writable]).open_above(volume.path) as place:
-        if not stat.S_ISDIR(place.mode):
-            raise RootfsError(
-                f"{show(parent)} is not a directory; choose another path for the volume"
-            )
-        above = os.open(b".", DIRECTORY, dir_fd=place.fd)
-        missing = list(place.missing)
-    try:
-        fd = None if missing else open_or_none(above, os.fsencode(name))
-        if fd is not None:
+    for _attempt in range(_MOST_ATTEMPTS):
+        above, missing = _open_above(volume)
+        try:
+            fd = None if missing else open_or_none(above, os.fsencode(name))
+            if fd is not None:
+                try:
+                    return _fill_empty(volume, fd, root, found, check_mode)
+                finally:
+                    os.close(fd)
+            if found.is_directory:
+                _require_unused(volume, root)
+            if check_mode:
+                return Provided(True)
             try:
-                return _fill_empty(volume, fd, root, found, check_mode)
-            finally:
-                os.close(fd)
-        if found.is_directory:
-            _require_unused(volume, root)
-        if check_mode:
-            return Provided(True)
-        below = make_below(above, missing, 0o700)
+                below = make_below(above, missing, 0o700)
+            except FileExistsError:
+                # another run makes the same ones, for another container: once more
+                continue
+        finally:
+            os.close(above)
         try:
             return _make(below, os.fsencode(name), root, found)
         finally:
             os.close(below)
-    finally:
-        os.close(above)
+    raise RootfsError(
+        f"the directories above {show(volume.path)} are made and removed by somebody else all the time; find out by whom"
+    )
+
+
+def _open_above(volume: Volume) -> tuple[int, list[bytes]]:
+    """A descriptor of the deepest directory above the volume that is there, and the names of the others."""
+    with HostPaths([volume.rootfs, *volume.writable]).open_above(volume.path) as place:
+        if not stat.S_ISDIR(place.mode):
+            raise RootfsError(
+                f"{show(os.path.dirname(volume.path))} is not a directory; choose another path for the volume"
+            )
+        return os.open(b".", DIRECTORY, dir_fd=place.fd), list(place.missing)
 
 
 def _require_unused(volume: Volume, root: int) -> None:

@@ -224,6 +224,21 @@ def test_parents_are_closed(root: Path) -> None:
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
+def test_parents_that_another_run_makes_meanwhile(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.mkdir
+
+    def made(path: t.Any, *arguments: t.Any, **more: t.Any) -> None:
+        monkeypatch.setattr(os, "mkdir", make)
+        (root.parent / "made/closed").mkdir(parents=True)
+        make(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "mkdir", made)
+    assert provide(root, "made/closed/volume") is True
+    assert (root.parent / "made/closed/volume/sub/file").exists()
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
