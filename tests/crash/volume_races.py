@@ -83,8 +83,10 @@ def _spec() -> t.Collection[str]:
 
 
 def canaries(volume: str) -> list[str]:
-    """Where something of the host's lies in a volume."""
-    return [folder for folder, _names, files in os.walk(volume) if CANARY in files]
+    """Where something of the host's lies in a volume; what is swapped meanwhile is not followed."""
+    return [
+        folder for folder, _names, files, _fd in os.fwalk(volume) if CANARY in files
+    ]
 
 
 def attack(folder: str, rounds: int) -> tuple[list[str], dict[str, int]]:
