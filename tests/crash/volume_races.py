@@ -84,6 +84,8 @@ def _spec() -> t.Collection[str]:
 
 def canaries(volume: str) -> list[str]:
     """Where something of the host's lies in a volume; what is swapped meanwhile is not followed."""
+    if not os.path.isdir(volume):
+        return []
     return [
         folder for folder, _names, files, _fd in os.fwalk(volume) if CANARY in files
     ]
