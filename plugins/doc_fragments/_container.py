@@ -61,7 +61,9 @@ options:
   mounts:
     description:
       - What is mounted, each with C(source) and C(target), and where wanted C(read_only), C(type) (V(bind), the default, or
-        V(tmpfs), which needs no C(source)), and C(options).
+        V(tmpfs), which needs no C(source)), and C(options). What P(hypervisor.oci.volumes#filter) lists can be among them.
+      - At or below F(/proc), F(/sys) and F(/dev) only what the node has at the same place can be mounted, and V(tmpfs) below
+        F(/dev). A C(source) below O(rootfs), or below another one that is not C(read_only), is an error.
     type: list
     elements: dict
   uid_map:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleFilterError
+from ansible.utils.display import Display
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
     ContainerError,
 )
@@ -26,10 +27,12 @@ def volumes(
 ) -> list[dict[str, t.Any]]:
     """Declared volumes and, with C(from_image), the image's."""
     try:
-        taken = [mount["target"] for mount in mounts]
-        return volumes_of(image if from_image else {}, folder, volumes, taken)
+        found = volumes_of(image if from_image else {}, folder, volumes, mounts)
     except ContainerError as error:
         raise AnsibleFilterError(error.message) from error
+    for warning in found.ignored:
+        Display().warning(warning)
+    return found.mounts
 
 
 class FilterModule:

@@ -4,7 +4,12 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The files of the host that describe a container, written together and brought back together."""
+"""The files of the host that describe a container, written together and brought back together.
+
+A runtime believes them as root, and they may lie near what a container or another user can write to. So each is reached
+by descriptors: no link is followed below the directories that belong to the container, above them only those that nobody
+else can change, and nothing is written to a folder that is another's (docs/behaviour.md, section 9).
+"""
 
 from __future__ import annotations
 
@@ -25,9 +30,23 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     os_phrase,
     show,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    open_made,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.host_path import (
+    HostPaths,
+    is_closed,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.lookup import (
+    Found,
+    Guard,
+    look_up,
+)
 
 _MANIFEST = "files.json"
 _MODE = 0o7777
+_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,9 @@ class Directory:
     path: str
     mode: int
     passable: bool = False
+
+    def __post_init__(self) -> None:
+        _require_absolute(self.path)
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,14 @@ class File:
     uid: int = 0
     gid: int = 0
 
+    def __post_init__(self) -> None:
+        _require_absolute(self.path)
+
+
+def _require_absolute(path: str) -> None:
+    if not path.startswith("/"):
+        raise RootfsError(f"the path {show(path)} is not absolute; write it from / on")
+
 
 def provide(
     directories: t.Sequence[Directory],
@@ -60,128 +90,223 @@ def provide(
 
     Where a file changes, what all of them were before goes to the directory C(keep). Raises C(RootfsError).
     """
-    with _sentences():
-        changed = [
-            item.path for item in directories if _make_directory(item, check_mode)
-        ]
-        differing = [file for file in files if _read(file.path, file.mode) != file]
-        if differing and not check_mode:
-            if keep is not None:
-                _keep(keep, files)
-            for file in differing:
-                _write(file)
-        return changed + [file.path for file in differing]
+    own = tuple(item.path for item in directories)
+    changed = [
+        item.path for item in directories if _make_directory(item, own, check_mode)
+    ]
+    differing = [file for file in files if _read(file.path, file.mode, own) != file]
+    if differing and not check_mode:
+        if keep is not None:
+            _keep(keep, files, own)
+        for file in differing:
+            _write(file, own)
+    return changed + [file.path for file in differing]
 
 
 def restore(keep: str, check_mode: bool) -> list[str]:
     """Bring back what C(provide) put into C(keep); returns the paths of what was otherwise. Raises C(RootfsError)."""
-    with _sentences():
-        try:
-            with open(os.path.join(keep, _MANIFEST), encoding="utf-8") as manifest:
-                kept = json.load(manifest)
-        except FileNotFoundError as error:
-            raise RootfsError(
-                f"there is nothing to restore in {show(keep)}; only files that were changed are kept there"
-            ) from error
-        files = [_from_json(item) for item in kept]
-        differing = [file for file in files if _read(file.path, file.mode) != file]
-        if not check_mode:
-            for file in differing:
-                _write(file)
-        return [file.path for file in differing]
+    _require_absolute(keep)
+    manifest = _read(os.path.join(keep, _MANIFEST), 0, (keep,))
+    if manifest.content is None:
+        raise RootfsError(
+            f"there is nothing to restore in {show(keep)}; only files that were changed are kept there"
+        )
+    try:
+        files = [_from_json(item) for item in json.loads(manifest.content)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RootfsError(
+            f"{show(manifest.path)} is damaged, so nothing can be restored; provision the container again"
+        ) from error
+    differing = [file for file in files if _read(file.path, file.mode) != file]
+    if not check_mode:
+        for file in differing:
+            _write(file)
+    return [file.path for file in differing]
 
 
 def difference(file: File, kind: str) -> str:
     """What C(provide) would change in one file, as much of it as C(kind) allows to be shown."""
-    with _sentences():
-        old = _read(file.path, file.mode).content
+    old = _read(file.path, file.mode).content
     return diff_of(file.path, kind, old, file.content)
 
 
 @contextlib.contextmanager
-def _sentences() -> t.Iterator[None]:
+def _sentences(path: str) -> t.Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = show(os.fsdecode(error.filename)) if error.filename else "a file"
         advice = os_advice(error) or "look at the folder that it lies in"
         raise RootfsError(
-            f"{name} could not be worked on: {os_phrase(error)}; {advice}"
+            f"{show(path)} could not be worked on: {os_phrase(error)}; {advice}"
         ) from error
 
 
-def _make_directory(item: Directory, check_mode: bool) -> bool:
-    try:
-        status = os.stat(item.path)
-    except FileNotFoundError:
+@contextlib.contextmanager
+def _resolved(path: str, own: t.Sequence[str]) -> t.Iterator[Found]:
+    """Resolve a path; below the outermost of the directories C(own), no component may be a link."""
+    path = os.path.normpath(path)
+    bases = [base for base in map(os.path.normpath, own) if _is_below(path, base)]
+    base = min(bases, key=len, default=path)
+    with HostPaths().open(base) as found:
+        if base == path:
+            yield found
+        elif found.missing:
+            rest = os.fsencode(path[len(base) :]).strip(b"/").split(b"/")
+            missing = (*found.missing, *rest)
+            yield Found(found.parts, missing, found.fd, found.mode)
+        else:
+            below = os.fsencode(path[len(base) :])
+            with look_up(found.fd, below, _refuse_links(path)) as inside:
+                yield inside
+
+
+def _is_below(path: str, base: str) -> bool:
+    return path.startswith(base.rstrip("/") + "/")
+
+
+def _refuse_links(path: str) -> Guard:
+    def guard(_above: int, name: bytes, fd: int) -> None:
+        if fd >= 0 and stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise RootfsError(
+                f"the path {show(path)} leads through the link {show(name)}, and none is followed there; remove it and run"
+                " again"
+            )
+
+    return guard
+
+
+def _make_directory(item: Directory, own: t.Sequence[str], check_mode: bool) -> bool:
+    with _sentences(item.path):
+        try:
+            return _provide_directory(item, own, check_mode)
+        except FileExistsError:
+            # another run makes the same one, for another container
+            return _provide_directory(item, own, check_mode)
+
+
+def _provide_directory(item: Directory, own: t.Sequence[str], check_mode: bool) -> bool:
+    with _resolved(item.path, own) as found:
+        if not stat.S_ISDIR(found.mode):
+            raise RootfsError(
+                f"{show(item.path)} is not a directory; remove it or choose another place"
+            )
+        if found.missing:
+            if not check_mode:
+                _make_missing(found, item)
+            return True
+        status = os.fstat(found.fd)
+        if status.st_uid not in (0, os.geteuid()):
+            raise RootfsError(
+                f"the directory {show(item.path)} belongs to another user; choose another place, or give it to root"
+            )
+        if not item.passable or status.st_mode & 0o001:
+            return False
         if not check_mode:
-            above = os.path.dirname(item.path.rstrip("/"))
-            if not os.path.isdir(above):
-                # those above are for nobody else either, but for passing
-                _make_directory(Directory(above, item.mode, item.passable), False)
-            os.mkdir(item.path, 0o700)
-            os.chmod(item.path, item.mode | (0o001 if item.passable else 0))
+            mode = stat.S_IMODE(status.st_mode)
+            os.chmod(f"/proc/self/fd/{found.fd}", mode | 0o001)
         return True
-    if not stat.S_ISDIR(status.st_mode):
-        raise RootfsError(
-            f"{show(item.path)} is not a directory; remove it or choose another place"
-        ) from None
-    if not item.passable or status.st_mode & 0o001:
-        return False
-    if not check_mode:
-        os.chmod(item.path, stat.S_IMODE(status.st_mode) | 0o001)
-    return True
 
 
-def _read(path: str, mode: int) -> File:
+def _make_missing(found: Found, item: Directory) -> None:
+    """Those above are for nobody else either, but for passing."""
+    mode = item.mode | (0o001 if item.passable else 0)
+    with contextlib.ExitStack() as opened:
+        fd = found.fd
+        for part in found.missing:
+            os.mkdir(part, 0o700, dir_fd=fd)
+            fd = open_made(fd, part, 0o700)
+            opened.callback(os.close, fd)
+            os.fchmod(fd, mode)
+
+
+@contextlib.contextmanager
+def _folder(path: str, own: t.Sequence[str]) -> t.Iterator[int | None]:
+    """The folder of a file, open; C(None) where it is missing. Raises C(RootfsError) where it is not ours alone."""
+    above = os.path.dirname(os.path.normpath(path))
+    with _sentences(path), _resolved(above, own) as found:
+        if not stat.S_ISDIR(found.mode):
+            raise RootfsError(
+                f"{show(above)} is not a directory; remove it or choose another place"
+            )
+        if found.missing:
+            yield None
+            return
+        if not is_closed(os.fstat(found.fd)):
+            raise RootfsError(
+                f"the folder {show(above)} belongs to another user or can be written to by others, who could replace"
+                f" {show(path)}; close it and run again"
+            )
+        yield found.fd
+
+
+def _read(path: str, mode: int, own: t.Sequence[str] = ()) -> File:
     """The file as it is; one that is not there has the mode that it would get."""
+    with _folder(path, own) as folder:
+        found = None if folder is None else _open_file(folder, path)
+        if found is None:
+            return File(path, None, mode)
+        with os.fdopen(found, "rb") as file:
+            status = os.fstat(found)
+            return File(
+                path, file.read(), status.st_mode & _MODE, status.st_uid, status.st_gid
+            )
+
+
+def _open_file(folder: int, path: str) -> int | None:
+    """A descriptor of a regular file; nothing else is opened for more than looking at it."""
+    name = os.fsencode(os.path.basename(path))
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return File(path, None, mode)
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
+        fd = os.open(name, _PATH, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise RootfsError(
                 f"{show(path)} is not a regular file; remove it and run again"
             )
-        return File(
-            path, file.read(), status.st_mode & _MODE, status.st_uid, status.st_gid
-        )
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
 
 
-def _write(file: File) -> None:
+def _write(file: File, own: t.Sequence[str] = ()) -> None:
     """Whole or not at all, also when the machine stops."""
-    if file.content is None:
+    with _folder(file.path, own) as folder:
+        name = os.path.basename(file.path)
+        if file.content is None:
+            if folder is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
+            return
+        if folder is None:
+            raise RootfsError(
+                f"the folder of {show(file.path)} is missing; make it, or list it among the directories"
+            )
+        new = f".{name}.new"
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(file.path)
-        return
-    folder, name = os.path.split(file.path)
-    new = os.path.join(folder, f".{name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(new)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as stream:
-            stream.write(file.content)
-            os.fchown(fd, file.uid, file.gid)
-            os.fchmod(fd, file.mode)
-            stream.flush()
-            os.fsync(fd)
-        os.rename(new, file.path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
-        raise
+            os.unlink(new, dir_fd=folder)
+        fd = os.open(new, _NEW_FILE, 0o600, dir_fd=folder)
+        try:
+            with os.fdopen(fd, "wb") as stream:
+                stream.write(file.content)
+                os.fchown(fd, file.uid, file.gid)
+                os.fchmod(fd, file.mode)
+                stream.flush()
+                os.fsync(fd)
+            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(new, dir_fd=folder)
+            raise
 
 
-def _keep(folder: str, files: t.Sequence[File]) -> None:
-    _make_directory(Directory(folder, 0o700), False)
-    kept = [_to_json(_read(file.path, file.mode)) for file in files]
+def _keep(folder: str, files: t.Sequence[File], own: t.Sequence[str]) -> None:
+    own = (*own, folder)
+    _make_directory(Directory(folder, 0o700), own, False)
+    kept = [_to_json(_read(file.path, file.mode, own)) for file in files]
     text = json.dumps(kept, indent=1).encode()
-    _write(
-        File(os.path.join(folder, _MANIFEST), text, 0o600, os.geteuid(), os.getegid())
-    )
+    manifest = os.path.join(folder, _MANIFEST)
+    _write(File(manifest, text, 0o600, os.geteuid(), os.getegid()), own)
 
 
 def _to_json(file: File) -> dict[str, t.Any]:

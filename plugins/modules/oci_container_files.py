@@ -15,6 +15,8 @@ description:
   - Writes the files that describe a container, all of them in one task, and brings the earlier ones back.
   - The role P(hypervisor.oci.container#role) works with it. Each file is replaced atomically, and none that is right
     already is touched.
+  - Links in a path are followed where only the administrator can have made them, and none below O(directories). A folder
+    for files that belongs to another user, or that others can write to, is an error.
 requirements:
   - Python 3.8 or newer on the node
 extends_documentation_fragment:
@@ -38,7 +40,7 @@ attributes:
   safe_file_operations:
     support: none
     details:
-      - Files are renamed into place in their own folder, which is root's.
+      - Files are renamed into place in their own folder, which is root's, by directory descriptor.
 options:
   state:
     description:
@@ -50,7 +52,8 @@ options:
     default: present
   directories:
     description:
-      - Directories to make where they are missing, before the files.
+      - Directories to make where they are missing, before the files. One that is there must belong to root or the running
+        user.
     type: list
     elements: dict
     default: []

@@ -56,14 +56,23 @@ options:
       source:
         description:
           - The directory or file on the node. Required for O(mounts[].type=bind).
+          - It may not lead through O(rootfs), through another source that is not read-only, or through a link that other
+            users can change. A container could put a link there that leads the mount to any place of the node.
         type: path
       is_file:
         description:
           - Whether the source is going to be a file. The source must be there unless this is said.
         type: bool
+      from_image:
+        description:
+          - Whether this is a volume that the image asks for. Where it must not be, it is ignored with a warning.
+        type: bool
+        default: false
       target:
         description:
           - The absolute path inside of the container.
+          - One at or below F(/proc), F(/sys) and F(/dev), where links of the image lead too, is an error, but for what the
+            node has at the same place, and for O(mounts[].type=tmpfs) below F(/dev).
         type: str
         required: true
       read_only:
@@ -137,6 +146,7 @@ ARGUMENT_SPEC = {
         "options": {
             "source": {"type": "path"},
             "is_file": {"type": "bool"},
+            "from_image": {"type": "bool", "default": False},
             "target": {"type": "str", "required": True},
             "read_only": {"type": "bool", "default": False},
             "type": {"type": "str", "choices": ["bind", "tmpfs"], "default": "bind"},
@@ -153,7 +163,7 @@ def main() -> None:
     rootfs = module.params["rootfs"]
     try:
         with interruptible():
-            mounts, changed = provide_mount_points(
+            points = provide_mount_points(
                 rootfs, module.params["mounts"], module.check_mode
             )
             # after the mounts, since one that lies in a mount is that one's
@@ -162,7 +172,9 @@ def main() -> None:
             )
     except OciError as error:
         module.fail_json(msg=error.message)
-    module.exit_json(changed=changed or made, mounts=to_json_safe(mounts))
+    for warning in points.ignored:
+        module.warn(warning)
+    module.exit_json(changed=points.changed or made, mounts=to_json_safe(points.mounts))
 
 
 if __name__ == "__main__":

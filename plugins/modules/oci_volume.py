@@ -16,9 +16,10 @@ description:
   - What the image has at that place is copied there once, with owners, modes, times, links and extended attributes, as
     users of Docker expect. Without anything there, the directory belongs to the root's owner.
   - Links in the image are followed inside of its root only. A directory that could not be filled is not left behind.
+  - Nothing outside of the root is ever read, even while a container swaps directories of it for links. What changes while
+    it is copied is an error. Devices other than the harmless ones, and sockets, are left out with a warning.
 requirements:
   - Python 3.8 or newer on the node
-  - C(cp) of GNU coreutils
 extends_documentation_fragment:
   - hypervisor.oci._attributes
 attributes:
@@ -46,16 +47,18 @@ options:
     description:
       - The directory on the node, as an absolute path. Directories above it that are missing are made, the last one
         closed to other users.
+      - It may not lead through O(rootfs), through a directory of O(writable), or through a link that other users can change.
     type: path
     required: true
   rootfs:
     description:
-      - The root file system, as C(dest) of M(hypervisor.oci.oci_rootfs). Its container must not run meanwhile.
+      - The root file system, as C(dest) of M(hypervisor.oci.oci_rootfs).
     type: path
     required: true
   target:
     description:
-      - The absolute path inside of the container where the volume is going to be.
+      - The absolute path inside of the container where the volume is going to be. F(/), and what lies at or below F(/proc),
+        F(/sys) and F(/dev), where links of the image lead too, is an error; see O(from_image).
     type: str
     required: true
   fill:
@@ -64,6 +67,24 @@ options:
     type: str
     choices: [new, empty]
     default: new
+  in_use:
+    description:
+      - What happens where something is to be copied while a process or a mount uses the root file system, or the empty
+        directory that is to be filled. V(fail) lists them. V(ignore) copies what is there.
+    type: str
+    choices: [fail, ignore]
+    default: fail
+  from_image:
+    description:
+      - Whether it is the image that asks for this volume. Where it must not be, it is then ignored with a warning.
+    type: bool
+    default: false
+  writable:
+    description:
+      - Directories of the node that containers can write to, such as other volumes.
+    type: list
+    elements: path
+    default: []
 seealso:
   - module: hypervisor.oci.oci_rootfs
   - module: hypervisor.oci.oci_mount_points
@@ -84,17 +105,23 @@ path:
   returned: success
   type: str
   sample: /srv/web/data
+ignored:
+  description: Whether the volume was ignored, since the image asks for it where none can be.
+  returned: success
+  type: bool
+  sample: false
 """
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
-    RootfsError,
+    show,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     interruptible,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.volume import (
+    Volume,
     provide_volume,
 )
 
@@ -103,47 +130,39 @@ ARGUMENT_SPEC = {
     "rootfs": {"type": "path", "required": True},
     "target": {"type": "str", "required": True},
     "fill": {"type": "str", "choices": ["new", "empty"], "default": "new"},
+    "in_use": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
+    "from_image": {"type": "bool", "default": False},
+    "writable": {"type": "list", "elements": "path", "default": []},
 }
-_PRESERVE = "--preserve=mode,ownership,timestamps,links,xattr"
 
 
 def main() -> None:
     """Arguments in, one result out."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params
-
-    def copy(source: int, target: int) -> None:
-        """Both are directories that are open; nothing in them is followed."""
-        status, _output, errors = module.run_command(
-            [
-                "cp",
-                "--recursive",
-                "--no-dereference",
-                _PRESERVE,
-                f"/proc/self/fd/{source}/.",
-                f"/proc/self/fd/{target}/",
-            ],
-            pass_fds=(source, target),
-        )
-        if status:
-            reason = (errors.strip() or f"status {status}").splitlines()[0]
-            raise RootfsError(
-                f"the volume {params['path']!r} cannot be filled from the image: {reason}"
-            )
-
+    volume = Volume(
+        path=params["path"],
+        rootfs=params["rootfs"],
+        target=params["target"],
+        fill_empty=params["fill"] == "empty",
+        ignore_users=params["in_use"] == "ignore",
+        from_image=params["from_image"],
+        writable=tuple(params["writable"]),
+    )
     try:
         with interruptible():
-            changed = provide_volume(
-                params["path"],
-                params["rootfs"],
-                params["target"],
-                params["fill"] == "empty",
-                module.check_mode,
-                copy,
-            )
+            provided = provide_volume(volume, module.check_mode)
     except OciError as error:
         module.fail_json(msg=error.message)
-    module.exit_json(changed=changed, path=params["path"])
+    if provided.ignored:
+        module.warn(provided.ignored)
+    for kind, count in provided.skipped.items():
+        module.warn(
+            f"the volume {show(params['path'])} lacks {count} {kind.partition('_')[0]} of the image"
+        )
+    module.exit_json(
+        changed=provided.changed, path=params["path"], ignored=bool(provided.ignored)
+    )
 
 
 if __name__ == "__main__":

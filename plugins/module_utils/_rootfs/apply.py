@@ -42,6 +42,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes 
     Writer,
     first_mode,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.devices import (
+    SAFE_CHARACTER_DEVICES,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
     WHITEOUT,
     Directory,
@@ -61,11 +64,6 @@ _TOO_LONG = f"its name has a component of over {_LONGEST} bytes"
 # Directories keep their xattrs in memory until the end; each counts with what Python adds to it.
 _MOST_HELD = 64 * 1024 * 1024
 _XATTR_COST = 200
-
-# Nodes that give nobody anything: null, zero, full, random, urandom, tty, console, ptmx, and overlayfs's mark.
-_SAFE_CHARACTER_DEVICES = frozenset(
-    [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (0, 0)]
-)
 
 
 class Applier:
@@ -310,9 +308,7 @@ class Applier:
 
     def _make_device(self, entry: Entry, above: Names, name: bytes) -> None:
         choice = self._devices
-        safe = (
-            entry.type == CHARACTER_DEVICE and entry.device in _SAFE_CHARACTER_DEVICES
-        )
+        safe = entry.type == CHARACTER_DEVICE and entry.device in SAFE_CHARACTER_DEVICES
         if choice == "fail":
             raise EntryError(
                 "it is a device, and devices are set to fail",

@@ -69,14 +69,16 @@ def make_below(fd: int, parts: list[bytes], last_mode: int) -> int:
             # at once, so that no crash leaves a directory closed that users of the tree must pass
             os.mkdir(part, mode, dir_fd=current)
             made.append((os.dup(current), part))
-            below = os.open(part, DIRECTORY, dir_fd=current)
+            below = open_made(current, part, mode)
             os.close(current)
             current = below
             os.fchmod(current, mode)
         return os.dup(current)
-    except OSError:
+    except (OSError, RootfsError):
         for above, part in reversed(made):
-            remove_if_empty(above, part)
+            # the first error is the one to tell
+            with contextlib.suppress(OSError):
+                remove_if_empty(above, part)
         raise
     finally:
         os.close(current)
@@ -91,28 +93,55 @@ def make_private(parent: int, name: bytes) -> int:
     except FileExistsError:
         pass
     else:
-        return _open_made(parent, name)
+        return _open_made_private(parent, name)
     found = open_private(parent, name)
     if found is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     return found
 
 
-def _open_made(parent: int, name: bytes) -> int:
+def _open_made_private(parent: int, name: bytes) -> int:
     fd = -1
     try:
-        fd = os.open(name, DIRECTORY, dir_fd=parent)
+        fd = open_made(parent, name, 0o700)
         # a setgid bit that comes from above would spread into the tree
         os.fchmod(fd, 0o700)
         drop_inherited_acl(fd)
         return fd
-    except OSError:
+    except (OSError, RootfsError):
         if fd >= 0:
             os.close(fd)
         # the first error is the one to tell
         with contextlib.suppress(OSError):
             os.rmdir(name, dir_fd=parent)
         raise
+
+
+def open_made(parent: int, name: bytes, mode: int) -> int:
+    """Open the directory C(name) that this process has just made with C(mode).
+
+    Whoever may write to C(parent) can put something else into its place before it is opened, so it must be the caller's
+    own and no more open than it was made. It need not be empty: another run of the caller's may work in it already.
+    Raises C(RootfsError), and C(FileNotFoundError) where another run has removed it.
+    """
+    try:
+        fd = os.open(name, DIRECTORY, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise _replaced(name) from error
+        raise
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o777 & ~mode:
+        os.close(fd)
+        raise _replaced(name)
+    return fd
+
+
+def _replaced(name: bytes) -> RootfsError:
+    return RootfsError(
+        f"the directory {show(name)} was replaced by another user while it was made; choose a place that only the running"
+        " user can write to"
+    )
 
 
 def open_private(parent: int, name: bytes) -> int | None:
@@ -202,7 +231,9 @@ def names_in(fd: int) -> list[bytes]:
     return [os.fsencode(name) for name in os.listdir(fd)]
 
 
-def some_names_in(fd: int, count: int, but: frozenset[bytes]) -> list[bytes]:
+def some_names_in(
+    fd: int, count: int, but: frozenset[bytes] = frozenset()
+) -> list[bytes]:
     """At most C(count) of the names in a directory, of this moment, but for those that are given."""
     _set_back(fd)
     with os.scandir(fd) as entries:

@@ -25,9 +25,13 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
     DIRECTORY,
     open_existing,
+    open_made,
 )
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# Sees the directory, the name of a component in it, and a descriptor of that one (-1 where it is missing).
+Guard = t.Callable[[int, bytes, int], None]
+
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # As many links as the kernel follows in one lookup, and levels that cost a descriptor each.
 _MOST_LINKS = 40
@@ -67,11 +71,14 @@ def opened_root(path: str) -> t.Iterator[int]:
 
 
 @contextlib.contextmanager
-def look_up(root: int, path: bytes) -> t.Iterator[Found]:
-    """Follow C(path) from the directory C(root). Raises C(RootfsError) for loops and ways through files."""
+def look_up(root: int, path: bytes, guard: Guard | None = None) -> t.Iterator[Found]:
+    """Follow C(path) from the directory C(root). Raises C(RootfsError) for loops and ways through files.
+
+    C(guard) sees each component before it is entered or followed, and may raise C(RootfsError).
+    """
     opened: list[tuple[bytes, int]] = [(b"", os.open(b".", DIRECTORY, dir_fd=root))]
     try:
-        missing = _walk(opened, path)
+        missing = _walk(opened, path, guard)
         fd = opened[-1][1]
         parts = tuple(name for name, _fd in opened[1:])
         yield Found(parts, missing, fd, os.fstat(fd).st_mode)
@@ -80,7 +87,9 @@ def look_up(root: int, path: bytes) -> t.Iterator[Found]:
             os.close(fd)
 
 
-def _walk(opened: list[tuple[bytes, int]], path: bytes) -> tuple[bytes, ...]:
+def _walk(
+    opened: list[tuple[bytes, int]], path: bytes, guard: Guard | None
+) -> tuple[bytes, ...]:
     """Extend C(opened) as far as there is something; returns the rest."""
     pending = path.split(b"/")[::-1]
     links = 0
@@ -95,11 +104,19 @@ def _walk(opened: list[tuple[bytes, int]], path: bytes) -> tuple[bytes, ...]:
         try:
             fd = os.open(part, _PATH, dir_fd=opened[-1][1])
         except FileNotFoundError:
+            if guard is not None:
+                guard(opened[-1][1], part, -1)
             return _rest(path, [part, *pending[::-1]])
         except NotADirectoryError as error:
             raise RootfsError(
-                f"{show(path)} leads through a file of the image; choose another path"
+                f"{show(path)} leads through a file; choose another path"
             ) from error
+        if guard is not None:
+            try:
+                guard(opened[-1][1], part, fd)
+            except BaseException:
+                os.close(fd)
+                raise
         if not stat.S_ISLNK(os.fstat(fd).st_mode):
             opened.append((part, fd))
             if len(opened) > _DEEPEST:
@@ -112,7 +129,7 @@ def _walk(opened: list[tuple[bytes, int]], path: bytes) -> tuple[bytes, ...]:
         links += 1
         if links > _MOST_LINKS:
             raise RootfsError(
-                f"{show(path)} leads through a loop of symbolic links in the image; choose another path"
+                f"{show(path)} leads through a loop of symbolic links; choose another path"
             )
         if target[:1] == b"/":
             while len(opened) > 1:
@@ -138,31 +155,33 @@ def make_missing(found: Found, is_directory: bool) -> None:
         return
     if not stat.S_ISDIR(found.mode):
         raise RootfsError(
-            f"{show(found.path)} leads through a file of the image; choose another path"
+            f"{show(found.path)} leads through a file; choose another path"
         )
-    fd = os.open(b".", DIRECTORY, dir_fd=found.fd)
-    try:
+    with contextlib.ExitStack() as opened:
+
+        def keep(fd: int) -> int:
+            opened.callback(os.close, fd)
+            return fd
+
+        fd = keep(os.open(b".", DIRECTORY, dir_fd=found.fd))
         owner = os.fstat(fd)
-        for part in found.missing[:-1]:
-            fd = _enter_new(fd, part, owner)
-        if is_directory:
-            fd = _enter_new(fd, found.missing[-1], owner)
-            return
-        file = os.open(found.missing[-1], _NEW_FILE, 0o644, dir_fd=fd)
-        try:
+        *above, last = found.missing
+        for part in [*above, last] if is_directory else above:
+            fd = keep(_make_directory(fd, part, owner))
+        if not is_directory:
+            file = keep(os.open(last, _NEW_FILE, 0o644, dir_fd=fd))
             os.fchmod(file, 0o644)
             os.fchown(file, owner.st_uid, owner.st_gid)
-        finally:
-            os.close(file)
-    finally:
-        os.close(fd)
 
 
-def _enter_new(above: int, name: bytes, owner: os.stat_result) -> int:
-    """Make a directory and open it in place of the one above, which is closed."""
+def _make_directory(above: int, name: bytes, owner: os.stat_result) -> int:
+    """Make a directory with the owner of what is above, and open it."""
     os.mkdir(name, 0o755, dir_fd=above)
-    fd = os.open(name, DIRECTORY, dir_fd=above)
-    os.close(above)
-    os.fchmod(fd, 0o755)
-    os.fchown(fd, owner.st_uid, owner.st_gid)
+    fd = open_made(above, name, 0o755)
+    try:
+        os.fchmod(fd, 0o755)
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+    except OSError:
+        os.close(fd)
+        raise
     return fd

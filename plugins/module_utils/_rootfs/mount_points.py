@@ -18,33 +18,53 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     os_phrase,
     show,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.host_path import (
+    HostPaths,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.lookup import (
     look_up,
     make_missing,
     opened_root,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reserved import (
+    ignored_volume,
+    mount_problem,
+)
 
 Mount = t.Dict[str, t.Any]
+
+# What mounts say to this module alone, and renderers do not know.
+_HINTS = ("is_file", "from_image")
+
+
+class MountPoints(t.NamedTuple):
+    """Mounts in an order in which they can be mounted, targets without links; why some of the image's are C(ignored)."""
+
+    mounts: list[Mount]
+    changed: bool
+    ignored: list[str]
 
 
 def provide_mount_points(
     rootfs: str, mounts: list[Mount], check_mode: bool
-) -> tuple[list[Mount], bool]:
-    """The same mounts in an order in which they can be mounted, targets without links; and whether one was made.
+) -> MountPoints:
+    """Find where mounts land in the root, and make what is missing to mount on.
 
     Each has C(target), and a C(source) on the host where its C(type) is C(bind). C(is_file) says what a source is going
-    to be that is not there yet; it does not come back. A target that is missing is made: in the root, or in the source
-    of the mount that it lies in. Raises C(RootfsError).
+    to be that is not there yet, C(from_image) that it is a volume of the image's; neither comes back. A target that is
+    missing is made: in the root, or in the source of the mount that it lies in. Raises C(RootfsError).
     """
     try:
+        _require_sources(rootfs, mounts)
         # links first: one may lead a mount into another
         led = [
             {**mount, "target": _look(rootfs, mount["target"])[0]} for mount in mounts
         ]
-        led.sort(key=lambda mount: mount["target"])
+        wanted, ignored = _without_reserved(mounts, led)
+        wanted.sort(key=lambda mount: mount["target"])
         done: list[Mount] = []
         changed = False
-        for mount in led:
+        for mount in wanted:
             target, made = _provide(rootfs, mount, done, check_mode)
             if any(other["target"] == target for other in done):
                 raise RootfsError(
@@ -58,8 +78,52 @@ def provide_mount_points(
             f"a mount point in {show(rootfs)} cannot be made: {os_phrase(error)}; {advice}"
         ) from error
     for mount in done:
-        mount.pop("is_file", None)
-    return done, changed
+        for hint in _HINTS:
+            mount.pop(hint, None)
+    return MountPoints(done, changed, ignored)
+
+
+def _require_sources(rootfs: str, mounts: list[Mount]) -> None:
+    """Raises C(RootfsError) for a source that leads through what the container can write to, or another user's link.
+
+    A runtime follows all links on the way whenever the container starts, so it is not enough that none is there now.
+    """
+    sources = [mount for mount in mounts if mount["type"] == "bind"]
+    writable = [
+        mount["source"]
+        for mount in sources
+        if mount.get("source") and not mount.get("read_only")
+    ]
+    paths = HostPaths([rootfs, *writable])
+    for mount in sources:
+        if mount.get("source"):
+            with paths.open(mount["source"]):
+                pass
+
+
+def _without_reserved(
+    mounts: list[Mount], led: list[Mount]
+) -> tuple[list[Mount], list[str]]:
+    """The mounts that may be where links led them, and in words the image's volumes that may not.
+
+    Raises C(RootfsError) for a mount of the task's.
+    """
+    kept: list[Mount] = []
+    ignored: list[str] = []
+    for given, mount in zip(mounts, led):
+        wanted, target = given["target"], mount["target"]
+        if mount.get("from_image"):
+            warning = ignored_volume(wanted, target)
+            if warning is not None:
+                ignored.append(warning)
+                continue
+        else:
+            source = mount.get("source") or ""
+            problem = mount_problem(wanted, target, mount["type"], source)
+            if problem is not None:
+                raise RootfsError(problem)
+        kept.append(mount)
+    return kept, ignored
 
 
 def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool:

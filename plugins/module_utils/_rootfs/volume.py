@@ -12,6 +12,7 @@ import contextlib
 import os
 import stat
 import typing as t
+from dataclasses import dataclass, field
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
@@ -19,14 +20,25 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     os_phrase,
     show,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.copying import (
+    copy_metadata,
+    copy_tree,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
     DIRECTORY,
     make_below,
     make_private,
     move,
     names_in,
-    open_existing,
     open_or_none,
+    some_names_in,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.host_path import (
+    HostPaths,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.in_use import (
+    require_unused,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.lookup import (
     Found,
@@ -34,110 +46,231 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.lookup impo
     opened_root,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
-    empty_directory,
     remove_tree,
 )
-
-# How a directory's content is copied: from one descriptor to another, with all that belongs to it.
-Copy = t.Callable[[int, int], None]
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reserved import (
+    ignored_volume,
+    volume_problem,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
+    syncfs,
+)
 
 _NEW_MODE = 0o755
-_TEMPORARY = b".%s.oci_volume"
+# The private folder that a volume is made in: beside a new one, inside of one that is there.
+_BESIDE = b".%s.oci_volume"
+_INSIDE = b".oci_volume"
+_TREE = b"tree"
+_LINKS = b"links"
+_MOST_ATTEMPTS = 100
 
 
-def provide_volume(
-    path: str, rootfs: str, target: str, also_empty: bool, check_mode: bool, copy: Copy
-) -> bool:
-    """Make the directory C(path) as the image's C(target) is, with its content; returns whether something changed.
+@dataclass(frozen=True)
+class Volume:
+    """A directory C(path) of the host for C(target) in the root file system C(rootfs).
 
-    A directory that is there is left alone, unless it is empty and C(also_empty) says that it may be filled. Nothing
-    is ever there half filled. Raises C(RootfsError).
+    C(fill_empty) allows to fill one that is there and empty, C(ignore_users) to fill it while something uses the root
+    or the volume. C(from_image) says that the image asks for it, not the task. C(writable) are directories of the
+    host that containers can write to.
+    """
+
+    path: str
+    rootfs: str
+    target: str
+    fill_empty: bool = False
+    ignore_users: bool = False
+    from_image: bool = False
+    writable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Provided:
+    """Whether something C(changed), why the volume is C(ignored) (empty where it is not), and what was left out."""
+
+    changed: bool
+    ignored: str = ""
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+def provide_volume(volume: Volume, check_mode: bool) -> Provided:
+    """Make the directory of a volume as the image's target is, with its content.
+
+    A directory that is there is left alone, unless it is empty and may be filled. Nothing is ever there half filled.
+    Raises C(RootfsError).
     """
     try:
-        with opened_root(rootfs) as root, look_up(root, os.fsencode(target)) as found:
+        with opened_root(volume.rootfs) as root, look_up(
+            root, os.fsencode(volume.target)
+        ) as found:
+            target = os.fsdecode(found.path)
+            problem = volume_problem(volume.target, target)
+            if problem is not None and not volume.from_image:
+                raise RootfsError(f"{problem}; choose another target")
+            ignored = ignored_volume(volume.target, target)
+            if ignored is not None:
+                return Provided(False, ignored)
             if not found.missing and not stat.S_ISDIR(found.mode):
                 raise RootfsError(
-                    f"{show(target)} is a file in the image, and a volume is a directory; choose another target"
+                    f"{show(volume.target)} is a file in the image, and a volume is a directory; choose another target"
                 )
-            return _provide(path, root, found, also_empty, check_mode, copy)
+            return _provide(volume, root, found, check_mode)
     except OSError as error:
         advice = (
             os_advice(error) or "look at the file systems of the volume and the root"
         )
         raise RootfsError(
-            f"the volume {show(path)} cannot be made: {os_phrase(error)}; {advice}"
+            f"the volume {show(volume.path)} cannot be made: {os_phrase(error)}; {advice}"
         ) from error
 
 
-def _provide(
-    path: str, root: int, found: Found, also_empty: bool, check_mode: bool, copy: Copy
-) -> bool:
-    parent, name = os.path.split(os.path.normpath(path))
-    if not name or not path.startswith("/"):
+def _provide(volume: Volume, root: int, found: Found, check_mode: bool) -> Provided:
+    name = os.path.basename(os.path.normpath(volume.path))
+    if not name or not volume.path.startswith("/"):
         raise RootfsError(
-            f"the path {show(path)} of a volume is not absolute; give one"
+            f"the path {show(volume.path)} of a volume is not absolute; give one"
         )
-    above, missing = open_existing(os.fsencode(os.path.realpath(parent)))
-    try:
-        volume = None if missing else open_or_none(above, os.fsencode(name))
-        if volume is not None:
-            try:
-                return _fill_empty(volume, found, also_empty, check_mode, copy)
-            finally:
-                os.close(volume)
-        if check_mode:
-            return True
-        below = make_below(above, missing, 0o700)
+    for _attempt in range(_MOST_ATTEMPTS):
+        above, missing = _open_above(volume)
         try:
-            _make(below, os.fsencode(name), root, found, copy)
+            fd = None if missing else open_or_none(above, os.fsencode(name))
+            if fd is not None:
+                try:
+                    return _fill_empty(volume, fd, root, found, check_mode)
+                finally:
+                    os.close(fd)
+            if found.is_directory:
+                _require_unused(volume, root)
+            if check_mode:
+                return Provided(True)
+            try:
+                below = make_below(above, missing, 0o700)
+            except FileExistsError:
+                # another run makes the same ones, for another container: once more
+                continue
+        finally:
+            os.close(above)
+        try:
+            return _make(below, os.fsencode(name), root, found)
         finally:
             os.close(below)
-        return True
-    finally:
-        os.close(above)
+    raise RootfsError(
+        f"the directories above {show(volume.path)} are made and removed by somebody else all the time; find out by whom"
+    )
+
+
+def _open_above(volume: Volume) -> tuple[int, list[bytes]]:
+    """A descriptor of the deepest directory above the volume that is there, and the names of the others."""
+    with HostPaths([volume.rootfs, *volume.writable]).open_above(volume.path) as place:
+        if not stat.S_ISDIR(place.mode):
+            raise RootfsError(
+                f"{show(os.path.dirname(volume.path))} is not a directory; choose another path for the volume"
+            )
+        return os.open(b".", DIRECTORY, dir_fd=place.fd), list(place.missing)
+
+
+def _require_unused(volume: Volume, root: int) -> None:
+    if not volume.ignore_users:
+        require_unused(root, os.path.realpath(volume.rootfs))
 
 
 def _fill_empty(
-    volume: int, found: Found, also_empty: bool, check_mode: bool, copy: Copy
-) -> bool:
-    if not also_empty or not found.is_directory or names_in(volume):
-        return False
+    volume: Volume, fd: int, root: int, found: Found, check_mode: bool
+) -> Provided:
+    if not volume.fill_empty or not found.is_directory:
+        return Provided(False)
     with _readable(found) as source:
-        if not names_in(source):
-            return False
+        # what a run that was killed left in it is no content
+        if some_names_in(fd, 1, frozenset([_INSIDE])) or not some_names_in(source, 1):
+            return Provided(False)
+        _require_unused(volume, root)
+        if not volume.ignore_users:
+            require_unused(fd, os.path.realpath(volume.path))
         if check_mode:
-            return True
-        try:
-            copy(source, volume)
-        except BaseException:
-            empty_directory(volume)
-            raise
-    return True
+            return Provided(True)
+        with _workspace(fd, _INSIDE) as work:
+            report = _copy(source, work)
+            syncfs(work)
+            _move_content(work, fd)
+        copy_metadata(source, fd)
+    return _filled(report)
 
 
-def _make(parent: int, name: bytes, root: int, found: Found, copy: Copy) -> None:
-    """Beside the volume first, so that one that is there is whole."""
-    temporary = _TEMPORARY % name[:200]
-    remove_tree(parent, temporary)
-    fd = make_private(parent, temporary)
+def _move_content(work: int, volume: int) -> None:
+    """All or nothing, but for a crash."""
+    tree = os.open(_TREE, DIRECTORY, dir_fd=work)
+    moved = []
     try:
+        for name in names_in(tree):
+            move(tree, name, volume, name)
+            moved.append(name)
+    except BaseException:
+        for name in moved:
+            with contextlib.suppress(OSError, RootfsError):
+                remove_tree(volume, name)
+        raise
+    finally:
+        os.close(tree)
+
+
+def _make(parent: int, name: bytes, root: int, found: Found) -> Provided:
+    """Beside the volume first, so that one that is there is whole."""
+    with _workspace(parent, _BESIDE % name[:200]) as work:
         if found.is_directory:
             with _readable(found) as source:
-                copy(source, fd)
+                report = _copy(source, work)
         else:
-            # as a runtime would make it in the root
-            owner = os.fstat(root)
-            os.fchmod(fd, _NEW_MODE)
-            os.fchown(fd, owner.st_uid, owner.st_gid)
-        os.fsync(fd)
-        move(parent, temporary, parent, name)
+            report = Report()
+            _make_as_runtime(work, root)
+        syncfs(work)
+        move(work, _TREE, parent, name)
         os.fsync(parent)
+    return _filled(report)
+
+
+def _make_as_runtime(work: int, root: int) -> None:
+    """An empty directory, as a runtime would make it in the root."""
+    owner = os.fstat(root)
+    fd = make_private(work, _TREE)
+    try:
+        os.fchmod(fd, _NEW_MODE)
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(fd)
+
+
+def _copy(source: int, work: int) -> Report:
+    tree = make_private(work, _TREE)
+    try:
+        links = make_private(work, _LINKS)
+        try:
+            return copy_tree(source, tree, links)
+        finally:
+            os.close(links)
+    finally:
+        os.close(tree)
+
+
+def _filled(report: Report) -> Provided:
+    kinds = ("devices_skipped", "sockets_skipped")
+    counts = {kind: report.counted(kind) for kind in kinds}
+    return Provided(True, skipped={kind: n for kind, n in counts.items() if n})
+
+
+@contextlib.contextmanager
+def _workspace(parent: int, name: bytes) -> t.Iterator[int]:
+    """A private folder for as long as it is needed; what a run that was killed left of it goes first."""
+    remove_tree(parent, name)
+    fd = make_private(parent, name)
+    try:
+        yield fd
     except BaseException:
+        # the first error is the one to tell
         with contextlib.suppress(OSError, RootfsError):
-            remove_tree(parent, temporary)
+            remove_tree(parent, name)
         raise
     finally:
         os.close(fd)
+    remove_tree(parent, name)
 
 
 @contextlib.contextmanager

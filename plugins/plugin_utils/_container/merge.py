@@ -25,12 +25,18 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import 
     UnmappedError,
     parse_id_map,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reserved import (
+    reserved_place,
+)
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
     Container,
     ContainerError,
     IdRange,
     Mount,
     User,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.places import (
+    require_places,
 )
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
     require_line,
@@ -49,7 +55,7 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?\Z")
 _NUMERIC_USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?\Z")
 _LAST_ID = 2**32 - 2
 _MOUNT_TYPES = ("bind", "tmpfs")
-_MOUNT_KEYS = ("source", "target", "read_only", "type", "options")
+_MOUNT_KEYS = ("source", "target", "read_only", "type", "options", "from_image")
 
 OVERRIDES = (
     "name",
@@ -80,11 +86,12 @@ def container_from(image: Facts, overrides: Facts) -> Container:
             f"{show(unknown[0])} is no override; there are: {', '.join(OVERRIDES)}"
         )
     name = _name(overrides.get("name"))
+    rootfs = _rootfs(overrides.get("rootfs"))
     user = _user(image, overrides.get("user"))
     uid_map, gid_map = _id_maps(overrides, user)
     return Container(
         name=name,
-        rootfs=_rootfs(overrides.get("rootfs")),
+        rootfs=rootfs,
         hostname=_hostname(overrides.get("hostname"), name),
         argv=_argv(image, overrides),
         env=_environment(image, overrides.get("env"), user),
@@ -94,7 +101,7 @@ def container_from(image: Facts, overrides: Facts) -> Container:
         architecture=_text("image.architecture", image.get("architecture") or ""),
         os=_text("image.os", image.get("os") or "linux"),
         created=_optional_text("image.created", image.get("created")),
-        mounts=_mounts(overrides.get("mounts")),
+        mounts=_mounts(overrides.get("mounts"), rootfs),
         uid_map=uid_map,
         gid_map=gid_map,
         volumes=_words("image.volumes", image.get("volumes")),
@@ -305,7 +312,7 @@ def _id(field: str, value: t.Any) -> int:
     return int(value)
 
 
-def _mounts(given: t.Any) -> tuple[Mount, ...]:
+def _mounts(given: t.Any, rootfs: str) -> tuple[Mount, ...]:
     mounts = []
     for item in _sequence("mounts", given):
         _require_mapping("mounts", item)
@@ -314,7 +321,11 @@ def _mounts(given: t.Any) -> tuple[Mount, ...]:
             raise ContainerError(
                 f"mounts: {show(unknown[0])} is no key of a mount; there are: {', '.join(_MOUNT_KEYS)}"
             )
-        mounts.append(_mount(item))
+        mount = _mount(item)
+        # the filter volumes tells of them
+        if not (item.get("from_image") and reserved_place(mount.target)):
+            mounts.append(mount)
+    require_places(mounts, rootfs)
     targets = set()
     for mount in mounts:
         if mount.target in targets:

@@ -14,8 +14,16 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reserved import (
+    ignored_volume,
+    volume_problem,
+)
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
     ContainerError,
+    Mount,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.places import (
+    require_places,
 )
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
     require_line,
@@ -24,16 +32,25 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text imp
 _KEYS = ("source", "target", "read_only")
 
 
+class Volumes(t.NamedTuple):
+    """Volumes as mounts, by target, and why some of the image's are C(ignored), in sentences."""
+
+    mounts: list[dict[str, t.Any]]
+    ignored: list[str]
+
+
 def volumes_of(
     image: t.Mapping[str, t.Any],
     folder: str,
     declared: t.Sequence[t.Mapping[str, t.Any]] = (),
-    taken: t.Sequence[str] = (),
-) -> list[dict[str, t.Any]]:
-    """The declared volumes and the image's, as mounts: C(source), C(target) and C(read_only), by target.
+    mounts: t.Sequence[t.Mapping[str, t.Any]] = (),
+) -> Volumes:
+    """The declared volumes and the image's, as mounts: C(source), C(target) and C(read_only).
 
-    C(folder) is where those without a source lie: one directory each, whose name tells the target. Of the image's, those
-    whose target is declared or among C(taken) are left out. Raises C(ContainerError).
+    The image's have C(from_image), too: only the node can tell whether links in the root lead them to where none can
+    be. C(folder) is where those without a source lie: one directory each, whose name tells the target. Of the image's,
+    those whose target is declared or one of C(mounts) are left out, and those that no container can have are ignored.
+    Raises C(ContainerError).
     """
     found: dict[str, dict[str, t.Any]] = {}
     for item in _sequence("volumes", declared):
@@ -44,12 +61,30 @@ def volumes_of(
                 f"volumes: two of them have the target {show(target)}; leave one out"
             )
         found[target] = volume
-    others = {_target("mounts", item) for item in _sequence("mounts", taken)}
+    others = [_mount(item) for item in _sequence("mounts", mounts)]
+    require_places([*map(_mount, found.values()), *others])
+    taken = {mount.target for mount in others}
+    ignored = []
     for word in _sequence("image.volumes", image.get("volumes")):
         target = _target("image.volumes", word)
-        if target not in others:
-            found.setdefault(target, _volume(target, folder))
-    return [found[target] for target in sorted(found)]
+        warning = ignored_volume(target, target)
+        if warning is not None:
+            ignored.append(warning)
+        elif target not in taken:
+            found.setdefault(target, {**_volume(target, folder), "from_image": True})
+    return Volumes([found[target] for target in sorted(found)], ignored)
+
+
+def _mount(item: t.Any) -> Mount:
+    """What its places are; the rest is looked at when it is merged."""
+    if not isinstance(item, Mapping):
+        raise ContainerError("mounts must be mappings with source and target")
+    return Mount(
+        source=require_line("mounts", str(item.get("source") or "/")),
+        target=_target("mounts", item.get("target")),
+        read_only=item.get("read_only") is True,
+        type=str(item.get("type") or "bind"),
+    )
 
 
 def _sequence(field: str, value: t.Any) -> t.Sequence[t.Any]:
@@ -68,7 +103,11 @@ def _declared(item: t.Any, folder: str) -> dict[str, t.Any]:
             raise ContainerError(
                 f"volumes: {show(str(key))} is no key of a volume; there are: {', '.join(_KEYS)}"
             )
-    volume = _volume(_target("volumes", item.get("target")), folder)
+    target = _target("volumes", item.get("target"))
+    problem = volume_problem(target, target)
+    if problem is not None:
+        raise ContainerError(f"volumes: {problem}; give another target")
+    volume = _volume(target, folder)
     if item.get("source") is not None:
         volume["source"] = item["source"]
     volume["read_only"] = bool(item.get("read_only"))
@@ -89,9 +128,4 @@ def _target(field: str, value: t.Any) -> str:
     if not isinstance(value, str):
         raise ContainerError(f"{field}: {show(str(value))} is no path")
     # a relative one of an image's is one from the root, as runtimes take it
-    target = posixpath.normpath("/" + require_line(field, value).lstrip("/"))
-    if target == "/":
-        raise ContainerError(
-            f"{field}: {show(value)} is the root itself, which cannot be a volume; give another target"
-        )
-    return target
+    return posixpath.normpath("/" + require_line(field, value).lstrip("/"))

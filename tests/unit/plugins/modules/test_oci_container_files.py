@@ -16,7 +16,10 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hypervisor.oci.plugins.module_utils import _container_files
 from ansible_collections.hypervisor.oci.plugins.modules import oci_container_files
-from ansible_collections.hypervisor.oci.tests.unit.support import give
+from ansible_collections.hypervisor.oci.tests.unit.support import (
+    give,
+    needs_root,
+)
 
 Run = t.Callable[..., t.Dict[str, t.Any]]
 
@@ -119,6 +122,119 @@ def test_a_link_is_not_followed(tmp_path: Path, run: Run) -> None:
     assert (tmp_path / "victim").read_text() == "the host's"
 
 
+@pytest.mark.parametrize("kind", ["file", "directory", "keep"])
+def test_no_link_is_followed_below_the_container_s_own_folder(
+    tmp_path: Path, run: Run, kind: str
+) -> None:
+    """Others may have a hand in it, a container by a volume for example."""
+    (tmp_path / "own").mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir(0o755)
+    (tmp_path / "own/etc").symlink_to(outside)
+    path = tmp_path / "own/etc/below"
+    arguments: dict[str, t.Any] = {"directories": [{"path": str(tmp_path / "own")}]}
+    if kind == "file":
+        arguments["files"] = [file(path, "new")]
+    elif kind == "keep":
+        arguments["files"] = [file(tmp_path / "own/config", "new")]
+        arguments["keep"] = str(path)
+    else:
+        arguments["directories"].append({"path": str(path), "passable": True})
+    result = run(**arguments)
+    assert "leads through the link 'etc', and none is followed" in result["msg"]
+    assert list(outside.iterdir()) == []
+    assert not (tmp_path / "own/config").exists()
+
+
+def test_a_link_of_the_administrator_s_is_followed(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "lib").symlink_to("disk")
+    folder = tmp_path / "lib/containers"
+    arguments = {
+        "directories": [{"path": str(folder)}],
+        "files": [file(folder / "config", "new")],
+    }
+    assert run(**arguments)["changed"] is True
+    assert (tmp_path / "disk/containers/config").read_text() == "new"
+    assert run(**arguments)["changed"] is False
+
+
+@needs_root
+@pytest.mark.parametrize("check_mode", [True, False])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_link_that_another_user_can_change(
+    tmp_path: Path, run: Run, listed: bool, check_mode: bool
+) -> None:
+    (tmp_path / "victim").mkdir(0o755)
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 1000, 1000)
+    (tmp_path / "theirs/link").symlink_to(tmp_path / "victim")
+    folder = tmp_path / "theirs/link"
+    result = run(
+        directories=[{"path": str(folder), "passable": True}] if listed else [],
+        files=[file(folder / "config", "new")],
+        _ansible_check_mode=check_mode,
+    )
+    assert "which another user can change" in result["msg"]
+    assert list((tmp_path / "victim").iterdir()) == []
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("owner", "mode", "says"),
+    [(1000, 0o755, "belongs to another user"), (0, 0o777, "can be written to by")],
+)
+@pytest.mark.parametrize("state", ["present", "restored"])
+def test_a_folder_that_others_can_change(
+    tmp_path: Path, run: Run, owner: int, mode: int, says: str, state: str
+) -> None:
+    """What is written there, a runtime would believe as root, and so it is with what is brought back."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    kept = [{"path": str(tmp_path / "made"), "content": "", "mode": 0o600}]
+    (folder / "files.json").write_text(json.dumps([{**kept[0], "uid": 0, "gid": 0}]))
+    os.chown(folder, owner, 0)
+    folder.chmod(mode)
+    files = [file(folder / "config", "new")] if state == "present" else []
+    result = run(state=state, files=files, keep=str(folder))
+    assert says in result["msg"]
+    assert not (folder / "config").exists()
+    assert not (tmp_path / "made").exists()
+
+
+@needs_root
+def test_a_directory_of_another_user(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 1000, 1000)
+    result = run(directories=[{"path": str(tmp_path / "theirs"), "passable": True}])
+    assert "belongs to another user" in result["msg"]
+
+
+@needs_root
+def test_a_directory_that_is_swapped_when_it_is_made(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.mkdir
+    (tmp_path / "victim").mkdir(0o700)
+
+    def swapped(name: bytes, mode: int, *, dir_fd: int) -> None:
+        make(name, mode, dir_fd=dir_fd)
+        os.rmdir(name, dir_fd=dir_fd)
+        os.symlink(tmp_path / "victim", name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    result = run(directories=[{"path": str(tmp_path / "new"), "passable": True}])
+    assert "was replaced by another user" in result["msg"]
+    assert mode_of(tmp_path / "victim") == 0o700
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path, run: Run) -> None:
+    """A FIFO would be waited for, and some devices do something when they are opened."""
+    os.mkfifo(tmp_path / "config")
+    result = run(files=[file(tmp_path / "config", "new")])
+    assert "not a regular file" in result["msg"]
+
+
 def test_content_is_nothing_for_a_log_but_for_a_diff(tmp_path: Path, run: Run) -> None:
     (tmp_path / "config").write_text("a\nPASSWORD=old\n")
     files = [file(tmp_path / "config", "a\nPASSWORD=hunter2\n")]
@@ -154,6 +270,10 @@ def test_a_full_disk_leaves_the_old_file(
     ("arguments", "says"),
     [
         ({"files": [{"path": "/x/y/z", "content": ""}]}, "/x/y"),
+        ({"directories": [{"path": "relative"}]}, "'relative' is not absolute"),
+        ({"directories": [{"path": "a/b"}]}, "'a/b' is not absolute"),
+        ({"files": [{"path": "a/b", "content": ""}]}, "'a/b' is not absolute"),
+        ({"state": "restored", "keep": "kept"}, "'kept' is not absolute"),
         ({"files": [{"path": "/x", "content": "", "mode": "rw"}]}, "no mode"),
         ({"files": [{"path": "/x", "content": "", "mode": "77777"}]}, "no mode"),
         ({"files": [{"path": "/dev/null", "content": ""}]}, "not a regular"),

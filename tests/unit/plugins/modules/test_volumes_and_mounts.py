@@ -12,6 +12,9 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import volume
 from ansible_collections.hypervisor.oci.plugins.modules import (
     oci_mount_points,
     oci_volume,
@@ -66,23 +69,69 @@ def test_a_volume_has_all_that_the_image_has(tmp_path: Path, run: Run) -> None:
     assert run(oci_volume, **arguments)["changed"] is False
 
 
-def test_a_copy_that_fails_says_why(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the modules warn of."""
+    said: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _self, text: said.append(text))
+    return said
+
+
+@needs_root
+def test_what_is_left_out_is_told(
+    tmp_path: Path, run: Run, warnings: list[str]
 ) -> None:
     (tmp_path / "root/data").mkdir(parents=True)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/cp").write_text("#!/bin/sh\necho 'cp: no luck' >&2\nexit 1\n")
-    (tmp_path / "bin/cp").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    os.mknod(tmp_path / "root/data/disk", 0o60600, os.makedev(7, 0))
     result = run(
         oci_volume,
         path=str(tmp_path / "volume"),
         rootfs=str(tmp_path / "root"),
         target="/data",
     )
-    assert result["failed"] is True
-    assert "cp: no luck" in result["msg"]
-    assert not (tmp_path / "volume").exists()
+    assert result["changed"] is True
+    assert warnings == [f"the volume '{tmp_path}/volume' lacks 1 devices of the image"]
+    assert list((tmp_path / "volume").iterdir()) == []
+
+
+def test_a_volume_of_the_image_on_procfs(
+    tmp_path: Path, run: Run, warnings: list[str]
+) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/p").symlink_to("proc")
+    arguments = {
+        "path": str(tmp_path / "volume"),
+        "rootfs": str(tmp_path / "root"),
+        "target": "/p",
+    }
+    assert "the runtime's" in run(oci_volume, **arguments)["msg"]
+    result = run(oci_volume, **arguments, from_image=True)
+    assert (result["changed"], result["ignored"]) == (False, True)
+    mounts = [{"source": str(tmp_path), "target": "/p", "from_image": True}]
+    points = run(oci_mount_points, rootfs=arguments["rootfs"], mounts=mounts)
+    assert points["mounts"] == []
+    assert len(warnings) == 2
+    # which Ansible shows once
+    assert warnings[0] == warnings[1]
+    assert "a volume of the image is ignored" in warnings[0]
+
+
+def test_a_root_that_is_used(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "root/data/sub").mkdir(parents=True)
+    monkeypatch.setattr(volume, "require_unused", _refuse)
+    arguments = {
+        "path": str(tmp_path / "volume"),
+        "rootfs": str(tmp_path / "root"),
+        "target": "/data",
+    }
+    assert run(oci_volume, **arguments)["msg"] == "in use"
+    assert run(oci_volume, **arguments, in_use="ignore")["changed"] is True
+
+
+def _refuse(_fd: int, _path: str) -> None:
+    raise RootfsError("in use")
 
 
 def test_mounts_come_back_as_filters_take_them(tmp_path: Path, run: Run) -> None:

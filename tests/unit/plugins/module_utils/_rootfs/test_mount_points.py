@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.mount_point
     provide_directories,
     provide_mount_points,
 )
+from ansible_collections.hypervisor.oci.tests.unit.support import needs_root
 
 
 @pytest.fixture
@@ -41,8 +43,8 @@ def mount(root: Path, target: str, source: str = "volume", **more: t.Any) -> t.A
 
 def places(root: Path, *mounts: t.Any, check_mode: bool = False) -> tuple[t.Any, bool]:
     """The targets, and whether something was made."""
-    found, changed = provide_mount_points(str(root), list(mounts), check_mode)
-    return [item["target"] for item in found], changed
+    found = provide_mount_points(str(root), list(mounts), check_mode)
+    return [item["target"] for item in found.mounts], found.changed
 
 
 def test_targets_are_found_and_made(root: Path) -> None:
@@ -106,10 +108,10 @@ def test_what_cannot_be_mounted(
 
 @pytest.mark.parametrize("is_file", [True, False])
 def test_a_source_that_is_not_there_yet(root: Path, is_file: bool) -> None:
-    found, _changed = provide_mount_points(
+    found = provide_mount_points(
         str(root), [mount(root, "/new", "later", is_file=is_file)], False
     )
-    assert found == [mount(root, "/new", "later")]
+    assert found.mounts == [mount(root, "/new", "later")]
     assert (root / "new").is_file() is is_file
 
 
@@ -126,3 +128,93 @@ def test_directories_are_made_inside(root: Path) -> None:
     assert provide_directories(str(root), ["/var/run/work", "/run"], False) is False
     with pytest.raises(RootfsError, match="file"):
         provide_directories(str(root), ["/etc/hosts/below"], False)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "says"),
+    [
+        ("/proc", "bind", "lies in /proc, which is the runtime's"),
+        ("/run/../p/sys/", "bind", "which is '/proc/sys' in the root"),
+        ("/proc/sys", "tmpfs", "lies in /proc"),
+        ("/sys", "tmpfs", "lies in /sys"),
+        ("/dev", "tmpfs", "lies in /dev"),
+        ("/d", "tmpfs", "lies in /dev"),
+    ],
+)
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_places_of_the_runtime(
+    root: Path, target: str, kind: str, says: str, check_mode: bool
+) -> None:
+    (root / "p").symlink_to("/proc")
+    (root / "d").symlink_to("run/../dev")
+    wanted = mount(root, target, type=kind)
+    with pytest.raises(RootfsError, match=says):
+        places(root, wanted, check_mode=check_mode)
+    image = {**wanted, "from_image": True}
+    found = provide_mount_points(str(root), [image, mount(root, "/run")], check_mode)
+    assert [item["target"] for item in found.mounts] == ["/run"]
+    assert len(found.ignored) == 1
+    assert "is ignored" in found.ignored[0]
+    assert not (root / "proc").exists()
+
+
+def test_what_belongs_into_those_places(root: Path) -> None:
+    mounts = [
+        {"source": "/dev/null", "target": "/dev/fuse", "type": "bind"},
+        {"source": "/sys/fs", "target": "/sys/fs", "type": "bind"},
+        {"source": None, "target": "/dev/shm", "type": "tmpfs"},
+        mount(root, "/development"),
+    ]
+    wanted = ["/dev/fuse", "/dev/shm", "/development", "/sys/fs"]
+    assert places(root, *mounts) == (wanted, True)
+
+
+@pytest.mark.parametrize(
+    "source", ["volume/below", "volume/below/deeper", "link", "volume/missing"]
+)
+def test_a_source_through_what_the_container_writes(root: Path, source: str) -> None:
+    """It could put a link to any folder of the node there, before it starts the next time."""
+    (root.parent / "etc").mkdir()
+    (root.parent / "etc/deeper").mkdir()
+    (root.parent / "volume/below").symlink_to(root.parent / "etc")
+    (root.parent / "link").symlink_to("volume/below")
+    mounts = [mount(root, "/run"), mount(root, "/etc", source)]
+    with pytest.raises(RootfsError, match="to which a container can write"):
+        places(root, *mounts)
+    if source != "volume/missing":
+        read_only = [mount(root, "/run", read_only=True), mounts[1]]
+        assert places(root, *read_only)[0] == ["/etc", "/run"]
+
+
+def test_a_source_in_the_root(root: Path) -> None:
+    with pytest.raises(RootfsError, match="to which a container can write"):
+        places(root, mount(root, "/run", "root/etc"))
+
+
+@needs_root
+def test_a_source_through_the_link_of_another_user(root: Path) -> None:
+    theirs = root.parent / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 1000, 1000)
+    (theirs / "link").symlink_to(root.parent / "volume")
+    with pytest.raises(RootfsError, match="which another user can change"):
+        places(root, mount(root, "/run", "theirs/link"))
+
+
+@needs_root
+def test_a_directory_that_is_swapped_when_it_is_made(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the directory above gets no directory of his own opened as the one that was made."""
+    make = os.mkdir
+
+    def swapped(name: bytes, mode: int, *, dir_fd: int) -> None:
+        make(name, mode, dir_fd=dir_fd)
+        os.rmdir(name, dir_fd=dir_fd)
+        make(name, 0o777, dir_fd=dir_fd)
+        os.chown(name, 1000, 1000, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    with pytest.raises(RootfsError, match="was replaced by another user"):
+        places(root, mount(root, "/run/new"))
+    assert os.stat(root / "run/new").st_uid == 1000

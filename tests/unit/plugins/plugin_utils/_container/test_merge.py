@@ -429,3 +429,42 @@ def test_facts_of_another_shape(field: str) -> None:
             merge({field: bad})
         except ContainerError as error:
             assert f"image.{field}" in error.message
+
+
+@pytest.mark.parametrize(
+    ("mounts", "says"),
+    [
+        (
+            [{"source": "/a", "target": "/proc"}],
+            "lies in /proc, which is the runtime's",
+        ),
+        ([{"source": "/a", "target": "//sys/fs/"}], "lies in /sys"),
+        ([{"source": "/sys", "target": "/proc"}], "lies in /proc"),
+        ([{"source": "/a", "target": "/dev/x"}], "lies in /dev"),
+        ([{"type": "tmpfs", "target": "/dev"}], "lies in /dev"),
+        ([{"source": "/srv/web/etc", "target": "/a"}], "lies in '/srv/web'"),
+        (
+            [{"source": "/a", "target": "/a"}, {"source": "/a/b/c", "target": "/c"}],
+            "'/a/b/c' lies in '/a', to which the container can write",
+        ),
+    ],
+)
+def test_places_that_no_mount_gets(mounts: t.Any, says: str) -> None:
+    assert says in refused(mounts=mounts)
+
+
+def test_places_that_a_mount_gets() -> None:
+    mounts = [
+        {"source": "/a", "target": "/a", "read_only": True},
+        {"source": "/a/b", "target": "/b"},
+        {"source": "/a", "target": "/a2", "read_only": True},
+        {"source": "/dev/fuse", "target": "/dev/fuse"},
+        {"source": "/sys", "target": "/sys"},
+        {"type": "tmpfs", "target": "/dev/shm"},
+        # what the filter volumes lists
+        {"source": "/v/proc", "target": "/proc", "from_image": True},
+        {"source": "/v/etc", "target": "/etc", "from_image": True},
+    ]
+    targets = [mount.target for mount in merge(mounts=mounts).mounts]
+    wanted = ["/a", "/b", "/a2", "/dev/fuse", "/sys", "/dev/shm", "/etc"]
+    assert targets == wanted

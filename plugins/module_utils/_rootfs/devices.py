@@ -1,0 +1,14 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Device nodes that give nobody anything (docs/behaviour.md, section 4)."""
+
+from __future__ import annotations
+
+# Major and minor of character devices: null, zero, full, random, urandom, tty, console, ptmx, and overlayfs's mark.
+SAFE_CHARACTER_DEVICES = frozenset(
+    [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (0, 0)]
+)

@@ -1,0 +1,53 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection.
+
+"""Where mounts may come from and lead to, as far as their texts tell (docs/behaviour.md, section 9).
+
+The module oci_mount_points looks at the node and the root themselves, where links lead elsewhere.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import typing as t
+
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reserved import (
+    mount_problem,
+)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
+    ContainerError,
+    Mount,
+)
+
+
+def require_places(mounts: t.Sequence[Mount], rootfs: str | None = None) -> None:
+    """Raises C(ContainerError) for a target that is the runtime's, and for a source below what the container writes to.
+
+    There the container could put a link in the way, which would lead the mount to any place of the node.
+    """
+    for mount in mounts:
+        problem = mount_problem(mount.target, mount.target, mount.type, mount.source)
+        if problem is not None:
+            raise ContainerError(f"mounts: {problem}")
+    binds = [mount for mount in mounts if mount.type == "bind"]
+    writable = {_clean(mount.source) for mount in binds if not mount.read_only}
+    if rootfs is not None:
+        writable.add(_clean(rootfs))
+    for mount in binds:
+        above = posixpath.dirname(_clean(mount.source))
+        # a container that has / is not held back by anything
+        while above != "/":
+            if above in writable:
+                raise ContainerError(
+                    f"mounts: the source {show(mount.source)} lies in {show(above)}, to which the container can write, so it"
+                    " could lead the mount to any place of the node; choose a source outside of that, or make that read-only"
+                )
+            above = posixpath.dirname(above)
+
+
+def _clean(path: str) -> str:
+    return posixpath.normpath("/" + path.lstrip("/"))
