@@ -22,11 +22,12 @@ INSIDE := $(VENV)/collections/ansible_collections/hypervisor/oci
 RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(VENV)/bin/python
 
 .PHONY: demo test unit format model fuzz limits crash bench fleet clean
+# the module makes the folder above the root file system, closed to other users
 demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
 demo: $(VENV)/done
 	mkdir -p $(DEMO)
 	$(if $(SRC),,$(VENV)/bin/python tests/images/build_demo.py $(DEMO)/example.oci.tar)
-	tests/tools/demo.sh $(DEMO)/rootfs "$$DEMO_SRC" $(VENV)
+	tests/tools/demo.sh $(DEMO)/container/rootfs "$$DEMO_SRC" $(VENV)
 
 # REQUIRE: units that must have run, as units-2.19:3.8
 test: $(VENV)/done

@@ -19,7 +19,7 @@ import json
 import os
 import stat
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._diff import (
     diff_of,
@@ -31,6 +31,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     show,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    DIRECTORY,
+    drop_inherited_acl,
     open_made,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.host_path import (
@@ -42,6 +44,15 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.lookup impo
     Guard,
     look_up,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.passage import (
+    add_entry,
+    can_pass,
+    let_pass,
+    let_pass_by_group,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
+    MappedRoot,
+)
 
 _MANIFEST = "files.json"
 _MODE = 0o7777
@@ -51,11 +62,15 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Directory:
-    """Made with C(mode) where it is missing; C(passable) lets others through, also where it is there already."""
+    """Made with C(mode) where it is missing; C(passable) lets the container's mapped root through, even an existing one.
+
+    Where it is C(shared), containers with other id maps have folders in it.
+    """
 
     path: str
     mode: int
     passable: bool = False
+    shared: bool = False
 
     def __post_init__(self) -> None:
         _require_absolute(self.path)
@@ -85,14 +100,18 @@ def provide(
     files: t.Sequence[File],
     keep: str | None,
     check_mode: bool,
+    root: MappedRoot | None = None,
 ) -> list[str]:
     """Make directories and files as they are said to be; returns the paths of those that were not.
 
-    Where a file changes, what all of them were before goes to the directory C(keep). Raises C(RootfsError).
+    Where a file changes, what all of them were before goes to the directory C(keep). C(root) is the container's
+    on the host, where it has an id map. Raises C(RootfsError).
     """
     own = tuple(item.path for item in directories)
     changed = [
-        item.path for item in directories if _make_directory(item, own, check_mode)
+        item.path
+        for item in directories
+        if _make_directory(item, own, root if item.passable else None, check_mode)
     ]
     differing = [file for file in files if _read(file.path, file.mode, own) != file]
     if differing and not check_mode:
@@ -175,16 +194,21 @@ def _refuse_links(path: str) -> Guard:
     return guard
 
 
-def _make_directory(item: Directory, own: t.Sequence[str], check_mode: bool) -> bool:
+def _make_directory(
+    item: Directory, own: t.Sequence[str], root: MappedRoot | None, check_mode: bool
+) -> bool:
     with _sentences(item.path):
         try:
-            return _provide_directory(item, own, check_mode)
+            return _provide_directory(item, own, root, check_mode)
         except FileExistsError:
             # another run makes the same one, for another container
-            return _provide_directory(item, own, check_mode)
+            return _provide_directory(item, own, root, check_mode)
 
 
-def _provide_directory(item: Directory, own: t.Sequence[str], check_mode: bool) -> bool:
+def _provide_directory(
+    item: Directory, own: t.Sequence[str], root: MappedRoot | None, check_mode: bool
+) -> bool:
+    """Make a directory, or let the mapped C(root) pass it, where there is one."""
     with _resolved(item.path, own) as found:
         if not stat.S_ISDIR(found.mode):
             raise RootfsError(
@@ -192,31 +216,47 @@ def _provide_directory(item: Directory, own: t.Sequence[str], check_mode: bool) 
             )
         if found.missing:
             if not check_mode:
-                _make_missing(found, item)
+                _make_missing(found, item, root)
             return True
         status = os.fstat(found.fd)
         if status.st_uid not in (0, os.geteuid()):
             raise RootfsError(
                 f"the directory {show(item.path)} belongs to another user; choose another place, or give it to root"
             )
-        if not item.passable or status.st_mode & 0o001:
+        if root is None or can_pass(found.fd, root):
             return False
         if not check_mode:
-            mode = stat.S_IMODE(status.st_mode)
-            os.chmod(f"/proc/self/fd/{found.fd}", mode | 0o001)
+            fd = os.open(b".", DIRECTORY, dir_fd=found.fd)
+            try:
+                let_pass(fd, root, item.path)
+            finally:
+                os.close(fd)
         return True
 
 
-def _make_missing(found: Found, item: Directory) -> None:
+def _make_missing(found: Found, item: Directory, root: MappedRoot | None) -> None:
     """Those above are for nobody else either, but for passing."""
-    mode = item.mode | (0o001 if item.passable else 0)
     with contextlib.ExitStack() as opened:
         fd = found.fd
-        for part in found.missing:
+        for number, part in enumerate(found.missing, 1):
             os.mkdir(part, 0o700, dir_fd=fd)
             fd = open_made(fd, part, 0o700)
             opened.callback(os.close, fd)
-            os.fchmod(fd, mode)
+            # another run may let its own root pass already, and that is not to be undone
+            if item.mode != 0o700:
+                os.fchmod(fd, item.mode)
+            above = number < len(found.missing)
+            if root is not None and not can_pass(fd, root):
+                _let_pass_new(fd, replace(item, shared=item.shared or above), root)
+
+
+def _let_pass_new(fd: int, item: Directory, root: MappedRoot) -> None:
+    if not item.shared and not item.mode & stat.S_IRWXG:
+        drop_inherited_acl(fd)
+        let_pass_by_group(fd, root, item.path)
+    elif not add_entry(fd, root):
+        # what lies in it is closed itself
+        os.fchmod(fd, item.mode | stat.S_IXGRP | stat.S_IXOTH)
 
 
 @contextlib.contextmanager
@@ -302,7 +342,7 @@ def _write(file: File, own: t.Sequence[str] = ()) -> None:
 
 def _keep(folder: str, files: t.Sequence[File], own: t.Sequence[str]) -> None:
     own = (*own, folder)
-    _make_directory(Directory(folder, 0o700), own, False)
+    _make_directory(Directory(folder, 0o700), own, None, False)
     kept = [_to_json(_read(file.path, file.mode, own)) for file in files]
     text = json.dumps(kept, indent=1).encode()
     manifest = os.path.join(folder, _MANIFEST)

@@ -24,7 +24,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform imp
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import Options
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    parse_id_map,
+    parse_id_maps,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     is_token,
@@ -42,10 +42,7 @@ def options_from(params: dict[str, t.Any]) -> Options:
         raise RootfsError(
             "ownership: preserve needs root; run with become, or set ownership: ignore"
         )
-    uids = parse_id_map("uid", params["uid_map"])
-    gids = parse_id_map("gid", params["gid_map"])
-    if bool(uids.ranges) != bool(gids.ranges):
-        raise OciError("uid_map and gid_map belong together; give both or none")
+    uids, gids = parse_id_maps(params["uid_map"], params["gid_map"])
     if uids.ranges and ownership == "ignore":
         raise OciError(
             "uid_map and gid_map need ownership: preserve, and that needs root"
@@ -81,6 +78,7 @@ def options_from(params: dict[str, t.Any]) -> Options:
         ignore_use=params["in_use"] == "ignore",
         lock_timeout=float(params["lock_timeout"]),
         keep=params["keep"],
+        reachable=params["reachable"],
         offer=params.get("_offer") or "",
         drop=params.get("_drop") or "",
         http=http_options(params),

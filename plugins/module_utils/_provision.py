@@ -43,7 +43,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.beside impo
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
     open_existing,
-    reachable_by_others,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
+    parse_id_maps,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import (
     DROPS,
@@ -51,6 +53,13 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place impor
     Site,
     find_place,
     open_site,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
+    FAIL,
+    MappedRoot,
+    ReachRule,
+    Spot,
+    mapped_root,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     FORMAT,
@@ -94,9 +103,9 @@ if t.TYPE_CHECKING:
 Result = t.Dict[str, t.Any]
 
 # A directory that the module makes above dest: setuid files of an image are nobody else's business, but
-# a mapped root must be able to pass.
+# the container's mapped root must be able to pass, by its group.
 _CLOSED = 0o700
-_PASSABLE = 0o711
+_FOR_GROUP = 0o710
 
 # How often a run that waits for another looks again.
 _POLL_SECONDS = 1.0
@@ -113,6 +122,7 @@ class Options:
 
     C(platform) is C(None) for the node's own; C(lock_timeout) in seconds; C(keep) old trees stay. C(offer)
     is what the controller tells of an image that it has, C(drop) the folder that it has sent blobs to.
+    C(reachable) says what becomes of a dest that other users can reach: C(fail), C(warn) or C(allow).
     C(http) says how a server is spoken to. Blobs stay in C(cache_dir), where one is named: at most
     C(cache_max_size) bytes, and unused for C(cache_max_age) days, 0 for ever.
     """
@@ -129,6 +139,7 @@ class Options:
     ignore_use: bool = False
     lock_timeout: float = 300.0
     keep: int = 1
+    reachable: str = FAIL
     offer: str = ""
     drop: str = ""
     http: HttpOptions | None = None
@@ -218,13 +229,17 @@ def _present_image(
                     record = steps.discard_next(record)
                 steps.prune(record)
                 _forget_transfers(site)
-            return _result(options, image, current, current, unfinished)
+            result = _result(options, image, current, current, unfinished)
+            result["warnings"] += _judge_reach(options, site, current, filling=False)
+            return result
         _require_ours(options, site, steps, record)
         staged = _usable_stage(options, steps, record, fingerprint)
         if options.state == "present":
             _check_use(options, steps)
         if staged is not None and options.state == "staged":
-            return _result(options, image, current, staged, False)
+            result = _result(options, image, current, staged, False)
+            result["warnings"] += _judge_reach(options, site, staged)
+            return result
         cache = None
         if staged is None:
             if options.cache_dir:
@@ -232,7 +247,10 @@ def _present_image(
                 stack.callback(cache.close)
             _require_room(site.place, image, source.spooled_size or 0, cache)
         if check_mode:
-            return _result(options, image, current, staged or _predicted(image), True)
+            tree = staged or _predicted(image)
+            result = _result(options, image, current, tree, True)
+            result["warnings"] += _judge_reach(options, site, tree)
+            return result
         fresh = staged is None
         if fresh:
             if options.offer:
@@ -252,15 +270,16 @@ def _present_image(
             if not options.offer:
                 _forget_transfers(site)
         tree = record.next or _predicted(image)
-        if options.state == "present":
-            try:
+        try:
+            exposure = _judge_reach(options, site, tree)
+            if options.state == "present":
                 record = steps.commit(record)
-            except BaseException:
-                if fresh:
-                    _abandon(site, steps)
-                raise
+        except BaseException:
+            if fresh:
+                _abandon(site, steps)
+            raise
         result = _result(options, image, current, tree, True)
-        result["warnings"] += _exposure(options, site, tree)
+        result["warnings"] += exposure
         result["warnings"] += _kept_foreign(steps, record)
         if cache is not None:
             cache.prune()
@@ -315,6 +334,7 @@ def _previous(options: Options, check_mode: bool) -> Result:
         current = steps.current(record)
         _require_ours(options, site, steps, record)
         old = steps.previous(record)
+        exposure = _judge_reach(options, site, old)
         _check_use(options, steps)
         if not check_mode:
             steps.restore_previous(record)
@@ -323,7 +343,7 @@ def _previous(options: Options, check_mode: bool) -> Result:
             "dest": options.dest,
             **old.result,
             "diff": _diff(options.dest, current, old),
-            "warnings": [],
+            "warnings": exposure,
         }
 
 
@@ -359,9 +379,9 @@ def _open(options: Options, check_mode: bool) -> t.Iterator[tuple[Site, Steps]]:
     dry = check_mode or (
         options.state in ("absent", "previous") and not os.path.isdir(place.parent)
     )
-    mapped = bool(options.unpack.uids.ranges)
-    mode = _PASSABLE if mapped else _CLOSED
-    with open_site(place, options.lock_timeout, mode, dry) as site:
+    root = mapped_root(options.unpack.uids, options.unpack.gids)
+    mode, group = (_CLOSED, -1) if root is None else (_FOR_GROUP, root.gid)
+    with open_site(place, options.lock_timeout, mode, dry, group) as site:
         if place.inside:
             from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside import (
                 Inside,
@@ -563,24 +583,26 @@ def _require_room(
         )
 
 
-def _exposure(options: Options, site: Site, tree: Tree) -> list[str]:
-    """A warning where other users can reach files of an image that give rights away."""
-    seen = (tree.result.get("report") or {}).get("counts", {})
-    counts = [
-        (seen.get(kind, 0), words)
-        for kind, words in (
-            ("setid_files", "setuid or setgid files"),
-            ("capabilities", "files with capabilities"),
-            ("devices_created", "device nodes"),
-        )
-    ]
-    found = ", ".join(f"{number} {words}" for number, words in counts if number)
-    if not found or options.state != "present" or not reachable_by_others(site.parent):
-        return []
-    return [
-        f"other users of this machine can reach {options.dest}, and the image brings {found};"
-        " close a directory above it (mode 0700, or 0711 with an id map)"
-    ]
+def _judge_reach(
+    options: Options, site: Site, tree: Tree, filling: bool = True
+) -> list[str]:
+    """Warnings about users who can reach files of an image that give rights away. Raises C(RootfsError)."""
+    report = tree.result.get("report")
+    rights = None if report is None else report.get("counts", {})
+    if rights is None and not options.unpack.preserve:
+        # everything becomes the caller's, and no such file is made
+        rights = {}
+    rule = ReachRule(options.reachable, _root_of(options, tree))
+    spot = Spot("dest", site.path, site.parent, site.place.parent)
+    return rule.judge(spot, rights, filling)
+
+
+def _root_of(options: Options, tree: Tree) -> MappedRoot | None:
+    """The container's root on the host: an earlier tree has its own id map, whatever this run asks for."""
+    made_with = (tree.fingerprint or {}).get("options")
+    if made_with is None:
+        return mapped_root(options.unpack.uids, options.unpack.gids)
+    return mapped_root(*parse_id_maps(made_with["uid_map"], made_with["gid_map"]))
 
 
 def _kept_foreign(steps: Steps, record: Record) -> list[str]:

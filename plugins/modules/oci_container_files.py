@@ -67,9 +67,30 @@ options:
         type: str
         default: '0700'
       passable:
-        description: Whether other users may pass it. A directory that is there is opened for that, too.
+        description:
+          - Whether the container's root may pass it, which is another user of the node where there is an O(uid_map). Nobody
+            else may. A new directory belongs to the group of that root then (0710), one that is there gets an ACL entry
+            where it is needed.
         type: bool
         default: false
+      shared:
+        description:
+          - Whether containers with other id maps have folders in the directory. Then a new one gets an ACL entry as well. Where
+            the file system has no ACLs, every user may pass a new one (0711), so close what lies in it.
+        type: bool
+        default: false
+  uid_map:
+    description:
+      - The ranges of user ids of the container, as for M(hypervisor.oci.oci_rootfs).
+    type: list
+    elements: str
+    default: []
+  gid_map:
+    description:
+      - The same for groups. Required together with O(uid_map).
+    type: list
+    elements: str
+    default: []
   files:
     description:
       - The files. Their folders must be there, or among O(directories).
@@ -160,6 +181,12 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._quiet_module import (
     QuietModule,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
+    parse_id_maps,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
+    mapped_root,
+)
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},
@@ -171,8 +198,11 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
             "path": {"type": "path", "required": True},
             "mode": {"type": "str", "default": "0700"},
             "passable": {"type": "bool", "default": False},
+            "shared": {"type": "bool", "default": False},
         },
     },
+    "uid_map": {"type": "list", "elements": "str", "default": []},
+    "gid_map": {"type": "list", "elements": "str", "default": []},
     "files": {
         "type": "list",
         "elements": "dict",
@@ -243,7 +273,12 @@ def main() -> None:
                 changed = restore(params["keep"], module.check_mode)
             else:
                 directories = [
-                    Directory(item["path"], _mode(item["mode"]), item["passable"])
+                    Directory(
+                        item["path"],
+                        _mode(item["mode"]),
+                        item["passable"],
+                        item["shared"],
+                    )
                     for item in params["directories"]
                 ]
                 files = [
@@ -260,7 +295,10 @@ def main() -> None:
                     kinds = [item["shown"] for item in params["files"]]
                     texts = map(difference, files, kinds)
                     diff = [{"prepared": text} for text in texts if text]
-                changed = provide(directories, files, params["keep"], module.check_mode)
+                root = mapped_root(*parse_id_maps(params["uid_map"], params["gid_map"]))
+                changed = provide(
+                    directories, files, params["keep"], module.check_mode, root
+                )
     except OciError as error:
         module.fail_json(msg=error.message)
     result = {"changed": bool(changed), "changed_paths": changed}

@@ -71,7 +71,8 @@ options:
   dest:
     description:
       - The root file system, as an absolute path. It belongs to this module alone, but for what containers write there.
-      - Directories above it that are missing are made; the last one is closed to other users.
+      - Directories above it that are missing are made. The last one is closed to other users (0700); with O(uid_map), the
+        container's root may pass it by its group (0710).
       - A folder C(.NAME.oci_rootfs) beside it, for root only, holds the record, and trees that are on their way or kept.
       - Where it is a mount point, its content is replaced name by name, which is not atomic; the record then lies in
         C(/var/lib/hypervisor.oci).
@@ -135,6 +136,17 @@ options:
       - How many earlier trees stay beside O(dest) for O(state=previous). None stay where O(dest) is a mount point.
     type: int
     default: 1
+  reachable:
+    description:
+      - What to do with setuid and setgid files, file capabilities and device nodes of an image in a O(dest) that ordinary
+        users of the node can reach. They could run these files outside of the container.
+      - A O(dest) is out of reach when one folder above it lets nobody pass but root and, with O(uid_map), the container's
+        root. Permissions of groups, ACLs and owners count as well as those of others. Folders that the module makes are closed.
+      - V(fail) stops before anything is exchanged. A O(dest) that has the image already is only a warning.
+        V(warn) goes on with a warning, V(allow) without one.
+    type: str
+    choices: [fail, warn, allow]
+    default: fail
   lock_timeout:
     description:
       - How many seconds to wait for another run on the same O(dest).
@@ -483,6 +495,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
     bounded_warnings,
     to_json_safe,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
+    CHOICES,
+    FAIL,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._size_arguments import (
     MAX_SIZE_ARGUMENTS,
     parse_size,
@@ -504,6 +520,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "recreate": {"type": "bool", "default": False},
     "in_use": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
     "keep": {"type": "int", "default": 1},
+    "reachable": {"type": "str", "choices": CHOICES, "default": FAIL},
     "lock_timeout": {"type": "int", "default": 300},
     "devices": {"type": "str", "choices": ["safe", "create", "skip", "fail"]},
     "ownership": {"type": "str", "choices": ["preserve", "ignore"]},

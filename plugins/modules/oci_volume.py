@@ -85,6 +85,27 @@ options:
     type: list
     elements: path
     default: []
+  reachable:
+    description:
+      - What to do with setuid and setgid files, file capabilities and device nodes that the image has at O(target), where
+        ordinary users of the node can reach O(path); as O(hypervisor.oci.oci_rootfs#module:reachable).
+      - V(fail) stops before anything is copied. A volume that is not filled by this run is only a warning.
+    type: str
+    choices: [fail, warn, allow]
+    default: fail
+  uid_map:
+    description:
+      - The C(uid_map) that O(rootfs) was unpacked with. The container's root may then pass the directory that is made above
+        O(path).
+    type: list
+    elements: str
+    default: []
+  gid_map:
+    description:
+      - The same for groups. Required together with O(uid_map).
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: hypervisor.oci.oci_rootfs
   - module: hypervisor.oci.oci_mount_points
@@ -120,6 +141,15 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     interruptible,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
+    parse_id_maps,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
+    CHOICES,
+    FAIL,
+    ReachRule,
+    mapped_root,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.volume import (
     Volume,
     provide_volume,
@@ -133,6 +163,9 @@ ARGUMENT_SPEC = {
     "in_use": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
     "from_image": {"type": "bool", "default": False},
     "writable": {"type": "list", "elements": "path", "default": []},
+    "reachable": {"type": "str", "choices": CHOICES, "default": FAIL},
+    "uid_map": {"type": "list", "elements": "str", "default": []},
+    "gid_map": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -140,22 +173,26 @@ def main() -> None:
     """Arguments in, one result out."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params
-    volume = Volume(
-        path=params["path"],
-        rootfs=params["rootfs"],
-        target=params["target"],
-        fill_empty=params["fill"] == "empty",
-        ignore_users=params["in_use"] == "ignore",
-        from_image=params["from_image"],
-        writable=tuple(params["writable"]),
-    )
     try:
         with interruptible():
+            root = mapped_root(*parse_id_maps(params["uid_map"], params["gid_map"]))
+            volume = Volume(
+                path=params["path"],
+                rootfs=params["rootfs"],
+                target=params["target"],
+                fill_empty=params["fill"] == "empty",
+                ignore_users=params["in_use"] == "ignore",
+                from_image=params["from_image"],
+                writable=tuple(params["writable"]),
+                reach=ReachRule(params["reachable"], root),
+            )
             provided = provide_volume(volume, module.check_mode)
     except OciError as error:
         module.fail_json(msg=error.message)
     if provided.ignored:
         module.warn(provided.ignored)
+    for warning in provided.warnings:
+        module.warn(warning)
     for kind, count in provided.skipped.items():
         module.warn(
             f"the volume {show(params['path'])} lacks {count} {kind.partition('_')[0]} of the image"

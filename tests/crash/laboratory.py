@@ -67,6 +67,8 @@ _RANDOM_NAME = re.compile(r"\.?[0-9a-f]{32}\Z")
 _DEFAULTS: Step = {
     "check_mode": False,
     **arguments(
+        # attackers of other users need a way to dest
+        reachable="allow",
         # looking for processes changes nothing, and takes a third of a run
         in_use="ignore",
         max_size=2**30,

@@ -29,8 +29,8 @@ play=(ansible-playbook hypervisor.oci.demo -e "$variables")
 "${play[@]}"
 echo
 echo "The same again: nothing is to do."
-"${play[@]}" | tee "$dest.log"
-if ! grep -q "changed=0 " "$dest.log"; then
+"${play[@]}" | tee "$3/demo.log"
+if ! grep -q "changed=0 " "$3/demo.log"; then
     echo "The second run changed something." >&2
     exit 1
 fi

@@ -22,16 +22,16 @@ DEFAULT = "system.posix_acl_default"
 
 _VERSION = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")
-_NO_ID = 0xFFFFFFFF
+NO_ID = 0xFFFFFFFF
 
-_USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _TAGS = {
-    ("user", False): _USER_OBJ,
-    ("user", True): _USER,
-    ("group", False): _GROUP_OBJ,
-    ("group", True): _GROUP,
-    ("mask", False): _MASK,
-    ("other", False): _OTHER,
+    ("user", False): USER_OBJ,
+    ("user", True): USER,
+    ("group", False): GROUP_OBJ,
+    ("group", True): GROUP,
+    ("mask", False): MASK,
+    ("other", False): OTHER,
 }
 _SHORT = {"u": "user", "g": "group", "m": "mask", "o": "other"}
 _BITS = {"r": 4, "w": 2, "x": 1, "-": 0}
@@ -74,12 +74,12 @@ def to_binary(entries: t.Iterable[AclEntry], uids: IdMap, gids: IdMap) -> bytes:
     """The xattr's value with the ids mapped. Raises C(UnmappedError)."""
     parts = [_VERSION.pack(2)]
     for tag, permissions, number in entries:
-        if tag == _USER:
+        if tag == USER:
             number = uids.to_host(number)
-        elif tag == _GROUP:
+        elif tag == GROUP:
             number = gids.to_host(number)
         else:
-            number = _NO_ID
+            number = NO_ID
         parts.append(_ENTRY.pack(tag, permissions, number))
     return b"".join(parts)
 
@@ -87,7 +87,7 @@ def to_binary(entries: t.Iterable[AclEntry], uids: IdMap, gids: IdMap) -> bytes:
 def group_bits_without(value: bytes, mode: int) -> int:
     """The mode for a file that must do without this access ACL: group is C(group::) and the mask."""
     permissions = {entry.tag: entry.permissions for entry in parse_binary(value)}
-    group = permissions.get(_GROUP_OBJ, 0) & permissions.get(_MASK, 7)
+    group = permissions.get(GROUP_OBJ, 0) & permissions.get(MASK, 7)
     return (mode & ~0o070) | ((group & 7) << 3)
 
 
@@ -103,11 +103,11 @@ def _parse_line(line: str) -> AclEntry:
     bits = [_BITS.get(letter) for letter in fields[2]]
     if tag is None or None in bits or len(bits) > 3:
         raise AclError(f"the ACL line {line[:80]!r} is malformed")
-    number = _NO_ID
-    if tag in (_USER, _GROUP):
+    number = NO_ID
+    if tag in (USER, GROUP):
         digits = fields[3] if len(fields) == 4 and fields[3] else fields[1]
         number = _id_of(digits)
-        if number >= _NO_ID:
+        if number >= NO_ID:
             raise AclError(
                 f"the ACL line {line[:80]!r} names nobody by number, and names are not looked up"
             )
@@ -120,5 +120,5 @@ def _parse_line(line: str) -> AclEntry:
 def _id_of(digits: str) -> int:
     """The number; C(0xFFFFFFFF), which nobody has, for what is none."""
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
-        return _NO_ID
+        return NO_ID
     return int(digits)

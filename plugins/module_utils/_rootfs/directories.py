@@ -56,10 +56,11 @@ def open_existing(path: bytes) -> tuple[int, list[bytes]]:
         os.close(fd)
 
 
-def make_below(fd: int, parts: list[bytes], last_mode: int) -> int:
+def make_below(fd: int, parts: list[bytes], last_mode: int, group: int = -1) -> int:
     """Make the directories C(parts) below C(fd), 0755 but for the last; returns a descriptor of that one.
 
-    What was made is removed again where a later one cannot be made.
+    The last belongs to C(group), where one is given. What was made is removed again where a later one cannot
+    be made.
     """
     current = os.dup(fd)
     made: list[tuple[int, bytes]] = []
@@ -72,6 +73,10 @@ def make_below(fd: int, parts: list[bytes], last_mode: int) -> int:
             below = open_made(current, part, mode)
             os.close(current)
             current = below
+            if index == len(parts) - 1:
+                # an ACL that comes from above would let others pass
+                drop_inherited_acl(current)
+                os.fchown(current, -1, group)
             os.fchmod(current, mode)
         return os.dup(current)
     except (OSError, RootfsError):
@@ -262,26 +267,6 @@ def open_or_none(parent: int, name: bytes) -> int | None:
         raise RootfsError(
             f"{show(name)} cannot be opened: {os_phrase(error)}"
         ) from error
-
-
-def reachable_by_others(fd: int) -> bool:
-    """Whether users without rights of their own can pass from C(/) to the directory C(fd)."""
-    current = os.dup(fd)
-    try:
-        while True:
-            status = os.fstat(current)
-            if not status.st_mode & 0o001:
-                return False
-            above = os.open(
-                b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=current
-            )
-            same = os.path.samestat(status, os.fstat(above))
-            os.close(current)
-            current = above
-            if same:
-                return True
-    finally:
-        os.close(current)
 
 
 def _readable(fd: int) -> int:

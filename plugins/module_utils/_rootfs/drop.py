@@ -25,11 +25,13 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories
     DIRECTORY,
     make_private,
     open_existing,
-    reachable_by_others,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import (
     DROPS,
     Site,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
+    everyone_passes,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     Binding,
@@ -210,7 +212,7 @@ def _parent_for(site: Site, owner: int) -> tuple[int, str] | None:
         dest = site.open_dest()
         if dest is None:
             return None
-        if own or reachable_by_others(dest):
+        if own or everyone_passes(dest):
             return dest, place.path
         os.close(dest)
         return None
@@ -226,7 +228,7 @@ def _nearest_passable(site: Site) -> tuple[int, str] | None:
     path = site.place.parent
     mount = mount_id(current)
     try:
-        while not reachable_by_others(current):
+        while not everyone_passes(current):
             if path == "/":
                 return None
             above = os.open(b"..", DIRECTORY, dir_fd=current)

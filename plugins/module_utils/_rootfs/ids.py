@@ -71,3 +71,14 @@ def parse_id_map(what: str, ranges: t.Sequence[str]) -> IdMap:
                     f"{what}_map: two ranges overlap at {name} id {following}; each id may stand in one range only"
                 )
     return IdMap(what, tuple(sorted(parsed)))
+
+
+def parse_id_maps(
+    uid_map: t.Sequence[str], gid_map: t.Sequence[str]
+) -> tuple[IdMap, IdMap]:
+    """Parse both maps of a container. Raises ``RootfsError``, also when only one of them is given."""
+    uids = parse_id_map("uid", uid_map)
+    gids = parse_id_map("gid", gid_map)
+    if bool(uids.ranges) != bool(gids.ranges):
+        raise RootfsError("uid_map and gid_map belong together; give both or none")
+    return uids, gids

@@ -64,6 +64,17 @@ _LONGEST_NAME = 230
 _POLL_SECONDS = 0.1
 
 
+class Access(t.NamedTuple):
+    """Who may enter a directory that is made; C(group) of -1 leaves the group of whoever runs."""
+
+    mode: int
+    group: int = -1
+
+
+# Containers' files lie there, too, which their mapped roots reach; the private folders are closed themselves.
+_STATES = Access(0o755)
+
+
 @dataclass(frozen=True)
 class Place:
     """A dest, resolved: C(parent) is the directory above it, which may not be there yet."""
@@ -230,22 +241,23 @@ class Site:
 
 @contextlib.contextmanager
 def open_site(
-    place: Place, timeout: float, parent_mode: int, dry_run: bool
+    place: Place, timeout: float, parent_mode: int, dry_run: bool, group: int = -1
 ) -> t.Iterator[Site]:
     """Open a place and lock it against other runs; a dry run makes nothing and shares the lock.
 
-    Directories above dest that are missing are made, the last with C(parent_mode), and removed again
-    where the run leaves nothing there. Raises C(RootfsError) where another run keeps the lock for longer
+    Directories above dest that are missing are made, the last with C(parent_mode) and C(group), and removed
+    again where the run leaves nothing there. Raises C(RootfsError) where another run keeps the lock for longer
     than C(timeout) seconds.
     """
-    parent, made = _open_or_make(place.parent, parent_mode, dry_run)
+    access = Access(parent_mode, group)
+    parent, made = _open_or_make(place.parent, access, dry_run)
     try:
         site = Site(place, parent, -1, False)
         site.made = made
         try:
             if parent >= 0:
-                mode = 0o700 if place.inside else parent_mode
-                site.state = _lock_state(site, made, mode, timeout, dry_run)
+                states = _STATES if place.inside else access
+                site.state = _lock_state(site, made, states, timeout, dry_run)
                 site.writable = not dry_run
             yield site
         finally:
@@ -256,7 +268,7 @@ def open_site(
             _remove_empty(above, os.fsencode(name))
 
 
-def _open_or_make(path: str, mode: int, dry_run: bool) -> tuple[int, list[str]]:
+def _open_or_make(path: str, access: Access, dry_run: bool) -> tuple[int, list[str]]:
     """A descriptor (C(-1) in a dry run that would have to make it) and the paths that were made."""
     while True:
         fd, missing = open_existing(os.fsencode(path))
@@ -265,7 +277,7 @@ def _open_or_make(path: str, mode: int, dry_run: bool) -> tuple[int, list[str]]:
         try:
             if dry_run:
                 return -1, []
-            made = make_below(fd, missing, mode)
+            made = make_below(fd, missing, access.mode, access.group)
             break
         except (FileExistsError, FileNotFoundError):
             # another run makes or removes the same directories: once more
@@ -280,13 +292,13 @@ def _open_or_make(path: str, mode: int, dry_run: bool) -> tuple[int, list[str]]:
 
 
 def _lock_state(
-    site: Site, made: list[str], mode: int, timeout: float, dry_run: bool
+    site: Site, made: list[str], access: Access, timeout: float, dry_run: bool
 ) -> int:
     """The private folder, locked; C(-1) where a dry run finds none. Adds what it made above to C(made)."""
     place = site.place
     deadline = time.monotonic() + timeout
     while True:
-        above, more = _open_or_make(place.state_parent, mode, dry_run)
+        above, more = _open_or_make(place.state_parent, access, dry_run)
         made += more
         if above < 0:
             return -1

@@ -12,7 +12,7 @@ import contextlib
 import os
 import stat
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
@@ -45,12 +45,20 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.lookup impo
     look_up,
     opened_root,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
+    ReachRule,
+    Spot,
+    find_way,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
     remove_tree,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reserved import (
     ignored_volume,
     volume_problem,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.rights import (
+    count_rights,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     syncfs,
@@ -71,7 +79,8 @@ class Volume:
 
     C(fill_empty) allows to fill one that is there and empty, C(ignore_users) to fill it while something uses the root
     or the volume. C(from_image) says that the image asks for it, not the task. C(writable) are directories of the
-    host that containers can write to.
+    host that containers can write to. C(reach) says what becomes of setuid files and the like that ordinary users
+    could reach.
     """
 
     path: str
@@ -81,6 +90,22 @@ class Volume:
     ignore_users: bool = False
     from_image: bool = False
     writable: tuple[str, ...] = ()
+    reach: ReachRule = ReachRule()
+
+    def judge(self, above: int, folder: str, found: Found, filling: bool) -> list[str]:
+        """Return warnings about what the image has for it, in the open directory C(above). Raises C(RootfsError)."""
+        if not found.is_directory or find_way(above, folder, self.reach.root) is None:
+            return []
+        with _readable(found) as source:
+            rights = count_rights(source)
+        return self.reach.judge(Spot("path", self.path, above, folder), rights, filling)
+
+    def make_above(self, fd: int, missing: list[bytes]) -> int:
+        """Make the directories above it, which only root and the container's own root can pass."""
+        root = self.reach.root
+        if root is None:
+            return make_below(fd, missing, 0o700)
+        return make_below(fd, missing, 0o710, root.gid)
 
 
 @dataclass(frozen=True)
@@ -90,6 +115,7 @@ class Provided:
     changed: bool
     ignored: str = ""
     skipped: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def provide_volume(volume: Volume, check_mode: bool) -> Provided:
@@ -130,27 +156,35 @@ def _provide(volume: Volume, root: int, found: Found, check_mode: bool) -> Provi
             f"the path {show(volume.path)} of a volume is not absolute; give one"
         )
     for _attempt in range(_MOST_ATTEMPTS):
-        above, missing = _open_above(volume)
+        above, folder, missing = _open_above(volume)
         try:
             fd = None if missing else open_or_none(above, os.fsencode(name))
             if fd is not None:
                 try:
-                    return _fill_empty(volume, fd, root, found, check_mode)
+                    fills = volume.fill_empty and _is_fillable(fd, found)
+                    warnings = volume.judge(above, folder, found, fills)
+                    if not fills:
+                        return Provided(False, warnings=warnings)
+                    filled = _fill_empty(volume, fd, root, found, check_mode)
+                    return replace(filled, warnings=warnings)
                 finally:
                     os.close(fd)
+            # the directories that are missing are made closed
+            warnings = [] if missing else volume.judge(above, folder, found, True)
             if found.is_directory:
                 _require_unused(volume, root)
             if check_mode:
-                return Provided(True)
+                return Provided(True, warnings=warnings)
             try:
-                below = make_below(above, missing, 0o700)
+                below = volume.make_above(above, missing)
             except FileExistsError:
                 # another run makes the same ones, for another container: once more
                 continue
         finally:
             os.close(above)
         try:
-            return _make(below, os.fsencode(name), root, found)
+            made = _make(below, os.fsencode(name), root, found)
+            return replace(made, warnings=warnings)
         finally:
             os.close(below)
     raise RootfsError(
@@ -158,14 +192,18 @@ def _provide(volume: Volume, root: int, found: Found, check_mode: bool) -> Provi
     )
 
 
-def _open_above(volume: Volume) -> tuple[int, list[bytes]]:
-    """A descriptor of the deepest directory above the volume that is there, and the names of the others."""
+def _open_above(volume: Volume) -> tuple[int, str, list[bytes]]:
+    """A descriptor of the deepest directory above the volume that is there, its path, and the names of the others.
+
+    Where some are missing, the path is the one that they will make.
+    """
     with HostPaths([volume.rootfs, *volume.writable]).open_above(volume.path) as place:
         if not stat.S_ISDIR(place.mode):
             raise RootfsError(
                 f"{show(os.path.dirname(volume.path))} is not a directory; choose another path for the volume"
             )
-        return os.open(b".", DIRECTORY, dir_fd=place.fd), list(place.missing)
+        fd = os.open(b".", DIRECTORY, dir_fd=place.fd)
+        return fd, os.fsdecode(place.path), list(place.missing)
 
 
 def _require_unused(volume: Volume, root: int) -> None:
@@ -173,15 +211,18 @@ def _require_unused(volume: Volume, root: int) -> None:
         require_unused(root, os.path.realpath(volume.rootfs))
 
 
+def _is_fillable(fd: int, found: Found) -> bool:
+    # what a run that was killed left in it is no content
+    if not found.is_directory or some_names_in(fd, 1, frozenset([_INSIDE])):
+        return False
+    with _readable(found) as source:
+        return bool(some_names_in(source, 1))
+
+
 def _fill_empty(
     volume: Volume, fd: int, root: int, found: Found, check_mode: bool
 ) -> Provided:
-    if not volume.fill_empty or not found.is_directory:
-        return Provided(False)
     with _readable(found) as source:
-        # what a run that was killed left in it is no content
-        if some_names_in(fd, 1, frozenset([_INSIDE])) or not some_names_in(source, 1):
-            return Provided(False)
         _require_unused(volume, root)
         if not volume.ignore_users:
             require_unused(fd, os.path.realpath(volume.path))

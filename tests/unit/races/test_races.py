@@ -154,7 +154,7 @@ def test_directories_that_another_makes_meanwhile(
         return answer
 
     monkeypatch.setattr(place, "open_existing", late)
-    fd, made = place._open_or_make(wanted, 0o700, False)
+    fd, made = place._open_or_make(wanted, place.Access(0o700), False)
     os.close(fd)
     assert made == []
     assert answers == [[b"both", b"make", b"this"], []]

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+import subprocess
 import typing as t
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from ansible_collections.hypervisor.oci.plugins.modules import oci_container_fil
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     give,
     needs_root,
+    set_xattr_or_skip,
 )
 
 Run = t.Callable[..., t.Dict[str, t.Any]]
@@ -83,16 +86,76 @@ def test_a_mode_that_became_wrong_is_set_right(tmp_path: Path, run: Run) -> None
     assert mode_of(secret) == 0o600
 
 
-def test_a_folder_that_is_there_keeps_its_mode_but_lets_pass(
-    tmp_path: Path, run: Run
-) -> None:
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "folder"
     folder.mkdir(0o750)
-    assert run(directories=[{"path": str(folder)}])["changed"] is False
-    passable = [{"path": str(folder), "passable": True}]
-    assert run(directories=passable)["changed"] is True
-    assert mode_of(folder) == 0o751
-    assert run(directories=passable)["changed"] is False
+    for passable in (False, True):
+        wanted = [{"path": str(folder), "passable": passable}]
+        assert run(directories=wanted)["changed"] is False
+        assert mode_of(folder) == 0o750
+
+
+@needs_root
+def test_folders_that_one_mapped_root_can_pass(tmp_path: Path, run: Run) -> None:
+    """A new one has its group, one that containers share an entry for each map; one that is there is opened for it."""
+    own, shared, old = (tmp_path / name for name in ("shared/own", "shared", "old"))
+    set_xattr_or_skip(tmp_path, "user.test", b"")
+    old.mkdir(0o750)
+    before = os.stat(old)
+    for base in (100000, 200000):
+        arguments = {
+            "directories": [
+                {"path": str(shared), "passable": True, "shared": True},
+                {"path": f"{own}{base}", "passable": True},
+                {"path": str(old), "passable": True},
+            ],
+            "uid_map": [f"0:{base}:9"],
+            "gid_map": [f"0:{base}:9"],
+        }
+        checked = run(**arguments, _ansible_check_mode=True)
+        made = run(**arguments)
+        assert made["changed_paths"] == checked["changed_paths"]
+        assert run(**arguments)["changed"] is False
+    for base in (100000, 200000):
+        status = os.stat(f"{own}{base}")
+        assert (status.st_gid, mode_of(Path(f"{own}{base}"))) == (base, 0o710)
+        for folder in (shared, old):
+            entries = getfacl(folder)
+            assert f"user:{base}:--x" in entries
+            assert "other::---" in entries
+    assert "group::---" in getfacl(shared)
+    assert "group::r-x" in getfacl(old)
+    after = os.stat(old)
+    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
+
+
+@needs_root
+def test_a_shared_folder_without_acls(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every user may pass it, and what lies in it is closed itself."""
+
+    def refuse(*_args: t.Any) -> None:
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    run(
+        directories=[
+            {"path": str(tmp_path / "a/shared"), "passable": True, "shared": True},
+            {"path": str(tmp_path / "a/shared/own"), "passable": True},
+        ],
+        uid_map=["0:100000:9"],
+        gid_map=["0:100000:9"],
+    )
+    modes = [mode_of(tmp_path / path) for path in ("a", "a/shared", "a/shared/own")]
+    assert modes == [0o711, 0o711, 0o710]
+
+
+def getfacl(path: Path) -> list[str]:
+    """The access ACL, a line an entry, ids as numbers."""
+    command = ["getfacl", "-cpn", str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.split()
 
 
 def test_the_files_of_before_come_back(tmp_path: Path, run: Run) -> None:

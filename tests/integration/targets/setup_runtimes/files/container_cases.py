@@ -46,6 +46,8 @@ _BUNDLES = "/var/lib/hypervisor.oci/bundles"
 _COUNT = 65536
 _RANGES = ("/etc/subuid", "/etc/subgid")
 _PATIENCE = 20
+# an ordinary user of the node
+_STRANGER = 12345
 # A copy that follows links brings something of the node's in about every second one.
 _ROUNDS = 5
 _REAL = "busybox-glibc-amd64.oci.tar"
@@ -236,6 +238,7 @@ class Cases:
             require(not os.path.exists(evaluated), "no template of an image's is used")
             mapped = report["uid_map"].split()
             require(mapped[1] == str(container.base), "id map", mapped)
+            self._require_out_of_reach(container)
         say("argv, environment, directory, user, groups, hosts and volumes are right")
 
     def _require_process(
@@ -270,6 +273,21 @@ class Cases:
         status = os.stat(path)
         wanted = (container.base + uid, container.base + gid)
         require((status.st_uid, status.st_gid) == wanted, "owner", path, status)
+
+    def _require_out_of_reach(self, container: Container) -> None:
+        """An ordinary user of the node comes neither to setuid files of the image nor to the volumes."""
+        for path in (f"{container.rootfs}/bin/setuid", f"{container.data}/from-image"):
+            require(os.path.exists(path), "it is there", path)
+            done = subprocess.run(
+                ["ls", "-l", path],
+                check=False,
+                capture_output=True,
+                text=True,
+                user=_STRANGER,
+                group=_STRANGER,
+                extra_groups=[],
+            )
+            require("Permission denied" in done.stderr, "closed", path, done.stdout)
 
     def second_run(self) -> None:
         inodes = {
@@ -396,6 +414,8 @@ class Cases:
             parent, name = os.path.split(container.rootfs)
             beside = os.listdir(os.path.join(parent, f".{name}.oci_rootfs"))
             require(beside == ["record.json"], "the tree of before is gone", beside)
+            status = os.stat(f"{container.rootfs}/bin/setuid")
+            require(bool(status.st_mode & 0o4000), "it has set-id bits", status)
         say("an update keeps the volumes, and removes the old tree")
 
     def stop(self) -> None:

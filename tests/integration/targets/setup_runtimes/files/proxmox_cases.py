@@ -71,6 +71,8 @@ case $1 in
     status) echo "status: $(cat "$state")" ;;
     mount)
         grep -q stopped "$state"
+        # users of the node must not reach what is mounted there
+        [ "$(stat -c %a "$(dirname "$root")")" = 700 ]
         mkdir -p "$root"
         mount -o loop {folder}/disk "$root"
         mkdir -p "$root/extra"
@@ -200,6 +202,8 @@ def run(folder: str, stand: Stand) -> None:
     runs.succeed(src=image("one"))
     calls = stand.calls()
     require(calls == ["mount", "unmount", "start"], "its order", calls)
+    mode = os.stat(os.path.dirname(_ROOTFS)).st_mode & 0o7777
+    require(mode == 0o755, "the folder of the mount is as it was", oct(mode))
     require(stand.state() == "running", "it runs")
     require(stand.read("version") == "1\n", "the volume holds image one")
     _require_configuration(stand)

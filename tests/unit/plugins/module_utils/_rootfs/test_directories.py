@@ -24,7 +24,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories
     open_existing,
     open_or_none,
     open_private,
-    reachable_by_others,
     remove_if_empty,
 )
 from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
@@ -86,11 +85,11 @@ def test_a_component_that_is_no_directory(
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
-@pytest.mark.parametrize("mode", [0o700, 0o711])
+@pytest.mark.parametrize("mode", [0o700, 0o710])
 def test_directories_above_dest(
     tmp_path: Path, above: int, mode: int, umask: int
 ) -> None:
-    """Section 7: the last is 0700, or 0711 with an id map; those above it can be passed."""
+    """Section 7: the last is 0700, or 0710 with an id map; those above it can be passed."""
     before = os.umask(umask)
     try:
         os.close(make_below(above, [b"a", b"b", b"c"], mode))
@@ -98,6 +97,21 @@ def test_directories_above_dest(
         os.umask(before)
     modes = [mode_of(tmp_path / path) for path in ("a", "a/b", "a/b/c")]
     assert modes == [0o755, 0o755, mode]
+
+
+@needs_root
+def test_the_last_directory_above_dest_has_the_group_of_the_map(
+    tmp_path: Path, above: int
+) -> None:
+    os.close(make_below(above, [b"a", b"b"], 0o710, 100000))
+    assert [os.stat(tmp_path / path).st_gid for path in ("a", "a/b")] == [0, 100000]
+    assert mode_of(tmp_path / "a/b") == 0o710
+
+
+def test_a_directory_that_is_there_stays_as_it_is(tmp_path: Path, above: int) -> None:
+    os.chmod(tmp_path, 0o755)
+    os.close(make_below(above, [], 0o700, os.getegid()))
+    assert mode_of(tmp_path) == 0o755
 
 
 def test_what_was_made_goes_when_a_later_one_cannot_be_made(
@@ -249,47 +263,6 @@ def test_a_move_of_a_directory_that_is_closed(
     finally:
         os.close(to)
     assert mode_of(tmp_path / "to/b") == mode
-
-
-@pytest.mark.parametrize(
-    ("modes", "expected"),
-    [
-        ((0o755, 0o755, 0o755), True),
-        ((0o711, 0o711, 0o711), True),
-        ((0o755, 0o755, 0o700), False),
-        ((0o755, 0o750, 0o755), False),
-        ((0o700, 0o755, 0o755), False),
-        ((0o754, 0o755, 0o755), False),
-    ],
-)
-def test_whether_others_can_reach_a_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modes: t.Any, expected: bool
-) -> None:
-    """Section 7: a warning depends on it."""
-    # what lies above the test is as open as it gets
-    real = os.fstat
-    inside = {os.stat(tmp_path).st_ino}
-    path = tmp_path
-    for name, mode in zip("abc", modes):
-        path = path / name
-        path.mkdir()
-        os.chmod(path, mode)
-        inside.add(os.stat(path).st_ino)
-    inside.discard(os.stat(tmp_path).st_ino)
-
-    def open_above(fd: int) -> os.stat_result:
-        status = real(fd)
-        if status.st_ino in inside:
-            return status
-        return os.stat_result([status.st_mode | 0o001, *status[1:]])
-
-    fd = os.open(path, os.O_RDONLY | os.O_PATH)
-    monkeypatch.setattr(os, "fstat", open_above)
-    try:
-        assert reachable_by_others(fd) is expected
-    finally:
-        monkeypatch.undo()
-        os.close(fd)
 
 
 Make = t.Callable[[int, bytes], int]
