@@ -19,7 +19,17 @@ RESULTS := .nox/results
 export PATH := $(VENV)/bin:$(PATH)
 
 INSIDE := $(VENV)/collections/ansible_collections/hypervisor/oci
-RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(VENV)/bin/python
+# what root runs, but for the demo: nothing outside of this folder is changed
+SANDBOX := $(VENV)/bin/python $(CURDIR)/tests/tools/sandbox.py
+RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(SANDBOX) $(VENV)/bin/python
+
+# Debian packages that sessions use; they are installed before the sandbox is entered.
+PEERS := buildah skopeo umoci
+FLEET_PACKAGES := e2fsprogs iproute2 openssh-client openssh-server sudo util-linux
+PACKAGES_integration := acl attr btrfs-progs crun e2fsprogs lxc runc systemd-container uidmap xfsprogs zstd \
+    $(PEERS) $(FLEET_PACKAGES)
+PACKAGES_sanity := shellcheck
+PACKAGES := $(foreach kind,integration sanity,$(if $(or $(if $(S),,all),$(findstring $(kind),$(S))),$(PACKAGES_$(kind))))
 
 .PHONY: demo test unit format model fuzz limits crash bench fleet clean
 demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
@@ -32,7 +42,8 @@ demo: $(VENV)/done
 test: $(VENV)/done
 	rm -rf $(RESULTS)
 	mkdir -p $(RESULTS)
-	$(VENV)/bin/nox --report $(RESULTS)/report.json $(if $(S),-s $(S)); status=$$?; \
+	tests/tools/install_packages.sh $(PACKAGES)
+	$(SANDBOX) --or-outside $(VENV)/bin/nox --report $(RESULTS)/report.json $(if $(S),-s $(S)); status=$$?; \
 	    $(VENV)/bin/python tests/tools/summary.py $(RESULTS) $(addprefix --require ,$(REQUIRE)) || status=1; exit $$status
 
 unit: $(VENV)/tests-done
@@ -55,11 +66,12 @@ crash: $(VENV)/tests-done
 
 # BENCH: options of tests/bench/run.py, paths absolute
 bench: $(VENV)/tests-done
-	tests/tools/install_packages.sh umoci skopeo buildah tar gzip zstd libarchive-tools e2fsprogs
-	$(RUN) tests/bench/run.py $(BENCH)
+	tests/tools/install_packages.sh $(PEERS) tar gzip zstd libarchive-tools e2fsprogs
+	$(RUN) tests/bench/run.py --folder $(CURDIR)/.nox $(BENCH)
 
 # FLEET: options of tests/fleet/measure.py, paths absolute; root, since it makes namespaces
 fleet: $(VENV)/tests-done
+	tests/tools/install_packages.sh $(FLEET_PACKAGES)
 	$(RUN) tests/fleet/measure.py $(FLEET)
 
 $(VENV)/tests-done: $(VENV)/done tests/unit/requirements.txt

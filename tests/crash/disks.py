@@ -25,7 +25,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import typing as t
 from dataclasses import replace
@@ -51,6 +50,14 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E
     Image,
     Layer,
     file,
+)
+from ansible_collections.hypervisor.oci.tests.tools.confinement import (  # noqa: E402
+    require,
+)
+from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
+    make_folder,
+    remove_below,
+    remove_folder,
 )
 
 _PATIENCE = 120.0
@@ -244,7 +251,7 @@ def _prepared(lab: Laboratory, scenario: Scenario, folder: str) -> t.Iterator[No
     finally:
         lab.parent = parent
         # where it failed, what is on the disk goes with the disk
-        shutil.rmtree(lab.var, ignore_errors=True)
+        remove_below(lab.work, lab.var)
 
 
 def _fails(lab: Laboratory, step: Step, *words: str) -> str:
@@ -507,10 +514,11 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=CASES)
     parser.add_argument("--work", metavar="DIR", help="where the disks' files lie")
     options = parser.parse_args()
+    require()
     if os.geteuid():
         parser.error("only root can mount disks")
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    above = tempfile.mkdtemp(prefix="oci_rootfs_disks.", dir=options.work or shm)
+    above = make_folder("oci_rootfs_disks.", options.work or shm)
     failures = 0
     end_cleanly()
     try:
@@ -527,7 +535,7 @@ def main() -> int:
         finally:
             lab.close()
     finally:
-        shutil.rmtree(above)
+        remove_folder(above)
     print(f"{failures} broken")
     return 1 if failures else 0
 

@@ -24,6 +24,7 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = os.path.abspath(__file__).rsplit(os.sep, 3)[0]
     __package__ = "tests.fleet"
 
+from ..tools import confinement
 from . import attacks, faults, packages, rolling, sending
 from .fleet import FleetError
 from .lab import Broken, Lab
@@ -74,7 +75,10 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
 def _prevented() -> str:
     if os.geteuid() != 0:
         return "a fleet needs root"
-    missing = packages.install()
+    reason = confinement.why_not_here()
+    if reason:
+        return reason
+    missing = packages.missing()
     return f"missing programs of {', '.join(missing)}" if missing else ""
 
 

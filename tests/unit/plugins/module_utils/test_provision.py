@@ -81,6 +81,7 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     tree,
     without_waiting,
 )
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 
 PASSWD = "root:x:0:0::/:\napp:x:1000:1000::/:\n"
 GROUP = "staff:x:50:app\n"
@@ -427,11 +428,11 @@ def test_what_a_container_writes_changes_nothing(dest: Path, one: str) -> None:
 
 
 def _deleted(dest: Path) -> None:
-    shutil.rmtree(dest)
+    remove_below(dest.parent, dest)
 
 
 def _emptied(dest: Path) -> None:
-    shutil.rmtree(dest)
+    remove_below(dest.parent, dest)
     dest.mkdir()
 
 
@@ -448,12 +449,12 @@ def test_a_tree_that_was_deleted(dest: Path, one: str) -> None:
 
 def _copied(dest: Path) -> None:
     shutil.copytree(dest, dest.parent / "copy", symlinks=True)
-    shutil.rmtree(dest)
+    remove_below(dest.parent, dest)
     os.rename(dest.parent / "copy", dest)
 
 
 def _swapped(dest: Path) -> None:
-    shutil.rmtree(dest)
+    remove_below(dest.parent, dest)
     dest.mkdir()
     (dest / "f").touch()
 

@@ -18,6 +18,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.volume impo
     provide_volume,
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import needs_root
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 
 
 def copy_by_descriptor(source: int, target: int) -> None:
@@ -67,7 +68,7 @@ def test_a_new_one_gets_the_content_of_the_image_once(root: Path) -> None:
     volume = root.parent / "volume"
     assert (volume / "sub/file").read_text() == "from the image\n"
     assert stat.S_IMODE(volume.stat().st_mode) == 0o750
-    shutil.rmtree(volume / "sub")
+    remove_below(volume, volume / "sub")
     assert provide(root) is False
     assert list(volume.iterdir()) == []
     assert sorted(path.name for path in root.parent.iterdir()) == [
@@ -84,7 +85,7 @@ def test_an_empty_one_is_filled_where_that_is_said(root: Path) -> None:
     assert provide(root, also_empty=True) is True
     assert (root.parent / "volume/sub/file").exists()
     (root.parent / "volume/own").write_text("")
-    shutil.rmtree(root.parent / "volume/sub")
+    remove_below(root.parent, root.parent / "volume/sub")
     assert provide(root, also_empty=True) is False
 
 
