@@ -54,6 +54,9 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E
 from ansible_collections.hypervisor.oci.tests.tools.confinement import (  # noqa: E402
     require,
 )
+from ansible_collections.hypervisor.oci.tests.tools.loops import (  # noqa: E402
+    let_go_with,
+)
 from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
     make_folder,
     remove_below,
@@ -144,9 +147,12 @@ class Disk:
         with open(self.file, "wb") as empty:
             empty.truncate(self._size)
         self.device = _command("losetup", "--find", "--show", self.file).strip()
+        # it goes with this process, however that ends
+        self._fd = os.open(self.device, os.O_RDONLY | os.O_CLOEXEC)
+        let_go_with(self._fd)
 
     def _detach(self) -> None:
-        _command("losetup", "--detach", self.device)
+        os.close(self._fd)
 
     def _remove(self) -> None:
         if self.device:
@@ -222,10 +228,17 @@ class MemoryDisk(Disk):
         if not os.access(f"{self._CONTROL}/hot_add", os.R_OK):
             raise Skipped("this kernel has no zram, a disk that can be told to fail")
         self.device = f"/dev/zram{_text(f'{self._CONTROL}/hot_add').strip()}"
+        if not os.path.exists(self.device):
+            # the sandbox has a /dev of its own, in which the kernel makes nothing
+            numbers = _text(f"/sys/block/{os.path.basename(self.device)}/dev").split(
+                ":"
+            )
+            os.mknod(self.device, 0o60600, os.makedev(*map(int, numbers)))
         self._tell("disksize", str(self._size))
 
     def _detach(self) -> None:
         self._tell("reset", "1")
+        os.unlink(self.device)
         with open(f"{self._CONTROL}/hot_remove", "w", encoding="utf-8") as control:
             control.write(self.device[len("/dev/zram") :])
 

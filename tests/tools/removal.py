@@ -115,7 +115,8 @@ def _checked(folder: str, path: str) -> tuple[str, str]:
 
 
 def _check_words(path: str) -> None:
-    if not path.startswith("/") or ".." in path.split("/") or not path.strip("/."):
+    unclear = {".", ".."} & set(path.split("/"))
+    if not path.startswith("/") or unclear or not path.strip("/"):
         raise NotOurs(f"{path!r} is not the absolute path of something to remove")
 
 

@@ -33,7 +33,7 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = os.path.abspath(__file__).rsplit(os.sep, 3)[0]
     __package__ = "tests.tools"
 
-from . import sandbox_cgroups, sandbox_root
+from . import loops, sandbox_cgroups, sandbox_root
 from .confinement import CANNOT, MARK, REFUSED, is_inside
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -58,7 +58,7 @@ def run(command: t.Sequence[str]) -> int:
     # only children are in it: this process has to see what is left of the sandbox
     _unshare(libc, _CLONE_NEWPID)
     reading, writing = os.pipe()
-    with sandbox_cgroups.created(f"hypervisor.oci-tests-{os.getpid()}") as groups:
+    with sandbox_cgroups.created("hypervisor.oci-tests-") as groups:
         pid = os.fork()
         if not pid:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -115,6 +115,7 @@ def _run_as_first(
         os.chdir(folder)
         os.close(writing)
         status = _wait_for(command)
+        _release_loops()
     except (OSError, Refused, subprocess.SubprocessError) as error:
         with contextlib.suppress(OSError):
             os.write(writing, _text_of(error).encode())
@@ -163,6 +164,14 @@ def _wait_for(command: t.Sequence[str]) -> int:
         pid, status = os.wait()
         if pid == child.pid:
             return _exit_status(status)
+
+
+def _release_loops() -> None:
+    """End what the command started, and let loop devices go that nothing else would release."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    real = os.stat(CHECKOUT).st_dev
+    loops.release({item.device for item in sandbox_root.mounts()} - {real})
 
 
 def main() -> int:

@@ -53,8 +53,12 @@ class Groups:
 
 
 @contextlib.contextmanager
-def created(name: str) -> t.Iterator[Groups]:
-    """Create a group below this process's own in every hierarchy that can be written to."""
+def created(prefix: str) -> t.Iterator[Groups]:
+    """Create a group below this process's own in every hierarchy that can be written to.
+
+    Those of sandboxes whose process was killed are removed.
+    """
+    name = f"{prefix}{os.getpid()}"
     found = {}
     own = _own()
     try:
@@ -63,7 +67,9 @@ def created(name: str) -> t.Iterator[Groups]:
                 above = own.get(_controllers(item))
                 if above is None:
                     continue
-                path = os.path.join(item.path, os.path.relpath(above, item.root), name)
+                folder = os.path.join(item.path, os.path.relpath(above, item.root))
+                _remove_dead(folder, prefix)
+                path = os.path.join(folder, name)
                 with contextlib.suppress(OSError):
                     os.mkdir(path)
                     found[item] = path
@@ -72,6 +78,14 @@ def created(name: str) -> t.Iterator[Groups]:
     finally:
         for path in found.values():
             _remove(path)
+
+
+def _remove_dead(folder: str, prefix: str) -> None:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            pid = name[len(prefix) :]
+            if name.startswith(prefix) and not os.path.exists(f"/proc/{pid}"):
+                _remove(os.path.join(folder, name), 0)
 
 
 def _own() -> dict[frozenset[str], str]:
@@ -104,9 +118,9 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _remove(path: str) -> None:
+def _remove(path: str, patience: float = _PATIENCE) -> None:
     """Remove a group and those below it, whose processes end."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     for folder, _names, _files in os.walk(path, topdown=False):
         while True:
             try:

@@ -85,6 +85,7 @@ class Mount:
     kind: str
     root: str
     options: str
+    device: int
 
 
 def mounts() -> list[Mount]:
@@ -95,7 +96,9 @@ def mounts() -> list[Mount]:
     for words in lines:
         kind, _source, options = words[words.index("-") + 1 :]
         path, root = (_unescaped(word) for word in (words[4], words[3]))
-        found.append(Mount(path, kind, root, options.strip()))
+        major, minor = map(int, words[2].split(":"))
+        device = os.makedev(major, minor)
+        found.append(Mount(path, kind, root, options.strip(), device))
     return found
 
 
