@@ -40,7 +40,7 @@ demo: $(VENV)/done
 
 # REQUIRE: units that must have run, as units-2.19:3.8
 test: $(VENV)/done
-	rm -rf $(RESULTS)
+	rm -rf $(CURDIR)/$(RESULTS)
 	mkdir -p $(RESULTS)
 	tests/tools/install_packages.sh $(PACKAGES)
 	$(SANDBOX) --or-outside $(VENV)/bin/nox --report $(RESULTS)/report.json $(if $(S),-s $(S)); status=$$?; \
@@ -85,4 +85,4 @@ $(VENV)/done: requirements-dev.txt
 
 clean:
 	[ ! -d $(DEMO) ] || chmod -R u+rwX $(DEMO)
-	rm -rf .ansible .hypothesis .mypy_cache .nox .pytest_cache .ruff_cache .venv tests/output
+	rm -rf $(addprefix $(CURDIR)/,.ansible .hypothesis .mypy_cache .nox .pytest_cache .ruff_cache .venv tests/output)
