@@ -111,6 +111,7 @@ def _run_as_first(
         folder = os.getcwd()
         groups.enter()
         _unshare(libc, _CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWCGROUP)
+        groups.settle()
         _build(groups)
         os.chdir(folder)
         os.close(writing)

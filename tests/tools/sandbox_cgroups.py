@@ -29,6 +29,16 @@ class Groups:
         for path in self.found.values():
             _write(f"{path}/cgroup.procs", str(os.getpid()))
 
+    def settle(self) -> None:
+        """Move on into a leaf, once this process's namespace has their root.
+
+        A group of version 2 that has processes cannot give controllers to those below it, as runtimes want it to.
+        """
+        for item, path in self.found.items():
+            if item.kind == "cgroup2":
+                os.mkdir(f"{path}/tests")
+                _write(f"{path}/tests/cgroup.procs", str(os.getpid()))
+
     def mount(self, top: str) -> None:
         """Mount the hierarchies as this process's control group namespace shows them."""
         if not self.found:
@@ -54,7 +64,7 @@ class Groups:
 
 @contextlib.contextmanager
 def created(prefix: str) -> t.Iterator[Groups]:
-    """Create a group below this process's own in every hierarchy that can be written to.
+    """Create a group in every hierarchy that can be written to: below this process's own, in version 2 at the top.
 
     Those of sandboxes whose process was killed are removed.
     """
@@ -64,9 +74,7 @@ def created(prefix: str) -> t.Iterator[Groups]:
     try:
         for item in sandbox_root.mounts():
             if item.kind.startswith("cgroup") and item.path.startswith(TOP):
-                above = own.get(_controllers(item))
-                if above is None:
-                    continue
+                above = own.get(_controllers(item), item.root)
                 folder = os.path.join(item.path, os.path.relpath(above, item.root))
                 _remove_dead(folder, prefix)
                 path = os.path.join(folder, name)
@@ -92,12 +100,12 @@ def _own() -> dict[frozenset[str], str]:
     """Return the paths of this process's groups by their controllers."""
     with open("/proc/self/cgroup", encoding="utf-8") as file:
         lines = [line.rstrip("\n").split(":", 2) for line in file]
-    return {frozenset(names.split(",")): path for _number, names, path in lines}
+    return {
+        frozenset(names.split(",")): path for _number, names, path in lines if names
+    }
 
 
 def _controllers(item: sandbox_root.Mount) -> frozenset[str]:
-    if item.kind == "cgroup2":
-        return frozenset([""])
     return frozenset(
         word for word in item.options.split(",") if word not in ("rw", "ro", "xattr")
     )
