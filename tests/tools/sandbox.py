@@ -55,7 +55,10 @@ class Refused(Exception):
 def run(command: t.Sequence[str]) -> int:
     """Run a command in a new sandbox; returns its exit status. Raises ``Refused`` before the command has started."""
     libc = ctypes.CDLL(None, use_errno=True)
-    # only children are in it: this process has to see what is left of the sandbox
+    if not hasattr(libc, "unshare"):
+        raise Refused("this system has no namespaces")
+    # only one child is in it: this process has to see what is left of the sandbox
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     _unshare(libc, _CLONE_NEWPID)
     reading, writing = os.pipe()
     with sandbox_cgroups.created("hypervisor.oci-tests-") as groups:
@@ -65,6 +68,7 @@ def run(command: t.Sequence[str]) -> int:
             os.close(reading)
             _run_as_first(libc, groups, writing, command)
         os.close(writing)
+        libc.setns(own, _CLONE_NEWPID)
         with open(reading, encoding="utf-8", errors="replace") as file:
             _hand_on(signal.SIGTERM, pid)
             _hand_on(signal.SIGHUP, pid)

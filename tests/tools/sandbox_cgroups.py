@@ -98,8 +98,10 @@ def _remove_dead(folder: str, prefix: str) -> None:
 
 def _own() -> dict[frozenset[str], str]:
     """Return the paths of this process's groups by their controllers."""
-    with open("/proc/self/cgroup", encoding="utf-8") as file:
-        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    lines = []
+    with contextlib.suppress(FileNotFoundError):
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
     return {
         frozenset(names.split(",")): path for _number, names, path in lines if names
     }

@@ -194,6 +194,23 @@ def test_where_there_can_be_none_nothing_runs() -> None:
         assert done.stdout == ("" if status else f"ran: {done.stderr}")
 
 
+def test_where_it_cannot_be_built_nothing_runs() -> None:
+    """Such as without the programs that mount; what runs outside can start processes."""
+    for flags, status in (([], 3), (["--or-outside"], 0)):
+        script = '/bin/true; echo "ran: $OCI_TESTS_NO_SANDBOX"'
+        done = subprocess.run(
+            command("/bin/sh", "-c", script, flags=flags),
+            env={**environment(), "PATH": "/not there"},
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=_PATIENCE,
+        )
+        assert done.returncode == status
+        assert "no sandbox for tests here: " in done.stderr
+        assert done.stdout == ("" if status else f"ran: {done.stderr}")
+
+
 def test_root_runs_no_test_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confinement, "MARK", "/run/not there")
     assert "sandbox only" in confinement.why_not_here()
