@@ -52,6 +52,7 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(CHECKS))
         return 0
+    confinement.require()
     reason = _prevented()
     if reason:
         print(f"SKIPPED: {reason}")
@@ -75,9 +76,6 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
 def _prevented() -> str:
     if os.geteuid() != 0:
         return "a fleet needs root"
-    reason = confinement.why_not_here()
-    if reason:
-        return reason
     missing = packages.missing()
     return f"missing programs of {', '.join(missing)}" if missing else ""
 

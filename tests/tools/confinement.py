@@ -29,8 +29,13 @@ def why_not_here() -> str:
 
 
 def require() -> None:
-    """End the program if tests must not run in this process."""
+    """Start the program again in a sandbox if it must not run in this process, or end it where there is none."""
     reason = why_not_here()
-    if reason:
+    if not reason:
+        return
+    if REFUSED in os.environ:
         print(f"SKIPPED: {reason}", flush=True)
         sys.exit(CANNOT)
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox.py")
+    words = [sys.executable, program, sys.executable, *sys.orig_argv[1:]]
+    os.execv(sys.executable, words)

@@ -214,9 +214,15 @@ def test_where_it_cannot_be_built_nothing_runs() -> None:
 def test_root_runs_no_test_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confinement, "MARK", "/run/not there")
     assert "sandbox only" in confinement.why_not_here()
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _path, words: started.append(words))
+    confinement.require()
+    program = os.path.join(os.path.dirname(confinement.__file__), "sandbox.py")
+    assert started == [[sys.executable, program, sys.executable, *sys.orig_argv[1:]]]
+    monkeypatch.setenv(confinement.REFUSED, "a reason")
     with pytest.raises(SystemExit):
         confinement.require()
-    monkeypatch.setenv(confinement.REFUSED, "a reason")
+    assert len(started) == 1
     assert confinement.why_not_here() == "a reason"
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert confinement.why_not_here() == ""
