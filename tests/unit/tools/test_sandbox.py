@@ -170,6 +170,25 @@ def test_the_checkout_is_the_real_one(tmp_path: Path) -> None:
     made.unlink()
 
 
+def test_what_a_command_needs_of_a_temporary_folder_is_there(tmp_path: Path) -> None:
+    """The folder that it is started in: changes are thrown away like all others."""
+    (tmp_path / "file").write_text("kept\n")
+    done = subprocess.run(
+        command(
+            "sh", "-c", "cat file; echo lost >file; echo lost >other; rm -rf /tmp/*"
+        ),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=_PATIENCE,
+    )
+    assert done.stdout == "kept\n", done.stderr
+    assert (tmp_path / "file").read_text() == "kept\n"
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_there_are_no_disks_and_no_process_of_the_machine() -> None:
     done = run("sh", "-c", "find /dev -type b ! -name 'loop*'; ls -d /proc/[0-9]*")
     assert done.stdout.split()[0] == "/proc/1"
