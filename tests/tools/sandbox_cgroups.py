@@ -99,9 +99,9 @@ def _remove_dead(folder: str, prefix: str) -> None:
 def _own() -> dict[frozenset[str], str]:
     """Return the paths of this process's groups by their controllers."""
     lines = []
-    with contextlib.suppress(FileNotFoundError):
-        with open("/proc/self/cgroup", encoding="utf-8") as file:
-            lines = [line.rstrip("\n").split(":", 2) for line in file]
+    path = "/proc/self/cgroup"
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        lines = [line.rstrip("\n").split(":", 2) for line in file]
     return {
         frozenset(names.split(",")): path for _number, names, path in lines if names
     }
