@@ -19,7 +19,19 @@ RESULTS := .nox/results
 export PATH := $(VENV)/bin:$(PATH)
 
 INSIDE := $(VENV)/collections/ansible_collections/hypervisor/oci
-RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(VENV)/bin/python
+# what root runs, but for the demo: nothing outside of this folder is changed
+SANDBOX := $(VENV)/bin/python $(CURDIR)/tests/tools/sandbox.py
+RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(SANDBOX) $(VENV)/bin/python
+
+# Debian packages that sessions use; they are installed before the sandbox is entered.
+PEERS := buildah skopeo umoci
+FLEET_PACKAGES := e2fsprogs iproute2 openssh-client openssh-server sudo util-linux
+# integration is for root
+PACKAGES_integration = $(if $(filter 0,$(shell id -u)),$(PACKAGES_root))
+PACKAGES_root := acl attr btrfs-progs crun e2fsprogs lxc runc systemd-container uidmap xfsprogs zstd \
+    $(PEERS) $(FLEET_PACKAGES)
+PACKAGES_sanity := shellcheck
+PACKAGES = $(foreach kind,integration sanity,$(if $(or $(if $(S),,all),$(findstring $(kind),$(S))),$(PACKAGES_$(kind))))
 
 .PHONY: demo test unit format model fuzz limits crash bench fleet clean
 # the module makes the folder above the root file system, closed to other users
@@ -31,9 +43,10 @@ demo: $(VENV)/done
 
 # REQUIRE: units that must have run, as units-2.19:3.8
 test: $(VENV)/done
-	rm -rf $(RESULTS)
+	rm -rf $(CURDIR)/$(RESULTS)
 	mkdir -p $(RESULTS)
-	$(VENV)/bin/nox --report $(RESULTS)/report.json $(if $(S),-s $(S)); status=$$?; \
+	tests/tools/install_packages.sh $(PACKAGES)
+	$(SANDBOX) --or-outside $(VENV)/bin/nox --report $(RESULTS)/report.json $(if $(S),-s $(S)); status=$$?; \
 	    $(VENV)/bin/python tests/tools/summary.py $(RESULTS) $(addprefix --require ,$(REQUIRE)) || status=1; exit $$status
 
 unit: $(VENV)/tests-done
@@ -56,11 +69,12 @@ crash: $(VENV)/tests-done
 
 # BENCH: options of tests/bench/run.py, paths absolute
 bench: $(VENV)/tests-done
-	tests/tools/install_packages.sh umoci skopeo buildah tar gzip zstd libarchive-tools e2fsprogs
-	$(RUN) tests/bench/run.py $(BENCH)
+	tests/tools/install_packages.sh $(PEERS) tar gzip zstd libarchive-tools e2fsprogs
+	$(RUN) tests/bench/run.py --folder $(CURDIR)/.nox $(BENCH)
 
 # FLEET: options of tests/fleet/measure.py, paths absolute; root, since it makes namespaces
 fleet: $(VENV)/tests-done
+	tests/tools/install_packages.sh $(FLEET_PACKAGES)
 	$(RUN) tests/fleet/measure.py $(FLEET)
 
 $(VENV)/tests-done: $(VENV)/done tests/unit/requirements.txt
@@ -74,4 +88,4 @@ $(VENV)/done: requirements-dev.txt
 
 clean:
 	[ ! -d $(DEMO) ] || chmod -R u+rwX $(DEMO)
-	rm -rf .ansible .hypothesis .mypy_cache .nox .pytest_cache .ruff_cache .venv tests/output
+	rm -rf $(addprefix $(CURDIR)/,.ansible .hypothesis .mypy_cache .nox .pytest_cache .ruff_cache .venv tests/output)

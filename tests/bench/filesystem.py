@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
-import tempfile
 import time
 import typing as t
+
+from ..tools.removal import make_folder, remove_folder
 
 # Both are upper bounds: the backing file has holes, and tmpfs takes what is used.
 SIZE = 24 * 1024**3
@@ -73,7 +73,7 @@ class Folder:
     @contextlib.contextmanager
     def fresh(self) -> t.Iterator[str]:
         """An empty folder to work in, for as long as the context lasts."""
-        path = tempfile.mkdtemp(dir=self._folder)
+        path = make_folder("fresh-", self._folder)
         try:
             yield path
         finally:
@@ -131,4 +131,4 @@ def _remove(path: str) -> None:
             below = os.path.join(root, folder)
             if not os.path.islink(below):
                 os.chmod(below, 0o700)
-    shutil.rmtree(path)
+    remove_folder(path)

@@ -15,12 +15,12 @@ import glob
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import typing as t
 
 from ..tools import link_collection
+from ..tools.removal import remove_below
 
 STARTS = ("payload", "files")
 OURS = "oci_rootfs"
@@ -171,7 +171,7 @@ class Modules:
             text = file.read()
         if text.count(_SRC) != 1 or text.count(_DEST) != 1:
             raise RuntimeError(f"the payload of {name} holds its arguments otherwise")
-        shutil.rmtree(temporary)
+        remove_below(self._folder, temporary)
         return text
 
 

@@ -26,7 +26,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import typing as t
 
@@ -35,7 +34,9 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = os.path.abspath(__file__).rsplit(os.sep, 3)[0]
     __package__ = "tests.bench"
 
+from ..tools import confinement
 from ..tools.compare_trees import Node, read_tree
+from ..tools.removal import make_folder, remove_below, remove_folder
 from . import images, machine
 from .contenders import PEERS
 from .figures import Results, Sample
@@ -424,7 +425,7 @@ def _built(
     try:
         yield images.build(folder, name.replace(" ", "-"), layers, compressions)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_below(bench.folder, folder)
 
 
 def _say(text: str) -> None:
@@ -477,15 +478,16 @@ def main(arguments: t.Sequence[str] | None = None) -> None:
         with open(options.render, encoding="utf-8") as file:
             results = json.load(file)
     else:
+        confinement.require()
         # an end by a signal must clean up as Ctrl-C does
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        folder = tempfile.mkdtemp(prefix="bench-", dir=options.folder)
+        folder = make_folder("bench-", options.folder)
         try:
             results = run_all(Bench(options, folder))
         except KeyboardInterrupt:
             sys.exit("interrupted; nothing was written")
         finally:
-            shutil.rmtree(folder)
+            remove_folder(folder)
         if options.results:
             with open(options.results, "w", encoding="utf-8") as file:
                 json.dump(results, file, indent=1)

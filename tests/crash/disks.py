@@ -25,7 +25,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import typing as t
 from dataclasses import replace
@@ -51,6 +50,17 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E
     Image,
     Layer,
     file,
+)
+from ansible_collections.hypervisor.oci.tests.tools.confinement import (  # noqa: E402
+    require,
+)
+from ansible_collections.hypervisor.oci.tests.tools.loops import (  # noqa: E402
+    let_go_with,
+)
+from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
+    make_folder,
+    remove_below,
+    remove_folder,
 )
 
 _PATIENCE = 120.0
@@ -137,9 +147,12 @@ class Disk:
         with open(self.file, "wb") as empty:
             empty.truncate(self._size)
         self.device = _command("losetup", "--find", "--show", self.file).strip()
+        # it goes with this process, however that ends
+        self._fd = os.open(self.device, os.O_RDONLY | os.O_CLOEXEC)
+        let_go_with(self._fd)
 
     def _detach(self) -> None:
-        _command("losetup", "--detach", self.device)
+        os.close(self._fd)
 
     def _remove(self) -> None:
         if self.device:
@@ -215,10 +228,17 @@ class MemoryDisk(Disk):
         if not os.access(f"{self._CONTROL}/hot_add", os.R_OK):
             raise Skipped("this kernel has no zram, a disk that can be told to fail")
         self.device = f"/dev/zram{_text(f'{self._CONTROL}/hot_add').strip()}"
+        if not os.path.exists(self.device):
+            # the sandbox has a /dev of its own, in which the kernel makes nothing
+            numbers = _text(f"/sys/block/{os.path.basename(self.device)}/dev").split(
+                ":"
+            )
+            os.mknod(self.device, 0o60600, os.makedev(*map(int, numbers)))
         self._tell("disksize", str(self._size))
 
     def _detach(self) -> None:
         self._tell("reset", "1")
+        os.unlink(self.device)
         with open(f"{self._CONTROL}/hot_remove", "w", encoding="utf-8") as control:
             control.write(self.device[len("/dev/zram") :])
 
@@ -244,7 +264,7 @@ def _prepared(lab: Laboratory, scenario: Scenario, folder: str) -> t.Iterator[No
     finally:
         lab.parent = parent
         # where it failed, what is on the disk goes with the disk
-        shutil.rmtree(lab.var, ignore_errors=True)
+        remove_below(lab.work, lab.var)
 
 
 def _fails(lab: Laboratory, step: Step, *words: str) -> str:
@@ -507,10 +527,11 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=CASES)
     parser.add_argument("--work", metavar="DIR", help="where the disks' files lie")
     options = parser.parse_args()
+    require()
     if os.geteuid():
         parser.error("only root can mount disks")
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    above = tempfile.mkdtemp(prefix="oci_rootfs_disks.", dir=options.work or shm)
+    above = make_folder("oci_rootfs_disks.", options.work or shm)
     failures = 0
     end_cleanly()
     try:
@@ -527,7 +548,7 @@ def main() -> int:
         finally:
             lab.close()
     finally:
-        shutil.rmtree(above)
+        remove_folder(above)
     print(f"{failures} broken")
     return 1 if failures else 0
 

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +54,10 @@ from ansible_collections.hypervisor.oci.tests.tools.compare_trees import (
     Node,
     compare,
     read_tree,
+)
+from ansible_collections.hypervisor.oci.tests.tools.removal import (
+    remove_below,
+    remove_folder,
 )
 
 # What a run imports late is here before it is forked.
@@ -152,6 +155,8 @@ class Laboratory:
     ) -> None:
         os.mkdir(work, 0o755)
         self.work = work
+        # a disk of the test's may lie beside it, with a dest on it
+        self._above = os.path.dirname(work)
         self.mounts = mounts
         self.fault: Fault | None = None
         self.parent = os.path.join(work, "parent")
@@ -181,7 +186,7 @@ class Laboratory:
     def close(self) -> None:
         """Remove all of it."""
         self.clean()
-        shutil.rmtree(self.work)
+        remove_folder(self.work)
 
     # -- one crash
 
@@ -214,8 +219,7 @@ class Laboratory:
             _command("umount", self.dest)
             self._mounted = False
         for path in (self.parent, self.var):
-            if os.path.lexists(path):
-                shutil.rmtree(path)
+            remove_below(self._above, path)
 
     def count(self, scenario: Scenario) -> t.Sequence[str]:
         """The calls of the run that is to be stopped."""

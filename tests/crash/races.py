@@ -18,10 +18,8 @@ import argparse
 import contextlib
 import os
 import random
-import shutil
 import signal
 import sys
-import tempfile
 import time
 import typing as t
 
@@ -65,6 +63,13 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E
 from ansible_collections.hypervisor.oci.tests.tools.compare_trees import (  # noqa: E402
     compare,
     read_tree,
+)
+from ansible_collections.hypervisor.oci.tests.tools.confinement import (  # noqa: E402
+    require,
+)
+from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
+    make_folder,
+    remove_folder,
 )
 
 _FOLDERS = 160
@@ -456,8 +461,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=RACES)
     parser.add_argument("--work", metavar="DIR", help="where to race")
     options = parser.parse_args()
+    require()
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    above = tempfile.mkdtemp(prefix="oci_rootfs_races.", dir=options.work or shm)
+    above = make_folder("oci_rootfs_races.", options.work or shm)
     os.chmod(above, 0o755)
     failures = 0
     end_cleanly()
@@ -478,7 +484,7 @@ def main() -> int:
         finally:
             lab.close()
     finally:
-        shutil.rmtree(above)
+        remove_folder(above)
     print(f"{failures} broken")
     return 1 if failures else 0
 

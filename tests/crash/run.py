@@ -22,9 +22,7 @@ import argparse
 import errno
 import os
 import random
-import shutil
 import sys
-import tempfile
 import time
 import typing as t
 from dataclasses import dataclass, replace
@@ -50,6 +48,13 @@ from ansible_collections.hypervisor.oci.tests.crash.scenarios import (  # noqa: 
     TWICE,
     Scenario,
     by_name,
+)
+from ansible_collections.hypervisor.oci.tests.tools.confinement import (  # noqa: E402
+    require,
+)
+from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
+    make_folder,
+    remove_folder,
 )
 
 _MOST_SHOWN = 40
@@ -238,13 +243,14 @@ def main() -> int:
         "--work", metavar="DIR", help="where to crash (a tmpfs is fast)"
     )
     options = parser.parse_args()
+    require()
     names = [scenario.name for scenario in SCENARIOS]
     unknown = {*(options.only or ())} - {*names, "recovery"}
     if unknown:
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(names)}, recovery")
     everything = not (options.points or options.instants or options.power)
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    above = tempfile.mkdtemp(prefix="oci_rootfs_crash.", dir=options.work or shm)
+    above = make_folder("oci_rootfs_crash.", options.work or shm)
     failures: list[str] = []
     end_cleanly()
     try:
@@ -276,7 +282,7 @@ def main() -> int:
         finally:
             lab.close()
     finally:
-        shutil.rmtree(above)
+        remove_folder(above)
     for failure in failures[:_MOST_SHOWN]:
         print(failure, file=sys.stderr)
     print(f"{len(failures)} broken")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls im
     exchange,
 )
 from ansible_collections.hypervisor.oci.plugins.modules import oci_volume
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 
 CANARY = "canary"
 CHANGED = "changed meanwhile"
@@ -113,8 +113,7 @@ def attack(folder: str, rounds: int) -> tuple[list[str], dict[str, int]]:
             end = CHANGED if "while it was copied" in end else end
             ends[end] = ends.get(end, 0) + 1
             arrived += canaries(volume)
-            if os.path.lexists(volume):
-                shutil.rmtree(volume)
+            remove_below(folder, volume)
     finally:
         stop(pid)
     return arrived, ends

@@ -24,6 +24,7 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = os.path.abspath(__file__).rsplit(os.sep, 3)[0]
     __package__ = "tests.fleet"
 
+from ..tools import confinement
 from . import attacks, faults, packages, rolling, sending
 from .fleet import FleetError
 from .lab import Broken, Lab
@@ -51,6 +52,7 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(CHECKS))
         return 0
+    confinement.require()
     reason = _prevented()
     if reason:
         print(f"SKIPPED: {reason}")
@@ -74,7 +76,7 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
 def _prevented() -> str:
     if os.geteuid() != 0:
         return "a fleet needs root"
-    missing = packages.install()
+    missing = packages.missing()
     return f"missing programs of {', '.join(missing)}" if missing else ""
 
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import time
 import typing as t
 
+from ..tools.removal import remove_below
 from .controller import Controller, Run, play, rootfs
 from .fleet import (
     DISK,
@@ -69,8 +69,8 @@ class Bench:
         """Remove what lies on all disks at the top folder of a C(dest)."""
         top = os.path.relpath(dest, DISK).split(os.sep)[0]
         for name in self.everyone:
-            path = os.path.join(self.fleet.nodes[name].disk, top)
-            shutil.rmtree(path, ignore_errors=True)
+            disk = self.fleet.nodes[name].disk
+            remove_below(disk, os.path.join(disk, top))
 
     def run(self, plays: list[Play], names: t.Sequence[str], **settings: str) -> Run:
         """A run over new connections."""

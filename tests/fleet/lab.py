@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import threading
 import typing as t
 
+from ..tools.removal import remove_below
 from .controller import Controller, Playbook, Run, play, rootfs
 from .fleet import DISK, Fleet, FleetError, Node, Spec, wait_for
 from .nodes import WEB, WebServer, python_paths
@@ -138,7 +138,7 @@ class Lab:
         node.run("rm", "-rf", folder)
         local = os.path.join(self.controller.folder, "tmp")
         for left in os.listdir(local):
-            shutil.rmtree(os.path.join(local, left))
+            remove_below(local, os.path.join(local, left))
 
     def converges(
         self, name: str, source: str, dest: str, wanted: Sample, **options: t.Any

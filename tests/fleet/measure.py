@@ -26,6 +26,7 @@ if __name__ == "__main__" and not __package__:
     __package__ = "tests.fleet"
 
 from ..bench import machine
+from ..tools import confinement
 from . import costs, packages
 from .namespaces import CannotEnter, enter
 from .page import check, rewrite
@@ -115,8 +116,9 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
         with open(options.render, encoding="utf-8") as file:
             rewrite(options.page, json.load(file))
         return 0
+    confinement.require()
     check(options.page)
-    missing = ["root"] if os.geteuid() != 0 else packages.install()
+    missing = ["root"] if os.geteuid() != 0 else packages.missing()
     if missing:
         print(f"a fleet needs {', '.join(missing)}", file=sys.stderr)
         return 3

@@ -20,6 +20,8 @@ import tempfile
 import types
 import typing as t
 
+from ..tools.removal import remove_below
+
 # <linux/sched.h>, <linux/prctl.h>
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUTS = 0x04000000
@@ -82,7 +84,7 @@ def _stay_outside(pid: int, folder: str) -> t.NoReturn:
 
 
 def _prepare(folder: str) -> None:
-    """Mounts that show what is in the namespaces, and the folder in memory."""
+    """Mounts that show what is in the namespaces, and the folder in memory. Raises C(CannotEnter)."""
     for words in (
         ["mount", "--make-rprivate", "/"],
         ["mount", "-t", "proc", "proc", "/proc"],
@@ -90,3 +92,18 @@ def _prepare(folder: str) -> None:
         ["ip", "link", "set", "lo", "up"],
     ):
         subprocess.run(words, check=True, timeout=30)
+    _try_root(folder)
+
+
+def _try_root(folder: str) -> None:
+    """See whether nodes can have views of the root directory, which may be such a view of such a view already."""
+    for name in ("upper", "work"):
+        os.mkdir(os.path.join(folder, name))
+    options = f"lowerdir=/,upperdir={folder}/upper,workdir={folder}/work"
+    words = ["mount", "-t", "overlay", "-o", options, "overlay", f"{folder}/upper"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise CannotEnter(f"no overlay of the root directory: {done.stderr.strip()}")
+    subprocess.run(["umount", f"{folder}/upper"], check=True, timeout=30)
+    for name in ("upper", "work"):
+        remove_below(folder, os.path.join(folder, name))

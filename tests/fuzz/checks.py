@@ -16,9 +16,7 @@ import hashlib
 import json
 import os
 import resource
-import shutil
 import stat
-import tempfile
 import time
 import traceback
 import typing as t
@@ -44,6 +42,11 @@ from ansible_collections.hypervisor.oci.tests.fuzz.seeds import LAYOUT, TARGET
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
 from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
     open_descriptors,
+)
+from ansible_collections.hypervisor.oci.tests.tools.removal import (
+    make_folder,
+    remove_below,
+    remove_folder,
 )
 
 _MIB = 1024 * 1024
@@ -115,7 +118,7 @@ class Sandbox:
     def __init__(self) -> None:
         shm = "/dev/shm"
         folder = shm if os.access(shm, os.W_OK) else None
-        self.base = tempfile.mkdtemp(prefix="oci-fuzz-", dir=folder)
+        self.base = make_folder("oci-fuzz-", folder)
         self._lock = _make_target()
         self._parent = os.path.join(self.base, "above", "parent")
         self._src = os.path.join(self.base, "src")
@@ -128,7 +131,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Remove all of it."""
-        shutil.rmtree(self.base)
+        remove_folder(self.base)
         os.close(self._lock)
         remove_target()
 
@@ -163,10 +166,7 @@ class Sandbox:
 
     def _write_source(self, data: bytes) -> None:
         """An archive, or the files of a layout directory."""
-        if os.path.isdir(self._src):
-            shutil.rmtree(self._src)
-        elif os.path.lexists(self._src):
-            os.unlink(self._src)
+        remove_below(self.base, self._src)
         if not data.startswith(LAYOUT):
             _write(self._src, data)
             return
@@ -266,11 +266,7 @@ class Sandbox:
     def _tidy(self, problems: list[str]) -> None:
         """Make it as it was, for the next input."""
         for name in self._leftovers():
-            path = os.path.join(self._parent, name)
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
+            remove_below(self.base, os.path.join(self._parent, name))
         if "something outside of dest changed" in problems:
             self._around = self._snapshot()
 
@@ -411,12 +407,12 @@ def _make_target() -> int:
     while True:
         if not os.path.isdir(TARGET):
             # whole at once, and whoever comes first makes it
-            fresh = tempfile.mkdtemp(dir=os.path.dirname(TARGET))
+            fresh = make_folder("oci-fuzz-", os.path.dirname(TARGET))
             _fill(fresh)
             try:
                 os.rename(fresh, TARGET)
             except OSError:
-                shutil.rmtree(fresh)
+                remove_folder(fresh)
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(TARGET, _DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -434,8 +430,8 @@ def remove_target() -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # a new one can be made from here on, and this one is nobody's
-            gone = tempfile.mkdtemp(dir=os.path.dirname(TARGET))
+            gone = make_folder("oci-fuzz-", os.path.dirname(TARGET))
             os.rename(TARGET, gone)
-            shutil.rmtree(gone)
+            remove_folder(gone)
         finally:
             os.close(lock)

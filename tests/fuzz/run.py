@@ -19,7 +19,6 @@ import contextlib
 import gc
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -27,6 +26,8 @@ import traceback
 import typing as t
 
 from ansible_collections.hypervisor.oci.tests.fuzz import checks, inputs
+from ansible_collections.hypervisor.oci.tests.tools.confinement import require
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 OUTPUT = os.path.join(ROOT, "tests", "output", "fuzz")
@@ -228,7 +229,7 @@ def fuzz(targets: list[str], seed: str, seconds: float, jobs: int) -> Tally:
 
 def _remove(folder: str) -> None:
     if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
 def repeat(paths: list[str]) -> int:
@@ -261,6 +262,7 @@ def main() -> int:
     parser.add_argument("--only", metavar="TARGET", action="append")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
+    require()
     targets = options.only or list(inputs.TURNS)
     for target in targets:
         if target not in inputs.TARGETS:

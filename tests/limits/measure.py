@@ -10,8 +10,6 @@ import contextlib
 import json
 import os
 import resource
-import shutil
-import tempfile
 import time
 import traceback
 import typing as t
@@ -31,6 +29,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources imp
     open_source,
 )
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.removal import (
+    make_folder,
+    remove_folder,
+)
 
 MIB = 1024 * 1024
 
@@ -90,7 +92,7 @@ def _apart(action: t.Callable[[], str]) -> str:
 
 
 def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str:
-    base = tempfile.mkdtemp(dir=folder)
+    base = make_folder("measured-", folder)
     options.update(src=src, dest=os.path.join(base, "dest"))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     before = _start_of_peak()
@@ -112,7 +114,7 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     seconds = time.process_time() - start
     memory = max(0, _peak() - before)
     left = sorted(os.listdir(base))
-    shutil.rmtree(base)
+    remove_folder(base)
     values = {"error": error, "seconds": seconds, "memory": memory, "left": left}
     return json.dumps({**values, "report": report})
 

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
-import tempfile
 
 from ansible_collections.hypervisor.oci.tests.limits.cases import FAST, HEAVY, Case
 from ansible_collections.hypervisor.oci.tests.limits.measure import (
@@ -23,18 +21,23 @@ from ansible_collections.hypervisor.oci.tests.limits.measure import (
     make_apart,
     measure,
 )
+from ansible_collections.hypervisor.oci.tests.tools.confinement import require
+from ansible_collections.hypervisor.oci.tests.tools.removal import (
+    make_folder,
+    remove_folder,
+)
 
 
 def run(case: Case, folder: str | None) -> list[str]:
     """Run one case, print its figures, and return what is wrong with them."""
-    base = tempfile.mkdtemp(prefix="oci-limits-", dir=folder)
+    base = make_folder("oci-limits-", folder)
     images = os.path.join(base, "images")
     os.mkdir(images)
     try:
         src = make_apart(case.make, images)
         found = measure(src, base, case.verb, **case.options)
     finally:
-        shutil.rmtree(base)
+        remove_folder(base)
     print(
         f"{case.name}: {found.seconds:.1f} s, {found.memory / MIB:.0f} MiB;"
         f" {found.error or 'a tree'}",
@@ -60,6 +63,7 @@ def main() -> int:
     parser.add_argument("--folder", default=None)
     parser.add_argument("--fast", action="store_true", help="the small ones instead")
     options = parser.parse_args()
+    require()
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     failed = 0
     for case in FAST if options.fast else HEAVY:

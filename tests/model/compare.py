@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
-import tempfile
 import typing as t
 from dataclasses import dataclass, field, replace
 
@@ -33,6 +31,10 @@ from ansible_collections.hypervisor.oci.tests.model.model import (
     Record,
     Thing,
     Tree,
+)
+from ansible_collections.hypervisor.oci.tests.tools.removal import (
+    make_folder,
+    remove_folder,
 )
 
 _KINDS = {
@@ -73,11 +75,11 @@ class Outcome:
 def workplace() -> t.Iterator[bytes]:
     """A folder for trees, in memory where the system has such a place."""
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
-    path = tempfile.mkdtemp(prefix="model-", dir=base)
+    path = make_folder("model-", base)
     try:
         yield os.fsencode(path)
     finally:
-        shutil.rmtree(path)
+        remove_folder(path)
 
 
 def differences(

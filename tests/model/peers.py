@@ -31,6 +31,7 @@ from ansible_collections.hypervisor.oci.tests.model.model import (
     Thing,
     clean,
 )
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 
 # Nothing that a peer does may take longer.
 _SECONDS = 60
@@ -235,7 +236,7 @@ def _umoci(image: Image, work: bytes) -> tuple[model.Tree | None, str]:
             return None, _last_words(done)
         return compare.snapshot(root), ""
     finally:
-        shutil.rmtree(top)
+        remove_below(work, top)
 
 
 def _buildah(image: Image, work: bytes) -> tuple[model.Tree | None, str]:
@@ -262,7 +263,7 @@ def _buildah(image: Image, work: bytes) -> tuple[model.Tree | None, str]:
         _run([*command, "umount", "c"])
         return tree, ""
     finally:
-        shutil.rmtree(top)
+        remove_below(work, top)
 
 
 _UNPACK = {_UMOCI: _umoci, _BUILDAH: _buildah}

@@ -22,6 +22,7 @@ from collections import Counter
 
 from ansible_collections.hypervisor.oci.tests.model import compare, model, peers
 from ansible_collections.hypervisor.oci.tests.model.generator import Image, images
+from ansible_collections.hypervisor.oci.tests.tools.confinement import require
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 # Hypothesis remembers every example of a run, so many short runs keep it fast.
@@ -181,6 +182,7 @@ def main() -> int:
         "--peers", action="store_true", help="compare umoci and buildah as well"
     )
     options = parser.parse_args()
+    require()
     # leave nothing in memory for who stops the run
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.monotonic()

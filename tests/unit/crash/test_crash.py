@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 import typing as t
 
 import pytest
@@ -29,6 +27,10 @@ from ansible_collections.hypervisor.oci.tests.crash.run import (
     crash_everywhere,
 )
 from ansible_collections.hypervisor.oci.tests.crash.scenarios import by_name
+from ansible_collections.hypervisor.oci.tests.tools.removal import (
+    make_folder,
+    remove_folder,
+)
 
 _DEATHS = (Round("deaths", BEFORE),)
 _ERRORS = (Round("EIO", errno.EIO),)
@@ -38,9 +40,9 @@ _ERRORS = (Round("EIO", errno.EIO),)
 def fixture_folder() -> t.Iterator[str]:
     """Where making durable costs nothing, if there is such a place."""
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    path = tempfile.mkdtemp(prefix="oci_rootfs_unit.", dir=shm)
+    path = make_folder("oci_rootfs_unit.", shm)
     yield path
-    shutil.rmtree(path)
+    remove_folder(path)
 
 
 @pytest.fixture(name="lab", scope="module")

@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import time
 import typing as t
 
@@ -32,6 +30,11 @@ from ansible_collections.hypervisor.oci.tests.crash.races import (
     wait_in_line,
 )
 from ansible_collections.hypervisor.oci.tests.crash.scenarios import Scenario
+from ansible_collections.hypervisor.oci.tests.tools.removal import (
+    make_folder,
+    remove_below,
+    remove_folder,
+)
 
 _PATIENCE = 60.0
 _BELOW_MISSING = Scenario("waiting", {}, ("none",), "none", missing_parents=True)
@@ -41,10 +44,10 @@ _BELOW_MISSING = Scenario("waiting", {}, ("none",), "none", missing_parents=True
 def fixture_folder() -> t.Iterator[str]:
     """Where making durable costs nothing, if there is such a place; others may pass it."""
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    path = tempfile.mkdtemp(prefix="oci_rootfs_unit.", dir=shm)
+    path = make_folder("oci_rootfs_unit.", shm)
     os.chmod(path, 0o755)
     yield path
-    shutil.rmtree(path)
+    remove_folder(path)
 
 
 @pytest.fixture(name="lab", scope="module")
@@ -60,7 +63,7 @@ def fixture_outside(folder: str) -> t.Iterator[Outside]:
     """A new one for each test."""
     outside = Outside(os.path.join(folder, "outside"))
     yield outside
-    shutil.rmtree(outside.path)
+    remove_below(folder, outside.path)
 
 
 @pytest.mark.parametrize("name", ["staging", "mount", "old-tree", "parents"])

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 import tempfile
@@ -31,6 +30,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     file,
     write_oci_archive,
 )
+from ansible_collections.hypervisor.oci.tests.tools.removal import made_folder
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     mounted,
     needs_root,
@@ -57,12 +57,10 @@ def fixture_top(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Path]:
     for folder in (above, *above.parents):
         if not folder.stat().st_mode & stat.S_IXOTH:
             pytest.skip(f"{folder} is closed to other users; set TMPDIR")
-    top = Path(tempfile.mkdtemp(prefix="oci_reach.", dir=above))
-    os.chmod(top, 0o755)
-    try:
+    with made_folder("oci_reach.", str(above)) as name:
+        top = Path(name)
+        top.chmod(0o755)
         yield top
-    finally:
-        shutil.rmtree(top)
 
 
 @pytest.fixture(name="src")

@@ -80,6 +80,7 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     tree,
     without_waiting,
 )
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 
 PASSWD = "root:x:0:0::/:\napp:x:1000:1000::/:\n"
 GROUP = "staff:x:50:app\n"
@@ -426,11 +427,11 @@ def test_what_a_container_writes_changes_nothing(dest: Path, one: str) -> None:
 
 
 def _deleted(dest: Path) -> None:
-    shutil.rmtree(dest)
+    remove_below(dest.parent, dest)
 
 
 def _emptied(dest: Path) -> None:
-    shutil.rmtree(dest)
+    remove_below(dest.parent, dest)
     dest.mkdir()
 
 
@@ -447,12 +448,12 @@ def test_a_tree_that_was_deleted(dest: Path, one: str) -> None:
 
 def _copied(dest: Path) -> None:
     shutil.copytree(dest, dest.parent / "copy", symlinks=True)
-    shutil.rmtree(dest)
+    remove_below(dest.parent, dest)
     os.rename(dest.parent / "copy", dest)
 
 
 def _swapped(dest: Path) -> None:
-    shutil.rmtree(dest)
+    remove_below(dest.parent, dest)
     dest.mkdir()
     (dest / "f").touch()
 
@@ -877,7 +878,6 @@ def test_room_for_an_archive_that_must_be_spooled(
 
 def test_a_dest_that_is_none(tmp_path: Path, one: str) -> None:
     """Section 7."""
-    assert "is a directory of the system itself" in refused(Path("/etc"), src=one)
     os.symlink("guests", tmp_path / "link")
     (tmp_path / "file").touch()
     for name in ("link", "file"):

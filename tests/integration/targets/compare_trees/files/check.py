@@ -10,10 +10,15 @@ check.py COMPARER FOLDER
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import typing as t
+
+sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
+
+from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
+    remove_below,
+)
 
 _TIME = 1700000000123456789
 
@@ -197,7 +202,7 @@ def main() -> int:
             print(words or "equal trees are equal")
         else:
             failures.append(f"{words!r} was expected: {result}, manifests: {listed}")
-        shutil.rmtree(b)
+        remove_below(folder, b)
     make(b)
     os.chmod(f"{b}/folder", 0o700)
     os.setxattr(f"{b}/other", "user.known", b"")

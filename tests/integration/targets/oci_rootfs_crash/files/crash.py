@@ -31,6 +31,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(_HERE, *[os.pardir] * 4, "tools"))
 
 from compare_trees import Ignore, Node, compare, read_tree  # noqa: E402
+from removal import remove_below  # noqa: E402
 
 # What changes the disk, by the names of Python's functions. A kill before one of them is a kill after the
 # one before, so that these are all the instants that matter.
@@ -287,7 +288,7 @@ class Laboratory:
             # what the module remembers about a mount lies elsewhere
             self.runner.run({"dest": self.dest, "state": "absent", "force": True})
             _command("umount", self.dest)
-        _command("rm", "-rf", "--one-file-system", self.parent)
+        remove_below(os.path.dirname(self.parent), self.parent)
 
     def which(self, path: str, ignore: Ignore = _TOKEN) -> str:
         """The name of the tree at a path; C(none) where there is none, C(partial) for no known tree."""

@@ -50,11 +50,11 @@ options:
 
 import os
 import re
-import shutil
 import subprocess
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.connection import ConnectionBase
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 
 # What the become plugin puts before a command.
 MARK = ": lab-become;"
@@ -99,7 +99,10 @@ class Connection(ConnectionBase):
         number = self._number() if _BLOB.search(out_path) else 0
         cut = str(number) in map(str, self.get_option("cut"))
         if number and number == self.get_option("gone"):
-            shutil.rmtree(os.path.dirname(out_path))
+            # as if another run had removed what it was sent to
+            remove_below(
+                os.path.dirname(self.get_option("log")), os.path.dirname(out_path)
+            )
         if cut:
             data = data[: len(data) // 2]
         with open(self.get_option("log"), "a", encoding="utf-8") as log:

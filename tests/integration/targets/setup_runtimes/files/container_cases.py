@@ -14,13 +14,16 @@ import argparse
 import contextlib
 import glob
 import os
-import shutil
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
+from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
+    remove_below,
+)
 from build_container_images import ARGUMENTS, ENVIRONMENT  # noqa: E402
 from role_runs import (  # noqa: E402
     Runs,
@@ -115,7 +118,7 @@ class Container:
 
     def forget_report(self) -> None:
         """So that the next one is a new one."""
-        shutil.rmtree(f"{self.data}/report", ignore_errors=True)
+        remove_below(self.volumes, f"{self.data}/report")
 
     def report(self) -> dict[str, str]:
         """What its process said of itself."""
@@ -144,21 +147,23 @@ class Container:
         """Remove all of it, whatever became of it; only ever its own processes."""
         if os.path.exists(self.control):
             subprocess.run([self.control, "stop"], check=False)
+        for folder, path in (
+            ("/var/lib/lxc", f"/var/lib/lxc/{self.name}"),
+            ("/var/lib/machines", f"/var/lib/machines/{self.name}"),
+            ("/var/lib/machines", f"/var/lib/machines/.{self.name}.oci_rootfs"),
+            (_BUNDLES, f"{_BUNDLES}/{self.name}"),
+            (_STATE, f"{_STATE}/{self.name}"),
+            (_VOLUMES, self.volumes),
+        ):
+            remove_below(folder, path)
         for path in (
-            os.path.dirname(self.rootfs) if self.runtime != "nspawn" else self.rootfs,
-            f"/var/lib/machines/.{self.name}.oci_rootfs",
             f"/etc/systemd/nspawn/{self.name}.nspawn",
-            f"{_STATE}/{self.name}",
-            self.volumes,
             f"/var/log/hypervisor.oci/{self.name}.log",
             f"/var/log/hypervisor.oci/{self.name}.log.lxc",
             f"/run/hypervisor.oci/{self.name}.pid",
         ):
-            if os.path.isdir(path):
-                shutil.rmtree(path)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 class Cases:
@@ -496,7 +501,7 @@ class Cases:
             result = run_module(**arguments, in_use="ignore")
             messages.add(result.get("msg", ""))
             require(canaries(volume) == [], "nothing of the node's", container.name)
-            shutil.rmtree(volume, ignore_errors=True)
+            remove_below(self.folder, volume)
         wrong = [
             text for text in messages if text and "while it was copied" not in text
         ]

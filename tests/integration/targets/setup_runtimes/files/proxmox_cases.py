@@ -12,12 +12,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
+from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
+    remove_below,
+)
 from role_runs import (  # noqa: E402
     Runs,
     number_of,
@@ -159,14 +162,10 @@ class Stand:
     def clean(self) -> None:
         """Everything that the test and the role made."""
         subprocess.run(["umount", "-R", _ROOTFS], check=False, capture_output=True)
-        for path in (
-            os.path.dirname(_ROOTFS),
-            self.folder,
-            _STATE,
-            _VOLUMES,
-            _RECORD,
-        ):
-            shutil.rmtree(path, ignore_errors=True)
+        remove_below(os.path.dirname(self.folder), self.folder)
+        remove_below("/var/lib/lxc", os.path.dirname(_ROOTFS))
+        for path in (_STATE, _VOLUMES, _RECORD):
+            remove_below("/var/lib/hypervisor.oci", path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_FILE)
         for folder in ("/etc/pve/lxc", "/etc/pve"):

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.volume impo
     provide_volume,
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import needs_root
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_new_one_gets_the_content_of_the_image_once(root: Path) -> None:
     volume = root.parent / "volume"
     assert (volume / "sub/file").read_text() == "from the image\n"
     assert stat.S_IMODE(volume.stat().st_mode) == 0o750
-    shutil.rmtree(volume / "sub")
+    remove_below(volume, volume / "sub")
     assert provide(root) is False
     assert list(volume.iterdir()) == []
     assert sorted(path.name for path in root.parent.iterdir()) == [
@@ -76,7 +76,7 @@ def test_an_empty_one_is_filled_where_that_is_said(root: Path) -> None:
     assert provide(root, fill_empty=True) is True
     assert (root.parent / "volume/sub/file").exists()
     (root.parent / "volume/own").write_text("")
-    shutil.rmtree(root.parent / "volume/sub")
+    remove_below(root.parent, root.parent / "volume/sub")
     assert provide(root, fill_empty=True) is False
 
 
