@@ -216,7 +216,7 @@ options:
     description:
       - The most entries that all layers together may have. An image with more is an error.
     type: int
-    default: 5000000
+    default: 2000000
   cache_dir:
     description:
       - A folder on the node where verified blobs stay, so that a layer which several images share is sent or fetched
@@ -530,7 +530,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "acl": {"type": "str", "choices": ["preserve", "drop"], "default": "preserve"},
     "keep_dirlinks": {"type": "bool", "default": False},
     **MAX_SIZE_ARGUMENTS,
-    "max_entries": {"type": "int", "default": 5000000},
+    "max_entries": {"type": "int", "default": 2000000},
     "cache_dir": {"type": "path"},
     "cache_max_size": {"type": "str", "default": "20G"},
     "cache_max_age": {"type": "int", "default": 30},

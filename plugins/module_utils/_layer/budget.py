@@ -4,11 +4,22 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The two limits that the user may raise: decompressed bytes and entries of an image."""
+"""What all layers of one image may bring together: bytes, entries, and headers that speak of entries."""
 
 from __future__ import annotations
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
+
+# Entries that an image may hold whatever its size, and how many bytes of its blobs each further one needs: what is
+# smaller is the same entry over and over, written to cost time.
+_FREE_ENTRIES = 250_000
+_STORED_PER_ENTRY = 4
+# Extended headers, in bytes with their own header blocks, and records in them: some, and more with every entry.
+# The costs of parsing follow the records, however small they are.
+_FREE_EXTENDED = 64 * 1024 * 1024
+_EXTENDED_PER_ENTRY = 4096
+_FREE_RECORDS = 1_000_000
+_RECORDS_PER_ENTRY = 32
 
 
 class Budget:
@@ -20,11 +31,18 @@ class Budget:
     def __init__(self, max_size: int, max_entries: int) -> None:
         self.max_size = max_size
         self.max_entries = max_entries
+        self.stored = 0
         self.size = 0
         self.holes = 0
         self.entries = 0
+        self.extended = 0
+        self.records = 0
 
     # each count has one thread that adds to it
+
+    def add_stored(self, number: int) -> None:
+        """Count bytes of a blob as it is stored, before what it holds is counted."""
+        self.stored += number
 
     def add_bytes(self, number: int, layer: str) -> None:
         """Count bytes of a layer's stream. Raises C(LayerError) that names the layer and the option."""
@@ -54,4 +72,36 @@ class Budget:
                 layer,
                 entry,
                 "raise max_entries if you trust this image",
+            )
+        if self.entries > _FREE_ENTRIES + self.stored // _STORED_PER_ENTRY:
+            raise LayerError(
+                f"the image's layers hold more than {_FREE_ENTRIES} entries, and one for each {_STORED_PER_ENTRY} bytes of"
+                " their blobs, a fixed limit",
+                layer,
+                entry,
+                "build the image without repeated entries, or compress its layers less",
+            )
+
+    def add_extended(self, number: int, layer: str, entry: bytes | None) -> None:
+        """Count bytes of an extended header. Raises C(LayerError)."""
+        self.extended += number
+        if self.extended > _FREE_EXTENDED + _EXTENDED_PER_ENTRY * self.entries:
+            raise LayerError(
+                f"the image's extended headers hold more than {_FREE_EXTENDED} bytes, and {_EXTENDED_PER_ENTRY} for each"
+                " entry, a fixed limit",
+                layer,
+                entry,
+                "build the image with shorter ones",
+            )
+
+    def add_records(self, number: int, layer: str, entry: bytes | None) -> None:
+        """Count pax records. Raises C(LayerError)."""
+        self.records += number
+        if self.records > _FREE_RECORDS + _RECORDS_PER_ENTRY * self.entries:
+            raise LayerError(
+                f"the image's extended headers hold more than {_FREE_RECORDS} records, and {_RECORDS_PER_ENTRY} for each"
+                " entry, a fixed limit",
+                layer,
+                entry,
+                "build the image with fewer of them",
             )
