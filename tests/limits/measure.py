@@ -17,15 +17,27 @@ import traceback
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.hypervisor.oci.plugins.module_utils import (
+    _provision,
+    _unpack,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import Image
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
     list_images,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
+    select_image,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
     options_from,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     provision,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    Source,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
@@ -41,12 +53,16 @@ _OPTIONS = arguments(in_use="ignore", keep=0, devices="skip")
 class Measured:
     """What came of it: C(error) is empty where a tree came; processor seconds; bytes above the idle process.
 
+    C(stored) are the bytes of the image on disk, C(unpacked) those of its documents and decompressed layers that
+    were read before the end.
     C(left) are the names that stand beside dest after an error, or after dest was made absent again.
     """
 
     error: str
     seconds: float
     memory: int
+    stored: int
+    unpacked: int
     left: tuple[str, ...]
     report: dict[str, t.Any]
 
@@ -93,6 +109,10 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     base = tempfile.mkdtemp(dir=folder)
     options.update(src=src, dest=os.path.join(base, "dest"))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    budgets: list[Budget] = []
+    _unpack.Budget = _noted(budgets)  # type: ignore[misc]
+    sources: list[Source] = []
+    _provision.select_image = _noting(sources, select_image)
     before = _start_of_peak()
     start = time.process_time()
     error = ""
@@ -100,6 +120,7 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     try:
         if verb == "list":
             with contextlib.closing(open_source(src)) as source:
+                sources.append(source)
                 images = list_images(source, None, None, None)
             problems = [image["problem"] for image in images if image["problem"]]
             error = problems[0] if problems else ""
@@ -113,8 +134,50 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     memory = max(0, _peak() - before)
     left = sorted(os.listdir(base))
     shutil.rmtree(base)
-    values = {"error": error, "seconds": seconds, "memory": memory, "left": left}
+    values = {
+        "error": error,
+        "seconds": seconds,
+        "memory": memory,
+        "left": left,
+        "stored": _stored(src),
+        "unpacked": sum(source.documents_size for source in sources)
+        + sum(budget.size for budget in budgets),
+    }
     return json.dumps({**values, "report": report})
+
+
+def _noted(budgets: list[Budget]) -> type[Budget]:
+    """A class of budgets that adds each of its own to the list."""
+
+    class Noted(Budget):
+        def __init__(self, *arguments: t.Any) -> None:
+            super().__init__(*arguments)
+            budgets.append(self)
+
+    return Noted
+
+
+def _noting(
+    sources: list[Source], select: t.Callable[..., Image]
+) -> t.Callable[..., Image]:
+    """The same function, that adds its source to the list."""
+
+    def noted(source: Source, *arguments: t.Any) -> Image:
+        sources.append(source)
+        return select(source, *arguments)
+
+    return noted
+
+
+def _stored(src: str) -> int:
+    """The bytes of all files of an image."""
+    if os.path.isfile(src):
+        return os.path.getsize(src)
+    return sum(
+        os.path.getsize(os.path.join(folder, name))
+        for folder, _folders, names in os.walk(src)
+        for name in names
+    )
 
 
 def _start_of_peak() -> int:
