@@ -22,12 +22,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils import (
     _unpack,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import Image
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
     list_images,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
-    select_image,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
@@ -111,16 +107,15 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     budgets: list[Budget] = []
     _unpack.Budget = _noted(budgets)  # type: ignore[misc]
-    sources: list[Source] = []
-    _provision.select_image = _noting(sources, select_image)
+    documents: list[int] = []
+    _provision.open_source = _counting(documents)
     before = _start_of_peak()
     start = time.process_time()
     error = ""
     report = {}
     try:
         if verb == "list":
-            with contextlib.closing(open_source(src)) as source:
-                sources.append(source)
+            with contextlib.closing(_counting(documents)(src)) as source:
                 images = list_images(source, None, None, None)
             problems = [image["problem"] for image in images if image["problem"]]
             error = problems[0] if problems else ""
@@ -140,8 +135,7 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
         "memory": memory,
         "left": left,
         "stored": _stored(src),
-        "unpacked": sum(source.documents_size for source in sources)
-        + sum(budget.size for budget in budgets),
+        "unpacked": sum(documents) + sum(budget.size for budget in budgets),
     }
     return json.dumps({**values, "report": report})
 
@@ -157,16 +151,22 @@ def _noted(budgets: list[Budget]) -> type[Budget]:
     return Noted
 
 
-def _noting(
-    sources: list[Source], select: t.Callable[..., Image]
-) -> t.Callable[..., Image]:
-    """The same function, that adds its source to the list."""
+def _counting(documents: list[int]) -> t.Callable[..., Source]:
+    """C(open_source), for sources that add the size of each document that they give to the list."""
 
-    def noted(source: Source, *arguments: t.Any) -> Image:
-        sources.append(source)
-        return select(source, *arguments)
+    def opened(*arguments: t.Any) -> Source:
+        source = open_source(*arguments)
+        real = source.document
 
-    return noted
+        def document(name: str) -> bytes:
+            data = real(name)
+            documents.append(len(data))
+            return data
+
+        source.document = document  # type: ignore[method-assign]
+        return source
+
+    return opened
 
 
 def _stored(src: str) -> int:

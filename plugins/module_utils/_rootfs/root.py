@@ -48,7 +48,7 @@ _MOST_LINKS = 40
 _MOST_OPEN = 128
 # Steps through links and reopened levels that an image may cause: some, and more with every entry.
 _FREE_STEPS = 1_000_000
-_STEPS_PER_ENTRY = 32
+_STEPS_PER_ENTRY = 16
 # What may be remembered of directories and of names that a layer brings, in bytes of memory.
 _MOST_REMEMBERED = 256 * 1024 * 1024
 # What Python takes for each beyond the name itself, and for a directory's first child (64-bit CPython 3.8 to 3.14).

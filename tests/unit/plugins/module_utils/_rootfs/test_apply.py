@@ -1233,7 +1233,7 @@ def test_long_ways_through_links_are_bounded(tmp_path: Path) -> None:
     text = refused(tmp_path / "bad", [file("f")], [*members, *marks])
     assert time.monotonic() - began < 20
     assert (
-        ": the image's paths lead through more than 1000000 links and levels, and 32 for each entry, a fixed limit;"
+        ": the image's paths lead through more than 1000000 links and levels, and 16 for each entry, a fixed limit;"
         " build the image with shorter ways"
     ) in text
     few = [entry(f"l0/.wh.{number}", "0") for number in range(5)]
