@@ -73,13 +73,14 @@ def _case(
 
 def exceeded(case: Case, found: Measured) -> list[tuple[bool, str]]:
     """Whether each bound is, and in words."""
+    # a blob of empty frames is read without anything that comes of it
+    read = (found.unpacked + found.stored) / MIB
     return [
         (found.memory > case.memory * MIB, f"more than {case.memory} MiB"),
         (found.memory > MOST_MEMORY * MIB, f"more than {MOST_MEMORY} MiB"),
         (found.seconds > case.seconds, f"more than {case.seconds} s"),
         (
-            found.seconds > START_SECONDS + UNPACKED_SECONDS * found.unpacked / MIB
-            and not case.outside,
+            found.seconds > START_SECONDS + UNPACKED_SECONDS * read and not case.outside,
             f"more than {UNPACKED_SECONDS} s for each MiB unpacked",
         ),
         (
@@ -93,6 +94,7 @@ _SMALL = {"max_size": 200 * images.MIB}
 _RECORDS = "more than 1000000 records, and 32 for each entry, a fixed limit"
 _HEADERS = "more than 67108864 bytes, and 4096 for each entry, a fixed limit"
 _REPEATED = "more than 250000 entries, and one for each 4 bytes of their blobs, a fixed"
+_IMPLIED = "imply more than 20000 directories, and 4 for each entry, a fixed limit"
 _REMEMBERED = "take more than 268435456 bytes of memory, a fixed limit"
 _RANGES = [f"{1000 * number}:{100_000 + 1000 * number}:1000" for number in range(340)]
 _MAPPED: dict[str, t.Any] = {"uid_map": _RANGES, "gid_map": _RANGES}
@@ -165,7 +167,7 @@ FAST = (
     _case("just as many", images.nested_indexes, 32),
     _case("one index again", images.repeated_index, 17, error=_DOCUMENTS),
     _case("one image by many names", images.repeated_manifest, 15_000, seconds=12),
-    _case("one config again", images.shared_config, 20, error=_DOCUMENTS, memory=320),
+    _case("one config again", images.shared_config, 20, error=_DOCUMENTS, memory=192),
     _case("one saved image", images.saved_again, 30, error=_DOCUMENTS),
     _case("one saved image by name", images.saved_names, 40_000),
     _case(
@@ -183,8 +185,10 @@ FAST = (
     ),
     _case("long names", images.long_names, 40, False, error=_NAMES),
     _case("compressed ones", images.long_names, 40, True, error=_NAMES),
-    _case("a compressed archive", images.outer_bomb, 2),
-    _case("a larger one", images.outer_bomb, 4, error=_WHOLE, options=_SMALL),
+    _case("a compressed archive", images.outer_bomb, 2, outside=True),
+    _case(
+        "a larger one", images.outer_bomb, 4, error=_WHOLE, options=_SMALL, outside=True
+    ),
     _case(
         "documents in one", images.many_documents, 34, error="33554432 bytes, a fixed"
     ),
@@ -210,14 +214,15 @@ HEAVY = (
     _case("one-byte regions", layers.one_byte_regions, 100, seconds=60),
     _case("directories", layers.flat_directories, 1_000_000, error=_REMEMBERED, memory=320, seconds=200),
     _case("directories of long names", layers.flat_directories, 1_000_000, 240, error=_REMEMBERED, memory=320, seconds=200),
-    _case("directories that are implied", images.implied, 1_000_000, error=_REMEMBERED, memory=320, seconds=200),
+    _case("directories that are implied", images.implied, 1_000_000, error=_IMPLIED),
+    _case("wide text listed", layers.wide_text, 15, memory=384, verb="list"),
     _case("all at once", layers.all_at_once, 420_000, memory=MOST_MEMORY, seconds=200),
     _case("names above", layers.long_names_above, 1_000_000, 8, memory=320, seconds=200),
     _case("long names above", layers.long_names_above, 1_000_000, error=_REMEMBERED, memory=320, seconds=200),
     _case("long names hidden", layers.long_names_hidden, 500_000, seconds=200),
     _case("names at the top", layers.top_names, 200_000, 900, seconds=100),
     _case("one file again", layers.same_again, FILE, 200_000, seconds=60),
-    _case("one file again without end", layers.same_again, FILE, 2_000_000, error=_REPEATED, seconds=60),
+    _case("one file again without end", layers.same_again, FILE, 2_000_000, 9, error=_REPEATED, seconds=60),
     _case("one link again", layers.same_again, SYMLINK, 200_000, seconds=60),
     _case("one hard link again", layers.same_again, HARD_LINK, 200_000, seconds=60),
     _case("one FIFO again", layers.same_again, FIFO, 200_000, seconds=60),
@@ -228,8 +233,8 @@ HEAVY = (
     _case("whiteouts of nothing", layers.whiteouts_of_nothing, 200_000, seconds=60),
     _case("frames skipped", layers.zstd_skipped, 1_000_000, seconds=30),
     _case("large accounts", layers.large_accounts),
-    _case("large configs", layers.large_configs, 16, error="images for", memory=256),
-    _case("large configs listed", layers.large_configs, 16, memory=256, verb="list"),
+    _case("large configs", layers.large_configs, 16, error="images for", memory=192),
+    _case("large configs listed", layers.large_configs, 16, memory=192, verb="list"),
     _case("a large environment", layers.large_environment, memory=128),
     _case("extended attributes", images.many_xattrs, 20_000),
     _case(
@@ -256,9 +261,7 @@ HEAVY = (
         "a hundred thousand levels",
         images.deep,
         100_000,
-        error=_STEPS,
-        memory=128,
-        seconds=60,
+        error=_IMPLIED,
     ),
     _case("levels of entries", images.deep_one_by_one, 8000, seconds=120),
     _case("endless pax headers", images.endless_headers, b"x", 16_000, error=_EXTENDED),
@@ -291,7 +294,7 @@ HEAVY = (
     ),
     _case("a thousand layers", images.many_layers, 1000, seconds=30),
     _case("one index again", images.repeated_index, 32, error=_DOCUMENTS),
-    _case("one config again", images.shared_config, 2000, error=_DOCUMENTS, memory=320),
+    _case("one config again", images.shared_config, 2000, error=_DOCUMENTS, memory=192),
     _case(
         "the same listed",
         images.shared_config,
@@ -311,5 +314,7 @@ HEAVY = (
     ),
     _case("long names", images.long_names, 1000, False, error=_NAMES),
     _case("compressed ones", images.long_names, 4000, True, error=_NAMES),
-    _case("a compressed archive", images.outer_bomb, 64, seconds=120),
+    _case(
+        "a compressed archive", images.outer_bomb, 64, seconds=120, outside=True
+    ),
 )

@@ -199,11 +199,12 @@ def all_at_once(folder: str, count: int) -> str:
 # -- entries
 
 
-def same_again(folder: str, kind: bytes, count: int) -> str:
+def same_again(folder: str, kind: bytes, count: int, level: int = 1) -> str:
     """One entry over and over, each of which removes the one before."""
     link = b"g" if kind in (HARD_LINK, SYMLINK) else b""
     first = [header(b"g", FILE)]
-    return streamed(folder, first + [header(b"f", kind, link=link)] * count)
+    again = [header(b"f", kind, link=link)] * count
+    return streamed(folder, first + again, level)
 
 
 def trees_replaced(folder: str, count: int) -> str:
@@ -280,3 +281,15 @@ def large_environment(folder: str) -> str:
     env = [f"V{number}=" for number in range(200_000)]
     image = Image([Layer(file("f"))], {"Env": env})
     return write_oci_archive(os.path.join(folder, "a.tar"), image)
+
+
+def wide_text(folder: str, count: int) -> str:
+    """Images whose configs hold one text of nearly 4 MiB each, which takes four bytes for each letter."""
+    images = []
+    for number in range(count):
+        labels = {"l": "x" * (4 * MIB - 2000) + "\U0001f600"}
+        platform: dict[str, t.Any] = {"platform": None}
+        config = {"Labels": labels, "User": str(number)}
+        images.append(Image([Layer(file("f"))], config, descriptor=platform))
+    names = [image.listed(ref=f"n{number}") for number, image in enumerate(images)]
+    return write_oci_archive(os.path.join(folder, "a.tar"), *names)

@@ -14,6 +14,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import Laye
 # smaller is the same entry over and over, written to cost time.
 _FREE_ENTRIES = 250_000
 _STORED_PER_ENTRY = 4
+# Directories that only names and links ask for, a few bytes each: some, and more with every entry.
+_FREE_IMPLIED = 20_000
+_IMPLIED_PER_ENTRY = 4
 # Extended headers, in bytes with their own header blocks, and records in them: some, and more with every entry.
 # The costs of parsing follow the records, however small they are.
 _FREE_EXTENDED = 64 * 1024 * 1024
@@ -35,6 +38,7 @@ class Budget:
         self.size = 0
         self.holes = 0
         self.entries = 0
+        self.implied = 0
         self.extended = 0
         self.records = 0
 
@@ -64,7 +68,7 @@ class Budget:
             )
 
     def add_entry(self, layer: str, entry: bytes | None = None) -> None:
-        """Count one entry, or one directory that an entry implies. Raises C(LayerError)."""
+        """Count one entry. Raises C(LayerError)."""
         self.entries += 1
         if self.entries > self.max_entries:
             raise LayerError(
@@ -80,6 +84,19 @@ class Budget:
                 layer,
                 entry,
                 "build the image without repeated entries, or compress its layers less",
+            )
+
+    def add_implied(self, layer: str) -> None:
+        """Count one directory that no entry brings; it is an entry, too. Raises C(LayerError)."""
+        self.add_entry(layer)
+        self.implied += 1
+        brought = self.entries - self.implied
+        if self.implied > _FREE_IMPLIED + _IMPLIED_PER_ENTRY * brought:
+            raise LayerError(
+                f"the image's names and links imply more than {_FREE_IMPLIED} directories, and {_IMPLIED_PER_ENTRY} for each"
+                " entry, a fixed limit",
+                layer,
+                advice="build the image with entries for its directories",
             )
 
     def add_extended(self, number: int, layer: str, entry: bytes | None) -> None:

@@ -26,6 +26,8 @@ DOCUMENT_LIMIT = 4 * 1024 * 1024
 _READ_LIMIT = 64 * 1024 * 1024
 # What an archive that cannot be read in place may hold in bytes, unless the user says otherwise.
 DEFAULT_MAX_SIZE = 100 * 1024**3
+# The most values of one document.
+VALUES_LIMIT = 250_000
 # What each value of a document counts beyond its bytes: it takes many times those in memory.
 _VALUE_COST = 32
 
@@ -110,7 +112,13 @@ def bound_document(source: Source, name: str, size: int) -> None:
 
 def bound_values(source: Source, data: bytes) -> None:
     """Bound the values of all documents that are read: an image of very many small ones takes most memory."""
-    _add(source, _VALUE_COST * sum(map(data.count, (b",", b"[", b"{"))))
+    # one with more than it may have is refused as such, where it is parsed
+    _add(source, _VALUE_COST * min(VALUES_LIMIT, values_in(data)))
+
+
+def values_in(data: bytes) -> int:
+    """At least how many values a JSON document holds, without parsing it."""
+    return sum(map(data.count, (b",", b"[", b"{")))
 
 
 def _add(source: Source, size: int) -> None:
