@@ -289,9 +289,7 @@ def _present_image(
         return result
 
 
-def _open_cache(
-    options: Options, source: Source, dest: str, dry: bool
-) -> BlobCache:
+def _open_cache(options: Options, source: Source, dest: str, dry: bool) -> BlobCache:
     from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
         BlobCache,
     )

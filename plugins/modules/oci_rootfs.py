@@ -307,6 +307,7 @@ EXAMPLES = r"""
     dest: /var/lib/machines/web
     digest: sha256:0f5bbcb9c9b0d6e1f2a3c4d5e6f70819a2b3c4d5e6f708192a3b4c5d6e7f8091
     cache_dir: /var/cache/hypervisor.oci
+    cache_scope: web
 
 - name: A root for an unprivileged container
   hypervisor.oci.oci_rootfs:

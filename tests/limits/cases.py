@@ -80,7 +80,8 @@ def exceeded(case: Case, found: Measured) -> list[tuple[bool, str]]:
         (found.memory > MOST_MEMORY * MIB, f"more than {MOST_MEMORY} MiB"),
         (found.seconds > case.seconds, f"more than {case.seconds} s"),
         (
-            found.seconds > START_SECONDS + UNPACKED_SECONDS * read and not case.outside,
+            found.seconds > START_SECONDS + UNPACKED_SECONDS * read
+            and not case.outside,
             f"more than {UNPACKED_SECONDS} s for each MiB unpacked",
         ),
         (
@@ -200,7 +201,13 @@ HEAVY = (
     _case("default ACLs of files", layers.acl_text, FILE, "default", 60),
     _case("default ACLs of FIFOs", layers.acl_text, FIFO, "default", 60),
     _case("ACLs of a directory", layers.acl_of_directory, 2000, seconds=100),
-    _case("ACLs by many ranges", layers.acl_of_directory, 2000, options=_MAPPED, seconds=100),
+    _case(
+        "ACLs by many ranges",
+        layers.acl_of_directory,
+        2000,
+        options=_MAPPED,
+        seconds=100,
+    ),
     _case("tiny records", layers.tiny_records, 200_000, 100, error=_RECORDS),
     _case("some tiny records", layers.tiny_records, 31, 100_000, seconds=60),
     _case("forbidden attributes", layers.forbidden_xattrs, 50_000, seconds=60),
@@ -212,23 +219,57 @@ HEAVY = (
     _case("paths of dots", layers.paths_of_dots, 60, FILE),
     _case("hard links through dots", layers.paths_of_dots, 60, HARD_LINK),
     _case("one-byte regions", layers.one_byte_regions, 100, seconds=60),
-    _case("directories", layers.flat_directories, 1_000_000, error=_REMEMBERED, memory=320, seconds=200),
-    _case("directories of long names", layers.flat_directories, 1_000_000, 240, error=_REMEMBERED, memory=320, seconds=200),
+    _case(
+        "directories",
+        layers.flat_directories,
+        1_000_000,
+        error=_REMEMBERED,
+        memory=320,
+        seconds=200,
+    ),
+    _case(
+        "directories of long names",
+        layers.flat_directories,
+        1_000_000,
+        240,
+        error=_REMEMBERED,
+        memory=320,
+        seconds=200,
+    ),
     _case("directories that are implied", images.implied, 1_000_000, error=_IMPLIED),
     _case("wide text listed", layers.wide_text, 15, memory=384, verb="list"),
     _case("all at once", layers.all_at_once, 420_000, memory=MOST_MEMORY, seconds=200),
-    _case("names above", layers.long_names_above, 1_000_000, 8, memory=320, seconds=200),
-    _case("long names above", layers.long_names_above, 1_000_000, error=_REMEMBERED, memory=320, seconds=200),
+    _case(
+        "names above", layers.long_names_above, 1_000_000, 8, memory=320, seconds=200
+    ),
+    _case(
+        "long names above",
+        layers.long_names_above,
+        1_000_000,
+        error=_REMEMBERED,
+        memory=320,
+        seconds=200,
+    ),
     _case("long names hidden", layers.long_names_hidden, 500_000, seconds=200),
     _case("names at the top", layers.top_names, 200_000, 900, seconds=100),
     _case("one file again", layers.same_again, FILE, 200_000, seconds=60),
-    _case("one file again without end", layers.same_again, FILE, 2_000_000, 9, error=_REPEATED, seconds=60),
+    _case(
+        "one file again without end",
+        layers.same_again,
+        FILE,
+        2_000_000,
+        9,
+        error=_REPEATED,
+        seconds=60,
+    ),
     _case("one link again", layers.same_again, SYMLINK, 200_000, seconds=60),
     _case("one hard link again", layers.same_again, HARD_LINK, 200_000, seconds=60),
     _case("one FIFO again", layers.same_again, FIFO, 200_000, seconds=60),
     _case("trees replaced", layers.trees_replaced, 6000, seconds=60),
     _case("levels again", layers.levels_again, 12, 200_000, seconds=100),
-    _case("more levels again", layers.levels_again, 90, 200_000, error=_STEPS, seconds=60),
+    _case(
+        "more levels again", layers.levels_again, 90, 200_000, error=_STEPS, seconds=60
+    ),
     _case("chains of links", layers.links_again, 15, 200_000, seconds=100),
     _case("whiteouts of nothing", layers.whiteouts_of_nothing, 200_000, seconds=60),
     _case("frames skipped", layers.zstd_skipped, 1_000_000, seconds=30),
@@ -314,7 +355,5 @@ HEAVY = (
     ),
     _case("long names", images.long_names, 1000, False, error=_NAMES),
     _case("compressed ones", images.long_names, 4000, True, error=_NAMES),
-    _case(
-        "a compressed archive", images.outer_bomb, 64, seconds=120, outside=True
-    ),
+    _case("a compressed archive", images.outer_bomb, 64, seconds=120, outside=True),
 )

@@ -216,7 +216,9 @@ def trees_replaced(folder: str, count: int) -> str:
 def levels_again(folder: str, levels: int, count: int) -> str:
     """Files far down in more directories than are held open, one after the other."""
     ways = [b"%d/" % number + b"d/" * levels for number in range(150)]
-    parts = (_entry(ways[number % 150] + b"%d" % number, FILE) for number in range(count))
+    parts = (
+        _entry(ways[number % 150] + b"%d" % number, FILE) for number in range(count)
+    )
     return streamed(folder, parts)
 
 
@@ -225,7 +227,8 @@ def links_again(folder: str, links: int, count: int) -> str:
     chain = [header(b"l%d" % n, SYMLINK, link=b"l%d" % (n + 1)) for n in range(links)]
     start = [header(b"l%d" % links, DIRECTORY), *chain, header(b"d", DIRECTORY)]
     pairs = (
-        header((b"l0/%d", b"d/%d")[number % 2] % number, FILE) for number in range(count)
+        header((b"l0/%d", b"d/%d")[number % 2] % number, FILE)
+        for number in range(count)
     )
     return streamed(folder, itertools.chain(start, pairs))
 

@@ -544,9 +544,7 @@ def test_proofs_go_with_their_blobs(tmp_path: Path) -> None:
         (proofs / "README").write_bytes(b"")
         assert len(os.listdir(proofs)) == 3
         cache.prune()
-        assert sorted(os.listdir(proofs)) == sorted(
-            [f"{DIGEST[7:]}.{OURS}", "README"]
-        )
+        assert sorted(os.listdir(proofs)) == sorted([f"{DIGEST[7:]}.{OURS}", "README"])
 
 
 @pytest.mark.parametrize("what", ["link", "folder"])

@@ -71,7 +71,9 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     without_waiting(monkeypatch)
 
 
-def run(dest: str | Path, check_mode: bool = False, **changes: t.Any) -> dict[str, t.Any]:
+def run(
+    dest: str | Path, check_mode: bool = False, **changes: t.Any
+) -> dict[str, t.Any]:
     """A run of images that may read each other."""
     return run_alone(dest, check_mode, **{"cache_scope": "ours", **changes})
 
