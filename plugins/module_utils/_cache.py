@@ -7,7 +7,8 @@
 """Blobs that stay on the node: by digest, verified whenever they are read (docs/behaviour.md, section 7).
 
 Below the folder lie C(sha256/HEX) and C(sha512/HEX), whole blobs, C(partial/RANDOM), what is being
-written, and C(proofs), who has brought which blob: for all others it is not there. Names come into being by renaming, so that runs at the same time see whole blobs or none. What
+written, and C(proofs), who has brought which blob: for all others it is not there. Names come into
+being by renaming, so that runs at the same time see whole blobs or none. What
 is read or written is locked; nothing of it is pruned.
 
 The cache never fails a run that can do without it: what goes wrong here becomes a warning. Only a folder

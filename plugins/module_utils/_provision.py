@@ -299,11 +299,11 @@ def _open_cache(options: Options, source: Source, dest: str, dry: bool) -> BlobC
         raise RootfsError(
             f"cache_dir {show(path)} and dest {show(dest)} lie in each other; choose another cache_dir"
         )
-    scope = _cache_scope(options, source)
+    scope = _scope_of(options, source)
     return BlobCache(path, scope, options.cache_max_size, options.cache_max_age, dry)
 
 
-def _cache_scope(options: Options, source: Source) -> str:
+def _scope_of(options: Options, source: Source) -> str:
     """Who may use the blobs that this run brings: as the user says, else later runs with the same source."""
     from ansible_collections.hypervisor.oci.plugins.module_utils import _cache_scope
 
