@@ -567,7 +567,7 @@ def test_a_digest_gives_nobody_anothers_layer(
     theirs = write_oci_archive(tmp_path / "theirs", THEIRS)
     run_alone(tmp_path / "1", src=theirs, cache_dir=str(cache))
     mine = _only_named(tmp_path / "mine")
-    options = {"cache_dir": str(cache), "cache_scope": scope}
+    options: dict[str, t.Any] = {"cache_dir": str(cache), "cache_scope": scope}
     for _again in range(2):
         with pytest.raises(LayerError, match=SECRET.digest):
             run_alone(tmp_path / "2", src=mine, **options)
