@@ -555,7 +555,7 @@ def _only_named(path: Path) -> str:
 
 def _offered(path: str, offer: Path) -> dict[str, t.Any]:
     with contextlib.closing(open_source(path)) as source:
-        offer.write_bytes(pack(make_offer(source)))
+        offer.write_bytes(pack(make_offer(source, Wish())))
     return {"src": path, "_offer": str(offer)}
 
 
