@@ -287,10 +287,11 @@ def large_environment(folder: str) -> str:
 
 
 def wide_text(folder: str, count: int) -> str:
-    """Images whose configs hold one text of nearly 4 MiB each, which takes four bytes for each letter."""
+    """Images whose configs hold texts of nearly 3 MiB each, which take four bytes for each letter."""
     images = []
     for number in range(count):
-        labels = {"l": "x" * (4 * MIB - 2000) + "\U0001f600"}
+        text = "x" * (MIB - 1000) + "\U0001f600"
+        labels = {f"l{label}": text for label in range(3)}
         platform: dict[str, t.Any] = {"platform": None}
         config = {"Labels": labels, "User": str(number)}
         images.append(Image([Layer(file("f"))], config, descriptor=platform))
