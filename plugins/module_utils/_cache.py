@@ -6,8 +6,9 @@
 
 """Blobs that stay on the node: by digest, verified whenever they are read (docs/behaviour.md, section 7).
 
-Below the folder lie C(sha256/HEX) and C(sha512/HEX), whole blobs, and C(partial/RANDOM), what is being
-written. Names come into being by renaming, so that runs at the same time see whole blobs or none. What
+Below the folder lie C(sha256/HEX) and C(sha512/HEX), whole blobs, C(partial/RANDOM), what is being
+written, and C(proofs), who has brought which blob: for all others it is not there. Names come into
+being by renaming, so that runs at the same time see whole blobs or none. What
 is read or written is locked; nothing of it is pruned.
 
 The cache never fails a run that can do without it: what goes wrong here becomes a warning. Only a folder
@@ -25,6 +26,10 @@ import stat
 import time
 import typing as t
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._cache_scope import (
+    PROOFS,
+    Proofs,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
     SourceError,
@@ -55,7 +60,7 @@ _CHUNK = 1024 * 1024
 
 
 class BlobCache:
-    """The blobs in one folder.
+    """The blobs in one folder that C(scope) has brought once, see C(_cache_scope).
 
     C(max_size) is the most bytes that stay after C(prune), C(max_age) the days since the last use after
     which a blob goes, 0 for never. Where C(dry), nothing is made or touched. C(warnings) are for the user,
@@ -64,8 +69,11 @@ class BlobCache:
     Raises C(RootfsError) where others could write to the folder.
     """
 
-    def __init__(self, path: str, max_size: int, max_age: int, dry: bool) -> None:
+    def __init__(
+        self, path: str, scope: str, max_size: int, max_age: int, dry: bool
+    ) -> None:
         self.path = path
+        self._scope = scope
         self.warnings: list[str] = []
         self.damaged = 0
         self._max_size = max_size
@@ -80,19 +88,39 @@ class BlobCache:
             self._give_up("cannot be used", error)
 
     def has(self, digest: str, size: int | None) -> bool:
-        """Whether a blob of that digest and size in bytes is there; it is not read for that."""
-        return size is not None and self.size_of(digest) == size
+        """Whether a blob of that digest and size in bytes is there for the scope; it is not read for that."""
+        _folder, name = self._place(digest)
+        return self._is_proved(name) and self._is_there(digest, size)
 
-    def size_of(self, digest: str) -> int | None:
-        """The size of a blob's file in bytes; C(None) where there is none."""
+    def _is_there(self, digest: str, size: int | None) -> bool:
+        """Whether a blob is there, whoever has brought it."""
         folder, name = self._place(digest)
-        if folder is None:
-            return None
+        if folder is None or size is None or digest in self._discarded:
+            return False
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except OSError:
-            return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == size
+
+    def _is_proved(self, name: str) -> bool:
+        proofs = self._proofs()
+        return proofs is not None and proofs.has(name)
+
+    def _proofs(self) -> Proofs | None:
+        fd = self._folders.get(PROOFS)
+        return None if fd is None else Proofs(fd, self._scope)
+
+    def prove(self, digest: str) -> None:
+        """Note that the scope has brought all of a blob, which is there."""
+        proofs = self._proofs()
+        _folder, name = self._place(digest)
+        if proofs is None or self._dry or not name:
+            return
+        try:
+            proofs.add(name)
+        except OSError as error:
+            self.failed(error)
 
     def open_blob(self, digest: str, size: int | None) -> CachedBlob | None:
         """A reader of a blob, for whoever verifies what he reads; C(None) where it is not there.
@@ -145,9 +173,13 @@ class BlobCache:
     def keeping(
         self, blob: RangeReader, digest: str, size: int | None
     ) -> KeptBlob | RangeReader:
-        """A reader of C(blob) that writes along, where the blob is to be kept."""
+        """A reader of C(blob) that writes along, where the blob is to be kept and is not there yet."""
+        if not self._dry and self._is_there(digest, size):
+            return KeptBlob(blob, None, lambda: self.prove(digest))
         writer = self.writer(digest, size)
-        return blob if writer is None else KeptBlob(blob, writer)
+        if writer is None:
+            return blob
+        return KeptBlob(blob, writer, lambda: self.prove(digest))
 
     def add(self, digest: str, size: int, chunks: t.Iterable[bytes]) -> bool:
         """Keep a blob that is not verified yet; whether it was what its digest and size say and is there now."""
@@ -161,7 +193,10 @@ class BlobCache:
                 writer.write(chunk)
             if seen.hexdigest() != digest.partition(":")[2] or writer.size != size:
                 return False
-            return writer.commit()
+            if not writer.commit():
+                return False
+        self.prove(digest)
+        return True
 
     def prune(self) -> None:
         """Remove what was not used for long, then what was not used for longest, until the rest is small enough."""
@@ -175,6 +210,10 @@ class BlobCache:
             for used, size, folder, name in entries:
                 if (used < oldest or total > self._max_size) and _remove(folder, name):
                     total -= size
+            proofs = self._proofs()
+            if proofs is not None:
+                left = {name for _used, _size, _folder, name in self._entries()}
+                proofs.prune(left.__contains__)
 
     def room(self, fd: int) -> int:
         """How many bytes C(make_room) could free for the disk of C(fd)."""
@@ -240,7 +279,7 @@ class BlobCache:
                 current = below
             _require_safe(current, shown, True)
             folders: dict[str, int] = {}
-            for name in (*_ALGORITHMS, _PARTIAL):
+            for name in (*_ALGORITHMS, _PARTIAL, PROOFS):
                 fd = self._folder(current, name, 0o700)
                 if fd is not None:
                     folders[name] = fd
@@ -262,7 +301,7 @@ class BlobCache:
 
     def _open_entry(self, digest: str) -> CachedBlob | None:
         folder, name = self._place(digest)
-        if folder is None or digest in self._discarded:
+        if folder is None or digest in self._discarded or not self._is_proved(name):
             return None
         try:
             fd = os.open(name, _READ, dir_fd=folder)
@@ -341,21 +380,32 @@ class CachedBlob(RangeReader):
 
 
 class KeptBlob:
-    """A blob on its way from its source to whoever verifies it, and into the cache."""
+    """A blob on its way from its source to whoever verifies it, and into the cache.
 
-    def __init__(self, blob: RangeReader, writer: BlobWriter) -> None:
+    C(writer) is C(None) where the cache has it already; C(prove) notes that the source has it, too.
+    """
+
+    def __init__(
+        self,
+        blob: RangeReader,
+        writer: BlobWriter | None,
+        prove: t.Callable[[], None],
+    ) -> None:
         self._blob = blob
         self._writer = writer
+        self._prove = prove
 
     def read(self, count: int = -1) -> bytes:
         """At most C(count) bytes; empty at the end. Raises C(SourceError)."""
         data = self._blob.read(count)
-        self._writer.write(data)
+        if self._writer is not None:
+            self._writer.write(data)
         return data
 
     def keep(self) -> None:
         """It was read to its end, and has its digest."""
-        self._writer.commit()
+        if self._writer is None or self._writer.commit():
+            self._prove()
 
     def cancel(self) -> None:
         """Nobody wants more."""
@@ -364,7 +414,8 @@ class KeptBlob:
     def close(self) -> None:
         """Give the source's file back; what was not kept is gone."""
         self._blob.close()
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class BlobWriter:

@@ -85,6 +85,7 @@ def options_from(params: dict[str, t.Any]) -> Options:
         cache_dir=cache_dir,
         cache_max_size=params["cache_max_size"] if cache_dir else 0,
         cache_max_age=params["cache_max_age"] if cache_dir else 0,
+        cache_scope=params.get("cache_scope") or "",
         unpack=UnpackOptions(
             devices=devices,
             preserve=ownership == "preserve",

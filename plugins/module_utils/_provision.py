@@ -124,7 +124,8 @@ class Options:
     is what the controller tells of an image that it has, C(drop) the folder that it has sent blobs to.
     C(reachable) says what becomes of a dest that other users can reach: C(fail), C(warn) or C(allow).
     C(http) says how a server is spoken to. Blobs stay in C(cache_dir), where one is named: at most
-    C(cache_max_size) bytes, and unused for C(cache_max_age) days, 0 for ever.
+    C(cache_max_size) bytes, and unused for C(cache_max_age) days, 0 for ever. Only images of one C(cache_scope) share
+    them; it is empty for the source itself.
     """
 
     dest: str
@@ -146,6 +147,7 @@ class Options:
     cache_dir: str = ""
     cache_max_size: int = 0
     cache_max_age: int = 0
+    cache_scope: str = ""
 
 
 def provision(options: Options, check_mode: bool) -> Result:
@@ -243,7 +245,7 @@ def _present_image(
         cache = None
         if staged is None:
             if options.cache_dir:
-                cache = _open_cache(options, site.path, check_mode)
+                cache = _open_cache(options, source, site.path, check_mode)
                 stack.callback(cache.close)
             _require_room(site.place, image, source.spooled_size or 0, cache)
         if check_mode:
@@ -287,7 +289,7 @@ def _present_image(
         return result
 
 
-def _open_cache(options: Options, dest: str, dry: bool) -> BlobCache:
+def _open_cache(options: Options, source: Source, dest: str, dry: bool) -> BlobCache:
     from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
         BlobCache,
     )
@@ -297,7 +299,21 @@ def _open_cache(options: Options, dest: str, dry: bool) -> BlobCache:
         raise RootfsError(
             f"cache_dir {show(path)} and dest {show(dest)} lie in each other; choose another cache_dir"
         )
-    return BlobCache(path, options.cache_max_size, options.cache_max_age, dry)
+    scope = _scope_of(options, source)
+    return BlobCache(path, scope, options.cache_max_size, options.cache_max_age, dry)
+
+
+def _scope_of(options: Options, source: Source) -> str:
+    """Who may use the blobs that this run brings: as the user says, else later runs with the same source."""
+    from ansible_collections.hypervisor.oci.plugins.module_utils import _cache_scope
+
+    if options.cache_scope:
+        return _cache_scope.scope_named(options.cache_scope)
+    if options.offer:
+        return _cache_scope.scope_of_offer(source.path)
+    if options.http is not None:
+        return _cache_scope.scope_of_url(options.src, options.http)
+    return _cache_scope.scope_of_path(options.src)
 
 
 def _transfer(

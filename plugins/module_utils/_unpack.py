@@ -158,7 +158,7 @@ def _unpack(
         options.drop_acls,
     )
     at_hand = ""
-    root = Root(fd, policy.of_missing_parent(), lambda: budget.add_entry(at_hand))
+    root = Root(fd, policy.of_missing_parent(), lambda: budget.add_implied(at_hand))
     applier = Applier(
         root, policy, report, budget, options.devices, options.keep_dirlinks
     )

@@ -216,17 +216,25 @@ options:
     description:
       - The most entries that all layers together may have. An image with more is an error.
     type: int
-    default: 5000000
+    default: 2000000
   cache_dir:
     description:
       - A folder on the node where verified blobs stay, so that a layer which several images share is sent or fetched
         once. Without it none stay. Any number of O(dest) may share it.
+      - A blob is used again for the same O(src), or for images of one O(cache_scope).
       - It is made for the running user alone where it is missing. One that other users can write to, or reach by a folder
         that they can write to, is refused.
       - Blobs are verified whenever they are used. Damaged ones are discarded, and RV(report) counts them. A cache that is
         full, or cannot be written to, is a warning.
       - It makes no difference to the result, so that O(dest) stays as it is when this option changes.
     type: path
+  cache_scope:
+    description:
+      - A name for images that may read each other's layers, for example all of one team. They share the blobs in
+        O(cache_dir). Without it, a blob is used again only for the O(src) that it came from.
+      - A blob is used for a scope that has brought all of it once, and for no other. Whoever builds an image can name
+        the digest of any layer in it, and would otherwise be given the content of layers that are not his.
+    type: str
   cache_max_size:
     description:
       - How much may stay in O(cache_dir), as V(500M) or V(20G). After a run that unpacked an image, the blobs that were not
@@ -299,6 +307,7 @@ EXAMPLES = r"""
     dest: /var/lib/machines/web
     digest: sha256:0f5bbcb9c9b0d6e1f2a3c4d5e6f70819a2b3c4d5e6f708192a3b4c5d6e7f8091
     cache_dir: /var/cache/hypervisor.oci
+    cache_scope: web
 
 - name: A root for an unprivileged container
   hypervisor.oci.oci_rootfs:
@@ -530,8 +539,9 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "acl": {"type": "str", "choices": ["preserve", "drop"], "default": "preserve"},
     "keep_dirlinks": {"type": "bool", "default": False},
     **MAX_SIZE_ARGUMENTS,
-    "max_entries": {"type": "int", "default": 5000000},
+    "max_entries": {"type": "int", "default": 2000000},
     "cache_dir": {"type": "path"},
+    "cache_scope": {"type": "str"},
     "cache_max_size": {"type": "str", "default": "20G"},
     "cache_max_age": {"type": "int", "default": 30},
     **HTTP_ARGUMENTS,

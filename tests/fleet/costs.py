@@ -158,14 +158,22 @@ def cases(bench: Bench) -> list[Case]:
     archive = write(bench.images, "ten.oci.tar", ten)
     known = {"push": archive, "pull": bench.web.url("ten.oci.tar")}
     for way, source in known.items():
-        place = {"dest": f"{DISK}/{way}/rootfs", "cache_dir": f"{DISK}/{way}/cache"}
+        place = {
+            "dest": f"{DISK}/{way}/rootfs",
+            "cache_dir": f"{DISK}/{way}/cache",
+            "cache_scope": way,
+        }
         bench.run([play(rootfs(src=source, **place))], bench.names).must()
 
     def task(module: str, **options: t.Any) -> t.Callable[[], list[Play]]:
         return lambda: [play({"name": _NAME, f"ansible.builtin.{module}": options})]
 
     def same(way: str) -> list[Play]:
-        place = {"dest": f"{DISK}/{way}/rootfs", "cache_dir": f"{DISK}/{way}/cache"}
+        place = {
+            "dest": f"{DISK}/{way}/rootfs",
+            "cache_dir": f"{DISK}/{way}/cache",
+            "cache_scope": way,
+        }
         return [play(rootfs(src=known[way], **place))]
 
     def new(way: str) -> list[Play]:

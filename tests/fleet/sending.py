@@ -93,14 +93,15 @@ def one_changed_layer(lab: Lab) -> str:
     sources = [write(lab.images, f"ten{n}.oci.tar", s) for n, s in ((1, old), (2, new))]
     dest = f"{DISK}/ten/rootfs"
     names = (ALPHA, BRAVO, DELTA)
-    cache = f"{DISK}/cache"
-    lab.provision(*names, src=sources[0], dest=dest, cache_dir=cache).must()
-    run = lab.provision(*names, src=sources[1], dest=dest, cache_dir=cache).must()
+    # two versions in places of their own
+    cached = {"cache_dir": f"{DISK}/cache", "cache_scope": "ten"}
+    lab.provision(*names, src=sources[0], dest=dest, **cached).must()
+    run = lab.provision(*names, src=sources[1], dest=dest, **cached).must()
     fresh = [digest for digest in new.blobs if digest not in old.blobs]
     require(len(fresh) == 1, "the sample itself is wrong")
     layer = new.blobs[fresh[0]]
     other = f"{DISK}/ten-again/rootfs"
-    none = lab.provision(*names, src=sources[1], dest=other, cache_dir=cache).must()
+    none = lab.provision(*names, src=sources[1], dest=other, **cached).must()
     most = 0
     for name in names:
         limit = ONE_LAYER * layer + MODULE_RUNS

@@ -15,15 +15,23 @@ import traceback
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.hypervisor.oci.plugins.module_utils import (
+    _provision,
+    _unpack,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
     list_images,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
     options_from,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     provision,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
+    Source,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
@@ -43,12 +51,16 @@ _OPTIONS = arguments(in_use="ignore", keep=0, devices="skip")
 class Measured:
     """What came of it: C(error) is empty where a tree came; processor seconds; bytes above the idle process.
 
+    C(stored) are the bytes of the image on disk, C(unpacked) those of its documents and decompressed layers that
+    were read before the end.
     C(left) are the names that stand beside dest after an error, or after dest was made absent again.
     """
 
     error: str
     seconds: float
     memory: int
+    stored: int
+    unpacked: int
     left: tuple[str, ...]
     report: dict[str, t.Any]
 
@@ -95,13 +107,17 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     base = make_folder("measured-", folder)
     options.update(src=src, dest=os.path.join(base, "dest"))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    budgets: list[Budget] = []
+    _unpack.Budget = _noted(budgets)  # type: ignore[misc]
+    documents: list[int] = []
+    _provision.open_source = _counting(documents)
     before = _start_of_peak()
     start = time.process_time()
     error = ""
     report = {}
     try:
         if verb == "list":
-            with contextlib.closing(open_source(src)) as source:
+            with contextlib.closing(_counting(documents)(src)) as source:
                 images = list_images(source, None, None, None)
             problems = [image["problem"] for image in images if image["problem"]]
             error = problems[0] if problems else ""
@@ -115,8 +131,55 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     memory = max(0, _peak() - before)
     left = sorted(os.listdir(base))
     remove_folder(base)
-    values = {"error": error, "seconds": seconds, "memory": memory, "left": left}
+    values = {
+        "error": error,
+        "seconds": seconds,
+        "memory": memory,
+        "left": left,
+        "stored": _stored(src),
+        "unpacked": sum(documents) + sum(budget.size for budget in budgets),
+    }
     return json.dumps({**values, "report": report})
+
+
+def _noted(budgets: list[Budget]) -> type[Budget]:
+    """A class of budgets that adds each of its own to the list."""
+
+    class Noted(Budget):
+        def __init__(self, *arguments: t.Any) -> None:
+            super().__init__(*arguments)
+            budgets.append(self)
+
+    return Noted
+
+
+def _counting(documents: list[int]) -> t.Callable[..., Source]:
+    """C(open_source), for sources that add the size of each document that they give to the list."""
+
+    def opened(*arguments: t.Any) -> Source:
+        source = open_source(*arguments)
+        real = source.document
+
+        def document(name: str) -> bytes:
+            data = real(name)
+            documents.append(len(data))
+            return data
+
+        source.document = document  # type: ignore[method-assign]
+        return source
+
+    return opened
+
+
+def _stored(src: str) -> int:
+    """The bytes of all files of an image."""
+    if os.path.isfile(src):
+        return os.path.getsize(src)
+    return sum(
+        os.path.getsize(os.path.join(folder, name))
+        for folder, _folders, names in os.walk(src)
+        for name in names
+    )
 
 
 def _start_of_peak() -> int:

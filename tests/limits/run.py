@@ -15,9 +15,16 @@ import argparse
 import os
 import sys
 
-from ansible_collections.hypervisor.oci.tests.limits.cases import FAST, HEAVY, Case
+from ansible_collections.hypervisor.oci.tests.limits.cases import (
+    FAST,
+    HEAVY,
+    START_SECONDS,
+    Case,
+    exceeded,
+)
 from ansible_collections.hypervisor.oci.tests.limits.measure import (
     MIB,
+    Measured,
     make_apart,
     measure,
 )
@@ -38,22 +45,41 @@ def run(case: Case, folder: str | None) -> list[str]:
         found = measure(src, base, case.verb, **case.options)
     finally:
         remove_folder(base)
-    print(
-        f"{case.name}: {found.seconds:.1f} s, {found.memory / MIB:.0f} MiB;"
-        f" {found.error or 'a tree'}",
-        flush=True,
-    )
+    print(line(case, found), flush=True)
+    if found.error:
+        print(f"    {found.error[:200]}", flush=True)
     return [
         words
         for wrong, words in (
             (case.error not in found.error, f"no error with {case.error!r}"),
             (bool(found.error) != bool(case.error), "another outcome"),
             (bool(found.left), f"leftovers: {found.left}"),
-            (found.memory > case.memory * MIB, f"more than {case.memory} MiB"),
-            (found.seconds > case.seconds, f"more than {case.seconds} s"),
+            *exceeded(case, found),
         )
         if wrong
     ]
+
+
+def line(case: Case, found: Measured) -> str:
+    """A row of the table."""
+    stored, unpacked = found.stored / MIB, found.unpacked / MIB
+    return (
+        f"{case.name:<34}{stored:>9.2f}{unpacked:>10.1f}{found.seconds:>8.1f}{case.seconds:>7.0f}"
+        f"{_rate(found.seconds, stored)}{_rate(found.seconds, unpacked)}"
+        f"{found.memory / MIB:>7.0f}{case.memory:>7.0f}"
+    )
+
+
+def _rate(seconds: float, size: float) -> str:
+    """Seconds for each MiB, above those that every image may take."""
+    above = max(0.0, seconds - START_SECONDS)
+    return f"{above / size:>9.3f}" if size > 0.01 else f"{'-':>9}"
+
+
+_HEAD = (
+    f"{'':<34}{'stored':>9}{'unpacked':>10}{'CPU':>8}{'bound':>7}{'CPU s a':>9}{'CPU s a':>9}{'peak':>7}{'bound':>7}\n"
+    f"{'':<34}{'MiB':>9}{'MiB':>10}{'s':>8}{'s':>7}{'MiB st.':>9}{'MiB unp.':>9}{'MiB':>7}{'MiB':>7}"
+)
 
 
 def main() -> int:
@@ -66,6 +92,7 @@ def main() -> int:
     require()
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     failed = 0
+    print(_HEAD, flush=True)
     for case in FAST if options.fast else HEAVY:
         if options.only in case.name:
             for words in run(case, options.folder or shm):

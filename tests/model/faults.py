@@ -27,6 +27,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes 
     Policy,
     Writer,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+    names_in,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
     Directory,
     Names,
@@ -197,7 +200,7 @@ def _never_brought(self: Root, parent: Directory, name: bytes) -> bool:
 
 
 def _own_layer_too(self: Root, directory: Directory) -> bool:
-    for name in self._names(directory):
+    for name in names_in(self.fd(directory)):
         self.remove(directory, name)
     return True
 
@@ -214,7 +217,7 @@ def _metadata_of_below(self: Root, child: Directory, brought: bool) -> None:
 
 
 def _at_the_top_only(self: Root, directory: Directory) -> bool:
-    for name in self._names(directory):
+    for name in names_in(self.fd(directory)):
         child = directory.children.get(name)
         if not self._is_brought(directory, name) and (
             child is None or child.layer != self._layer

@@ -17,12 +17,13 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     DOCUMENT_LIMIT,
+    VALUES_LIMIT,
+    values_in,
 )
 
 Object = t.Dict[str, t.Any]
 
 _LONGEST_NUMBER = 20
-_MOST_VALUES = 250_000
 
 
 def parse_json(data: bytes, where: str) -> t.Any:
@@ -32,9 +33,9 @@ def parse_json(data: bytes, where: str) -> t.Any:
             f"{where} has {len(data)} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
         )
     # each small value of a document takes many times its bytes in memory
-    if sum(map(data.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+    if values_in(data) > VALUES_LIMIT:
         raise ImageError(
-            f"{where} holds more than {_MOST_VALUES} values, a fixed limit"
+            f"{where} holds more than {VALUES_LIMIT} values, a fixed limit"
         )
     try:
         return json.loads(

@@ -4,11 +4,25 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The two limits that the user may raise: decompressed bytes and entries of an image."""
+"""What all layers of one image may bring together: bytes, entries, and headers that speak of entries."""
 
 from __future__ import annotations
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
+
+# Entries that an image may hold whatever its size, and how many bytes of its blobs each further one needs: what is
+# smaller is the same entry over and over, written to cost time.
+_FREE_ENTRIES = 250_000
+_STORED_PER_ENTRY = 4
+# Directories that only names and links ask for, a few bytes each: some, and more with every entry.
+_FREE_IMPLIED = 20_000
+_IMPLIED_PER_ENTRY = 4
+# Extended headers, in bytes with their own header blocks, and records in them: some, and more with every entry.
+# The costs of parsing follow the records, however small they are.
+_FREE_EXTENDED = 64 * 1024 * 1024
+_EXTENDED_PER_ENTRY = 4096
+_FREE_RECORDS = 1_000_000
+_RECORDS_PER_ENTRY = 32
 
 
 class Budget:
@@ -20,11 +34,19 @@ class Budget:
     def __init__(self, max_size: int, max_entries: int) -> None:
         self.max_size = max_size
         self.max_entries = max_entries
+        self.stored = 0
         self.size = 0
         self.holes = 0
         self.entries = 0
+        self.implied = 0
+        self.extended = 0
+        self.records = 0
 
     # each count has one thread that adds to it
+
+    def add_stored(self, number: int) -> None:
+        """Count bytes of a blob as it is stored, before what it holds is counted."""
+        self.stored += number
 
     def add_bytes(self, number: int, layer: str) -> None:
         """Count bytes of a layer's stream. Raises C(LayerError) that names the layer and the option."""
@@ -46,7 +68,7 @@ class Budget:
             )
 
     def add_entry(self, layer: str, entry: bytes | None = None) -> None:
-        """Count one entry, or one directory that an entry implies. Raises C(LayerError)."""
+        """Count one entry. Raises C(LayerError)."""
         self.entries += 1
         if self.entries > self.max_entries:
             raise LayerError(
@@ -54,4 +76,49 @@ class Budget:
                 layer,
                 entry,
                 "raise max_entries if you trust this image",
+            )
+        if self.entries > _FREE_ENTRIES + self.stored // _STORED_PER_ENTRY:
+            raise LayerError(
+                f"the image's layers hold more than {_FREE_ENTRIES} entries, and one for each {_STORED_PER_ENTRY} bytes of"
+                " their blobs, a fixed limit",
+                layer,
+                entry,
+                "build the image without repeated entries, or compress its layers less",
+            )
+
+    def add_implied(self, layer: str) -> None:
+        """Count one directory that no entry brings; it is an entry, too. Raises C(LayerError)."""
+        self.add_entry(layer)
+        self.implied += 1
+        brought = self.entries - self.implied
+        if self.implied > _FREE_IMPLIED + _IMPLIED_PER_ENTRY * brought:
+            raise LayerError(
+                f"the image's names and links imply more than {_FREE_IMPLIED} directories, and {_IMPLIED_PER_ENTRY} for each"
+                " entry, a fixed limit",
+                layer,
+                advice="build the image with entries for its directories",
+            )
+
+    def add_extended(self, number: int, layer: str, entry: bytes | None) -> None:
+        """Count bytes of an extended header. Raises C(LayerError)."""
+        self.extended += number
+        if self.extended > _FREE_EXTENDED + _EXTENDED_PER_ENTRY * self.entries:
+            raise LayerError(
+                f"the image's extended headers hold more than {_FREE_EXTENDED} bytes, and {_EXTENDED_PER_ENTRY} for each"
+                " entry, a fixed limit",
+                layer,
+                entry,
+                "build the image with shorter ones",
+            )
+
+    def add_records(self, number: int, layer: str, entry: bytes | None) -> None:
+        """Count pax records. Raises C(LayerError)."""
+        self.records += number
+        if self.records > _FREE_RECORDS + _RECORDS_PER_ENTRY * self.entries:
+            raise LayerError(
+                f"the image's extended headers hold more than {_FREE_RECORDS} records, and {_RECORDS_PER_ENTRY} for each"
+                " entry, a fixed limit",
+                layer,
+                entry,
+                "build the image with fewer of them",
             )

@@ -23,10 +23,19 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header 
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?\Z")
 _SECOND = 10**9
 
+# What an entry's own keywords begin with; all others are of no interest, and most are told by one look.
+_SCHILY_XATTR = b"SCHILY.xattr."
+_LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
+_GNU_SPARSE = b"GNU.sparse."
+_OPEN_ENDED = (_SCHILY_XATTR, _LIBARCHIVE_XATTR, _GNU_SPARSE)
+
 _ACL_XATTRS = {
     b"SCHILY.acl.access": b"system.posix_acl_access",
     b"SCHILY.acl.default": b"system.posix_acl_default",
 }
+_KEYWORDS = frozenset(
+    [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", *_ACL_XATTRS]
+)
 
 
 class PaxFields:
@@ -44,22 +53,17 @@ class PaxFields:
         self.sparse: list[tuple[bytes, bytes]] = []
         libarchive: dict[bytes, bytes] = {}
         for key, value in records:
-            self._take(key, value, libarchive)
+            if key in _KEYWORDS:
+                # an empty value takes a record back: the header's own field counts again
+                if value:
+                    self._take(key, value)
+            elif key.startswith(_OPEN_ENDED):
+                self._take_named(key, value, libarchive)
         # for one name, SCHILY's raw value wins over libarchive's encoded one
         self.xattrs = {**libarchive, **self.xattrs}
 
-    def _take(self, key: bytes, value: bytes, libarchive: dict[bytes, bytes]) -> None:
-        if key.startswith(b"SCHILY.xattr."):
-            self.xattrs[_xattr_name(key[13:])] = value
-        elif key.startswith(b"LIBARCHIVE.xattr."):
-            name = _xattr_name(unquote_to_bytes(key[17:]))
-            libarchive[name] = _from_base64(value, name)
-        elif key.startswith(b"GNU.sparse."):
-            self.sparse.append((key[11:], value))
-        elif not value:
-            # an empty value takes a record back: the header's own field counts again
-            return
-        elif key == b"path":
+    def _take(self, key: bytes, value: bytes) -> None:
+        if key == b"path":
             self.path = _text(value, "path")
         elif key == b"linkpath":
             self.linkpath = _text(value, "linkpath")
@@ -71,8 +75,19 @@ class PaxFields:
             self.gid = pax_number(value, "gid")
         elif key == b"mtime":
             self.mtime = _time(value)
-        elif key in _ACL_XATTRS:
+        else:
             self.acls[_ACL_XATTRS[key]] = value
+
+    def _take_named(
+        self, key: bytes, value: bytes, libarchive: dict[bytes, bytes]
+    ) -> None:
+        if key.startswith(_SCHILY_XATTR):
+            self.xattrs[_xattr_name(key[13:])] = value
+        elif key.startswith(_LIBARCHIVE_XATTR):
+            name = _xattr_name(unquote_to_bytes(key[17:]))
+            libarchive[name] = _from_base64(value, name)
+        else:
+            self.sparse.append((key[11:], value))
 
 
 def _text(value: bytes, what: str) -> bytes:

@@ -79,7 +79,7 @@ class LayerStream:
         Begins to read. The last step yields decompressed C(bytes), each at most about 1 MiB. Each raises
         C(LayerError), the first one at its end where size or digest of the blob do not hold.
         """
-        blob = _VerifiedBlob(self.layer, self._blob)
+        blob = _VerifiedBlob(self.layer, self._blob, self._budget)
         kind = detect(blob.head)
         if kind is None:
             self._require_tar(blob.head)
@@ -152,9 +152,10 @@ def drain(stream: LayerStream) -> str:
 class _VerifiedBlob:
     """The compressed bytes, hashed and counted on their way."""
 
-    def __init__(self, layer: Layer, blob: Readable) -> None:
+    def __init__(self, layer: Layer, blob: Readable, budget: Budget) -> None:
         self._layer = layer
         self._blob = blob
+        self._budget = budget
         # where only the diff_id is known, the blob itself has nothing to be held against
         self._hash: hashlib._Hash | None = (
             None if layer.digest_is_diff_id else new_hash(layer.digest)
@@ -180,6 +181,7 @@ class _VerifiedBlob:
     def _read(self, count: int) -> bytes:
         chunk = self._blob.read(count)
         self._size += len(chunk)
+        self._budget.add_stored(len(chunk))
         if self._hash is not None:
             self._hash.update(chunk)
         return chunk

@@ -154,11 +154,18 @@ class TarReader:
                 raise HeaderError(
                     f"its extended headers hold more than {EXTENDED_LIMIT} bytes, a fixed limit"
                 )
+            self._budget.add_extended(
+                BLOCK + header.size, self._layer, self._entry_name
+            )
             content = self._exactly(header.size)
             self._skip(-header.size % BLOCK)
             if header.type == PAX_HEADER:
                 try:
-                    pax = PaxFields(parse_pax(content))
+                    records = parse_pax(content)
+                    self._budget.add_records(
+                        len(records), self._layer, self._entry_name
+                    )
+                    pax = PaxFields(records)
                 except HeaderError:
                     # what stands next is the entry that it speaks of
                     following = self._header_block() or b""

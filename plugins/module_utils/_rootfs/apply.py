@@ -164,8 +164,14 @@ class Applier:
 
     def _of_directory(self, entry: Entry) -> Attributes:
         attributes = self._policy.of_entry(entry)
-        for name, value in attributes.xattrs.items():
-            self._held += len(name) + len(value) + _XATTR_COST
+        if not attributes.xattrs:
+            return attributes
+        size = sum(
+            len(name) + len(value) + _XATTR_COST
+            for name, value in attributes.xattrs.items()
+        )
+        self._root.remember(size)
+        self._held += size
         if self._held > _MOST_HELD:
             raise EntryError(
                 f"the extended attributes of the image's directories take more than {_MOST_HELD} bytes, a fixed limit"

@@ -23,6 +23,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import (
     DIRECTORY,
+    FILE,
     SYMLINK,
     Entry,
 )
@@ -112,9 +113,9 @@ class Policy:
     def _xattrs(self, entry: Entry) -> dict[str, bytes]:
         kept: dict[str, bytes] = {}
         try:
-            for name, text in entry.acls.items():
-                if name not in entry.xattrs:
-                    self._keep_acl(kept, entry, name.decode(), acl.parse_text(text))
+            for raw_name, text in entry.acls.items():
+                if raw_name not in entry.xattrs:
+                    self._keep_acl(kept, entry, raw_name.decode(), text, acl.parse_text)
             for raw_name, value in entry.xattrs.items():
                 self._keep(kept, entry, os.fsdecode(raw_name), value)
         except (acl.AclError, capability.CapabilityError) as error:
@@ -127,7 +128,7 @@ class Policy:
         self, kept: dict[str, bytes], entry: Entry, name: str, value: bytes
     ) -> None:
         if name in (acl.ACCESS, acl.DEFAULT):
-            self._keep_acl(kept, entry, name, acl.parse_binary(value))
+            self._keep_acl(kept, entry, name, value, acl.parse_binary)
         elif name == capability.NAME:
             value = capability.for_host(value, self.uids)
             if self.preserve:
@@ -138,7 +139,11 @@ class Policy:
         elif name in self._extra or (
             name.startswith("user.") and not name.startswith("user.overlay.")
         ):
-            kept[name] = value
+            if name.startswith("user.") and entry.type not in (FILE, DIRECTORY):
+                # the kernel would refuse each of them
+                self.report.count("user_xattrs_forbidden")
+            else:
+                kept[name] = value
         else:
             self.report.count("xattrs_filtered")
 
@@ -147,12 +152,14 @@ class Policy:
         kept: dict[str, bytes],
         entry: Entry,
         name: str,
-        entries: list[acl.AclEntry],
+        value: bytes,
+        parse: t.Callable[[bytes], list[acl.AclEntry]],
     ) -> None:
+        # not parsed where nothing comes of it
         if entry.type == SYMLINK or (name == acl.DEFAULT and entry.type != DIRECTORY):
             self.report.count("acls_filtered")
             return
-        kept[name] = acl.to_binary(entries, self.uids, self.gids)
+        kept[name] = acl.to_binary(parse(value), self.uids, self.gids)
 
 
 class Writer:
@@ -198,7 +205,7 @@ class Writer:
         os.fchmod(fd, mode)
         if xattrs:
             for name, value in xattrs.items():
-                if not self._set_xattr(fd, True, name, value, False):
+                if not self._set_xattr(fd, True, name, value):
                     os.fchmod(fd, acl.group_bits_without(value, mode))
         os.utime(fd, ns=(mtime, mtime))
 
@@ -209,7 +216,7 @@ class Writer:
             if name in (acl.ACCESS, acl.DEFAULT):
                 acls[name] = value
             else:
-                self._set_xattr(fd, True, name, value, False)
+                self._set_xattr(fd, True, name, value)
         return acls
 
     def to_node(self, parent: int, name: bytes, attributes: Attributes) -> None:
@@ -222,7 +229,7 @@ class Writer:
                 os.chown(path, uid, gid)
             os.chmod(path, mode)
             for xattr, value in xattrs.items():
-                if not self._set_xattr(path, True, xattr, value, True):
+                if not self._set_xattr(path, True, xattr, value):
                     os.chmod(path, acl.group_bits_without(value, mode))
             os.utime(path, ns=(mtime, mtime))
         finally:
@@ -235,7 +242,7 @@ class Writer:
             os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
         for xattr, value in xattrs.items():
             path = b"/proc/self/fd/%d/%s" % (parent, name)
-            self._set_xattr(path, False, xattr, value, True)
+            self._set_xattr(path, False, xattr, value)
         os.utime(name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
 
     def _set_xattr(
@@ -244,13 +251,12 @@ class Writer:
         follow: bool,
         name: str,
         value: bytes,
-        special: bool,
     ) -> bool:
         """False where an access ACL could not be held and its loss is accepted."""
         try:
             os.setxattr(target, os.fsencode(name), value, follow_symlinks=follow)
         except OSError as error:
-            return self._without_xattr(error, name, special)
+            return self._without_xattr(error, name)
         if name == capability.NAME:
             found = os.getxattr(target, name, follow_symlinks=follow)
             if found != value:
@@ -260,7 +266,7 @@ class Writer:
                 )
         return True
 
-    def _without_xattr(self, error: OSError, name: str, special: bool) -> bool:
+    def _without_xattr(self, error: OSError, name: str) -> bool:
         report = self._policy.report
         if error.errno in (errno.ENOTSUP, errno.EOPNOTSUPP):
             if name == capability.NAME:
@@ -277,9 +283,6 @@ class Writer:
                     "choose a dest with POSIX ACLs, or set acl: drop",
                 ) from error
             report.count("xattrs_unsupported")
-            return True
-        if error.errno == errno.EPERM and special and name.startswith("user."):
-            report.count("user_xattrs_forbidden")
             return True
         if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EDQUOT):
             raise EntryError(

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 import typing as t
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class UnmappedError(ValueError):
 
 @dataclass(frozen=True)
 class IdMap:
-    """Ranges of C((container, host, count)); none at all leaves every id as it is."""
+    """Ranges of C((container, host, count)), sorted; none at all leaves every id as it is."""
 
     what: str
     ranges: tuple[tuple[int, int, int], ...] = ()
@@ -36,8 +37,11 @@ class IdMap:
         """The host's id. Raises C(UnmappedError)."""
         if not self.ranges:
             return container_id
-        for container, host, count in self.ranges:
-            if container <= container_id < container + count:
+        # they are sorted, and there may be hundreds of them for each id of an image
+        place = bisect.bisect_right(self.ranges, (container_id, _IDS, 0))
+        if place:
+            container, host, count = self.ranges[place - 1]
+            if container_id < container + count:
                 return host + container_id - container
         raise UnmappedError(
             f"the {self.what} {container_id} is in no range of {self.what}_map"

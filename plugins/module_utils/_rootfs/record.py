@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import typing as t
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
@@ -162,7 +162,8 @@ class Record:
 
 def to_json(record: Record) -> bytes:
     """The record as it is written to disk."""
-    return json.dumps({"format": FORMAT, **asdict(record)}).encode("utf-8")
+    # not asdict, which copies each value of an image's config
+    return json.dumps({"format": FORMAT, **vars(record)}, default=vars).encode("utf-8")
 
 
 def from_json(data: bytes, where: str) -> Record:

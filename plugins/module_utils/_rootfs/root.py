@@ -15,6 +15,7 @@ if chrooted (docs/behaviour.md, section 4).
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 import typing as t
@@ -29,7 +30,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes 
     Born,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
-    names_in,
+    some_names_in,
 )
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -47,7 +48,17 @@ _MOST_LINKS = 40
 _MOST_OPEN = 128
 # Steps through links and reopened levels that an image may cause: some, and more with every entry.
 _FREE_STEPS = 1_000_000
-_STEPS_PER_ENTRY = 256
+_STEPS_PER_ENTRY = 16
+# What may be remembered of directories and of names that a layer brings, in bytes of memory.
+_MOST_REMEMBERED = 256 * 1024 * 1024
+# What Python takes for each beyond the name itself, and for a directory's first child (64-bit CPython 3.8 to 3.14).
+_DIRECTORY_COST = 480
+_FIRST_CHILD_COST = 200
+_NAME_COST = 144
+# Names of one directory that are held at once.
+_BATCH = 32_768
+# The children of a directory without any: one empty dictionary for all of them, which nothing is put into.
+_NO_CHILDREN: dict[bytes, Directory] = {}
 
 
 # Components of a path, from the top.
@@ -80,7 +91,7 @@ class Directory:
         self.name = name
         self.attributes = attributes
         self.born = born
-        self.children: dict[bytes, Directory] = {}
+        self.children = _NO_CHILDREN
         self.layer = -1
         self.cleared = -1
         self.brought: set[bytes] | None = None
@@ -109,6 +120,10 @@ class Root:
         self._steps = _FREE_STEPS
         self._layer = -1
         self._tracked = False
+        self._remembered = 0
+        # directories in which the layer at hand brought names, and what these take of _remembered
+        self._noted: list[Directory] = []
+        self._noted_size = 0
 
     def close(self) -> None:
         """Close what is held open."""
@@ -133,7 +148,12 @@ class Root:
         """From here on, what is brought belongs to a new layer."""
         self._layer += 1
         # below nothing there is nothing to hide, and so nothing to tell apart
-        self._tracked = bool(names_in(self._top_fd))
+        self._tracked = bool(some_names_in(self._top_fd, 1, frozenset()))
+        for directory in self._noted:
+            directory.brought = None
+        self._noted = []
+        self._remembered -= self._noted_size
+        self._noted_size = 0
 
     def bring(self, parent: Directory, name: bytes) -> None:
         """Note that the layer at hand put C(name) into C(parent)."""
@@ -145,18 +165,30 @@ class Root:
         layer = self._layer
         if parent.born == layer:
             return
-        if parent.layer == layer:
-            if parent.brought is None:
-                parent.brought = set()
-            parent.brought.add(name)
+        brought = parent.brought
+        if brought is None:
+            brought = parent.brought = set()
+            self._noted.append(parent)
+        elif name in brought:
             return
-        parent.brought = {name}
+        brought.add(name)
+        size = _NAME_COST + len(name)
+        self._noted_size += size
+        self.remember(size)
         above: Directory | None = parent
         while above is not None and above.layer != layer:
             above.layer = layer
-            if above is not parent:
-                above.brought = None
             above = above.parent
+
+    def remember(self, size: int) -> None:
+        """Count bytes that stay in memory until the tree is finished, or the layer. Raises C(EntryError)."""
+        self._remembered += size
+        if self._remembered > _MOST_REMEMBERED:
+            raise EntryError(
+                "the image's directories, and the names that one layer adds to directories of others, take more than"
+                f" {_MOST_REMEMBERED} bytes of memory, a fixed limit",
+                "build the image with fewer of them",
+            )
 
     def _is_brought(self, parent: Directory, name: bytes) -> bool:
         return parent.born == self._layer or (
@@ -188,19 +220,26 @@ class Root:
             if self._layer in (above.cleared, above.born):
                 continue
             above.cleared = self._layer
-            for name in self._names(above):
-                child = above.children.get(name)
-                brought = self._is_brought(above, name)
-                if child is None:
-                    if not brought:
-                        os.unlink(name, dir_fd=self.fd(above))
-                elif brought or child.layer == self._layer:
-                    if not brought:
-                        child.attributes = self._missing
-                    pending.append(child)
-                else:
-                    self.remove_tree(child)
+            for names in self._names(above):
+                for name in names:
+                    self._hide_lower(above, name, pending)
         return True
+
+    def _hide_lower(
+        self, above: Directory, name: bytes, pending: list[Directory]
+    ) -> None:
+        """Remove what lower layers have at a name; what holds things of this layer is left to C(pending)."""
+        child = above.children.get(name)
+        brought = self._is_brought(above, name)
+        if child is None:
+            if not brought:
+                os.unlink(name, dir_fd=self.fd(above))
+        elif brought or child.layer == self._layer:
+            if not brought:
+                child.attributes = self._missing
+            pending.append(child)
+        else:
+            self.remove_tree(child)
 
     def _hide_directory(self, child: Directory, brought: bool) -> None:
         if not brought and child.layer != self._layer:
@@ -357,7 +396,12 @@ class Root:
         """A new directory, closed to others until C(finish) gives it its mode."""
         os.mkdir(name, 0o700, dir_fd=self.fd(parent))
         child = Directory(parent, name, attributes, self._layer)
-        parent.children[name] = child
+        if parent.children is _NO_CHILDREN:
+            parent.children = {name: child}
+            self.remember(_FIRST_CHILD_COST)
+        else:
+            parent.children[name] = child
+        self.remember(_DIRECTORY_COST + len(name))
         return child
 
     def create_file(self, parent: Directory, name: bytes, mode: int = 0o600) -> int:
@@ -411,10 +455,17 @@ class Root:
                 child = below.pop()
                 pending.append((child, list(child.children.values())))
                 continue
-            for name in self._names(current):
-                os.unlink(name, dir_fd=self.fd(current))
+            self._unlink_all(current)
             self._forget(current)
             pending.pop()
+
+    def _unlink_all(self, directory: Directory) -> None:
+        count = _BATCH
+        while count == _BATCH:
+            names = some_names_in(self.fd(directory), _BATCH, frozenset())
+            for name in names:
+                os.unlink(name, dir_fd=self.fd(directory))
+            count = len(names)
 
     def _forget(self, directory: Directory) -> None:
         fd = self._fds.pop(directory, None)
@@ -424,6 +475,9 @@ class Root:
         if parent is not None:
             os.rmdir(directory.name, dir_fd=self.fd(parent))
             del parent.children[directory.name]
+            self._remembered -= _DIRECTORY_COST + len(directory.name)
+            if directory.children is not _NO_CHILDREN:
+                self._remembered -= _FIRST_CHILD_COST
 
     def _unlink(self, parent: Directory, name: bytes) -> None:
         self._memo = ((), self.top)
@@ -450,8 +504,16 @@ class Root:
             else:
                 pending.append((child, iter(list(child.children.values()))))
 
-    def _names(self, directory: Directory) -> list[bytes]:
-        return names_in(self.fd(directory))
+    def _names(self, directory: Directory) -> t.Iterator[list[bytes]]:
+        """The names in a directory, some at a time: those may be removed before the next are asked for."""
+        fd = self.fd(directory)
+        # btrfs shows what was there when the descriptor was opened or set back
+        os.lseek(fd, 0, os.SEEK_SET)
+        with os.scandir(fd) as entries:
+            while names := [
+                os.fsencode(entry.name) for entry in itertools.islice(entries, _BATCH)
+            ]:
+                yield names
 
     def _step(self, number: int) -> None:
         if number > 0:

@@ -32,6 +32,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reade
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     DOCUMENT_LIMIT,
     bound_document,
+    bound_values,
     missing,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
@@ -101,6 +102,7 @@ class StreamedArchive:
             raise SourceError(
                 f"{show(self.path)}: {show(name)} is not a JSON document; fetch the image again"
             )
+        bound_values(self, kept)
         return kept
 
     def spool(self, directory: int) -> Source:

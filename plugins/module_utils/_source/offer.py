@@ -31,6 +31,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
     Source,
     bound_document,
+    bound_values,
     missing,
 )
 
@@ -147,6 +148,7 @@ class OfferSource:
             raise missing(self.path, name)
         self.opened.append(name)
         bound_document(self, name, len(data))
+        bound_values(self, data)
         return data
 
     def receive_from(self, sent: dict[str, Sent]) -> None:

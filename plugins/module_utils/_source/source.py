@@ -26,6 +26,10 @@ DOCUMENT_LIMIT = 4 * 1024 * 1024
 _READ_LIMIT = 64 * 1024 * 1024
 # What an archive that cannot be read in place may hold in bytes, unless the user says otherwise.
 DEFAULT_MAX_SIZE = 100 * 1024**3
+# The most values of one document.
+VALUES_LIMIT = 250_000
+# What each value of a document counts beyond its bytes: it takes many times those in memory.
+_VALUE_COST = 32
 
 # The files that a source is entered by: they name all others, and nothing says what they hold.
 ENTRANCES = ("index.json", "manifest.json", "oci-layout")
@@ -42,7 +46,7 @@ class Source(t.Protocol):
     """What holds an image.
 
     C(form) is C(archive), C(directory) or C(compressed archive). C(opened) lists the names of all that
-    was opened, in order; C(documents_size) is what C(document) gave so far, in bytes. C(spooled_size) is
+    was opened, in order; C(documents_size) is what C(document) gave so far, in bytes, and more for each value. C(spooled_size) is
     C(None) where blobs can be read in place; else the bytes that C(spool) will need.
     """
 
@@ -92,7 +96,9 @@ def read_document(source: Source, name: str) -> bytes:
     """A file of the source as a whole. Raises C(SourceError)."""
     with contextlib.closing(source.open(name)) as reader:
         bound_document(source, name, reader.length)
-        return reader.read()
+        data = reader.read()
+    bound_values(source, data)
+    return data
 
 
 def bound_document(source: Source, name: str, size: int) -> None:
@@ -101,11 +107,26 @@ def bound_document(source: Source, name: str, size: int) -> None:
         raise SourceError(
             f"{show(source.path)}: the document {show(name)} has {size} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
         )
+    _add(source, size)
+
+
+def bound_values(source: Source, data: bytes) -> None:
+    """Bound the values of all documents that are read: an image of very many small ones takes most memory."""
+    # one with more than it may have is refused as such, where it is parsed
+    _add(source, _VALUE_COST * min(VALUES_LIMIT, values_in(data)))
+
+
+def values_in(data: bytes) -> int:
+    """At least how many values a JSON document holds, without parsing it."""
+    return sum(map(data.count, (b",", b"[", b"{")))
+
+
+def _add(source: Source, size: int) -> None:
     source.documents_size += size
     if source.documents_size > _READ_LIMIT:
         raise SourceError(
-            f"{show(source.path)}: its documents hold more than {_READ_LIMIT} bytes together, a fixed limit;"
-            " save fewer images"
+            f"{show(source.path)}: its documents hold more than {_READ_LIMIT} bytes together, where each value counts"
+            f" {_VALUE_COST} more, a fixed limit; save fewer images"
         )
 
 

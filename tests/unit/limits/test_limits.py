@@ -9,25 +9,38 @@ See docs/behaviour.md, sections 3, 4 and 7. The same at full size: C(tests/limit
 
 from __future__ import annotations
 
+import os
+import tempfile
+import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.tests.limits.cases import FAST, Case
+from ansible_collections.hypervisor.oci.tests.limits.cases import (
+    FAST,
+    Case,
+    exceeded,
+)
 from ansible_collections.hypervisor.oci.tests.limits.measure import (
-    MIB,
     make_apart,
     measure,
 )
 
 
+@pytest.fixture(name="folder")
+def fixture_folder() -> t.Iterator[Path]:
+    """A folder in memory where there is one: what a disk takes is nothing that an image can be blamed for."""
+    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="oci-limits-", dir=shm) as path:
+        yield Path(path)
+
+
 @pytest.mark.parametrize("case", FAST, ids=lambda case: case.name.replace(" ", "-"))
-def test_what_asks_for_too_much_is_bounded(case: Case, tmp_path: Path) -> None:
-    images = tmp_path / "images"
+def test_what_asks_for_too_much_is_bounded(case: Case, folder: Path) -> None:
+    images = folder / "images"
     images.mkdir()
     src = make_apart(case.make, str(images))
-    found = measure(src, str(tmp_path), case.verb, **case.options)
+    found = measure(src, str(folder), case.verb, **case.options)
     assert case.error in found.error
     assert bool(found.error) == bool(case.error)
     assert found.left == ()
-    assert found.memory <= case.memory * MIB
-    assert found.seconds <= case.seconds
+    assert [words for wrong, words in exceeded(case, found) if wrong] == []

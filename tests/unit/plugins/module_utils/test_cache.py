@@ -18,20 +18,35 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._cache import BlobCache
+from ansible_collections.hypervisor.oci.plugins.module_utils._cache_scope import (
+    scope_named,
+    scope_of_offer,
+    scope_of_path,
+    scope_of_url,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
+    HttpOptions,
+)
 from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root
 
 DATA = b"a blob" * 10_000
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
+OURS, THEIRS = scope_named("ours"), scope_named("theirs")
 DAY = 24 * 60 * 60
 
 
 @contextlib.contextmanager
 def opened(
-    path: Path, max_size: int = 2**30, max_age: int = 30, dry: bool = False
+    path: Path,
+    max_size: int = 2**30,
+    max_age: int = 30,
+    dry: bool = False,
+    scope: str = OURS,
 ) -> t.Iterator[BlobCache]:
     """A cache in a folder."""
-    with contextlib.closing(BlobCache(str(path), max_size, max_age, dry)) as cache:
+    opened_cache = BlobCache(str(path), scope, max_size, max_age, dry)
+    with contextlib.closing(opened_cache) as cache:
         yield cache
 
 
@@ -60,11 +75,11 @@ def content(cache: BlobCache, data: bytes = DATA) -> bytes | None:
 
 
 def files(path: Path) -> list[str]:
-    """Everything in the folder that is no folder."""
+    """Everything in the folder that is no folder, and no proof."""
     return sorted(
         str(found.relative_to(path))
         for found in path.rglob("*")
-        if not found.is_dir() or found.is_symlink()
+        if (not found.is_dir() or found.is_symlink()) and found.parent.name != "proofs"
     )
 
 
@@ -240,7 +255,8 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
     cache = tmp_path / "above" / "cache"
     with opened(cache):
         pass
-    for folder in (cache, cache / "sha256", cache / "partial", tmp_path / "above"):
+    below = [cache / name for name in ("sha256", "partial", "proofs")]
+    for folder in (cache, *below, tmp_path / "above"):
         mode = folder.stat().st_mode
         for bits in (0o020, 0o002):
             folder.chmod(mode | bits)
@@ -487,3 +503,84 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     for name in left:
         data = (path / name).read_bytes()
         assert name == "sha256/" + digest_of(data)[7:]
+
+
+# -- who may have what
+
+
+def test_a_blob_is_given_to_who_brought_it(tmp_path: Path) -> None:
+    """Section 7: for all others it is not there, whatever they know of it."""
+    with opened(tmp_path / "cache") as cache:
+        add(cache)
+    with opened(tmp_path / "cache", scope=THEIRS) as cache:
+        assert not cache.has(DIGEST, len(DATA))
+        assert not cache.is_intact(DIGEST, len(DATA))
+        assert content(cache) is None
+        assert (cache.damaged, cache.warnings) == (0, [])
+        # they have it, too, and have shown that
+        add(cache)
+        assert content(cache) == DATA
+    with opened(tmp_path / "cache") as cache:
+        assert content(cache) == DATA
+    assert files(tmp_path / "cache") == [f"sha256/{DIGEST[7:]}"]
+
+
+def test_a_cache_of_before_proves_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path / "cache") as cache:
+        path = add(cache)
+        for proof in (tmp_path / "cache" / "proofs").iterdir():
+            proof.unlink()
+        assert content(cache) is None
+        assert path.read_bytes() == DATA
+        add(cache)
+        assert content(cache) == DATA
+
+
+def test_proofs_go_with_their_blobs(tmp_path: Path) -> None:
+    proofs = tmp_path / "cache" / "proofs"
+    with opened(tmp_path / "cache", max_size=len(DATA)) as cache:
+        add(cache, b"old", used=100)
+        add(cache)
+        (proofs / "README").write_bytes(b"")
+        assert len(os.listdir(proofs)) == 3
+        cache.prune()
+        assert sorted(os.listdir(proofs)) == sorted([f"{DIGEST[7:]}.{OURS}", "README"])
+
+
+@pytest.mark.parametrize("what", ["link", "folder"])
+def test_only_a_file_is_a_proof(tmp_path: Path, what: str) -> None:
+    with opened(tmp_path / "cache") as cache:
+        add(cache)
+        proof = tmp_path / "cache" / "proofs" / f"{DIGEST[7:]}.{OURS}"
+        proof.unlink()
+        if what == "link":
+            proof.symlink_to("/dev/null")
+        else:
+            proof.mkdir()
+        assert not cache.has(DIGEST, len(DATA))
+        assert content(cache) is None
+
+
+def test_scopes_are_told_apart(tmp_path: Path) -> None:
+    """By all that may decide what is read; never by a password."""
+    url = "https://host/a.tar"
+    scopes = [
+        scope_of_path("/a"),
+        scope_of_path("/b"),
+        scope_of_offer("/a"),
+        scope_named("/a"),
+        scope_of_url(url, None),
+        scope_of_url(url + "?id=1", None),
+        scope_of_url(url + "?id=2", None),
+        scope_of_url("https://user@host/a.tar", None),
+        scope_of_url(url, HttpOptions(username="one")),
+        scope_of_url(url, HttpOptions(username="two")),
+        scope_of_url(url, HttpOptions(client_cert="/one.pem")),
+        scope_of_url(url, HttpOptions(headers={"X-Tenant": "one"})),
+        scope_of_url(url, HttpOptions(headers={"X-Tenant": "two"})),
+    ]
+    assert len(set(scopes)) == len(scopes)
+    assert scope_of_url("https://user:one@host/a.tar", None) == scopes[7]
+    assert scope_of_url(url, HttpOptions("one", "secret")) == scopes[8]
+    (tmp_path / "link").symlink_to("/a")
+    assert scope_of_path(str(tmp_path / "link")) == scopes[0]

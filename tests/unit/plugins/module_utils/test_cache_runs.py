@@ -44,9 +44,9 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     contents,
     mounted,
     needs_root,
-    run,
     without_waiting,
 )
+from ansible_collections.hypervisor.oci.tests.unit.support import run as run_alone
 
 BASE = Layer(file("base", b"b" * 100_000))
 PLAIN = Layer(file("plain", b"p" * 5_000), compression="none")
@@ -69,6 +69,13 @@ DAMAGES: dict[str, t.Callable[[bytes], bytes]] = {
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     without_waiting(monkeypatch)
+
+
+def run(
+    dest: str | Path, check_mode: bool = False, **changes: t.Any
+) -> dict[str, t.Any]:
+    """A run of images that may read each other."""
+    return run_alone(dest, check_mode, **{"cache_scope": "ours", **changes})
 
 
 def entries(cache: Path) -> set[str]:
@@ -526,3 +533,84 @@ def test_blobs_are_kept_as_soon_as_they_are_verified(
         run(tmp_path / "1", src=path, cache_dir=str(cache))
     assert entries(cache) == {BASE.digest, PLAIN.digest}
     assert os.listdir(cache / "partial") == []
+
+
+# -- who may have what
+
+
+SECRET = Layer(file("key", b"-----BEGIN PRIVATE KEY-----" * 400), compression="none")
+THEIRS = Image([SECRET])
+
+
+def _only_named(path: Path) -> str:
+    """An archive that names another's layer by its digest, and has zeros for it."""
+    zeros = Layer(
+        file("key", b"-----BEGIN PRIVATE KEY-----" * 400),
+        compression="none",
+        edit_stored=lambda data: bytes(len(data)),
+    )
+    assert zeros.digest == SECRET.digest
+    return write_oci_archive(path, Image([zeros]))
+
+
+def _offered(path: str, offer: Path) -> dict[str, t.Any]:
+    with contextlib.closing(open_source(path)) as source:
+        offer.write_bytes(pack(make_offer(source, Wish())))
+    return {"src": path, "_offer": str(offer)}
+
+
+@pytest.mark.parametrize("scope", ["", "mine"])
+def test_a_digest_gives_nobody_anothers_layer(
+    tmp_path: Path, cache: Path, scope: str
+) -> None:
+    """Section 7: a blob of the cache is only for a source that has brought it once."""
+    theirs = write_oci_archive(tmp_path / "theirs", THEIRS)
+    run_alone(tmp_path / "1", src=theirs, cache_dir=str(cache))
+    mine = _only_named(tmp_path / "mine")
+    options: dict[str, t.Any] = {"cache_dir": str(cache), "cache_scope": scope}
+    for _again in range(2):
+        with pytest.raises(LayerError, match=SECRET.digest):
+            run_alone(tmp_path / "2", src=mine, **options)
+        assert not (tmp_path / "2").exists()
+    # and who has it gets it, without a second copy
+    again = run_alone(tmp_path / "3", src=theirs, cache_dir=str(cache))
+    assert counts(again) == (1, 0)
+    assert entries(cache) == {SECRET.digest}
+
+
+def test_nor_does_it_where_the_controller_offers(tmp_path: Path, cache: Path) -> None:
+    """The node asks for the blob: its digest in an offer is no proof."""
+    theirs = write_oci_archive(tmp_path / "theirs", THEIRS)
+    run_alone(tmp_path / "1", src=theirs, cache_dir=str(cache))
+    mine = _offered(_only_named(tmp_path / "mine"), tmp_path / "offer")
+    for check in (True, False):
+        result = run_alone(tmp_path / "2", check, cache_dir=str(cache), **mine)
+        if not check:
+            assert [blob["name"] for blob in result["need"]["blobs"]] == [SECRET.path]
+    assert not (tmp_path / "2").exists()
+
+
+def test_what_two_sources_have_is_kept_once(tmp_path: Path, cache: Path) -> None:
+    """Each shows that it has it; then both are served, and the blob is not written again."""
+    one = write_oci_archive(tmp_path / "a", ONE)
+    two = write_oci_archive(tmp_path / "b", TWO)
+    run_alone(tmp_path / "1", src=one, cache_dir=str(cache))
+    before = (cache / "sha256" / BASE.digest[7:]).stat()
+    result = run_alone(tmp_path / "2", src=two, cache_dir=str(cache))
+    assert counts(result) == (0, 0)
+    assert entries(cache) == digests(ONE, TWO)
+    for number, src in enumerate((one, two), 3):
+        result = run_alone(tmp_path / str(number), src=src, cache_dir=str(cache))
+        assert counts(result) == (3, 0)
+    assert (cache / "sha256" / BASE.digest[7:]).stat().st_ino == before.st_ino
+
+
+def test_a_damaged_source_proves_nothing(tmp_path: Path, cache: Path) -> None:
+    """A run that fails in the blob has not brought it, whatever it has read."""
+    theirs = write_oci_archive(tmp_path / "theirs", THEIRS)
+    run_alone(tmp_path / "1", src=theirs, cache_dir=str(cache))
+    proofs = os.listdir(cache / "proofs")
+    with pytest.raises(LayerError):
+        src = _only_named(tmp_path / "mine")
+        run_alone(tmp_path / "2", src=src, cache_dir=str(cache))
+    assert os.listdir(cache / "proofs") == proofs

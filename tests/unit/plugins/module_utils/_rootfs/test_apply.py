@@ -20,6 +20,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     EntryError,
     LayerError,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import root
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
     split_name,
 )
@@ -1233,7 +1234,7 @@ def test_long_ways_through_links_are_bounded(tmp_path: Path) -> None:
     text = refused(tmp_path / "bad", [file("f")], [*members, *marks])
     assert time.monotonic() - began < 20
     assert (
-        ": the image's paths lead through more than 1000000 links and levels, and 256 for each entry, a fixed limit;"
+        ": the image's paths lead through more than 1000000 links and levels, and 16 for each entry, a fixed limit;"
         " build the image with shorter ways"
     ) in text
     few = [entry(f"l0/.wh.{number}", "0") for number in range(5)]
@@ -1369,3 +1370,53 @@ def test_a_component_that_is_too_long(name: bytes) -> None:
     assert split_name(name % (b"x" * 255))
     with pytest.raises(EntryError, match="over 255 bytes"):
         split_name(name % (b"x" * 256))
+
+
+# -- what is remembered
+
+
+_REMEMBERED = "take more than 10000 bytes of memory, a fixed limit; build the image with fewer of them"
+
+
+@pytest.mark.parametrize("links", [False, True])
+def test_directories_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Section 3: those of entries, and those that names imply."""
+    monkeypatch.setattr(root, "_MOST_REMEMBERED", 10_000)
+    members = [
+        file(f"d{number}/f") if links else directory(f"d{number}")
+        for number in range(20)
+    ]
+    unpack(tmp_path / "good", members[:19])
+    more = [*members, directory("e")]
+    assert _REMEMBERED in refused(tmp_path / "bad", more)
+    assert _REMEMBERED in refused(
+        tmp_path / "worse", [directory("n" * 200 + str(n)) for n in range(19)]
+    )
+
+
+def test_directories_that_are_removed_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(root, "_MOST_REMEMBERED", 10_000)
+    again = [directory("d/a/b"), directory("d/c"), file("d")]
+    unpack(tmp_path, again * 30)
+    assert contents(tmp_path) == {"d": b""}
+
+
+def test_names_of_a_layer_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Section 3: those that it adds to directories of lower layers, and of one layer at a time."""
+    monkeypatch.setattr(root, "_MOST_REMEMBERED", 10_000)
+    lower = [directory("d")]
+    upper = [[file(f"d/{layer}{number:02}") for number in range(50)] for layer in "ab"]
+    unpack(tmp_path / "good", lower, *upper)
+    assert len(os.listdir(tmp_path / "good" / "d")) == 100
+    # the same name counts once, and in a directory of its own layer none does
+    unpack(tmp_path / "again", lower, [file("d/f")] * 100)
+    unpack(
+        tmp_path / "own", lower, [directory("e"), *[file(f"e/{n}") for n in range(99)]]
+    )
+    assert _REMEMBERED in refused(tmp_path / "bad", lower, upper[0] + upper[1])
