@@ -63,11 +63,12 @@ def require_unused(fd: int, path: str) -> None:
 
 
 def require_no_mount_below(path: str) -> None:
-    """Raises C(RootfsError) if a removal of C(path) would come upon a mount, before it begins."""
+    """Raises C(RootfsError) if there is a mount below C(path), which can neither be moved nor removed."""
     for mount in read_mounts():
         if is_below(mount.point, path):
             raise RootfsError(
-                f"{show(path)} cannot be removed with the mount at {show(mount.point)} inside of it; unmount that and run again"
+                f"{show(path)} cannot be replaced or removed with a mount at {show(mount.point)} in it;"
+                " unmount that and run again"
             )
 
 

@@ -21,6 +21,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record impo
     PREPARED,
     Record,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
+    Remains,
+)
 from ansible_collections.hypervisor.oci.tests.crash.calls import AFTER, BEFORE, Calls
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import Laboratory
 from ansible_collections.hypervisor.oci.tests.crash.run import (
@@ -120,7 +123,7 @@ def test_random_instants(lab: Laboratory) -> None:
 
 
 def _old_trees_stay() -> None:
-    vars(beside)["remove_tree"] = lambda parent, name: None
+    vars(beside)["try_remove_tree"] = lambda parent, name: Remains()
 
 
 def _prepared_is_not_recorded() -> None:
