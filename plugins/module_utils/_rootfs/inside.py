@@ -29,6 +29,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories
     move,
     names_in,
     open_or_none,
+    open_private,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.in_use import (
     require_no_mount_below,
@@ -199,7 +200,11 @@ class Inside:
         dest = self._dest()
         try:
             old_names = self._content(dest, record)
-            new = self._open_in_staging(dest, tree, _NEW)
+            staging = self._open_staging(dest, tree)
+            try:
+                new = self._open_new(staging, tree)
+            finally:
+                os.close(staging)
             try:
                 new_names = names_in(new)
             finally:
@@ -305,47 +310,47 @@ class Inside:
         own.update(_names_of_drops(self._site))
         return [name for name in names_in(dest) if name not in own]
 
-    def _open_in_staging(self, dest: int, tree: Tree, name: bytes) -> int:
+    def _open_staging(self, dest: int, tree: Tree) -> int:
         staging = open_or_none(dest, tree.name.encode())
         if staging is None:
             raise RootfsError(
                 f"the staging of {show(self._site.path)} is gone; run again"
             )
-        try:
-            return (
-                make_private(staging, name) if name == _OLD else self._open_new(staging)
-            )
-        finally:
-            os.close(staging)
+        return staging
 
-    def _open_new(self, staging: int) -> int:
+    def _open_new(self, staging: int, tree: Tree) -> int:
         fd = open_or_none(staging, _NEW)
-        if fd is None:
-            raise RootfsError(
-                f"the staging of {show(self._site.path)} is gone; run again"
-            )
-        return fd
+        if fd is not None and tree.binding.holds(fd):
+            return fd
+        if fd is not None:
+            os.close(fd)
+        raise RootfsError(
+            f"the staging of {show(self._site.path)} is gone or another one; stop what uses the mount, and run again"
+        )
 
     def _stopped(self, record: Record) -> Record:
         """The record of a tree that is there only in part: known as ours, and never as the one that is asked for."""
-        tree = record.next or Tree(_BY_NAME)
+        staging = Tree(_BY_NAME, name=record.next.name if record.next else "")
         dest = self._writable_dest()
         try:
-            kept = bool(record.aside) and self._save_foreign(dest, record, tree)
+            name = staging.name.encode()
+            if name not in names_in(dest):
+                # perhaps another file system is mounted today: nothing here is known to be ours
+                return replace(record.without_next(), tree=None, trash=record.trash)
+            kept = bool(record.aside) and self._save_foreign(dest, record, name)
             part = Tree(bind(dest), _IN_PART, mtime=os.fstat(dest).st_mtime_ns)
         finally:
             os.close(dest)
-        staging = Tree(_BY_NAME, name=tree.name)
         return Record(
             tree=part,
             trash=record.trash if kept else (*record.trash, staging),
             generations=(*record.generations, staging) if kept else record.generations,
         )
 
-    def _save_foreign(self, dest: int, record: Record, tree: Tree) -> bool:
-        """Put the rest of what was not ours with what was moved away of it already; false if nothing of that is there."""
+    def _save_foreign(self, dest: int, record: Record, name: bytes) -> bool:
+        """Put the rest of what was not ours with what was moved away of it already; false if that is gone."""
         try:
-            staging = open_or_none(dest, tree.name.encode())
+            staging = open_private(dest, name)
         except RootfsError:
             staging = None
         if staging is None:
@@ -357,18 +362,18 @@ class Inside:
                 left = set(names_in(new))
                 os.close(new)
             if left == set(map(os.fsencode, record.new_names)):
-                self._move_old(dest, record, tree)
+                self._move_old(dest, record, staging)
             self._remove(staging, Tree(_BY_NAME, name=os.fsdecode(_NEW)))
         except RootfsError:
             # a container changed it: what the user may want is never thrown away
-            return True
+            pass
         finally:
             os.close(staging)
         return True
 
-    def _move_old(self, dest: int, record: Record, tree: Tree) -> None:
+    def _move_old(self, dest: int, record: Record, staging: int) -> None:
         """Move the old names away, as long as no new one is out."""
-        old = self._open_in_staging(dest, tree, _OLD)
+        old = make_private(staging, _OLD)
         try:
             there = set(names_in(dest))
             for name in map(os.fsencode, record.old_names):
@@ -382,20 +387,19 @@ class Inside:
 
     def _move(self, record: Record, tree: Tree) -> Record:
         """Carry out the move that the record describes."""
-        dest = self._dest()
-        try:
-            new = self._open_in_staging(dest, tree, _NEW)
-            try:
-                self._move_old(dest, record, tree)
-                for name in map(os.fsencode, record.new_names):
-                    move(new, name, dest, name)
-                _copy_metadata(new, dest)
-                binding = move_token(tree.binding, dest)
-            finally:
-                os.close(new)
+        with contextlib.ExitStack() as stack:
+            dest = self._dest()
+            stack.callback(os.close, dest)
+            staging = self._open_staging(dest, tree)
+            stack.callback(os.close, staging)
+            new = self._open_new(staging, tree)
+            stack.callback(os.close, new)
+            self._move_old(dest, record, staging)
+            for name in map(os.fsencode, record.new_names):
+                move(new, name, dest, name)
+            _copy_metadata(new, dest)
+            binding = move_token(tree.binding, dest)
             syncfs(dest)
-        finally:
-            os.close(dest)
         moved = Tree(_BY_NAME, name=tree.name)
         kept = bool(record.aside)
         record = Record(

@@ -87,7 +87,7 @@ def test_death_at_calls(lab: Laboratory, name: str, every: int) -> None:
         ("previous-two-renames", 1),
         ("force-two-renames", 7),
         ("inside", 11),
-        ("inside-staged-then-present", 5),
+        ("inside-first", 5),
     ],
 )
 def test_error_at_calls(lab: Laboratory, name: str, every: int) -> None:

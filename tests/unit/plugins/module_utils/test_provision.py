@@ -958,11 +958,11 @@ def test_removal_stays_on_its_mount_whatever_is_ignored(
         (dest / "data/precious").touch()
         for changes in ({"src": two}, {"state": "absent"}):
             message = refused(dest, **changes)
-            assert f"is in use by a mount at {dest}/data;" in message
+            assert f"is in use by a mount at '{dest}/data';" in message
         before = everything(dest.parent)
         message = refused(dest, state="absent", in_use="ignore")
         assert message == (
-            f"'{dest}' cannot be removed with the mount at '{dest}/data' inside of it; unmount that and run again"
+            f"'{dest}' cannot be replaced or removed with a mount at '{dest}/data' in it; unmount that and run again"
         )
         assert everything(dest.parent) == before
         assert (dest / "data/precious").exists()
