@@ -10,6 +10,7 @@ Most tests treat a plain directory as a mount point, which an ordinary user can 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import subprocess
@@ -523,6 +524,50 @@ def test_a_mount_in_use(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
                 steps.recover(half)
         Inside(site, True).commit(record)
     assert lab.names() == ["b"]
+
+
+def test_what_cannot_be_removed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section 7: it is put aside where it is in the way of nothing, with a warning, and tried again."""
+    lab.fill("lost+found/")
+    lab.replace_with("a", "stuck")
+    real = os.unlink
+    code = errno.EIO
+
+    def unlink(name: t.Any, **options: t.Any) -> None:
+        if name == b"stuck":
+            raise OSError(code, os.strerror(code))
+        real(name, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with lab.steps() as (site, steps):
+        record = steps.commit(lab.stage(steps, site.load(), "b"))
+        (trash,) = record.trash
+        warning = (
+            "'{0}' is no longer needed, but could not be removed completely: '{0}{1}/stuck' (input/output error);"
+            " the disk or its connection fails: look at the kernel's log; the next run tries again"
+        )
+        old = f"{lab.dest}/{trash.name}"
+        assert site.warnings == [warning.format(old, "/old")]
+        assert not steps.holds_foreign(record)
+        assert lab.names() == sorted([trash.name, "b", "lost+found"])
+        assert lab.dest.stat().st_mtime_ns == 5
+    lab.fill("stuck")
+    with lab.steps() as (site, steps):
+        assert steps.recover(site.load()) == record
+        assert steps.remove(record, False) == []
+        record = site.load()
+        (rest,) = record.trash
+        assert lab.names() == sorted([rest.name, "lost+found"])
+        assert site.warnings[1].startswith(f"'{lab.dest}/{rest.name}' is no longer")
+        assert f"'{lab.dest}/{rest.name}/stuck'" in site.warnings[1]
+        assert f"'{lab.dest}/{rest.name}/{trash.name}/old/stuck'" in site.warnings[1]
+        # it is not in the way of what comes next
+        assert not steps.holds_foreign(record)
+        record = steps.commit(lab.stage(steps, record, "stuck"))
+        assert lab.names() == sorted([rest.name, "lost+found", "stuck"])
+        monkeypatch.setattr(os, "unlink", real)
+        assert steps.recover(record).trash == ()
+        assert lab.names() == ["lost+found", "stuck"]
 
 
 # -- with a mount
