@@ -355,7 +355,9 @@ def test_an_overlay_with_the_tree_as_a_layer(top: Path, layer: str, own: bool) -
             with mounted(elsewhere, *mount):
                 assert users(top) == [f"an overlay of it at '{elsewhere}'"]
                 assert users(above / "disk/w") == (
-                    [] if layer == "upperdir" else [f"an overlay of it at '{elsewhere}'"]
+                    []
+                    if layer == "upperdir"
+                    else [f"an overlay of it at '{elsewhere}'"]
                 )
         else:
             code = (

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -740,3 +741,56 @@ def test_a_full_mount_keeps_the_old_tree(lab: Lab, tmp_path: Path) -> None:
         )
         assert tree(lab.dest) == before
         assert not run(lab.dest, src=small)["changed"]
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["ext4", "btrfs"])
+def test_a_container_cannot_keep_its_mount(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """Section 7: by attributes or read-only subvolumes, of the mount's own root too."""
+    sources = [
+        write_oci_archive(
+            tmp_path / f"{text}.tar", Image([Layer(file("f", text), file("d/g", text))])
+        )
+        for text in ("one", "two")
+    ]
+    with loop_mounted(lab.dest, tmp_path / "disk", kind):
+        run(lab.dest, src=sources[0])
+        for changes in ({"src": sources[1]}, {"src": sources[0]}, {"state": "absent"}):
+            if kind == "btrfs":
+                for words in (
+                    f"subvolume create {lab.dest}/sub",
+                    f"subvolume snapshot -r {lab.dest}/sub {lab.dest}/d/copy",
+                    f"property set -ts {lab.dest}/sub ro true",
+                ):
+                    command("btrfs", *words.split())
+            command("chattr", "+a", f"{lab.dest}/d")
+            command(
+                "chattr", "+i", *(f"{lab.dest}/{name}" for name in ("f", "d/g", ""))
+            )
+            if kind == "btrfs":
+                command("btrfs", "property", "set", "-ts", str(lab.dest), "ro", "true")
+            result = run(lab.dest, **changes)
+            assert (result["changed"], result["warnings"]) == (True, [])
+            expected = {"d", "f"} if "src" in changes else set()
+            assert {*lab.names()} - {"lost+found"} == expected
+
+
+def command(*words: str) -> None:
+    """Run a program that has to succeed."""
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def loop_mounted(point: Path, image: Path, kind: str) -> t.Iterator[None]:
+    """A file system of its own in a file. Skips the test where there is nothing to make one with."""
+    program = shutil.which(f"mkfs.{kind}")
+    if program is None or shutil.which("chattr") is None:
+        pytest.skip(f"mkfs.{kind} or chattr is not installed")
+    with open(image, "wb") as sparse:
+        sparse.truncate(128 << 20)
+    command(program, "-q", str(image))
+    try:
+        with mounted(point, "-t", kind, "-o", "loop", str(image)):
+            yield
+    finally:
+        image.unlink()

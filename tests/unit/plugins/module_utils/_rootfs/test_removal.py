@@ -198,7 +198,12 @@ def fixture_protect(tmp_path: Path) -> t.Iterator[t.Callable[[str, str], None]]:
 @pytest.mark.parametrize("attribute", ["+i", "+a"])
 @pytest.mark.parametrize(
     "protected",
-    [["top/d/f"], ["top/d"], ["top"], ["top/d/f", "top/d", "top", "top/g", "top/fifos"]],
+    [
+        ["top/d/f"],
+        ["top/d"],
+        ["top"],
+        ["top/d/f", "top/d", "top", "top/g", "top/fifos"],
+    ],
 )
 def test_immutable_and_append_only(
     tmp_path: Path,
@@ -278,7 +283,7 @@ def test_all_but_a_mount_goes(tmp_path: Path, above: int) -> None:
     with mounted(tmp_path / "top/a/b/c"):
         (tmp_path / "top/a/b/c/precious").touch()
         remains = try_remove_tree(above, b"top")
-        assert remains.describe(tmp_path / "top") == (
+        assert remains.describe(os.fspath(tmp_path / "top")) == (
             f"'{tmp_path}/top/a/b/c' (a mount point)"
         )
         assert names(tmp_path / "top") == ["a", "a/b", "a/b/c", "a/b/c/precious"]
