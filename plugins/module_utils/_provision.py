@@ -63,7 +63,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach impor
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     FORMAT,
-    MOVING,
     Binding,
     Record,
     Tree,
@@ -214,9 +213,9 @@ def _present_image(
     """The result; C(None) where another run is sending blobs to the same dest."""
     fingerprint = _fingerprint(image, options.unpack)
     with _open(options, check_mode) as (site, steps), contextlib.ExitStack() as stack:
+        if options.state == "staged":
+            _require_stageable(site)
         record = site.load()
-        # what another run left in the middle is finished here, and that is a change
-        unfinished = record.phase == MOVING
         if not check_mode:
             record = steps.recover(record)
         current = steps.current(record)
@@ -231,17 +230,17 @@ def _present_image(
                     record = steps.discard_next(record)
                 steps.prune(record)
                 _forget_transfers(site)
-            result = _result(options, image, current, current, unfinished)
+            result = _result(options, image, current, current, False)
             result["warnings"] += _judge_reach(options, site, current, filling=False)
-            return result
+            return _told(site, result)
         _require_ours(options, site, steps, record)
         staged = _usable_stage(options, steps, record, fingerprint)
         if options.state == "present":
-            _check_use(options, steps)
+            steps.check_use()
         if staged is not None and options.state == "staged":
             result = _result(options, image, current, staged, False)
             result["warnings"] += _judge_reach(options, site, staged)
-            return result
+            return _told(site, result)
         cache = None
         if staged is None:
             if options.cache_dir:
@@ -286,7 +285,7 @@ def _present_image(
         if cache is not None:
             cache.prune()
             result["warnings"] += cache.warnings
-        return result
+        return _told(site, result)
 
 
 def _open_cache(options: Options, source: Source, dest: str, dry: bool) -> BlobCache:
@@ -351,7 +350,7 @@ def _previous(options: Options, check_mode: bool) -> Result:
         _require_ours(options, site, steps, record)
         old = steps.previous(record)
         exposure = _judge_reach(options, site, old)
-        _check_use(options, steps)
+        steps.check_use()
         if not check_mode:
             steps.restore_previous(record)
         return {
@@ -359,33 +358,38 @@ def _previous(options: Options, check_mode: bool) -> Result:
             "dest": options.dest,
             **old.result,
             "diff": _diff(options.dest, current, old),
-            "warnings": exposure,
+            "warnings": [*exposure, *site.warnings],
         }
 
 
 def _absent(options: Options, check_mode: bool) -> Result:
     with _open(options, check_mode) as (site, steps):
+        before = _state_of(site)
         record = site.load()
         if not check_mode:
             record = steps.recover(record)
         current = steps.current(record)
         _require_ours(options, site, steps, record)
-        changed = steps.has_something(record, options.force)
+        content = steps.has_content(record)
+        changed = before[1] is not None or steps.has_something(record, options.force)
         kept: list[str] = []
-        if site.read(DROPS) is not None:
-            changed = True
+        if changed:
+            steps.check_use()
             if not check_mode:
                 _forget_transfers(site, True)
-        if changed:
-            _check_use(options, steps)
-            if not check_mode:
                 kept = steps.remove(record, options.force)
+                # what could not be removed the last time either is no change
+                changed = content or _state_of(site) != before
         return {
             "changed": changed,
             "dest": options.dest,
             "diff": _diff(options.dest, current, None),
-            "warnings": [_kept_warning(path) for path in kept],
+            "warnings": [*map(_kept_warning, kept), *site.warnings],
         }
+
+
+def _state_of(site: Site) -> tuple[Record, bytes | None]:
+    return site.load(), site.read(DROPS)
 
 
 @contextlib.contextmanager
@@ -427,9 +431,19 @@ def _require_ours(options: Options, site: Site, steps: Steps, record: Record) ->
         )
 
 
-def _check_use(options: Options, steps: Steps) -> None:
-    if not options.ignore_use:
-        steps.check_use()
+def _require_stageable(site: Site) -> None:
+    """A tree that waits in a mount point is in reach of the container, whenever that runs. Raises C(RootfsError)."""
+    if site.place.inside:
+        raise RootfsError(
+            f"{show(site.path)} is a mount point, where the container could change a staged tree before it is used;"
+            " stop the container and use state: present, or use a directory below the mount point as dest"
+        )
+
+
+def _told(site: Site, result: Result) -> Result:
+    """The result, with what went wrong beside it."""
+    result["warnings"] += site.warnings
+    return result
 
 
 def _usable_stage(

@@ -83,9 +83,11 @@ options:
     description:
       - V(present) makes sure that the image is at O(dest).
       - V(staged) unpacks and verifies beside O(dest) and stops there, while the old container runs. The next run with
-        V(present) for the same image and options only exchanges.
+        V(present) for the same image and options only exchanges. It is an error where O(dest) is a mount point, since the
+        container could change the tree there.
       - V(previous) exchanges O(dest) with the tree that was there before; see O(keep).
-      - V(absent) removes the tree and everything that belongs to it.
+      - V(absent) removes the tree and everything that belongs to it. What cannot be removed, such as a mount in an old
+        tree, is a warning, and the next run tries again.
     type: str
     choices: [present, staged, previous, absent]
     default: present
@@ -126,7 +128,8 @@ options:
     default: false
   in_use:
     description:
-      - What to do where a mount lies in the tree, or a process has its root or working directory there.
+      - What to do where a mount lies in the tree, a mount or an overlay shows a part of it elsewhere, or a process has its
+        root, working directory, executable, an open or a mapped file there, in whatever mount namespace.
       - V(fail) stops before anything is exchanged or removed, and lists them. V(ignore) goes on.
     type: str
     choices: [fail, ignore]

@@ -20,7 +20,13 @@ import typing as t
 
 _PRODUCT = "ansible_collections.hypervisor.oci.plugins."
 _SYSCALLS = _PRODUCT + "module_utils._rootfs.syscalls"
-_OWN = ("exchange", "rename_new", "syncfs")
+_OWN = (
+    "exchange",
+    "rename_new",
+    "set_inode_flags",
+    "set_subvolume_writable",
+    "syncfs",
+)
 _OS = (
     "chmod",
     "chown",

@@ -407,6 +407,64 @@ def quota(lab: Laboratory, work: str) -> str:
     return error
 
 
+def attributes(lab: Laboratory, work: str) -> str:
+    """A container made all of its tree immutable, or append-only: the next run replaces it, and nothing is left."""
+    _require("chattr", "lsattr")
+    with Disk(work, 16 * _MIB) as disk, _prepared(lab, _REPLACE, disk.path):
+        try:
+            for attribute, step in (
+                ("+i", {"src": "b", "keep": 0}),
+                ("+a", {"src": "a", "keep": 0}),
+                ("+i", {"state": "absent"}),
+            ):
+                # links and devices have none, which it complains of
+                subprocess.run(
+                    ["chattr", "-R", "-f", attribute, lab.dest],
+                    check=False,
+                    timeout=_PATIENCE,
+                )
+                if attribute[1] not in _command("lsattr", "-d", lab.dest).split()[0]:
+                    raise Broken(f"chattr {attribute} has no effect")
+                _leaves_nothing(lab, step)
+        finally:
+            subprocess.run(["chattr", "-R", "-f", "-ia", disk.path], check=False)
+        lab.must({"src": "a"})
+    return "removed"
+
+
+def subvolumes(lab: Laboratory, work: str) -> str:
+    """A container made subvolumes of btrfs, which any user can, and set them read-only."""
+    _require("mkfs.btrfs", "btrfs")
+    if "\tbtrfs\n" not in _text("/proc/filesystems"):
+        raise Skipped("this kernel has no btrfs")
+    with Disk(work, 256 * _MIB, "mkfs.btrfs", "-q") as disk, _prepared(
+        lab, _REPLACE, disk.path
+    ):
+        for step in ({"src": "b", "keep": 0}, {"state": "absent"}):
+            one = os.path.join(lab.dest, "one")
+            inner = os.path.join(one, "folder", "inner")
+            _command("btrfs", "subvolume", "create", one)
+            os.mkdir(os.path.dirname(inner))
+            _command("btrfs", "subvolume", "create", inner)
+            for folder in (one, inner):
+                with open(os.path.join(folder, "file"), "wb") as file_:
+                    file_.write(b"x" * 10_000)
+            _command("btrfs", "subvolume", "snapshot", "-r", one, f"{one}.copy")
+            for folder in (inner, one):
+                _command("btrfs", "property", "set", "-ts", folder, "ro", "true")
+            _leaves_nothing(lab, step)
+        lab.must({"src": "a"})
+    return "removed"
+
+
+def _leaves_nothing(lab: Laboratory, step: Step) -> None:
+    """A run that succeeds, and leaves nothing but the record."""
+    lab.must(step)
+    expected = ("record.json",) if "src" in step else ()
+    if lab.leftovers() != expected or lab.found() != step.get("src", "none"):
+        raise Broken(f"{lab.found()} and {lab.leftovers()} are left by {step}")
+
+
 def _text(path: str) -> str:
     with open(path, encoding="utf-8") as file_:
         return file_.read()
@@ -518,6 +576,8 @@ CASES: dict[str, t.Callable[[Laboratory, str], str]] = {
     "write-back": write_back,
     "gone": gone,
     "source": source,
+    "attributes": attributes,
+    "subvolumes": subvolumes,
 }
 
 

@@ -215,12 +215,6 @@ SCENARIOS = (
     INSIDE,
     replace(
         INSIDE,
-        name="inside-staged-then-present",
-        before=(A, {**B, "state": "staged"}),
-        turns=1,
-    ),
-    replace(
-        INSIDE,
         name="inside-force",
         before=(),
         foreign=True,

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
+    os_phrase,
     show,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
@@ -43,7 +44,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record impo
     unbind,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
-    remove_tree,
+    try_remove_tree,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     exchange,
@@ -167,8 +168,10 @@ class Beside:
                     unbind(fd)
             finally:
                 os.close(fd)
-        remove_tree(self._site.state, name)
-        record = replace(record.without_next(), trash=record.trash)
+        trash = record.trash
+        if self._remove(record.next):
+            trash = (*trash, Tree(_BY_NAME, name=record.next.name))
+        record = replace(record.without_next(), trash=trash)
         self._save(record)
         return record
 
@@ -207,11 +210,17 @@ class Beside:
         others = tuple(tree for tree in record.generations if tree is not old)
         return self.commit(replace(record, next=old, generations=others), RESTORING)
 
+    def has_content(self, record: Record) -> bool:
+        """Return whether there is anything at dest."""
+        fd = self._site.open_dest()
+        if fd is None:
+            return False
+        os.close(fd)
+        return True
+
     def has_something(self, record: Record, with_foreign: bool) -> bool:
         """Whether there is anything for C(remove) to do."""
-        fd = self._site.open_dest()
-        if fd is not None:
-            os.close(fd)
+        if self.has_content(record):
             return True
         kept = record.generations if not with_foreign else ()
         foreign = tuple(tree for tree in kept if not tree.fingerprint)
@@ -379,24 +388,44 @@ class Beside:
         return replace(record, tree=None, aside="", removing=False, trash=trash)
 
     def _clear(self, record: Record) -> Record:
-        """Remove the trash, each by its binding or its random name, and then forget it."""
+        """Remove the trash, each by its binding or its random name; what cannot be removed waits for the next run."""
         if not record.trash:
             return record
-        for tree in record.trash:
+        left = tuple(tree for tree in record.trash if self._stays(tree))
+        if left != record.trash:
+            record = replace(record, trash=left)
+            self._save(record)
+        return record
+
+    def _stays(self, tree: Tree) -> bool:
+        """Remove a tree that is no longer needed; true, and a warning, if something of it stays."""
+        path = self._path_of(tree)
+        try:
             fd = open_or_none(self._site.state, tree.name.encode())
             if fd is None:
-                continue
+                return False
             try:
-                ours = tree.binding == _BY_NAME or tree.binding.holds(fd)
-                if ours:
-                    self._check_use_of(fd, self._path_of(tree))
+                if tree.binding != _BY_NAME and not tree.binding.holds(fd):
+                    return False
+                self._check_use_of(fd, path)
             finally:
                 os.close(fd)
-            if ours:
-                remove_tree(self._site.state, tree.name.encode())
-        record = replace(record, trash=())
-        self._save(record)
-        return record
+        except RootfsError as error:
+            self._site.warn_kept(path, error.message)
+            return True
+        except OSError as error:
+            self._site.warn_kept(path, os_phrase(error))
+            return True
+        return self._remove(tree)
+
+    def _remove(self, tree: Tree) -> bool:
+        """Remove what can be removed of a tree in the private folder; true, and a warning, if something stays."""
+        remains = try_remove_tree(self._site.state, tree.name.encode())
+        if remains:
+            path = self._path_of(tree)
+            why = f"{remains.describe(path)}; {remains.advice}"
+            self._site.warn_kept(path, why)
+        return bool(remains)
 
     def _check_use_of(self, fd: int, path: str) -> None:
         if not self._ignore_use:

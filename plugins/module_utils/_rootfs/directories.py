@@ -20,6 +20,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     os_phrase,
     show,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.protection import (
+    unprotected,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     rename_new,
 )
@@ -200,10 +203,17 @@ def move(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
 
 @contextlib.contextmanager
 def movable(parent: int, name: bytes) -> t.Iterator[None]:
-    """An ordinary user cannot move a directory that he may not write to, so it is opened for that time."""
+    """For that time, take away what keeps C(name) from being moved.
+
+    An ordinary user cannot move a directory that he may not write to, and nobody one that is immutable.
+    """
+    if os.geteuid() == 0:
+        with unprotected(parent, name):
+            yield
+        return
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     mode = stat.S_IMODE(status.st_mode)
-    if os.geteuid() == 0 or not stat.S_ISDIR(status.st_mode) or mode & 0o200:
+    if not stat.S_ISDIR(status.st_mode) or mode & 0o200:
         yield
         return
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)

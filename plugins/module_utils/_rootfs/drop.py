@@ -20,7 +20,10 @@ import time
 import typing as t
 from dataclasses import asdict, dataclass, replace
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    RootfsError,
+    os_phrase,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
     DIRECTORY,
     make_private,
@@ -39,7 +42,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record impo
     random_name,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
-    empty_directory,
+    try_empty_directory,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     mount_id,
@@ -152,7 +155,7 @@ def make_drop(site: Site, image: str, owner: int, group: int) -> Drop | None:
 def remove_drop(site: Site, drop: Drop) -> None:
     """Remove a folder with all that is in it, and its record where that speaks of it.
 
-    What cannot be removed now, since its owner works on it, stays recorded for the next run.
+    What cannot be removed now stays recorded for the next run, with a warning.
     """
     above, name = os.path.split(drop.path)
     try:
@@ -163,7 +166,11 @@ def remove_drop(site: Site, drop: Drop) -> None:
                     _remove(parent, name, drop)
         finally:
             os.close(parent)
-    except (OSError, RootfsError):
+    except RootfsError as error:
+        site.warn_kept(drop.path, error.message)
+        return
+    except OSError as error:
+        site.warn_kept(drop.path, os_phrase(error))
         return
     _save(site, [other for other in load_drops(site) if other != drop])
     site.made += drop.made
@@ -195,9 +202,11 @@ def _remove(parent: int, name: str, drop: Drop) -> None:
             os.rmdir(name, dir_fd=parent)
         return
     try:
-        empty_directory(fd)
+        remains = try_empty_directory(fd)
     finally:
         os.close(fd)
+    if remains:
+        raise RootfsError(f"{remains.describe(drop.path)}; {remains.advice}")
     os.rmdir(name, dir_fd=parent)
 
 

@@ -7,12 +7,15 @@
 """Replacing what a mount point holds: nothing can be exchanged from outside (docs/behaviour.md, section 7).
 
 Staging is a random private directory inside of the mount, with C(new), the tree to be, and C(old), what
-it replaces. The record lies outside. Names are moved one by one, and only those that the record lists:
-not atomic, but every run that follows knows how to finish.
+it replaces. The record lies outside. Names are moved one by one, and only those that the record lists.
+
+The root of a container that runs can reach all of that. So what one run verified counts for that run alone:
+nothing is staged here for a later one, and a move that was stopped is never finished but begun anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import replace
@@ -26,6 +29,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories
     move,
     names_in,
     open_or_none,
+    open_private,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.in_use import (
     require_no_mount_below,
@@ -35,6 +39,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place impor
     DROPS,
     Site,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.protection import (
+    unprotect,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
     MOVING,
     STAGED,
@@ -42,14 +49,15 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record impo
     Binding,
     Record,
     Tree,
+    bind,
     is_token,
     move_token,
     random_name,
     unbind,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
-    empty_directory,
-    remove_tree,
+    try_empty_directory,
+    try_remove_tree,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
     syncfs,
@@ -59,6 +67,8 @@ _BY_NAME = Binding(None, 0, None)
 _NEW = b"new"
 _OLD = b"old"
 _LOST_AND_FOUND = b"lost+found"
+# The fingerprint of a tree that a run which was stopped left: no run asks for it.
+_IN_PART = {"in_part": True}
 
 # What a new root directory may leave on the mount's own, and so what is cleared there first.
 _OURS = ("user.", "security.capability", "system.posix_acl_")
@@ -97,6 +107,8 @@ class Inside:
     def check_use(self) -> None:
         """Raises C(RootfsError) that lists what uses the tree."""
         if self._ignore_use:
+            # whatever is ignored, a mount point can neither be moved nor removed
+            require_no_mount_below(self._site.path)
             return
         fd = self._dest()
         try:
@@ -105,21 +117,15 @@ class Inside:
             os.close(fd)
 
     def recover(self, record: Record) -> Record:
-        """Finish what an earlier run left, and clear its leftovers."""
+        """Clear what an earlier run left, of which nothing is believed."""
         if record.removing:
             self.check_use()
-            self._empty(record)
-            record = Record(generations=record.generations)
-            self._save(record)
-            return record
+            return self._emptied(record)
         if record.phase == MOVING and record.next is not None:
-            if self._has_next(record.next):
-                self.check_use()
-                return self._move(record)
-            # the staging is gone, and with it what could be finished
-            record = replace(record.without_next(), tree=None)
+            self.check_use()
+            record = self._stopped(record)
             self._site.save(record)
-        elif record.phase == UNPACKING:
+        elif record.next is not None:
             record = record.without_next()
             self._site.save(record)
         return self._clear(record)
@@ -131,7 +137,7 @@ class Inside:
             record.without_next(), next=Tree(_BY_NAME, name=name), phase=UNPACKING
         )
         self._site.save(record)
-        dest = self._dest()
+        dest = self._writable_dest()
         try:
             staging = make_private(dest, name.encode())
         finally:
@@ -148,13 +154,9 @@ class Inside:
         self._site.save(record)
         return record
 
-    def has_staged(self, record: Record) -> bool:
-        """Whether the next tree is there as the record says."""
-        return (
-            record.phase == STAGED
-            and record.next is not None
-            and self._has_next(record.next)
-        )
+    def has_staged(self, _record: Record) -> bool:
+        """Never: a container may have changed what was staged by an earlier run."""
+        return False
 
     def discard_next(self, record: Record) -> Record:
         """Remove the next tree."""
@@ -180,11 +182,12 @@ class Inside:
                             unbind(new)
                     finally:
                         os.close(new)
-            remove_tree(dest, record.next.name.encode())
+            stays = self._remove(dest, record.next)
             _restore_time(dest, record)
         finally:
             os.close(dest)
-        record = replace(record.without_next(), trash=record.trash)
+        trash = (*record.trash, record.next) if stays else record.trash
+        record = replace(record.without_next(), trash=trash)
         self._save(record)
         return record
 
@@ -197,7 +200,11 @@ class Inside:
         dest = self._dest()
         try:
             old_names = self._content(dest, record)
-            new = self._open_in_staging(dest, tree, _NEW)
+            staging = self._open_staging(dest, tree)
+            try:
+                new = self._open_new(staging, tree)
+            finally:
+                os.close(staging)
             try:
                 new_names = names_in(new)
             finally:
@@ -221,7 +228,7 @@ class Inside:
             aside="foreign" if foreign else "",
         )
         self._site.save(record)
-        return self._move(record)
+        return self._move(record, tree)
 
     def previous(self, record: Record) -> Tree:
         """Nothing is kept inside of a mount. Raises C(RootfsError)."""
@@ -238,14 +245,18 @@ class Inside:
         """Nothing of ours is kept inside of a mount."""
         return record
 
-    def has_something(self, record: Record, with_foreign: bool) -> bool:
-        """Whether there is anything for C(remove) to do."""
+    def has_content(self, record: Record) -> bool:
+        """Return whether the mount holds a tree, ours or foreign."""
         dest = self._dest()
         try:
-            if self._content(dest, record):
-                return True
+            return bool(self._content(dest, record))
         finally:
             os.close(dest)
+
+    def has_something(self, record: Record, with_foreign: bool) -> bool:
+        """Whether there is anything for C(remove) to do."""
+        if self.has_content(record):
+            return True
         kept = record.generations if not with_foreign else ()
         return record != Record(generations=kept)
 
@@ -255,10 +266,7 @@ class Inside:
         kept = () if with_foreign else record.generations
         record = replace(record, removing=True, generations=kept)
         self._site.save(record)
-        self._empty(record)
-        record = Record(generations=kept)
-        self._save(record)
-        return self.path_of_kept(record)
+        return self.path_of_kept(self._emptied(record))
 
     def path_of_kept(self, record: Record) -> list[str]:
         """Where foreign content is kept."""
@@ -283,6 +291,16 @@ class Inside:
             )
         return fd
 
+    def _writable_dest(self) -> int:
+        """The mount's own root, which a container may have made immutable or read-only."""
+        fd = self._dest()
+        try:
+            unprotect(fd)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
     def _content(self, dest: int, record: Record) -> list[bytes]:
         """The names that belong to the tree, not to the file system or to this module."""
         own = {tree.name.encode() for tree in (*record.generations, *record.trash)}
@@ -292,75 +310,96 @@ class Inside:
         own.update(_names_of_drops(self._site))
         return [name for name in names_in(dest) if name not in own]
 
-    def _open_in_staging(self, dest: int, tree: Tree, name: bytes) -> int:
+    def _open_staging(self, dest: int, tree: Tree) -> int:
         staging = open_or_none(dest, tree.name.encode())
         if staging is None:
             raise RootfsError(
                 f"the staging of {show(self._site.path)} is gone; run again"
             )
+        return staging
+
+    def _open_new(self, staging: int, tree: Tree) -> int:
+        fd = open_or_none(staging, _NEW)
+        if fd is not None and tree.binding.holds(fd):
+            return fd
+        if fd is not None:
+            os.close(fd)
+        raise RootfsError(
+            f"the staging of {show(self._site.path)} is gone or another one; stop what uses the mount, and run again"
+        )
+
+    def _stopped(self, record: Record) -> Record:
+        """The record of a tree that is there only in part: known as ours, and never as the one that is asked for."""
+        staging = Tree(_BY_NAME, name=record.next.name if record.next else "")
+        dest = self._writable_dest()
         try:
-            return (
-                make_private(staging, name) if name == _OLD else self._open_new(staging)
-            )
+            name = staging.name.encode()
+            if name not in names_in(dest):
+                # perhaps another file system is mounted today: nothing here is known to be ours
+                return replace(record.without_next(), tree=None, trash=record.trash)
+            kept = bool(record.aside) and self._save_foreign(dest, record, name)
+            part = Tree(bind(dest), _IN_PART, mtime=os.fstat(dest).st_mtime_ns)
+        finally:
+            os.close(dest)
+        return Record(
+            tree=part,
+            trash=record.trash if kept else (*record.trash, staging),
+            generations=(*record.generations, staging) if kept else record.generations,
+        )
+
+    def _save_foreign(self, dest: int, record: Record, name: bytes) -> bool:
+        """Put the rest of what was not ours with what was moved away of it already; false if that is gone."""
+        try:
+            staging = open_private(dest, name)
+        except RootfsError:
+            staging = None
+        if staging is None:
+            return False
+        try:
+            new = open_or_none(staging, _NEW)
+            left: set[bytes] = set()
+            if new is not None:
+                left = set(names_in(new))
+                os.close(new)
+            if left == set(map(os.fsencode, record.new_names)):
+                self._move_old(dest, record, staging)
+            self._remove(staging, Tree(_BY_NAME, name=os.fsdecode(_NEW)))
+        except RootfsError:
+            # a container changed it: what the user may want is never thrown away
+            pass
         finally:
             os.close(staging)
+        return True
 
-    def _open_new(self, staging: int) -> int:
-        fd = open_or_none(staging, _NEW)
-        if fd is None:
-            raise RootfsError(
-                f"the staging of {show(self._site.path)} is gone; run again"
-            )
-        return fd
-
-    def _has_next(self, tree: Tree) -> bool:
-        dest = self._dest()
+    def _move_old(self, dest: int, record: Record, staging: int) -> None:
+        """Move the old names away, as long as no new one is out."""
+        old = make_private(staging, _OLD)
         try:
-            staging = open_or_none(dest, tree.name.encode())
-            if staging is None:
-                return False
-            try:
-                new = open_or_none(staging, _NEW)
-            finally:
-                os.close(staging)
-            if new is None:
-                return False
-            try:
-                return tree.binding.holds(new)
-            finally:
-                os.close(new)
-        finally:
-            os.close(dest)
-
-    def _move(self, record: Record) -> Record:
-        """Carry out, or carry on with, the move that the record describes."""
-        tree = record.next
-        if tree is None:
-            return record
-        dest = self._dest()
-        try:
-            new = self._open_in_staging(dest, tree, _NEW)
-            old = self._open_in_staging(dest, tree, _OLD)
-            try:
-                left = set(names_in(new))
-                if left == set(map(os.fsencode, record.new_names)):
-                    # no new name is out yet, so what is outside is old
-                    there = set(names_in(dest))
-                    for name in map(os.fsencode, record.old_names):
-                        if name in there:
-                            move(dest, name, old, name)
-                    syncfs(dest)
-                for name in map(os.fsencode, record.new_names):
-                    if name in left:
-                        move(new, name, dest, name)
-                _copy_metadata(new, dest)
-                binding = move_token(tree.binding, dest)
-            finally:
-                os.close(new)
-                os.close(old)
+            there = set(names_in(dest))
+            for name in map(os.fsencode, record.old_names):
+                if name in there:
+                    # a name that is there already was made by a container
+                    with contextlib.suppress(FileExistsError):
+                        move(dest, name, old, name)
             syncfs(dest)
         finally:
-            os.close(dest)
+            os.close(old)
+
+    def _move(self, record: Record, tree: Tree) -> Record:
+        """Carry out the move that the record describes."""
+        with contextlib.ExitStack() as stack:
+            dest = self._dest()
+            stack.callback(os.close, dest)
+            staging = self._open_staging(dest, tree)
+            stack.callback(os.close, staging)
+            new = self._open_new(staging, tree)
+            stack.callback(os.close, new)
+            self._move_old(dest, record, staging)
+            for name in map(os.fsencode, record.new_names):
+                move(new, name, dest, name)
+            _copy_metadata(new, dest)
+            binding = move_token(tree.binding, dest)
+            syncfs(dest)
         moved = Tree(_BY_NAME, name=tree.name)
         kept = bool(record.aside)
         record = Record(
@@ -372,27 +411,60 @@ class Inside:
         return self._clear(record)
 
     def _clear(self, record: Record) -> Record:
+        """Remove the trash; what cannot be removed waits for the next run."""
         if not record.trash:
             return record
-        dest = self._dest()
+        dest = self._writable_dest()
         try:
-            for tree in record.trash:
-                remove_tree(dest, tree.name.encode())
+            left = tuple(tree for tree in record.trash if self._remove(dest, tree))
             _restore_time(dest, record)
         finally:
             os.close(dest)
-        record = replace(record, trash=())
-        self._save(record)
+        if left != record.trash:
+            record = replace(record, trash=left)
+            self._save(record)
         return record
 
-    def _empty(self, record: Record) -> None:
+    def _remove(self, parent: int, tree: Tree) -> bool:
+        """Remove what can be removed of a tree in the mount; true, and a warning, if something stays."""
+        remains = try_remove_tree(parent, tree.name.encode())
+        if remains:
+            path = os.path.join(self._site.path, tree.name)
+            self._site.warn_kept(path, f"{remains.describe(path)}; {remains.advice}")
+        return bool(remains)
+
+    def _emptied(self, record: Record) -> Record:
+        """Remove all but what is kept; what cannot be removed is put into a folder that waits for the next run."""
         kept = {tree.name.encode() for tree in record.generations}
-        dest = self._dest()
+        keep = frozenset(kept | {_LOST_AND_FOUND})
+        dest = self._writable_dest()
+        trash: tuple[Tree, ...] = ()
         try:
-            empty_directory(dest, frozenset(kept | {_LOST_AND_FOUND}))
+            remains = try_empty_directory(dest, keep)
+            if remains:
+                rest = Tree(_BY_NAME, name="." + random_name())
+                trash = (rest,)
+                self._site.save(replace(record, trash=trash))
+                self._put_together(dest, rest, keep)
+                path = os.path.join(self._site.path, rest.name)
+                why = f"{remains.describe(path)}; {remains.advice}"
+                self._site.warn_kept(path, why)
             os.fsync(dest)
         finally:
             os.close(dest)
+        record = Record(generations=record.generations, trash=trash)
+        self._save(record)
+        return record
+
+    def _put_together(self, dest: int, rest: Tree, keep: frozenset[bytes]) -> None:
+        """Move all names that are left into one folder. Raises C(OSError) if one cannot be moved."""
+        folder = make_private(dest, rest.name.encode())
+        try:
+            for name in names_in(dest):
+                if name not in keep and name != rest.name.encode():
+                    move(dest, name, folder, name)
+        finally:
+            os.close(folder)
 
 
 def _names_of_drops(site: Site) -> list[bytes]:

@@ -164,11 +164,24 @@ class Site:
         self.writable = writable
         # directories above that were made for this dest: they go where nothing comes of it
         self.made: list[str] = []
+        # what went wrong beside what was done, for the result
+        self.warnings: list[str] = []
 
     @property
     def path(self) -> str:
         """The resolved path of dest, for messages."""
         return self.place.path
+
+    def warn(self, text: str) -> None:
+        """Tell the user something, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def warn_kept(self, path: str, why: str) -> None:
+        """Tell that all or some of C(path) is still there, although it is no longer needed, and why."""
+        self.warn(
+            f"{show(path)} is no longer needed, but could not be removed completely: {why}; the next run tries again"
+        )
 
     def open_dest(self) -> int | None:
         """A descriptor of dest, the caller's to close; C(None) where it is missing."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import struct
@@ -46,6 +47,26 @@ _M_MMAP_THRESHOLD = -3
 _KEPT = 8 * 1024 * 1024
 # the most that a 32-bit C library accepts
 _SINGLE = 512 * 1024
+
+# ioctls of <linux/fs.h>; what they read and write is 32 bits long, although their numbers say a long
+_LONG = struct.calcsize("l")
+_FLAGS = struct.Struct("=I")
+_FS_IOC_GETFLAGS = 2 << 30 | _LONG << 16 | ord("f") << 8 | 1
+_FS_IOC_SETFLAGS = 1 << 30 | _LONG << 16 | ord("f") << 8 | 2
+_FS_PROTECTING = 0x10 | 0x20  # immutable, append-only
+
+# ioctls of <linux/btrfs.h>
+_SUBVOLUME_FLAGS = struct.Struct("=Q")
+_BTRFS_IOC_SUBVOL_GETFLAGS = 2 << 30 | 8 << 16 | 0x94 << 8 | 25
+_BTRFS_IOC_SUBVOL_SETFLAGS = 1 << 30 | 8 << 16 | 0x94 << 8 | 26
+_BTRFS_SUBVOL_RDONLY = 2
+
+# powerpc, mips, sparc and alpha write the direction of an ioctl otherwise
+if platform.machine().startswith(("ppc", "mips", "sparc", "alpha")):
+    _FS_IOC_GETFLAGS = 2 << 29 | _LONG << 16 | ord("f") << 8 | 1
+    _FS_IOC_SETFLAGS = 4 << 29 | _LONG << 16 | ord("f") << 8 | 2
+    _BTRFS_IOC_SUBVOL_GETFLAGS = 2 << 29 | 8 << 16 | 0x94 << 8 | 25
+    _BTRFS_IOC_SUBVOL_SETFLAGS = 4 << 29 | 8 << 16 | 0x94 << 8 | 26
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -109,6 +130,47 @@ def mount_id(fd: int) -> int:
             if line.startswith(b"mnt_id:"):
                 return int(line.split()[1])
     raise OSError(errno.ENOSYS, "the kernel does not tell mounts apart")
+
+
+def inode_flags(fd: int) -> int | None:
+    """The attributes (see C(chattr)) of a regular file or directory; C(None) if its file system has none.
+
+    Never for a device, whose driver would take it for something else.
+    """
+    buffer = bytearray(8)
+    try:
+        fcntl.ioctl(fd, _FS_IOC_GETFLAGS, buffer)
+    except OSError:
+        return None
+    return int(_FLAGS.unpack_from(buffer)[0])
+
+
+def set_inode_flags(fd: int, flags: int) -> None:
+    """Set the attributes of a regular file or directory. Raises C(OSError)."""
+    buffer = bytearray(8)
+    _FLAGS.pack_into(buffer, 0, flags)
+    fcntl.ioctl(fd, _FS_IOC_SETFLAGS, buffer)
+
+
+def without_protection(flags: int) -> int:
+    """The same attributes, but neither immutable nor append-only."""
+    return flags & ~_FS_PROTECTING
+
+
+def is_read_only_subvolume(fd: int) -> bool:
+    """Whether a directory is the root of a btrfs subvolume that is set read-only."""
+    buffer = bytearray(_SUBVOLUME_FLAGS.size)
+    try:
+        fcntl.ioctl(fd, _BTRFS_IOC_SUBVOL_GETFLAGS, buffer)
+    except OSError:
+        # another file system, or no subvolume
+        return False
+    return bool(_SUBVOLUME_FLAGS.unpack(buffer)[0] & _BTRFS_SUBVOL_RDONLY)
+
+
+def set_subvolume_writable(fd: int) -> None:
+    """Let a btrfs subvolume be written to. Raises C(OSError)."""
+    fcntl.ioctl(fd, _BTRFS_IOC_SUBVOL_SETFLAGS, _SUBVOLUME_FLAGS.pack(0))
 
 
 def _renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:

@@ -19,6 +19,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record impo
     PREPARED,
     Record,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
+    Remains,
+)
 from ansible_collections.hypervisor.oci.tests.crash.calls import AFTER, BEFORE, Calls
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import Laboratory
 from ansible_collections.hypervisor.oci.tests.crash.run import (
@@ -86,7 +89,7 @@ def test_death_at_calls(lab: Laboratory, name: str, every: int) -> None:
         ("previous-two-renames", 1),
         ("force-two-renames", 7),
         ("inside", 11),
-        ("inside-staged-then-present", 5),
+        ("inside-first", 5),
     ],
 )
 def test_error_at_calls(lab: Laboratory, name: str, every: int) -> None:
@@ -122,7 +125,7 @@ def test_random_instants(lab: Laboratory) -> None:
 
 
 def _old_trees_stay() -> None:
-    vars(beside)["remove_tree"] = lambda parent, name: None
+    vars(beside)["try_remove_tree"] = lambda parent, name: Remains()
 
 
 def _prepared_is_not_recorded() -> None:

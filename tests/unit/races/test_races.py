@@ -86,7 +86,7 @@ def _following_links_while_removing() -> None:
     vars(removal)["_unlink"] = _unlink_but_links
 
 
-def _unlink_but_links(parent: int, name: bytes) -> bool:
+def _unlink_but_links(parent: int, name: bytes, _ours: bool) -> bool:
     try:
         if os.path.isdir(f"/proc/self/fd/{parent}/{os.fsdecode(name)}"):
             return False

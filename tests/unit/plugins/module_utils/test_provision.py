@@ -73,6 +73,7 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     IS_ROOT,
     contents,
     mounted,
+    names,
     needs_root,
     needs_user,
     run,
@@ -957,15 +958,88 @@ def test_removal_stays_on_its_mount_whatever_is_ignored(
         (dest / "data/precious").touch()
         for changes in ({"src": two}, {"state": "absent"}):
             message = refused(dest, **changes)
-            assert f"is in use by a mount at {dest}/data;" in message
+            assert f"is in use by a mount at '{dest}/data';" in message
         before = everything(dest.parent)
         message = refused(dest, state="absent", in_use="ignore")
         assert message == (
-            f"'{dest}' cannot be removed with the mount at '{dest}/data' inside of it; unmount that and run again"
+            f"'{dest}' cannot be replaced or removed with a mount at '{dest}/data' in it; unmount that and run again"
         )
         assert everything(dest.parent) == before
         assert (dest / "data/precious").exists()
     assert run(dest, state="absent")["changed"]
+
+
+@needs_root
+def test_what_cannot_be_removed_stops_nothing(dest: Path, one: str, two: str) -> None:
+    """Section 7: a mount in the old tree is named by its full path, run for run, until it is gone."""
+    run(dest, src=one)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "test", str(dest / "data")],
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip("nothing can be mounted here")
+    (dest / "data/precious").touch()
+    point = dest / "data"
+    try:
+        result = run(dest, src=two, in_use="ignore", keep=0)
+        (name,) = set(os.listdir(beside_of(dest))) - {"record.json"}
+        old = beside_of(dest) / name
+        point = old / "data"
+        expected = (
+            f"'{old}' is no longer needed, but could not be removed completely: '{point}' (a mount point);"
+            " unmount it; the next run tries again"
+        )
+        assert (result["changed"], result["warnings"]) == (True, [expected])
+        assert contents(dest)["bin/app"] == b"two"
+        assert names(old) == ["data", "data/precious"]
+        # the mount is a use of the old tree, which is then left alone
+        used = expected.replace(
+            f"'{point}' (a mount point); unmount it;",
+            f"'{old}' is in use by a mount at '{point}'; stop what uses it, or set in_use: ignore;",
+        )
+        for in_use_, warning in (("fail", used), ("ignore", expected)):
+            result = run(dest, src=two, keep=0, in_use=in_use_)
+            assert (result["changed"], result["warnings"]) == (False, [warning])
+            result = run(dest, src=one, keep=0, in_use=in_use_)
+            assert (result["changed"], result["warnings"]) == (True, [warning])
+            run(dest, src=two, keep=0, in_use=in_use_)
+        for changed in (True, False):
+            result = run(dest, state="absent")
+            assert (result["changed"], result["warnings"]) == (changed, [used])
+            assert os.listdir(dest.parent) == [beside_of(dest).name]
+        result = run(dest, src=one)
+        assert (result["changed"], result["warnings"]) == (True, [used])
+        assert (point / "precious").exists()
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
+    result = run(dest, src=one)
+    assert (result["changed"], result["warnings"]) == (False, [])
+    assert os.listdir(beside_of(dest)) == ["record.json"]
+
+
+@needs_root
+@pytest.mark.parametrize("attribute", ["+i", "+a"])
+def test_a_container_cannot_keep_its_tree_by_attributes(
+    dest: Path, one: str, two: str, attribute: str
+) -> None:
+    """Section 7: neither an update nor a removal fails for them, of files, directories or the tree itself."""
+    run(dest, src=one)
+    try:
+        for state in ({"src": two}, {"src": one, "keep": 0}, {"state": "absent"}):
+            for name in ("bin/app", "bin", "."):
+                done = subprocess.run(
+                    ["chattr", attribute, str(dest / name)],
+                    check=False,
+                    capture_output=True,
+                )
+                if done.returncode:
+                    pytest.skip("this file system has no attributes")
+            result = run(dest, **state)
+            assert (result["changed"], result["warnings"]) == (True, [])
+    finally:
+        subprocess.run(["chattr", "-R", "-f", "-ia", str(dest.parent)], check=False)
+    assert os.listdir(dest.parent) == []
 
 
 def test_nothing_is_inherited_from_the_folder_above(dest: Path, one: str) -> None:

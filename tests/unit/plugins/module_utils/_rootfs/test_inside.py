@@ -10,13 +10,18 @@ Most tests treat a plain directory as a mount point, which an ordinary user can 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import stat
+import subprocess
+import sys
 import typing as t
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils import _provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import inside
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside import (
@@ -271,16 +276,16 @@ def test_unpacking(lab: Lab, had: bool, made: bool) -> None:
 
 
 def test_staged(lab: Lab) -> None:
-    lab.replace_with("a")
+    """What an earlier run staged is thrown away: a container could have changed it since."""
+    before = lab.replace_with("a")
     with lab.steps() as (site, steps):
         record = lab.stage(steps, site.load(), "b")
-        assert steps.recover(site.load()) == record
-        assert steps.has_staged(record)
         # what waits is no content of the old tree, nor foreign
         assert not steps.holds_foreign(record)
-        record = steps.discard_next(record)
         assert not steps.has_staged(record)
+        assert steps.recover(site.load()) == before == site.load()
     assert lab.names() == ["a"]
+    assert lab.dest.stat().st_mtime_ns == 5
 
 
 @pytest.mark.parametrize("keeps", [False, True])
@@ -288,7 +293,7 @@ def test_staged(lab: Lab) -> None:
 def test_moving(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, stop: int, keeps: bool
 ) -> None:
-    """Stopped after each single move: the next run finishes, and what is half done is never ours."""
+    """Stopped after each single move: what is half done is ours, is never what is asked for, and is made anew."""
     old = {"one", "two", "both"}
     if keeps:
         lab.fill(*old)
@@ -322,7 +327,9 @@ def test_moving(
         assert steps.recover(record) == record
         current = steps.current(record)
         assert current is not None
-        assert current.fingerprint == {"label": "bothnewthree"}
+        assert (current.fingerprint == {"label": "bothnewthree"}) is not half
+        assert not steps.holds_foreign(record)
+        record = steps.commit(lab.stage(steps, record, "both", "new", "three"))
         kept = steps.path_of_kept(record)
     visible = [name for name in lab.names() if not name.startswith(".")]
     assert visible == ["both", "lost+found", "new", "three"]
@@ -350,15 +357,46 @@ def test_moving_when_the_staging_is_gone(lab: Lab) -> None:
     assert lab.names() == ["a", "b"]
 
 
-def test_only_names_that_the_record_lists_are_moved(lab: Lab) -> None:
-    """What somebody made in between is neither old nor new."""
-    lab.replace_with("a")
+@pytest.mark.parametrize("how", ["link", "open", "names", "gone"])
+def test_moving_when_a_container_changed_the_staging(lab: Lab, how: str) -> None:
+    """What the user's own force replaced is not thrown away, and no run fails for it."""
+    lab.fill("foreign", "more/")
     with lab.steps() as (site, steps):
-        record = lab.stage(steps, site.load(), "b")
-        site.save(replace(record, phase=MOVING, old_names=("a",), new_names=("b",)))
-        lab.fill("in between")
-        steps.recover(site.load())
-    assert lab.names() == ["b", "in between"]
+        record = lab.stage(steps, site.load(), "a", "b")
+        assert record.next is not None
+        staging = lab.dest / record.next.name
+        old = staging / "old"
+        if how == "link":
+            old.symlink_to("/")
+        else:
+            old.mkdir(0o777 if how == "open" else 0o700)
+            os.rename(lab.dest / "foreign", old / "foreign")
+        if how == "open":
+            old.chmod(0o777)
+        if how == "names":
+            lab.fill("foreign")
+        site.save(
+            replace(
+                record,
+                phase=MOVING,
+                aside="foreign",
+                old_names=("foreign", "more"),
+                new_names=("a", "b"),
+            )
+        )
+        if how == "gone":
+            staging.rename(lab.dest.parent / "gone")
+        record = steps.recover(site.load())
+        assert steps.recover(site.load()) == record
+        if how == "gone":
+            assert steps.holds_foreign(record)
+            return
+        assert [tree.name for tree in record.generations] == [staging.name]
+        steps.commit(lab.stage(steps, record, "c"))
+    assert lab.names() == sorted(["c", staging.name])
+    if how != "link":
+        assert (old / "foreign").exists()
+    assert Path("/etc").is_dir()
 
 
 def test_removing(lab: Lab) -> None:
@@ -454,6 +492,20 @@ def test_nothing_is_staged(lab: Lab) -> None:
     assert caught.value.message == f"the staging of '{lab.dest}' is gone; run again"
 
 
+def test_the_staging_is_another_one(lab: Lab) -> None:
+    """A container that runs although it should not put another tree there."""
+    lab.replace_with("a")
+    with lab.steps() as (site, steps):
+        record = lab.stage(steps, site.load(), "b")
+        assert record.next is not None
+        new = lab.dest / record.next.name / "new"
+        new.rename(new.parent / "other")
+        new.mkdir()
+        with pytest.raises(RootfsError, match="is gone or another one; stop what uses"):
+            steps.commit(record)
+    assert "a" in lab.names()
+
+
 def test_a_mount_in_use(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 7: before anything is moved or removed; not where it is ignored."""
 
@@ -473,6 +525,50 @@ def test_a_mount_in_use(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
                 steps.recover(half)
         Inside(site, True).commit(record)
     assert lab.names() == ["b"]
+
+
+def test_what_cannot_be_removed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section 7: it is put aside where it is in the way of nothing, with a warning, and tried again."""
+    lab.fill("lost+found/")
+    lab.replace_with("a", "stuck")
+    real = os.unlink
+    code = errno.EIO
+
+    def unlink(name: t.Any, **options: t.Any) -> None:
+        if name == b"stuck":
+            raise OSError(code, os.strerror(code))
+        real(name, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with lab.steps() as (site, steps):
+        record = steps.commit(lab.stage(steps, site.load(), "b"))
+        (trash,) = record.trash
+        warning = (
+            "'{0}' is no longer needed, but could not be removed completely: '{0}{1}/stuck' (input/output error);"
+            " the disk or its connection fails: look at the kernel's log; the next run tries again"
+        )
+        old = f"{lab.dest}/{trash.name}"
+        assert site.warnings == [warning.format(old, "/old")]
+        assert not steps.holds_foreign(record)
+        assert lab.names() == sorted([trash.name, "b", "lost+found"])
+        assert lab.dest.stat().st_mtime_ns == 5
+    lab.fill("stuck")
+    with lab.steps() as (site, steps):
+        assert steps.recover(site.load()) == record
+        assert steps.remove(record, False) == []
+        record = site.load()
+        (rest,) = record.trash
+        assert lab.names() == sorted([rest.name, "lost+found"])
+        assert site.warnings[1].startswith(f"'{lab.dest}/{rest.name}' is no longer")
+        assert f"'{lab.dest}/{rest.name}/stuck'" in site.warnings[1]
+        assert f"'{lab.dest}/{rest.name}/{trash.name}/old/stuck'" in site.warnings[1]
+        # it is not in the way of what comes next
+        assert not steps.holds_foreign(record)
+        record = steps.commit(lab.stage(steps, record, "stuck"))
+        assert lab.names() == sorted([rest.name, "lost+found", "stuck"])
+        monkeypatch.setattr(os, "unlink", real)
+        assert steps.recover(record).trash == ()
+        assert lab.names() == ["lost+found", "stuck"]
 
 
 # -- with a mount
@@ -503,8 +599,6 @@ def test_whole_runs_on_a_mount(lab: Lab, tmp_path: Path) -> None:
         assert run(lab.dest, src=sources[1])["changed"]
         assert contents(lab.dest) == {"etc": None, "new": b""}
         assert not run(lab.dest, src=sources[1])["changed"]
-        assert run(lab.dest, src=sources[0], state="staged")["changed"]
-        assert not run(lab.dest, src=sources[0], state="staged")["changed"]
         assert run(lab.dest, src=sources[0])["changed"]
         assert tree(lab.dest) == before
         assert run(lab.dest, state="absent", check_mode=True)["changed"]
@@ -515,32 +609,103 @@ def test_whole_runs_on_a_mount(lab: Lab, tmp_path: Path) -> None:
     assert not lab.states.joinpath("hypervisor.oci").exists()
 
 
+@contextlib.contextmanager
+def changing_container(top: Path) -> t.Iterator[None]:
+    """A process whose root is C(top): it has changed the file C(f) of every tree that it can see, and runs."""
+    code = (
+        "import os, sys\n"
+        f"os.chroot({str(top)!r})\nos.chdir('/')\n"
+        "for folder, _folders, files in os.walk('/'):\n"
+        "  if 'f' in files: open(folder + '/f', 'w').write('changed')\n"
+        "print('done', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "done\n"
+        yield
+    finally:
+        child.communicate()
+
+
 @needs_root
-def test_a_finished_move_is_a_change(
+def test_nothing_is_staged_in_a_mount(lab: Lab, tmp_path: Path) -> None:
+    """The container could change it before it is used, whether it runs now or is started in between."""
+    one = write_oci_archive(tmp_path / "1.tar", Image([Layer(file("f", "one"))]))
+    two = write_oci_archive(tmp_path / "2.tar", Image([Layer(file("f", "two"))]))
+    with mounted(lab.dest):
+        run(lab.dest, src=one)
+        for check_mode in (True, False):
+            with pytest.raises(RootfsError) as caught:
+                run(lab.dest, check_mode, src=two, state="staged")
+            assert caught.value.message == (
+                f"'{lab.dest}' is a mount point, where the container could change a staged tree before it is used;"
+                " stop the container and use state: present, or use a directory below the mount point as dest"
+            )
+        assert lab.names() == ["f"]
+
+
+@needs_root
+def test_a_staged_tree_that_a_container_changed(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Section 8: check mode predicts the change that finishing an interrupted move is."""
+    """As an earlier release left it in a mount: what is not verified in this run is not used."""
+    one = write_oci_archive(tmp_path / "1.tar", Image([Layer(file("f", "one"))]))
+    two = write_oci_archive(tmp_path / "2.tar", Image([Layer(file("f", "two"))]))
+    with mounted(lab.dest):
+        run(lab.dest, src=one)
+        with monkeypatch.context() as patch:
+            patch.setattr(_provision, "_require_stageable", lambda _site: None, False)
+            assert run(lab.dest, src=two, state="staged")["changed"]
+        with changing_container(lab.dest), pytest.raises(
+            RootfsError, match="with its root"
+        ):
+            run(lab.dest, src=two)
+        assert run(lab.dest, src=two)["changed"]
+        assert contents(lab.dest) == {"f": b"two"}
+        assert not run(lab.dest, src=two)["changed"]
+
+
+@needs_root
+@pytest.mark.parametrize("moved", range(5))
+def test_a_move_that_was_stopped_and_changed(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    """A container that was started on what is half done cannot make its own files pass for the image's."""
     one = write_oci_archive(tmp_path / "1.tar", Image([Layer(file("a"), file("b"))]))
-    two = write_oci_archive(tmp_path / "2.tar", Image([Layer(file("a"), file("c"))]))
+    two = Image([Layer(file("d/f", "two"), file("f", "two"))])
+    source = write_oci_archive(tmp_path / "2.tar", two)
     moves = [0]
     real = inside.move
 
     def move(*arguments: t.Any) -> None:
-        moves[0] += 1
-        if moves[0] == 3:
+        if moves[0] == moved:
             raise KeyboardInterrupt
+        moves[0] += 1
         real(*arguments)
 
     with mounted(lab.dest):
         run(lab.dest, src=one)
         with monkeypatch.context() as patch:
             patch.setattr(inside, "move", move)
-            with pytest.raises(KeyboardInterrupt):
-                run(lab.dest, src=two)
-        assert run(lab.dest, src=two, check_mode=True)["changed"]
-        assert run(lab.dest, src=two)["changed"]
-        assert lab.names() == ["a", "c"]
-        assert not run(lab.dest, src=two)["changed"]
+            with contextlib.suppress(KeyboardInterrupt):
+                run(lab.dest, src=source)
+        done = moved == 4
+        if not done:
+            with changing_container(lab.dest), pytest.raises(
+                RootfsError, match="with its root"
+            ):
+                run(lab.dest, src=source)
+        assert run(lab.dest, src=source, check_mode=True)["changed"] is not done
+        assert run(lab.dest, src=source)["changed"] is not done
+        assert contents(lab.dest) == {"d": None, "d/f": b"two", "f": b"two"}
+        assert not run(lab.dest, src=source)["changed"]
 
 
 @needs_root
@@ -578,3 +743,56 @@ def test_a_full_mount_keeps_the_old_tree(lab: Lab, tmp_path: Path) -> None:
         )
         assert tree(lab.dest) == before
         assert not run(lab.dest, src=small)["changed"]
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["ext4", "btrfs"])
+def test_a_container_cannot_keep_its_mount(lab: Lab, tmp_path: Path, kind: str) -> None:
+    """Section 7: by attributes or read-only subvolumes, of the mount's own root too."""
+    sources = [
+        write_oci_archive(
+            tmp_path / f"{text}.tar", Image([Layer(file("f", text), file("d/g", text))])
+        )
+        for text in ("one", "two")
+    ]
+    with loop_mounted(lab.dest, tmp_path / "disk", kind):
+        run(lab.dest, src=sources[0])
+        for changes in ({"src": sources[1]}, {"src": sources[0]}, {"state": "absent"}):
+            if kind == "btrfs":
+                for words in (
+                    f"subvolume create {lab.dest}/sub",
+                    f"subvolume snapshot -r {lab.dest}/sub {lab.dest}/d/copy",
+                    f"property set -ts {lab.dest}/sub ro true",
+                ):
+                    command("btrfs", *words.split())
+            command("chattr", "+a", f"{lab.dest}/d")
+            command(
+                "chattr", "+i", *(f"{lab.dest}/{name}" for name in ("f", "d/g", ""))
+            )
+            if kind == "btrfs":
+                command("btrfs", "property", "set", "-ts", str(lab.dest), "ro", "true")
+            result = run(lab.dest, **changes)
+            assert (result["changed"], result["warnings"]) == (True, [])
+            expected = {"d", "f"} if "src" in changes else set()
+            assert {*lab.names()} - {"lost+found"} == expected
+
+
+def command(*words: str) -> None:
+    """Run a program that has to succeed."""
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def loop_mounted(point: Path, image: Path, kind: str) -> t.Iterator[None]:
+    """A file system of its own in a file. Skips the test where there is nothing to make one with."""
+    program = shutil.which(f"mkfs.{kind}")
+    if program is None or shutil.which("chattr") is None:
+        pytest.skip(f"mkfs.{kind} or chattr is not installed")
+    with open(image, "wb") as sparse:
+        sparse.truncate(128 << 20)
+    command(program, "-q", str(image))
+    try:
+        with mounted(point, "-t", kind, "-o", "loop", str(image)):
+            yield
+    finally:
+        image.unlink()
