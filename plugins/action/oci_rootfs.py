@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's half of C(oci_rootfs): offers the image to the node, and sends the blobs that it lacks.
+"""The controller's half of ``oci_rootfs``: offers the image to the node, and sends the blobs that it lacks.
 
 The module runs once with the offer, which is all that an up-to-date node costs, and once more when the
 blobs that it asked for have been sent (docs/architecture.md).
@@ -18,24 +18,14 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleE
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    OciError,
-    visible,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._size_arguments import (
-    parse_max_size,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import is_url
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._answer import (
-    check_tmp,
-    parse_need,
-    without_foreign,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._progress import (
-    Progress,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._shelf import Shelf
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import wish_of
+
+from ..module_utils._errors import OciError, visible
+from ..module_utils._size_arguments import parse_max_size
+from ..module_utils._remote.url import is_url
+from ..plugin_utils._answer import check_tmp, parse_need, without_foreign
+from ..plugin_utils._progress import Progress
+from ..plugin_utils._shelf import Shelf
+from ..plugin_utils._wish import wish_of
 
 _NEEDS_SRC = ("present", "staged")
 _PRIVATE = ("_offer", "_drop")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """How a web server is spoken to, where O(src) is a URL."""
+    """How a web server is spoken to, where ``src`` is a URL."""
 
     DOCUMENTATION = r"""
 options:

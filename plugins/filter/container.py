@@ -2,23 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter C(container): image facts and overrides as one checked container."""
+"""The filter ``container``: image facts and overrides as one checked container."""
 
 from __future__ import annotations
 
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
-    container_from,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    Container,
-    ContainerError,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapping import (
-    needs_wrapper,
-)
+
+from ..plugin_utils._container.merge import container_from
+from ..plugin_utils._container.model import Container, ContainerError
+from ..plugin_utils._container.wrapping import needs_wrapper
 
 
 def container(
@@ -29,7 +23,7 @@ def container(
     settings: t.Any = (),
     **overrides: t.Any,
 ) -> dict[str, t.Any]:
-    """The merged model as a mapping; C(needs_wrapper) speaks of the runtime with the same arguments."""
+    """The merged model as a mapping; ``needs_wrapper`` speaks of the runtime with the same arguments."""
     try:
         merged = container_from(image, overrides)
         return _to_mapping(

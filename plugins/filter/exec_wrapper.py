@@ -2,22 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter C(exec_wrapper): the script for what lines of configuration cannot express."""
+"""The filter ``exec_wrapper``: the script for what lines of configuration cannot express."""
 
 from __future__ import annotations
 
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
-    container_from,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapping import (
-    wrapper_script,
-)
+
+from ..plugin_utils._container.merge import container_from
+from ..plugin_utils._container.model import ContainerError
+from ..plugin_utils._container.wrapping import wrapper_script
 
 
 def exec_wrapper(

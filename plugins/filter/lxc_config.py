@@ -2,22 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter C(lxc_config): image facts and overrides as LXC's configuration."""
+"""The filter ``lxc_config``: image facts and overrides as LXC's configuration."""
 
 from __future__ import annotations
 
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import (
-    render_lxc,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
-    container_from,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-)
+
+from ..plugin_utils._container.lxc import render_lxc
+from ..plugin_utils._container.merge import container_from
+from ..plugin_utils._container.model import ContainerError
 
 
 def lxc_config(
@@ -28,7 +23,7 @@ def lxc_config(
     settings: t.Any = (),
     **overrides: t.Any,
 ) -> str:
-    """The text of C(config)."""
+    """The text of ``config``."""
     try:
         return render_lxc(
             container_from(image, overrides),

@@ -2,22 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter C(nspawn_settings): image facts and overrides as settings of systemd-nspawn."""
+"""The filter ``nspawn_settings``: image facts and overrides as settings of systemd-nspawn."""
 
 from __future__ import annotations
 
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
-    container_from,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.nspawn import (
-    render_nspawn,
-)
+
+from ..plugin_utils._container.merge import container_from
+from ..plugin_utils._container.model import ContainerError
+from ..plugin_utils._container.nspawn import render_nspawn
 
 
 def nspawn_settings(
@@ -27,7 +22,7 @@ def nspawn_settings(
     wrapper: str | None = None,
     **overrides: t.Any,
 ) -> str:
-    """The text of C(NAME.nspawn)."""
+    """The text of ``NAME.nspawn``."""
     try:
         return render_nspawn(
             container_from(image, overrides),

@@ -2,22 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter C(proxmox_config): image facts and overrides in Proxmox VE's configuration of a container."""
+"""The filter ``proxmox_config``: image facts and overrides in Proxmox VE's configuration of a container."""
 
 from __future__ import annotations
 
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
-    container_from,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import (
-    render_proxmox,
-)
+
+from ..plugin_utils._container.merge import container_from
+from ..plugin_utils._container.model import ContainerError
+from ..plugin_utils._container.proxmox import render_proxmox
 
 
 def proxmox_config(
@@ -29,7 +24,7 @@ def proxmox_config(
     drop_mounts: t.Any = (),
     **overrides: t.Any,
 ) -> str:
-    """The new text of C(VMID.conf)."""
+    """The new text of ``VMID.conf``."""
     # the root volume is Proxmox VE's: nothing here depends on where it is mounted
     overrides.setdefault("rootfs", "/rootfs")
     try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter C(runtime_spec): image facts and overrides as config.json of an OCI bundle."""
+"""The filter ``runtime_spec``: image facts and overrides as config.json of an OCI bundle."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 from ansible.utils.display import Display
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
-    container_from,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime_spec import (
+
+from ..module_utils._errors import show
+from ..plugin_utils._container.merge import container_from
+from ..plugin_utils._container.model import ContainerError
+from ..plugin_utils._container.runtime_spec import (
     dropped_labels,
     runtime_spec as render_runtime_spec,
 )
@@ -32,7 +29,7 @@ def runtime_spec(
     settings: t.Any = None,
     **overrides: t.Any,
 ) -> str:
-    """The text of C(config.json)."""
+    """The text of ``config.json``."""
     try:
         container = container_from(image, overrides)
         document = render_runtime_spec(container, network=network, settings=settings)

@@ -2,20 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter C(visible): text that others wrote, as it may stand in a message."""
+"""The filter ``visible``: text that others wrote, as it may stand in a message."""
 
 from __future__ import annotations
 
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    visible as make_visible,
-)
+
+from ..module_utils._errors import visible as make_visible
 
 
 def visible(text: t.Any, limit: t.Any = 500) -> str:
-    """The text in one line, with at most C(limit) characters of it."""
+    """The text in one line, with at most ``limit`` characters of it."""
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise AnsibleFilterError("limit must be a number above 0")
     return make_visible(str(text), limit)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter C(volumes): which volumes a container has, and where they lie."""
+"""The filter ``volumes``: which volumes a container has, and where they lie."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 from ansible.utils.display import Display
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.volumes import (
-    volumes_of,
-)
+
+from ..plugin_utils._container.model import ContainerError
+from ..plugin_utils._container.volumes import volumes_of
 
 
 def volumes(
@@ -25,7 +22,7 @@ def volumes(
     mounts: t.Any = (),
     from_image: bool = True,
 ) -> list[dict[str, t.Any]]:
-    """Declared volumes and, with C(from_image), the image's."""
+    """Declared volumes and, with ``from_image``, the image's."""
     try:
         found = volumes_of(image if from_image else {}, folder, volumes, mounts)
     except ContainerError as error:

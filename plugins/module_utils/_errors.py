@@ -7,7 +7,7 @@
 """What can go wrong, as exceptions that carry one sentence for the user.
 
 Every room raises these and nothing else for what an image, an option, a disk
-or a network can cause; only a module's C(main) turns them into C(fail_json).
+or a network can cause; only a module's ``main`` turns them into ``fail_json``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def show(name: bytes | str) -> str:
 
 
 class OciError(Exception):
-    """An error for the user; C(message) is one whole sentence, and no terminal obeys anything in it."""
+    """An error for the user; ``message`` is one whole sentence, and no terminal obeys anything in it."""
 
     def __init__(self, message: str) -> None:
         self.message = visible(message, _LONGEST_MESSAGE)

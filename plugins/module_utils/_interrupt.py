@@ -12,7 +12,7 @@ import contextlib
 import signal
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
+from ._errors import OciError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -23,7 +23,7 @@ class InterruptedRunError(OciError):
 
 @contextlib.contextmanager
 def interruptible() -> t.Iterator[None]:
-    """Within, SIGTERM, SIGHUP and SIGINT raise C(InterruptedRunError); once, so that the clean-up ends."""
+    """Within, SIGTERM, SIGHUP and SIGINT raise ``InterruptedRunError``; once, so that the clean-up ends."""
 
     def stop(number: int, _frame: t.Any) -> None:
         for other in _SIGNALS:

@@ -11,31 +11,17 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    OciError,
-    RootfsError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
-    http_options,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    parse_platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import Options
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    parse_id_maps,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
-    is_token,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
-    UnpackOptions,
-)
+from ._errors import OciError, RootfsError, show
+from ._remote.arguments import http_options
+from ._image.platform import parse_platform
+from ._provision import Options
+from ._rootfs.ids import parse_id_maps
+from ._dest.record import is_token
+from ._unpack_options import UnpackOptions
 
 
 def options_from(params: dict[str, t.Any]) -> Options:
-    """Check arguments that speak of each other. Raises C(OciError) that names the option."""
+    """Check arguments that speak of each other. Raises ``OciError`` that names the option."""
     is_root = os.geteuid() == 0
     ownership = params["ownership"] or ("preserve" if is_root else "ignore")
     if ownership == "preserve" and not is_root:

@@ -6,8 +6,8 @@
 
 """The verb: a source and options in, a root file system and a result out. Read this first.
 
-The street runs from bytes to a tree: C(_source) opens what holds the image, C(_image) chooses one and
-knows its layers and config, C(_layer) makes verified entries of a blob, C(_rootfs) applies them beside
+The street runs from bytes to a tree: ``_source`` opens what holds the image, ``_image`` chooses one and
+knows its layers and config, ``_layer`` makes verified entries of a blob, ``_rootfs`` applies them beside
 dest and exchanges. Nothing here knows of Ansible.
 """
 
@@ -19,83 +19,28 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._diff import (
-    CHANGED,
-    MASK,
-    bounded,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    RootfsError,
-    SourceChangedError,
-    os_advice,
-    os_phrase,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import Image
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    Platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
-    select_image,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.beside import (
-    Beside,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
-    open_existing,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    parse_id_maps,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import (
-    DROPS,
-    Place,
-    Site,
-    find_place,
-    open_site,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
-    FAIL,
-    MappedRoot,
-    ReachRule,
-    Spot,
-    mapped_root,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
-    FORMAT,
-    Binding,
-    Record,
-    Tree,
-    bind,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
-    syncfs,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
-    Spooled,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
-    UnpackOptions,
-)
+from ._container.diff import CHANGED, MASK, bounded
+from ._errors import RootfsError, SourceChangedError, os_advice, os_phrase, show
+from ._image.image import Image
+from ._image.platform import Platform
+from ._image.selection import select_image
+from ._dest.exchange import Beside
+from ._fs.directories import open_existing
+from ._rootfs.ids import parse_id_maps
+from ._dest.place import DROPS, Place, Site, find_place, open_site
+from ._dest.reach import FAIL, MappedRoot, ReachRule, Spot, mapped_root
+from ._dest.record import FORMAT, Binding, Record, Tree, bind
+from ._fs.syscalls import syncfs
+from ._source.source import Source, Spooled
+from ._source.sources import open_source
+from ._unpack_options import UnpackOptions
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._cache import BlobCache
-    from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside import (
-        Inside,
-    )
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
-        HttpOptions,
-    )
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
-        OfferSource,
-    )
-    from ansible_collections.hypervisor.oci.plugins.module_utils._transfer import (
-        Transfer,
-    )
+    from ._cache.blobs import BlobCache
+    from ._dest.mounted import Inside
+    from ._remote.http import HttpOptions
+    from ._source.offer import OfferSource
+    from ._transfer import Transfer
 
     Steps = t.Union[Beside, Inside]
 
@@ -117,13 +62,13 @@ _NO_BINDING = Binding(None, 0, None)
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for. C(state) is C(present), C(staged), C(previous) or C(absent).
+    """What the user asked for. ``state`` is ``present``, ``staged``, ``previous`` or ``absent``.
 
-    C(platform) is C(None) for the node's own; C(lock_timeout) in seconds; C(keep) old trees stay. C(offer)
-    is what the controller tells of an image that it has, C(drop) the folder that it has sent blobs to.
-    C(reachable) says what becomes of a dest that other users can reach: C(fail), C(warn) or C(allow).
-    C(http) says how a server is spoken to. Blobs stay in C(cache_dir), where one is named: at most
-    C(cache_max_size) bytes, and unused for C(cache_max_age) days, 0 for ever. Only images of one C(cache_scope) share
+    ``platform`` is ``None`` for the node's own; ``lock_timeout`` in seconds; ``keep`` old trees stay. ``offer``
+    is what the controller tells of an image that it has, ``drop`` the folder that it has sent blobs to.
+    ``reachable`` says what becomes of a dest that other users can reach: ``fail``, ``warn`` or ``allow``.
+    ``http`` says how a server is spoken to. Blobs stay in ``cache_dir``, where one is named: at most
+    ``cache_max_size`` bytes, and unused for ``cache_max_age`` days, 0 for ever. Only images of one ``cache_scope`` share
     them; it is empty for the source itself.
     """
 
@@ -152,7 +97,7 @@ class Options:
 def provision(options: Options, check_mode: bool) -> Result:
     """Bring dest into the state asked for; in check mode, say what would change and write nothing.
 
-    Returns the module's result (docs/behaviour.md, section 8) with C(warnings) in it. Raises C(OciError).
+    Returns the module's result (docs/behaviour.md, section 8) with ``warnings`` in it. Raises ``OciError``.
     """
     verbs = {"previous": _previous, "absent": _absent}
     try:
@@ -198,10 +143,7 @@ def _present_once(options: Options, check_mode: bool) -> Result:
 def _open_source(options: Options) -> Source:
     if not options.offer:
         return open_source(options.src, options.http, options.unpack.max_size)
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
-        OfferSource,
-        read_offer,
-    )
+    from ._source.offer import OfferSource, read_offer
 
     offer, status = read_offer(options.offer)
     return OfferSource(offer, status.st_uid, status.st_gid)
@@ -210,7 +152,7 @@ def _open_source(options: Options) -> Source:
 def _present_image(
     options: Options, check_mode: bool, source: Source, image: Image
 ) -> Result | None:
-    """The result; C(None) where another run is sending blobs to the same dest."""
+    """The result; ``None`` where another run is sending blobs to the same dest."""
     fingerprint = _fingerprint(image, options.unpack)
     with _open(options, check_mode) as (site, steps), contextlib.ExitStack() as stack:
         if options.state == "staged":
@@ -289,9 +231,7 @@ def _present_image(
 
 
 def _open_cache(options: Options, source: Source, dest: str, dry: bool) -> BlobCache:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
-        BlobCache,
-    )
+    from ._cache.blobs import BlobCache
 
     path = os.path.realpath(options.cache_dir)
     if os.path.commonpath([path, dest]) in (path, dest):
@@ -304,7 +244,7 @@ def _open_cache(options: Options, source: Source, dest: str, dry: bool) -> BlobC
 
 def _scope_of(options: Options, source: Source) -> str:
     """Who may use the blobs that this run brings: as the user says, else later runs with the same source."""
-    from ansible_collections.hypervisor.oci.plugins.module_utils import _cache_scope
+    from ._cache import scope as _cache_scope
 
     if options.cache_scope:
         return _cache_scope.scope_named(options.cache_scope)
@@ -323,20 +263,16 @@ def _transfer(
     cache: BlobCache | None,
 ) -> Transfer:
     # a run that changes nothing never comes here, and need not read all of that code
-    from ansible_collections.hypervisor.oci.plugins.module_utils._transfer import (
-        Transfer,
-    )
+    from ._transfer import Transfer
 
     return Transfer(site, t.cast("OfferSource", source), image, options.drop, cache)
 
 
 def _forget_transfers(site: Site, active: bool = False) -> None:
-    """What was to come is here, or is no longer wanted; the C(active) one of another run is spared."""
+    """What was to come is here, or is no longer wanted; the ``active`` one of another run is spared."""
     if site.read(DROPS) is None:
         return
-    from ansible_collections.hypervisor.oci.plugins.module_utils._transfer import (
-        forget_transfers,
-    )
+    from ._transfer import forget_transfers
 
     forget_transfers(site, active)
 
@@ -403,9 +339,7 @@ def _open(options: Options, check_mode: bool) -> t.Iterator[tuple[Site, Steps]]:
     mode, group = (_CLOSED, -1) if root is None else (_FOR_GROUP, root.gid)
     with open_site(place, options.lock_timeout, mode, dry, group) as site:
         if place.inside:
-            from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside import (
-                Inside,
-            )
+            from ._dest.mounted import Inside
 
             yield site, Inside(site, options.ignore_use)
         else:
@@ -432,7 +366,7 @@ def _require_ours(options: Options, site: Site, steps: Steps, record: Record) ->
 
 
 def _require_stageable(site: Site) -> None:
-    """A tree that waits in a mount point is in reach of the container, whenever that runs. Raises C(RootfsError)."""
+    """A tree that waits in a mount point is in reach of the container, whenever that runs. Raises ``RootfsError``."""
     if site.place.inside:
         raise RootfsError(
             f"{show(site.path)} is a mount point, where the container could change a staged tree before it is used;"
@@ -468,7 +402,7 @@ def _stage(
 ) -> Record:
     """Unpack into a fresh staging directory and make it durable; on any error nothing of it is left."""
     # a run that changes nothing never comes here, and need not read all of that code
-    from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import unpack
+    from ._unpack import unpack
 
     if record.next is not None:
         record = steps.discard_next(record)
@@ -557,7 +491,7 @@ def _diff(dest: str, before: Tree | None, after: Tree | None) -> Result:
 def _side(one: Result, other: Result, changed: str) -> Result:
     """What one side of a diff has and the other has not; the digests always.
 
-    Values of environment variables may be secrets: C(changed) stands for one that the other side has, too.
+    Values of environment variables may be secrets: ``changed`` stands for one that the other side has, too.
     """
     if not one:
         return {}
@@ -589,9 +523,9 @@ def _side(one: Result, other: Result, changed: str) -> Result:
 def _require_room(
     place: Place, image: Image, arriving: int, cache: BlobCache | None
 ) -> None:
-    """Compare what is known to be needed with what is free; C(arriving) bytes come beside the tree.
+    """Compare what is known to be needed with what is free; ``arriving`` bytes come beside the tree.
 
-    What the cache holds there counts as free, since it goes when room is needed. Raises C(RootfsError).
+    What the cache holds there counts as free, since it goes when room is needed. Raises ``RootfsError``.
     """
     fd, _missing = open_existing(
         os.fsencode(place.path if place.inside else place.parent)
@@ -616,7 +550,7 @@ def _require_room(
 def _judge_reach(
     options: Options, site: Site, tree: Tree, filling: bool = True
 ) -> list[str]:
-    """Warnings about users who can reach files of an image that give rights away. Raises C(RootfsError)."""
+    """Warnings about users who can reach files of an image that give rights away. Raises ``RootfsError``."""
     report = tree.result.get("report")
     rights = None if report is None else report.get("counts", {})
     if rights is None and not options.unpack.preserve:

@@ -6,7 +6,7 @@
 
 """A module with secrets in its arguments that Ansible does not know of.
 
-Ansible writes the arguments to the node's log before the module itself does anything, and shows them with C(-vvv). What
+Ansible writes the arguments to the node's log before the module itself does anything, and shows them with ``-vvv``. What
 it takes out is the whole value of an option: neither a part of it, such as a password in a URL, nor a value in a list of
 mappings, of which it logs the representation.
 """
@@ -21,9 +21,9 @@ Params = t.Dict[str, t.Any]
 
 
 class QuietModule(AnsibleModule):
-    """C(given) are the arguments as they were given, and C(params) what is logged and shown of them.
+    """``given`` are the arguments as they were given, and ``params`` what is logged and shown of them.
 
-    C(hide) makes the one into the other. It is called before Ansible has checked them, too, where they are wrong.
+    ``hide`` makes the one into the other. It is called before Ansible has checked them, too, where they are wrong.
     """
 
     def __init__(self, hide: t.Callable[[Params], Params], **arguments: t.Any) -> None:

@@ -14,8 +14,8 @@ import typing as t
 class Report:
     """Counts that grow while layers are applied (docs/behaviour.md, section 8).
 
-    C(entries), C(files), C(bytes) (of file content, holes not counted) and C(whiteouts)
-    are always there; C(gzip) names the library that inflated, if anything did; C(count) adds to any kind of thing that was skipped, filtered or ignored.
+    ``entries``, ``files``, ``bytes`` (of file content, holes not counted) and ``whiteouts``
+    are always there; ``gzip`` names the library that inflated, if anything did; ``count`` adds to any kind of thing that was skipped, filtered or ignored.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Report:
         self._counts: dict[str, int] = {}
 
     def count(self, kind: str, number: int = 1) -> None:
-        """Add C(number) to the things of this C(kind), a word in snake case."""
+        """Add ``number`` to the things of this ``kind``, a word in snake case."""
         self._counts[kind] = self._counts.get(kind, 0) + number
 
     def counted(self, kind: str) -> int:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import typing as t
 
 from ansible.module_utils.common.text.converters import to_text
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import visible
+
+from ._errors import visible
 
 _MOST_WARNINGS = 20
 _LONGEST_WARNING = 2000

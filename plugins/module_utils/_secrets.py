@@ -7,7 +7,7 @@
 """Telling Ansible what is secret, where it can be told.
 
 From ansible-core 2.22 on, registered text is masked in whatever Ansible logs or shows, and results keep it. Before that,
-Ansible takes the values of C(no_log) options out of results themselves, by what they are: a short one would also be taken
+Ansible takes the values of ``no_log`` options out of results themselves, by what they are: a short one would also be taken
 out of an image's facts. So nothing more is told to it there, and what is secret is masked by us before it gets there.
 """
 
@@ -25,7 +25,7 @@ _SHORTEST = 4
 
 
 def register(values: t.Iterable[str | None]) -> None:
-    """Let Ansible mask these values from now on, where it knows how to; those of C(no_log) options it knows already."""
+    """Let Ansible mask these values from now on, where it knows how to; those of ``no_log`` options it knows already."""
     if register_secrets is not None:
         register_secrets(
             [value for value in values if value and len(value) >= _SHORTEST]

@@ -11,10 +11,9 @@ from __future__ import annotations
 import typing as t
 
 from ansible.module_utils.common.text.formatters import human_to_bytes
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    DEFAULT_MAX_SIZE,
-)
+
+from ._errors import OciError
+from ._source.source import DEFAULT_MAX_SIZE
 
 MAX_SIZE_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "max_size": {"type": "str", "default": f"{DEFAULT_MAX_SIZE >> 30}G"},
@@ -22,7 +21,7 @@ MAX_SIZE_ARGUMENTS: dict[str, dict[str, t.Any]] = {
 
 
 def parse_size(name: str, value: t.Any) -> int:
-    """Return the bytes that an option such as 500M stands for. Raises C(OciError)."""
+    """Return the bytes that an option such as 500M stands for. Raises ``OciError``."""
     try:
         return human_to_bytes(value)
     except (ValueError, OverflowError) as error:
@@ -30,7 +29,7 @@ def parse_size(name: str, value: t.Any) -> int:
 
 
 def parse_max_size(params: t.Mapping[str, t.Any]) -> int:
-    """Return the bytes of a task's C(max_size), or of its default. Raises C(OciError)."""
+    """Return the bytes of a task's ``max_size``, or of its default. Raises ``OciError``."""
     default = MAX_SIZE_ARGUMENTS["max_size"]["default"]
     size = parse_size("max_size", params.get("max_size", default))
     if size < 1:

@@ -17,47 +17,25 @@ import os
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._cache import BlobCache
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    OciError,
-    SourceError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
-    new_hash,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
-    Image,
-    Layer,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
-    InterruptedRunError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
-    DIRECTORY,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.drop import (
-    Drop,
-    load_drops,
-    make_drop,
-    remove_drop,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import Site
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
-    OfferSource,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    Sent,
-    find_sent,
-)
+from ._cache.blobs import BlobCache
+from ._errors import OciError, SourceError
+from ._image.digest import new_hash
+from ._image.image import Image, Layer
+from ._interrupt import InterruptedRunError
+from ._fs.directories import DIRECTORY
+from ._dest.uploads import Drop, load_drops, make_drop, remove_drop
+from ._dest.place import Site
+from ._source.offer import OfferSource
+from ._source.sent import Sent, find_sent
 
 _CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Need:
-    """What is to be sent: C(blobs) by name and size in bytes, into the folder C(drop).
+    """What is to be sent: ``blobs`` by name and size in bytes, into the folder ``drop``.
 
-    C(drop) is C(None) where the user who logs in can be given none; his own temporary folder must do then.
+    ``drop`` is ``None`` where the user who logs in can be given none; his own temporary folder must do then.
     """
 
     drop: str | None
@@ -70,9 +48,9 @@ class Need:
 
 
 class Transfer:
-    """The blobs of one image on their way to one dest; C(sent_to) is the folder of a transfer that is over.
+    """The blobs of one image on their way to one dest; ``sent_to`` is the folder of a transfer that is over.
 
-    C(is_busy) says that somebody else is sending to that dest: then nothing more can be done but to wait.
+    ``is_busy`` says that somebody else is sending to that dest: then nothing more can be done but to wait.
     """
 
     def __init__(
@@ -203,7 +181,7 @@ class Transfer:
 
 
 def forget_transfers(site: Site, active: bool) -> None:
-    """Remove what unfinished transfers left; only with C(active) where somebody is sending."""
+    """Remove what unfinished transfers left; only with ``active`` where somebody is sending."""
     for drop in load_drops(site):
         if active or not drop.is_active():
             remove_drop(site, drop)
@@ -225,7 +203,7 @@ def _is_intact(sent: Sent, layer: Layer) -> bool:
 
 
 def _open_plain(path: str) -> int | None:
-    """The temporary folder of the user who logs in; C(None) where it is not there."""
+    """The temporary folder of the user who logs in; ``None`` where it is not there."""
     try:
         return os.open(path, DIRECTORY)
     except OSError:

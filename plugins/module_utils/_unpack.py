@@ -14,7 +14,7 @@ import os
 import typing as t
 from dataclasses import dataclass, replace
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+from ._errors import (
     ImageError,
     LayerError,
     MissingLibraryError,
@@ -22,59 +22,25 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
     SourceError,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
-    Image,
-    Layer,
-    open_layer,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pipeline import (
-    read_ahead,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.stream import (
-    LayerStream,
-    drain,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
-    Applier,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
-    Policy,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.early_sync import (
-    EarlySync,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
-    empty_directory,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
-    keep_freed_memory,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.users import (
-    ResolvedUser,
-    resolve_user,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
-    gzip_library,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    RangeReader,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Opener,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
-    UnpackOptions,
-)
+from ._image.image import Image, Layer, open_layer
+from ._layer.budget import Budget
+from ._layer.pipeline import read_ahead
+from ._layer.stream import LayerStream, drain
+from ._report import Report
+from ._rootfs.apply import Applier
+from ._rootfs.attributes import Policy
+from ._fs.early_sync import EarlySync
+from ._fs.removal import empty_directory
+from ._rootfs.root import Root
+from ._fs.syscalls import keep_freed_memory
+from ._rootfs.users import ResolvedUser, resolve_user
+from ._source.decompress import gzip_library
+from ._source.range_reader import RangeReader
+from ._source.source import Opener
+from ._unpack_options import UnpackOptions
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
-        BlobCache,
-        CachedBlob,
-        KeptBlob,
-    )
+    from ._cache.blobs import BlobCache, CachedBlob, KeptBlob
 
 
 @dataclass(frozen=True)
@@ -111,12 +77,12 @@ def unpack(
     options: UnpackOptions,
     cache: BlobCache | None = None,
 ) -> Unpacked:
-    """Apply all layers to the empty directory behind C(fd) and give it its final metadata.
+    """Apply all layers to the empty directory behind ``fd`` and give it its final metadata.
 
     Layers are paired with diff_ids by position. Where a layer's content turns out to belong to another
     place in the list, the work starts over with the layers sorted by content (docs/behaviour.md,
     section 2); it also does where a blob of the cache is damaged, or where the cache has taken the room
-    (section 7). Raises C(LayerError), C(ImageError), C(RootfsError), C(MissingLibraryError), C(OSError).
+    (section 7). Raises ``LayerError``, ``ImageError``, ``RootfsError``, ``MissingLibraryError``, ``OSError``.
     """
     keep_freed_memory()
     layers: t.Sequence[Layer] = image.layers
@@ -203,7 +169,7 @@ def _blob_of(
 ) -> t.Iterator[CachedBlob | KeptBlob | RangeReader]:
     """A layer's blob from the cache, or from the source on its way into the cache.
 
-    Raises C(_DamagedEntry) where what went wrong within was the cache's fault; the blob is gone from there then.
+    Raises ``_DamagedEntry`` where what went wrong within was the cache's fault; the blob is gone from there then.
     """
     if cache is None or layer.data is not None:
         with contextlib.closing(open_layer(source, layer)) as blob:
@@ -235,10 +201,7 @@ def _note_cached(
 ) -> None:
     """A layer came whole: its blob may stay in the cache, or was there."""
     # a run without a cache need not read all of that code
-    from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
-        CachedBlob,
-        KeptBlob,
-    )
+    from ._cache.blobs import CachedBlob, KeptBlob
 
     if isinstance(blob, KeptBlob) and _has_its_digest(layer, stream):
         blob.keep()

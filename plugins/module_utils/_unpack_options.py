@@ -11,14 +11,14 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
+from ._rootfs.ids import IdMap
 
 
 @dataclass(frozen=True)
 class UnpackOptions:
     """What changes the tree that an image becomes, and the limits that stop a hostile one.
 
-    C(max_size) is in bytes. C(preserve) is false where everything belongs to the caller.
+    ``max_size`` is in bytes. ``preserve`` is false where everything belongs to the caller.
     """
 
     devices: str

@@ -162,31 +162,19 @@ changed_paths:
 
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._container_files import (
+from ..module_utils._container.files import (
     Directory,
     File,
     difference,
     provide,
     restore,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._diff import MASK
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    OciError,
-    RootfsError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
-    interruptible,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._quiet_module import (
-    QuietModule,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    parse_id_maps,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
-    mapped_root,
-)
+from ..module_utils._container.diff import MASK
+from ..module_utils._errors import OciError, RootfsError, show
+from ..module_utils._interrupt import interruptible
+from ..module_utils._quiet_module import QuietModule
+from ..module_utils._rootfs.ids import parse_id_maps
+from ..module_utils._dest.reach import mapped_root
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},

@@ -158,35 +158,19 @@ import contextlib
 import typing as t
 
 from ansible.module_utils.basic import missing_required_lib
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    MissingLibraryError,
-    OciError,
-    SourceChangedError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
+
+from ..module_utils._errors import MissingLibraryError, OciError, SourceChangedError
+from ..module_utils._remote.arguments import (
     HTTP_ARGUMENTS,
     http_options,
     without_secrets,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
-    list_images,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    parse_platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._quiet_module import (
-    QuietModule,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
-    to_json_safe,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._size_arguments import (
-    MAX_SIZE_ARGUMENTS,
-    parse_max_size,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
+from ..module_utils._image.listing import list_images
+from ..module_utils._image.platform import parse_platform
+from ..module_utils._quiet_module import QuietModule
+from ..module_utils._result import to_json_safe
+from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_max_size
+from ..module_utils._source.sources import open_source
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "src": {"type": "path", "required": True},

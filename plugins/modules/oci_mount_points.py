@@ -125,14 +125,11 @@ mounts:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
-    interruptible,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
-    to_json_safe,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.mount_points import (
+
+from ..module_utils._errors import OciError
+from ..module_utils._interrupt import interruptible
+from ..module_utils._result import to_json_safe
+from ..module_utils._container.mount_points import (
     provide_directories,
     provide_mount_points,
 )

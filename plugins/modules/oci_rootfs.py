@@ -483,38 +483,16 @@ report:
 import typing as t
 
 from ansible.module_utils.basic import missing_required_lib
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    MissingLibraryError,
-    OciError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._http_arguments import (
-    HTTP_ARGUMENTS,
-    without_secrets,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
-    interruptible,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
-    options_from,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
-    provision,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._quiet_module import (
-    QuietModule,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
-    bounded_warnings,
-    to_json_safe,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
-    CHOICES,
-    FAIL,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._size_arguments import (
-    MAX_SIZE_ARGUMENTS,
-    parse_size,
-)
+
+from ..module_utils._errors import MissingLibraryError, OciError
+from ..module_utils._remote.arguments import HTTP_ARGUMENTS, without_secrets
+from ..module_utils._interrupt import interruptible
+from ..module_utils._options import options_from
+from ..module_utils._provision import provision
+from ..module_utils._quiet_module import QuietModule
+from ..module_utils._result import bounded_warnings, to_json_safe
+from ..module_utils._dest.reach import CHOICES, FAIL
+from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_size
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "src": {"type": "path"},

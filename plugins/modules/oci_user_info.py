@@ -138,25 +138,12 @@ nspawn:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    OciError,
-    RootfsError,
-    os_phrase,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
-    to_json_safe,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.accounts import (
-    TreeOnDisk,
-    judge_getent,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.lookup import (
-    opened_root,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.users import (
-    resolve_user,
-)
+
+from ..module_utils._errors import OciError, RootfsError, os_phrase, show
+from ..module_utils._result import to_json_safe
+from ..module_utils._container.accounts import TreeOnDisk, judge_getent
+from ..module_utils._container.lookup import opened_root
+from ..module_utils._rootfs.users import resolve_user
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "rootfs": {"type": "path", "required": True},
@@ -165,7 +152,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 
 def look_up_user(rootfs: str, user: str) -> dict[str, t.Any]:
-    """The result's values. Raises C(RootfsError) where the user is not there."""
+    """The result's values. Raises ``RootfsError`` where the user is not there."""
     with opened_root(rootfs) as fd:
         tree = TreeOnDisk(fd)
         found = resolve_user(user, tree)

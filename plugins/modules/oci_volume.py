@@ -134,26 +134,12 @@ ignored:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    OciError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
-    interruptible,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    parse_id_maps,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
-    CHOICES,
-    FAIL,
-    ReachRule,
-    mapped_root,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.volume import (
-    Volume,
-    provide_volume,
-)
+
+from ..module_utils._errors import OciError, show
+from ..module_utils._interrupt import interruptible
+from ..module_utils._rootfs.ids import parse_id_maps
+from ..module_utils._dest.reach import CHOICES, FAIL, ReachRule, mapped_root
+from ..module_utils._container.volume import Volume, provide_volume
 
 ARGUMENT_SPEC = {
     "path": {"type": "path", "required": True},

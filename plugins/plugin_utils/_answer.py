@@ -14,14 +14,8 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    OciError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    is_drop_path,
-    is_plain_path,
-)
+from ..module_utils._errors import OciError, show
+from ..module_utils._source.sent import is_drop_path, is_plain_path
 
 # With these in its result any module adds hosts and groups to the controller's inventory, or to its statistics.
 _NOT_OURS = ("add_host", "add_group", "ansible_stats")
@@ -42,9 +36,9 @@ class AnswerError(OciError):
 
 @dataclass(frozen=True)
 class Need:
-    """What a node lacks: the C(names) of layers that it was offered, and the folder to send them to.
+    """What a node lacks: the ``names`` of layers that it was offered, and the folder to send them to.
 
-    C(drop) is C(None) where that is the temporary folder of the task.
+    ``drop`` is ``None`` where that is the temporary folder of the task.
     """
 
     drop: str | None
@@ -52,7 +46,7 @@ class Need:
 
 
 def parse_need(value: object, layers: t.Mapping[str, int]) -> Need:
-    """Check what the module answers; C(layers) are offered, by name in bytes. Raises C(AnswerError)."""
+    """Check what the module answers; ``layers`` are offered, by name in bytes. Raises ``AnswerError``."""
     if not isinstance(value, dict) or set(value) != {"drop", "blobs"}:
         raise AnswerError("what it needs is not a folder and blobs")
     drop = value["drop"]
@@ -88,7 +82,7 @@ def _shown(value: object) -> str:
 
 
 def check_tmp(path: object) -> str:
-    """The temporary folder that a node has made, as a path that can be told to programs. Raises C(AnswerError)."""
+    """The temporary folder that a node has made, as a path that can be told to programs. Raises ``AnswerError``."""
     if not isinstance(path, str) or not is_plain_path(path):
         raise AnswerError(
             f"{_shown(path)} is not an absolute path without quotes, backslashes and control characters, as its"

@@ -16,54 +16,24 @@ import gzip
 import json
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    SourceError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.candidates import (
-    find_candidates,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
-    digest_of,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
-    load,
-    to_image,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
-    FORMAT,
-    LIMIT,
-    Offer,
-)
+from ..module_utils._errors import ImageError, SourceError, show
+from ..module_utils._image.candidates import find_candidates
+from ..module_utils._image.digest import digest_of
+from ..module_utils._image.selection import load, to_image
+from ..module_utils._source.offer import FORMAT, LIMIT, Offer
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    blob_digest,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    ENTRANCES,
-    missing,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import (
-    Wish,
-    choose,
-    entrances,
-)
+from ..module_utils._source.sent import blob_digest
+from ..module_utils._source.source import ENTRANCES, missing
+from ._wish import Wish, choose, entrances
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
-        Layer,
-    )
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-        RangeReader,
-    )
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-        Source,
-    )
+    from ..module_utils._image.image import Layer
+    from ..module_utils._source.range_reader import RangeReader
+    from ..module_utils._source.source import Source
 
 
 def make_offer(source: Source, wish: Wish) -> Offer:
-    """All that a node may ask. Raises C(ImageError) and C(SourceError) for what is wrong for every node.
+    """All that a node may ask. Raises ``ImageError`` and ``SourceError`` for what is wrong for every node.
 
     What is wrong with one image of several is told by the node that would choose it.
     """
@@ -80,7 +50,7 @@ def make_offer(source: Source, wish: Wish) -> Offer:
 
 
 def pack(offer: Offer) -> bytes:
-    """The offer as a file: gzip over a line of JSON and the documents behind it. Raises C(SourceError)."""
+    """The offer as a file: gzip over a line of JSON and the documents behind it. Raises ``SourceError``."""
     head = {
         "format": FORMAT,
         "form": offer.form,
@@ -114,19 +84,19 @@ class _Wrapped:
         self._source = source
 
     def size_of(self, name: str) -> int | None:
-        """As the source's. Raises C(SourceError)."""
+        """As the source's. Raises ``SourceError``."""
         return self._source.size_of(name)
 
     def open(self, name: str) -> RangeReader:
-        """As the source's. Raises C(SourceError)."""
+        """As the source's. Raises ``SourceError``."""
         return self._source.open(name)
 
     def document(self, name: str) -> bytes:
-        """As the source's. Raises C(SourceError)."""
+        """As the source's. Raises ``SourceError``."""
         return self._source.document(name)
 
     def spool(self, directory: int) -> Source:
-        """As the source's. Raises C(SourceError) and C(OSError)."""
+        """As the source's. Raises ``SourceError`` and ``OSError``."""
         return self._source.spool(directory)
 
     def close(self) -> None:
@@ -142,14 +112,14 @@ class _Known(_Wrapped):
         self._documents: dict[str, bytes] = {}
 
     def document(self, name: str) -> bytes:
-        """As the source's. Raises C(SourceError)."""
+        """As the source's. Raises ``SourceError``."""
         if name not in self._documents:
             self._documents[name] = self._source.document(name)
         return self._documents[name]
 
 
 class _Recorder(_Wrapped):
-    """A source with C(entrances) of its own that notes what is asked of it, so that an offer can answer the same."""
+    """A source with ``entrances`` of its own that notes what is asked of it, so that an offer can answer the same."""
 
     def __init__(self, source: Source, entrances: t.Mapping[str, bytes]) -> None:
         super().__init__(source)
@@ -161,7 +131,7 @@ class _Recorder(_Wrapped):
         self._unverified: list[str] = []
 
     def size_of(self, name: str) -> int | None:
-        """As the source's. Raises C(SourceError)."""
+        """As the source's. Raises ``SourceError``."""
         if name in ENTRANCES:
             data = self._entrances.get(name)
             return None if data is None else len(data)
@@ -175,7 +145,7 @@ class _Recorder(_Wrapped):
         return size
 
     def document(self, name: str) -> bytes:
-        """As the source's. Raises C(SourceError)."""
+        """As the source's. Raises ``SourceError``."""
         data = self._entrances.get(name)
         try:
             if data is None and name in ENTRANCES:

@@ -13,9 +13,8 @@ import time
 import typing as t
 
 from ansible.module_utils.common.text.formatters import bytes_to_human
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    drop_name,
-)
+
+from ..module_utils._source.sent import drop_name
 
 # Transfers of fewer bytes are over before anybody wonders; they are told of with -vv.
 LONG = 32 * 1024 * 1024
@@ -23,9 +22,9 @@ _SHOWN = 19
 
 
 class Progress:
-    """Tells C(say) of each blob on its way to C(host); C(sizes) in bytes by name, in order.
+    """Tells ``say`` of each blob on its way to ``host``; ``sizes`` in bytes by name, in order.
 
-    C(say) is called with a line and whether it belongs to a long transfer.
+    ``say`` is called with a line and whether it belongs to a long transfer.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Progress:
 
     @contextlib.contextmanager
     def of(self, names: t.Sequence[str]) -> t.Iterator[None]:
-        """While the blobs C(names) are sent, in one file."""
+        """While the blobs ``names`` are sent, in one file."""
         first = self._number + 1
         self._number += len(names)
         size = sum(self._sizes[name] for name in names)

@@ -25,42 +25,23 @@ import types
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    SourceError,
-    os_phrase,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.directory import (
-    LayoutDirectory,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
-    Offer,
-    read_offer,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
+from ..module_utils._errors import SourceError, os_phrase, show
+from ..module_utils._source.directory import LayoutDirectory
+from ..module_utils._source.offer import Offer, read_offer
+from ..module_utils._source.sent import (
     PARCEL_HEAD,
     blob_digest,
     drop_name,
     parcel_head,
     parcel_name,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    DEFAULT_MAX_SIZE,
-    missing,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
-    make_offer,
-    pack,
-)
+from ..module_utils._source.source import DEFAULT_MAX_SIZE, missing
+from ..module_utils._source.sources import open_source
+from ._offer import make_offer, pack
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-        Source,
-    )
-    from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import Wish
+    from ..module_utils._source.source import Source
+    from ._wish import Wish
 
 _CHUNK = 1024 * 1024
 # An image is a new one when one of these changes.
@@ -74,7 +55,7 @@ _HEAD_ENTRY = 192
 
 @dataclass(frozen=True)
 class Parcel:
-    """A file to send: from C(path) here to the name C(file) there, with the blobs C(names)."""
+    """A file to send: from ``path`` here to the name ``file`` there, with the blobs ``names``."""
 
     file: str
     path: str
@@ -82,12 +63,12 @@ class Parcel:
 
 
 class Shelf:
-    """What the task with this C(wish) may send of the image at C(path), for as long as the context lasts.
+    """What the task with this ``wish`` may send of the image at ``path``, for as long as the context lasts.
 
-    Tasks that wish for others have offers of their own, and share the blobs. C(real_path) gives the file to
-    read: it is called only when something is to be made, since it may have to decrypt. C(local_tmp) is a private
-    folder of all forks. C(max_size) bounds what an archive may hold that is compressed as a whole. Raises
-    C(SourceError), C(ImageError) and C(MissingLibraryError).
+    Tasks that wish for others have offers of their own, and share the blobs. ``real_path`` gives the file to
+    read: it is called only when something is to be made, since it may have to decrypt. ``local_tmp`` is a private
+    folder of all forks. ``max_size`` bounds what an archive may hold that is compressed as a whole. Raises
+    ``SourceError``, ``ImageError`` and ``MissingLibraryError``.
     """
 
     def __init__(
@@ -147,7 +128,7 @@ class Shelf:
     def parcels(self, names: t.Sequence[str]) -> t.Iterator[Parcel]:
         """Blobs as files to send, each carved as late as can be; small ones together, and first.
 
-        Raises C(SourceError), before anything is carved, for a name that is not among C(sizes()).
+        Raises ``SourceError``, before anything is carved, for a name that is not among ``sizes()``.
         """
         sizes = self.sizes()
         for name in names:
@@ -188,7 +169,7 @@ class Shelf:
         return path
 
     def _verified(self, source: Source, name: str) -> t.Iterator[bytes]:
-        """The bytes of a blob; raises C(SourceError) at the end where they are not what its name says.
+        """The bytes of a blob; raises ``SourceError`` at the end where they are not what its name says.
 
         So a damaged archive costs no link a byte, and no link in a layout sends what is no blob.
         """

@@ -17,49 +17,30 @@ import json
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    SourceError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.candidates import (
-    find_candidates,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
-    check_digest,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    Platform,
-    parse_platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
+from ..module_utils._errors import ImageError, SourceError, show
+from ..module_utils._image.candidates import find_candidates
+from ..module_utils._image.digest import check_digest
+from ..module_utils._image.platform import Platform, parse_platform
+from ..module_utils._image.selection import (
     asked_in_words,
     by_ref,
     load,
     no_image,
     select,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    DOCUMENT_LIMIT,
-)
+from ..module_utils._source.source import DOCUMENT_LIMIT
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._image.candidates import (
-        Candidate,
-    )
-    from ansible_collections.hypervisor.oci.plugins.module_utils._image.descriptor import (
-        Descriptor,
-    )
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-        Source,
-    )
+    from ..module_utils._image.candidates import Candidate
+    from ..module_utils._image.descriptor import Descriptor
+    from ..module_utils._source.source import Source
 
 _REF = "org.opencontainers.image.ref.name"
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a task says of the image that it wants; C(None) where it says nothing."""
+    """What a task says of the image that it wants; ``None`` where it says nothing."""
 
     ref: str | None = None
     digest: str | None = None
@@ -73,14 +54,14 @@ class Wish:
 
 @dataclass(frozen=True)
 class Choice:
-    """The candidates that a node may choose from; C(pinned) is the digest of an index that they all come by."""
+    """The candidates that a node may choose from; ``pinned`` is the digest of an index that they all come by."""
 
     candidates: tuple[Candidate, ...]
     pinned: str = ""
 
 
 def wish_of(args: t.Mapping[str, t.Any]) -> Wish:
-    """The wish in a task's arguments, as the module reads them. Raises C(ImageError)."""
+    """The wish in a task's arguments, as the module reads them. Raises ``ImageError``."""
     ref, digest, platform = (
         str(args[name]) if args.get(name) not in (None, "") else None
         for name in ("ref", "digest", "platform")
@@ -89,7 +70,7 @@ def wish_of(args: t.Mapping[str, t.Any]) -> Wish:
 
 
 def choose(source: Source, wish: Wish) -> Choice:
-    """All candidates that a node may come to choose. Raises C(ImageError) and C(SourceError) as a node would."""
+    """All candidates that a node may come to choose. Raises ``ImageError`` and ``SourceError`` as a node would."""
     candidates = find_candidates(source)
     if wish.platform is not None:
         # then the node decides nothing
@@ -110,7 +91,7 @@ def choose(source: Source, wish: Wish) -> Choice:
 
 
 def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:
-    """C(index.json) and C(manifest.json) that list these candidates alone, by name. Raises C(SourceError)."""
+    """``index.json`` and ``manifest.json`` that list these candidates alone, by name. Raises ``SourceError``."""
     items: list[t.Any] = []
     saved: list[t.Any] = []
     for candidate in candidates:

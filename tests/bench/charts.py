@@ -55,7 +55,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing of C(height), to be put below others."""
+    """A drawing of ``height``, to be put below others."""
 
     height: int
     elements: tuple[str, ...]
@@ -64,7 +64,7 @@ class Chart:
 def bars(
     title: str, groups: t.Sequence[tuple[str, t.Sequence[Bar]]], unit: float = 1.0
 ) -> Chart:
-    """Groups of bars from 0; a line stands where the length is C(unit)."""
+    """Groups of bars from 0; a line stands where the length is ``unit``."""
     names = list(dict.fromkeys(one.name for _label, group in groups for one in group))
     longest = max(
         (one.length.high for _label, group in groups for one in group), default=unit

@@ -23,9 +23,9 @@ Words = t.List[str]
 
 @dataclass(frozen=True)
 class Peer:
-    """A rival. C(command) gives the words for C(measure.py): it unpacks the case below the folder given.
+    """A rival. ``command`` gives the words for ``measure.py``: it unpacks the case below the folder given.
 
-    C(tree) tells the folder of the unpacked tree from what the command printed. C(needs) are programs.
+    ``tree`` tells the folder of the unpacked tree from what the command printed. ``needs`` are programs.
     """
 
     name: str

@@ -6,8 +6,8 @@
 
 The results of a whole run are plain data, so that the page can be written again without measuring:
 
-C(machine), C(settings): texts by name; C(cases), C(scaling), C(idle), C(reading), C(sha): see C(run.py);
-C(problems): sentences on what could not be measured.
+``machine``, ``settings``: texts by name; ``cases``, ``scaling``, ``idle``, ``reading``, ``sha``: see ``run.py``;
+``problems``: sentences on what could not be measured.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Sample:
 
     @classmethod
     def from_report(cls, line: str) -> Sample:
-        """What C(measure.py) wrote."""
+        """What ``measure.py`` wrote."""
         wall, user, system, peak, *failures = line.split()
         return cls(
             float(wall),
@@ -52,7 +52,7 @@ class Spread:
     high: float
 
     def show(self, digits: int) -> str:
-        """C(median (low–high))."""
+        """``median (low–high)``."""
         low, high = f"{self.low:.{digits}f}", f"{self.high:.{digits}f}"
         return f"{self.median:.{digits}f} ({low}–{high})"
 
@@ -64,7 +64,7 @@ def spread(values: t.Iterable[float]) -> Spread:
 
 
 def ratios(ours: Samples, theirs: Samples, what: str) -> Spread:
-    """Of each pair, ours by theirs; C(what) is a field of C(Sample). Below 1 is in our favour."""
+    """Of each pair, ours by theirs; ``what`` is a field of ``Sample``. Below 1 is in our favour."""
     return spread(
         getattr(one, what) / max(getattr(other, what), 1e-9)
         for one, other in zip(ours, theirs)

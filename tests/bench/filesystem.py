@@ -84,7 +84,7 @@ FileSystem = t.Union[Ext4, Tmpfs, Folder]
 
 
 def mounts_below(path: str, table: str) -> list[str]:
-    """What is mounted at C(path) or below it by the text of C(/proc/self/mounts), the last mounted first."""
+    """What is mounted at ``path`` or below it by the text of ``/proc/self/mounts``, the last mounted first."""
     found = []
     for line in table.splitlines():
         # spaces and the like are octal there

@@ -36,7 +36,7 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 @dataclass(frozen=True)
 class Member:
-    """An entry of a layer: C(kind) is the tar's type flag; data may come in pieces, of C(size) bytes in all."""
+    """An entry of a layer: ``kind`` is the tar's type flag; data may come in pieces, of ``size`` bytes in all."""
 
     name: str
     kind: bytes = b"0"
@@ -51,7 +51,7 @@ Layers = t.Sequence[t.Callable[[], t.Iterator[Member]]]
 
 @dataclass(frozen=True)
 class Case:
-    """An image in one compression. C(layers) are paths of blobs, the lowest first; C(archive) may be missing."""
+    """An image in one compression. ``layers`` are paths of blobs, the lowest first; ``archive`` may be missing."""
 
     image: str
     compression: str
@@ -61,7 +61,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """C(image, compression)."""
+        """``image, compression``."""
         return f"{self.image}, {self.compression}"
 
     @property
@@ -74,14 +74,14 @@ class Case:
 
 
 class Text:
-    """Bytes to cut files from: they compress as program text does (C(dense=False)) or as binaries do."""
+    """Bytes to cut files from: they compress as program text does (``dense=False``) or as binaries do."""
 
     def __init__(self, seed: int, size: int, dense: bool = False) -> None:
         self._bytes = _pool(seed, size, dense)
         self._rng = random.Random(seed)
 
     def cut(self, size: int) -> bytes:
-        """Any C(size) bytes."""
+        """Any ``size`` bytes."""
         whole = self._bytes
         if size >= len(whole):
             return (whole * (size // len(whole) + 1))[:size]
@@ -152,7 +152,7 @@ def system_tree(seed: int, entries: int, size: int) -> t.Iterator[Member]:
 def package_tree(
     seed: int, entries: int, size: int, top: str = "srv/app"
 ) -> t.Iterator[Member]:
-    """Like C(node_modules): a deep tree of very many small files."""
+    """Like ``node_modules``: a deep tree of very many small files."""
     rng = random.Random(seed)
     text = Text(seed, 16 << 20)
     path = ""
@@ -195,7 +195,7 @@ def one_file(size: int) -> t.Iterator[Member]:
 
 
 def changes(seed: int, entries: int, lower: int) -> t.Iterator[Member]:
-    """A small layer over C(package_tree(…, entries=lower)): files replaced, added, and whited out."""
+    """A small layer over ``package_tree(…, entries=lower)``: files replaced, added, and whited out."""
     rng = random.Random(seed)
     text = Text(seed, 1 << 20)
     yield _folder("srv")
@@ -234,7 +234,7 @@ def flat_tree(entries: int, start: int = 0) -> t.Iterator[Member]:
 
 
 def _spread(rng: random.Random, mean: int) -> int:
-    """Sizes as files have them: many small ones, some of many times the C(mean)."""
+    """Sizes as files have them: many small ones, some of many times the ``mean``."""
     return max(1, int(mean * rng.lognormvariate(-0.72, 1.2)))
 
 
@@ -272,7 +272,7 @@ def big(quick: bool) -> Layers:
 
 
 def stacked(count: int, entries: int, size: int) -> Layers:
-    """About the same tree in C(count) layers: half of it at the bottom, each other replaces and whites out a bit."""
+    """About the same tree in ``count`` layers: half of it at the bottom, each other replaces and whites out a bit."""
     if count == 1:
         return [lambda: package_tree(1, entries, size)]
     half = entries // 2
@@ -303,7 +303,7 @@ def second_layer(entries: int) -> Layers:
 def build(
     folder: str, image: str, layers: Layers, compressions: t.Sequence[str]
 ) -> list[Case]:
-    """Write the image into C(folder) as layouts and archives, in each of the compressions."""
+    """Write the image into ``folder`` as layouts and archives, in each of the compressions."""
     cases = []
     for compression in compressions:
         layout = os.path.join(folder, f"{image}-{compression}")
@@ -330,7 +330,7 @@ def layers_of(layout: str) -> tuple[str, ...]:
 
 
 def found(folder: str) -> list[Case]:
-    """Images made elsewhere: layouts C(NAME/oci-COMPRESSION), beside them C(NAME-COMPRESSION.oci.tar)."""
+    """Images made elsewhere: layouts ``NAME/oci-COMPRESSION``, beside them ``NAME-COMPRESSION.oci.tar``."""
     cases = []
     for image in sorted(os.listdir(folder)):
         for compression in COMPRESSIONS:
@@ -420,7 +420,7 @@ def _pieces(members: t.Iterator[Member]) -> t.Iterator[bytes]:
 
 
 def header(member: Member) -> bytes:
-    """An ustar header. Raises C(ValueError) for a name that does not fit."""
+    """An ustar header. Raises ``ValueError`` for a name that does not fit."""
     prefix, name = b"", member.name.encode()
     if len(name) > 100:
         slash = name.find(b"/", len(name) - 101)

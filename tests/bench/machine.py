@@ -67,13 +67,13 @@ def compressions() -> list[str]:
 
 
 def model(cpu: str) -> str:
-    """The processor's name in the text of C(/proc/cpuinfo), which has none on some."""
+    """The processor's name in the text of ``/proc/cpuinfo``, which has none on some."""
     match = re.search(r"^model name\s*: (.*)$", cpu, re.MULTILINE)
     return " ".join(match.group(1).split()) if match else platform.machine()
 
 
 def flags(cpu: str) -> list[str]:
-    """The processor's flags in the text of C(/proc/cpuinfo)."""
+    """The processor's flags in the text of ``/proc/cpuinfo``."""
     match = re.search(r"^(?:flags|Features)\s*: (.*)$", cpu, re.MULTILINE)
     return match.group(1).split() if match else []
 

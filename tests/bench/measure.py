@@ -7,7 +7,7 @@
     python3 -I -S measure.py REPORT COMMAND... [PIPE COMMAND...] [THEN COMMAND...]
 
 A process inherits a part of the memory of whoever forks it, and the kernel's peak counts that; so a small
-process forks, and what it adds (3 to 5 MiB) is measured by running C(true). REPORT gets one line: wall
+process forks, and what it adds (3 to 5 MiB) is measured by running ``true``. REPORT gets one line: wall
 seconds, user seconds, system seconds, peak memory in KiB, and each exit status that is not 0.
 """
 

@@ -6,7 +6,7 @@
 
     python3 tests/bench/outer_index.py [--blobs 127] [--size 2G] [--runs 15] [--folder DIR]
 
-Run it from an C(ansible_collections/hypervisor/oci) folder. As root, the page cache is dropped before each run.
+Run it from an ``ansible_collections/hypervisor/oci`` folder. As root, the page cache is dropped before each run.
 """
 
 from __future__ import annotations

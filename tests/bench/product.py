@@ -4,8 +4,8 @@
 
 """The module's process, started as Ansible starts it on a node, and a module beside it that does nothing.
 
-C(payload) is what Ansible sends: a script that carries the arguments, and the module with all that it imports
-as a zip, which Python compiles anew each time. C(files) starts the module from its own files, whose compiled
+``payload`` is what Ansible sends: a script that carries the arguments, and the module with all that it imports
+as a zip, which Python compiles anew each time. ``files`` starts the module from its own files, whose compiled
 forms are kept, with the arguments in a file.
 """
 
@@ -57,9 +57,9 @@ if __name__ == "__main__":
 
 
 class Modules:
-    """Commands that start the two modules, made in C(folder) with this process's Python.
+    """Commands that start the two modules, made in ``folder`` with this process's Python.
 
-    C(environment) is what a child needs to import the collection. Raises C(RuntimeError) where Ansible makes no payload.
+    ``environment`` is what a child needs to import the collection. Raises ``RuntimeError`` where Ansible makes no payload.
     """
 
     def __init__(self, folder: str) -> None:
@@ -185,7 +185,7 @@ def inflaters() -> list[str]:
 
 
 def result_of(printed: str) -> dict[str, t.Any]:
-    """The result that a module printed. Raises C(RuntimeError) with what it says where it failed."""
+    """The result that a module printed. Raises ``RuntimeError`` with what it says where it failed."""
     try:
         result = json.loads(printed)
     except ValueError as error:

@@ -191,7 +191,7 @@ _STARTS = {
 
 
 def write_page(results: Results, folder: str) -> None:
-    """Write the page and the plot into C(folder)."""
+    """Write the page and the plot into ``folder``."""
     for name, text in ((PAGE, page(results)), (PLOT, plot(results))):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             file.write(text)

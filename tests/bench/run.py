@@ -8,9 +8,9 @@
 
 It needs ansible-core and zstandard in the Python that runs it, and measures isal and zlib-ng where that has
 them. As root it mounts a new file system for each run. Tools that are not installed are left out and named.
-C(--images DIR) adds images made elsewhere, as C(DIR/NAME/oci-COMPRESSION) (layouts with a tag "latest") and
-C(DIR/NAME/NAME-COMPRESSION.oci.tar); the compressions are gzip, zstd and plain. C(--render FILE) writes the page
-again from the results of an earlier run, which C(--results FILE) has kept.
+``--images DIR`` adds images made elsewhere, as ``DIR/NAME/oci-COMPRESSION`` (layouts with a tag "latest") and
+``DIR/NAME/NAME-COMPRESSION.oci.tar``; the compressions are gzip, zstd and plain. ``--render FILE`` writes the page
+again from the results of an earlier run, which ``--results FILE`` has kept.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Bench:
         self.problems.append(problem.replace(self.folder, "…"))
 
     def run(self, words: t.Sequence[str]) -> tuple[Sample, str]:
-        """One measured run, and what it printed. Raises C(TooLong)."""
+        """One measured run, and what it printed. Raises ``TooLong``."""
         report = os.path.join(self.folder, "report")
         printed = os.path.join(self.folder, "printed")
         said = os.path.join(self.folder, "said")
@@ -106,7 +106,7 @@ class Bench:
     def ours(
         self, src: str, folder: str, inflater: str = "zlib", masked: bool = False
     ) -> tuple[Sample, dict[str, t.Any]]:
-        """The module's process that unpacks; returns its result, too. Raises C(RuntimeError) where it failed."""
+        """The module's process that unpacks; returns its result, too. Raises ``RuntimeError`` where it failed."""
         start = self.options.start
         words = self.modules.command(OURS, start, src, _dest(folder), inflater)
         if masked:
@@ -250,7 +250,7 @@ def series(quick: bool) -> t.Iterator[tuple[str, int, images.Layers]]:
 
 
 def measure_idle(bench: Bench, case: Case) -> Results:
-    """Runs that change nothing against a module that does nothing, and the reading alone. Raises C(RuntimeError)."""
+    """Runs that change nothing against a module that does nothing, and the reading alone. Raises ``RuntimeError``."""
     assert case.archive is not None
     turns = 5 if bench.options.quick else 4 * bench.options.runs
     samples: dict[str, list[Sample]] = {}

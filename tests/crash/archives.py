@@ -32,7 +32,7 @@ _TIME = nanoseconds(1_600_000_000_123_456_789)
 
 
 def small(mark: str) -> Image:
-    """Two layers, the second of which hides and replaces what the first brings; C(mark) tells images apart."""
+    """Two layers, the second of which hides and replaces what the first brings; ``mark`` tells images apart."""
     return Image(
         [
             Layer(
@@ -84,7 +84,7 @@ def large(mark: str) -> Image:
 
 
 def crash_images() -> dict[str, Image]:
-    """C(a), C(b), C(c) and C(large)."""
+    """``a``, ``b``, ``c`` and ``large``."""
     return {**{mark: small(mark) for mark in "abc"}, "large": large("large")}
 
 

@@ -4,7 +4,7 @@
 
 """Stepping in between the product and the system, from outside, in a process that is there to be lost.
 
-Every function that changes the disk, of C(os) and of the product's own C(syscalls), is replaced for the
+Every function that changes the disk, of ``os`` and of the product's own ``syscalls``, is replaced for the
 life of this process by one that counts, and at one number dies or fails.
 """
 
@@ -19,7 +19,7 @@ import sys
 import typing as t
 
 _PRODUCT = "ansible_collections.hypervisor.oci.plugins."
-_SYSCALLS = _PRODUCT + "module_utils._rootfs.syscalls"
+_SYSCALLS = _PRODUCT + "module_utils._fs.syscalls"
 _OWN = (
     "exchange",
     "rename_new",
@@ -69,10 +69,10 @@ AFTER = "after"
 
 
 class Calls:
-    """Counts the calls that change the disk; at call number C(at), from 1, does what C(action) says.
+    """Counts the calls that change the disk; at call number ``at``, from 1, does what ``action`` says.
 
-    C(action) is C(BEFORE), C(AFTER), or the number of an error, which is raised in place of the call; with
-    C(stay), every later call fails too. C(event) happens first, and with C(COUNT) is all that happens.
+    ``action`` is ``BEFORE``, ``AFTER``, or the number of an error, which is raised in place of the call; with
+    ``stay``, every later call fails too. ``event`` happens first, and with ``COUNT`` is all that happens.
     """
 
     def __init__(

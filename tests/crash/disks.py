@@ -8,7 +8,7 @@
     disks.py --only inodes      one of them (may be repeated)
 
 docs/behaviour.md, section 7: an error that leaves the old tree as it was and says what to do; nothing is left over
-when the disk works again and the module runs once more. It needs root, loop devices and C(mkfs.ext4); a case that
+when the disk works again and the module runs once more. It needs root, loop devices and ``mkfs.ext4``; a case that
 cannot be had on this machine is skipped with the reason. Exit status 1 where a promise is broken.
 """
 
@@ -115,7 +115,7 @@ _Disk = t.TypeVar("_Disk", bound="Disk")
 
 
 class Disk:
-    """A file system in a file of C(size) bytes, mounted as long as the context lasts."""
+    """A file system in a file of ``size`` bytes, mounted as long as the context lasts."""
 
     def __init__(self, folder: str, size: int, *make: str) -> None:
         self.file = os.path.join(folder, "disk")

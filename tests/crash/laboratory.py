@@ -27,12 +27,14 @@ from ansible_collections.hypervisor.oci.plugins.module_utils import (
     _unpack,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (
-    beside,
-    in_use,
-    inside,
-    place,
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
+    exchange as beside,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
+    mounted as inside,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
     compressed,
     directory,
@@ -90,7 +92,7 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: C(killed), or with a C(result), or an C(error) message; C(names) are its calls."""
+    """How a run ended: ``killed``, or with a ``result``, or an ``error`` message; ``names`` are its calls."""
 
     killed: bool = False
     names: t.Sequence[str] = ()
@@ -109,7 +111,7 @@ class Powered(t.Protocol):
 
 
 class Run:
-    """A process that runs the product; C(pid) is its number, and C(wait) has to be called."""
+    """A process that runs the product; ``pid`` is its number, and ``wait`` has to be called."""
 
     def __init__(self, pid: int, reading: int, what: str) -> None:
         self.pid = pid
@@ -121,8 +123,8 @@ class Run:
     ) -> list[Outcome]:
         """How its runs ended; none where it was killed.
 
-        After C(patience) seconds it is killed, which is C(Broken) where C(kill) does not expect it; so is a death
-        of its own, but where it C(may_die) by SIGKILL.
+        After ``patience`` seconds it is killed, which is ``Broken`` where ``kill`` does not expect it; so is a death
+        of its own, but where it ``may_die`` by SIGKILL.
         """
         try:
             with os.fdopen(self._reading, "rb") as pipe:
@@ -141,10 +143,10 @@ class Run:
 
 
 class Laboratory:
-    """Works below the folder C(work), which is made and must not be there; C(close) removes it.
+    """Works below the folder ``work``, which is made and must not be there; ``close`` removes it.
 
-    C(images) are those that C(src) names, where not those of C(archives); C(bad) is one that makes no tree.
-    With C(mounts), a dest that is a mount point is a tmpfs; otherwise a plain directory is treated as one.
+    ``images`` are those that ``src`` names, where not those of ``archives``; ``bad`` is one that makes no tree.
+    With ``mounts``, a dest that is a mount point is a tmpfs; otherwise a plain directory is treated as one.
     """
 
     def __init__(
@@ -243,9 +245,9 @@ class Laboratory:
         untouched: bool = False,
         disk: Powered | None = None,
     ) -> Outcome:
-        """One death or error, and all that has to hold afterwards. Raises C(Broken).
+        """One death or error, and all that has to hold afterwards. Raises ``Broken``.
 
-        C(untouched): an error leaves everything as it was. C(disk): it is started again before anything is looked at.
+        ``untouched``: an error leaves everything as it was. ``disk``: it is started again before anything is looked at.
         """
         self.prepare(scenario)
         try:
@@ -304,7 +306,7 @@ class Laboratory:
                 raise Broken(f"the run after the next is not quiet: {again}")
 
     def _check_precious(self, found: str) -> None:
-        """What C(previous) or C(force) must not lose is somewhere, whole."""
+        """What ``previous`` or ``force`` must not lose is somewhere, whole."""
         scenario = self._scenario
         precious = {"foreign"} if scenario.foreign else set()
         if scenario.swaps:
@@ -314,7 +316,7 @@ class Laboratory:
             raise Broken(f"{precious - there} is lost; {there} is there")
 
     def check_final(self, found: str) -> None:
-        """The tree is the right one, and nothing is left over. C(found) was at dest before the last run."""
+        """The tree is the right one, and nothing is left over. ``found`` was at dest before the last run."""
         scenario = self._scenario
         final, kept = scenario.final, scenario.kept
         if scenario.swaps:
@@ -340,9 +342,9 @@ class Laboratory:
     # -- looking
 
     def found(self, loose: bool = False) -> str:
-        """The name of the tree at dest, C(none), or C(partial) for anything else.
+        """The name of the tree at dest, ``none``, or ``partial`` for anything else.
 
-        C(loose) does not look at the time of the root directory.
+        ``loose`` does not look at the time of the root directory.
         """
         if self._scenario.inside and all(
             map(_RANDOM_NAME.match, os.listdir(self.dest))
@@ -351,7 +353,7 @@ class Laboratory:
         return self.which(self.dest, loose)
 
     def which(self, path: str, loose: bool = False, rootless: bool = False) -> str:
-        """The same for a tree at any path; C(rootless) looks at nothing of the root directory."""
+        """The same for a tree at any path; ``rootless`` looks at nothing of the root directory."""
         if not os.path.lexists(path):
             return "none"
         tree = _without(self._read(path), loose, rootless)
@@ -385,7 +387,7 @@ class Laboratory:
         return tuple(sorted(names))
 
     def kept(self) -> list[str]:
-        """The names of the trees that lie in the private folder, or under C(old) in one in the mount."""
+        """The names of the trees that lie in the private folder, or under ``old`` in one in the mount."""
         top, name = os.path.split(self.dest)
         folder, below = os.path.join(top, f".{name}.oci_rootfs"), ""
         if self._scenario.inside:
@@ -410,7 +412,7 @@ class Laboratory:
     # -- running
 
     def must(self, *steps: Step) -> None:
-        """Runs that have to succeed. Raises C(Broken)."""
+        """Runs that have to succeed. Raises ``Broken``."""
         for step, outcome in zip(steps, self.run(*steps)):
             if outcome.error:
                 raise Broken(f"{step} failed: {outcome.error}")
@@ -422,7 +424,7 @@ class Laboratory:
         return outcomes[0] if outcomes else Outcome(killed=True)
 
     def run(self, *steps: Step) -> list[Outcome]:
-        """Runs in a process of their own, up to the first that fails. Raises C(Broken)."""
+        """Runs in a process of their own, up to the first that fails. Raises ``Broken``."""
         return self.start(*steps).wait()
 
     def start(self, *steps: Step, calls: Calls | None = None) -> Run:
@@ -492,7 +494,7 @@ def end_cleanly() -> None:
 
 
 def can_mount(folder: str) -> bool:
-    """Whether this process may mount a tmpfs; tried in C(folder)."""
+    """Whether this process may mount a tmpfs; tried in ``folder``."""
     path = os.path.join(folder, "mount")
     os.mkdir(path)
     try:

@@ -29,10 +29,10 @@ sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[
 from ansible_collections.hypervisor.oci.plugins.module_utils import (  # noqa: E402
     _provision,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (  # noqa: E402
-    beside,
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (  # noqa: E402
+    exchange as exchanging,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (  # noqa: E402
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.syscalls import (  # noqa: E402
     exchange,
 )
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import (  # noqa: E402
@@ -110,7 +110,7 @@ def branching() -> Image:
 
 
 def race_images() -> dict[str, Image]:
-    """C(large) is attacked; C(a) and C(b) are quickly made."""
+    """``large`` is attacked; ``a`` and ``b`` are quickly made."""
     small = {
         mark: Image([Layer(directory("etc"), file("etc/mark", mark))]) for mark in "ab"
     }
@@ -122,7 +122,7 @@ def race_images() -> dict[str, Image]:
 
 
 class Attacker:
-    """A process that swaps directories for links until it is stopped; C(swaps) counts what it managed."""
+    """A process that swaps directories for links until it is stopped; ``swaps`` counts what it managed."""
 
     def __init__(self, attack: t.Callable[[], int], uid: int = 0) -> None:
         self.swaps = 0
@@ -209,7 +209,7 @@ class Outside:
             self._fill(os.path.join(path, "below-me", "rootfs"), 0)
 
     def check(self) -> None:
-        """Raises C(Broken)."""
+        """Raises ``Broken``."""
         lines = compare(self._before, read_tree(self.path))
         if lines:
             raise Broken(f"outside: {lines[:5]}")
@@ -313,7 +313,7 @@ ATTACKS = {
 def play_attack(
     lab: Laboratory, outside: Outside, name: str, seconds: float, rounds: int = 10**9
 ) -> str:
-    """Attack run after run; returns the figures. Raises C(Broken)."""
+    """Attack run after run; returns the figures. Raises ``Broken``."""
     deadline = time.monotonic() + seconds
     played = swaps = failed = 0
     while played < rounds and time.monotonic() < deadline:
@@ -332,7 +332,7 @@ def play_attack(
 
 
 def meet(lab: Laboratory, seconds: float, rounds: int = 10**9) -> str:
-    """Two images and C(absent) at once, from nothing and over an old tree, above folders that may be missing."""
+    """Two images and ``absent`` at once, from nothing and over an old tree, above folders that may be missing."""
     deadline = time.monotonic() + seconds
     played = 0
     ends: dict[str, int] = {}
@@ -372,7 +372,7 @@ def meet(lab: Laboratory, seconds: float, rounds: int = 10**9) -> str:
 
 
 def _check_end(lab: Laboratory, scenario: Scenario) -> str:
-    """One tree or none, and only what belongs to it. Raises C(Broken)."""
+    """One tree or none, and only what belongs to it. Raises ``Broken``."""
     found = lab.found(loose=True)
     if found == "partial":
         raise Broken("a partial tree is at dest")
@@ -385,7 +385,7 @@ def _check_end(lab: Laboratory, scenario: Scenario) -> str:
 
 
 def wait_in_line(lab: Laboratory) -> str:
-    """A run that is stopped in its work makes another wait, or give up after C(lock_timeout)."""
+    """A run that is stopped in its work makes another wait, or give up after ``lock_timeout``."""
     lab.prepare(_BESIDE)
     try:
         first = start_and_stop(lab, {"src": "large"})
@@ -422,14 +422,14 @@ def start_and_stop(lab: Laboratory, step: dict[str, t.Any]) -> Run:
     """A run that stops itself when its staging is made, until it is sent SIGCONT."""
 
     def fault() -> None:
-        stage = beside.Beside.stage
+        stage = exchanging.Beside.stage
 
-        def staged(steps: beside.Beside, record: t.Any) -> t.Any:
+        def staged(steps: exchanging.Beside, record: t.Any) -> t.Any:
             made = stage(steps, record)
             os.kill(os.getpid(), signal.SIGSTOP)
             return made
 
-        vars(beside)["Beside"].stage = staged
+        vars(exchanging)["Beside"].stage = staged
 
     lab.fault = fault
     try:
@@ -446,7 +446,7 @@ RACES = (*ATTACKS, "meet", "line")
 
 
 def play(lab: Laboratory, outside: Outside, name: str, seconds: float) -> str:
-    """One race by its name; returns the figures. Raises C(Broken)."""
+    """One race by its name; returns the figures. Raises ``Broken``."""
     if name == "meet":
         return meet(lab, seconds)
     if name == "line":

@@ -28,14 +28,14 @@ SAVE = "save"
 class Scenario:
     """One run that is stopped.
 
-    C(before) are the runs before it, C(action) is the one to stop, C(next) the run that follows (the same, where
-    it is empty). C(found) are the trees that may be at dest afterwards, by their names: an image's, C(foreign),
-    C(none), or C(partial) where section 7 allows it; the first is what was there before. C(final) is the tree after
-    the next run, C(kept) the trees that may then lie in the private folder. C(swaps): it is one of the first two of
-    C(found), whichever was not found, and the other is kept.
+    ``before`` are the runs before it, ``action`` is the one to stop, ``next`` the run that follows (the same, where
+    it is empty). ``found`` are the trees that may be at dest afterwards, by their names: an image's, ``foreign``,
+    ``none``, or ``partial`` where section 7 allows it; the first is what was there before. ``final`` is the tree after
+    the next run, ``kept`` the trees that may then lie in the private folder. ``swaps``: it is one of the first two of
+    ``found``, whichever was not found, and the other is kept.
 
-    C(turn) names the call that makes the change, as the C(turns)-th of that name (from the end, where that is
-    negative): one that fails no later leaves everything as it was, but for a staged tree that it C(discards).
+    ``turn`` names the call that makes the change, as the ``turns``-th of that name (from the end, where that is
+    negative): one that fails no later leaves everything as it was, but for a staged tree that it ``discards``.
     """
 
     name: str
@@ -245,5 +245,5 @@ TWICE = (
 
 
 def by_name(name: str) -> Scenario:
-    """Raises C(KeyError)."""
+    """Raises ``KeyError``."""
     return {scenario.name: scenario for scenario in SCENARIOS}[name]

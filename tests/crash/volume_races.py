@@ -16,7 +16,7 @@ import subprocess
 import sys
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.syscalls import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.syscalls import (
     exchange,
 )
 from ansible_collections.hypervisor.oci.plugins.modules import oci_volume
@@ -29,7 +29,7 @@ _PATIENCE = 60
 
 
 def make_root(root: str, outside: str) -> None:
-    """A root with a folder C(data), whose directories are to change places with links to C(outside)."""
+    """A root with a folder ``data``, whose directories are to change places with links to ``outside``."""
     os.makedirs(outside, 0o700)
     with open(os.path.join(outside, CANARY), "w", encoding="utf-8") as file:
         file.write("the host's\n")
@@ -43,7 +43,7 @@ def make_root(root: str, outside: str) -> None:
 
 
 def start_swapping(root: str) -> int:
-    """Swap directories and links until the process, whose number comes back, is killed; see C(stop)."""
+    """Swap directories and links until the process, whose number comes back, is killed; see ``stop``."""
     pid = os.fork()
     if pid:
         return pid
@@ -56,7 +56,7 @@ def start_swapping(root: str) -> int:
 
 
 def stop(pid: int) -> None:
-    """End what C(start_swapping) began."""
+    """End what ``start_swapping`` began."""
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 

@@ -4,7 +4,7 @@
 
 """Runs ansible-playbook against a fleet, and tells what came of it and what it cost.
 
-Only to be used inside of C(namespaces.enter).
+Only to be used inside of ``namespaces.enter``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def collections_folder() -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """How one task ended on one host; C(status) is ok, failed, unreachable or skipped, times in seconds."""
+    """How one task ended on one host; ``status`` is ok, failed, unreachable or skipped, times in seconds."""
 
     host: str
     name: str
@@ -86,14 +86,14 @@ class Run:
     counters: t.Mapping[str, Counters]
 
     def of(self, host: str, name: str = "rootfs") -> Task:
-        """The result of a task on a host; raises C(FleetError) if there is none."""
+        """The result of a task on a host; raises ``FleetError`` if there is none."""
         found = [task for task in self.tasks if (task.host, task.name) == (host, name)]
         if not found:
             raise FleetError(f"no result of {name!r} from {host}:\n{self.output}")
         return found[-1]
 
     def must(self) -> Run:
-        """Itself; raises C(FleetError) if anything failed."""
+        """Itself; raises ``FleetError`` if anything failed."""
         if self.status:
             raise FleetError(
                 f"ansible-playbook ended with {self.status}:\n{self.output}"
@@ -102,7 +102,7 @@ class Run:
 
 
 def rootfs(name: str = "rootfs", **options: t.Any) -> dict[str, t.Any]:
-    """A task that provisions; its name is what C(Run.of) finds it by."""
+    """A task that provisions; its name is what ``Run.of`` finds it by."""
     return {"name": name, MODULE: options}
 
 
@@ -258,7 +258,7 @@ class Playbook:
         os.killpg(self.process.pid, number)
 
     def finish(self, timeout: float = 180) -> Run:
-        """Wait for the end; raises C(FleetError) if there is none."""
+        """Wait for the end; raises ``FleetError`` if there is none."""
         deadline = time.monotonic() + timeout
         while True:
             pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)

@@ -4,9 +4,9 @@
 
 """Measures what runs cost the controller, the nodes and the links.
 
-What is measured is plain data, so that the page can be written again without measuring: a C(sample) has C(seconds)
-of the whole run, C(cpu) seconds of the controller, and lists with a number per node: C(task) seconds, C(bytes) on the
-link with all headers, C(payload) without them, C(node_cpu) seconds of the node.
+What is measured is plain data, so that the page can be written again without measuring: a ``sample`` has ``seconds``
+of the whole run, ``cpu`` seconds of the controller, and lists with a number per node: ``task`` seconds, ``bytes`` on the
+link with all headers, ``payload`` without them, ``node_cpu`` seconds of the node.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Bench:
         return f"{self._number:04}"
 
     def remove(self, dest: str) -> None:
-        """Remove what lies on all disks at the top folder of a C(dest)."""
+        """Remove what lies on all disks at the top folder of a ``dest``."""
         top = os.path.relpath(dest, DISK).split(os.sep)[0]
         for name in self.everyone:
             disk = self.fleet.nodes[name].disk
@@ -80,7 +80,7 @@ class Bench:
     def measure(
         self, plays: list[Play], names: t.Sequence[str], **settings: str
     ) -> Plain:
-        """The same, as a sample; raises C(FleetError) if it failed."""
+        """The same, as a sample; raises ``FleetError`` if it failed."""
         self.controller.disconnect()
         nodes = [self.fleet.nodes[name] for name in names]
         before = [_settled(node) for node in nodes]
@@ -145,7 +145,7 @@ def _settled(node: t.Any) -> float:
 
 
 class Case(t.NamedTuple):
-    """Something to measure: C(plays) makes the plays of the next run, after whatever has to be made ready."""
+    """Something to measure: ``plays`` makes the plays of the next run, after whatever has to be made ready."""
 
     name: str
     plays: t.Callable[[], list[Play]]

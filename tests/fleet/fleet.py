@@ -4,8 +4,8 @@
 
 """Nodes on one machine: each has an address, a host name, a root and a disk of its own, and an sshd.
 
-Only to be used inside of C(namespaces.enter), which is what ends and removes all of this. A node's root is a
-copy-on-write view of the machine's. It survives C(Node.kill), and so does the disk, as they would a power cut.
+Only to be used inside of ``namespaces.enter``, which is what ends and removes all of this. A node's root is a
+copy-on-write view of the machine's. It survives ``Node.kill``, and so does the disk, as they would a power cut.
 Files below the fleet's folder, where the controller has its images, are not seen from a node.
 """
 
@@ -37,7 +37,7 @@ class FleetError(Exception):
 
 @dataclass(frozen=True)
 class Spec:
-    """What a node is to be: C(python) is a path, C(disk) C(tmpfs) or C(ext4), C(rate) in the words of tc."""
+    """What a node is to be: ``python`` is a path, ``disk`` ``tmpfs`` or ``ext4``, ``rate`` in the words of tc."""
 
     name: str
     python: str = "/usr/bin/python3"
@@ -75,7 +75,7 @@ class Counters:
 
 
 def run(words: t.Sequence[str], timeout: float = _PATIENCE, text: str = "") -> str:
-    """What a program printed; raises C(FleetError) if it failed or took too long."""
+    """What a program printed; raises ``FleetError`` if it failed or took too long."""
     try:
         done = subprocess.run(
             list(words),
@@ -98,7 +98,7 @@ def run(words: t.Sequence[str], timeout: float = _PATIENCE, text: str = "") -> s
 def wait_for(
     what: str, done: t.Callable[[], t.Any], seconds: float = _PATIENCE
 ) -> t.Any:
-    """The first true answer of a function that is asked again and again; raises C(FleetError)."""
+    """The first true answer of a function that is asked again and again; raises ``FleetError``."""
     deadline = time.monotonic() + seconds
     while True:
         answer = done()
@@ -167,7 +167,7 @@ Subsystem sftp internal-sftp
 
 @dataclass
 class Node:
-    """One node. C(pid) is its process 1 as seen from here."""
+    """One node. ``pid`` is its process 1 as seen from here."""
 
     spec: Spec
     address: str
@@ -296,7 +296,7 @@ class Node:
         return ["nsenter", "-t", str(self.pid), *spaces, "env", "-i", path, *words]
 
     def run(self, *words: str, timeout: float = _PATIENCE) -> str:
-        """What a program printed that root ran on the node; raises C(FleetError) if it failed."""
+        """What a program printed that root ran on the node; raises ``FleetError`` if it failed."""
         return run(self._inside(words), timeout)
 
     def popen(self, *words: str, **options: t.Any) -> subprocess.Popen[t.Any]:
@@ -322,7 +322,7 @@ class Node:
             return False
 
     def stop_sshd(self, sessions: bool) -> None:
-        """End the sshd that listens; with C(sessions) also those of connections at work."""
+        """End the sshd that listens; with ``sessions`` also those of connections at work."""
         listener = self._children("sshd")
         for pid in self.processes("sshd") if sessions else listener:
             # one may end by itself as soon as its parent has
@@ -381,7 +381,7 @@ def pids() -> list[int]:
 
 
 def stat_of(pid: int) -> Stat:
-    """Of a process that has just ended: nothing, by the name of C(gone)."""
+    """Of a process that has just ended: nothing, by the name of ``gone``."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             text = file.read()

@@ -29,7 +29,7 @@ class Broken(Exception):
 
 
 def require(kept: bool, otherwise: str) -> None:
-    """Raise C(Broken) unless a promise was kept."""
+    """Raise ``Broken`` unless a promise was kept."""
     if not kept:
         raise Broken(otherwise)
 
@@ -88,7 +88,7 @@ class Lab:
         return run
 
     def wait_until_sent(self, playbook: Playbook, name: str, size: int) -> None:
-        """Until so many bytes went to a node; raises C(Broken) if the playbook ended before."""
+        """Until so many bytes went to a node; raises ``Broken`` if the playbook ended before."""
 
         def there() -> bool:
             if playbook.process.poll() is not None:
@@ -100,11 +100,11 @@ class Lab:
     # -- nodes
 
     def path(self, name: str, dest: str) -> str:
-        """A C(dest) of a node, as a path here."""
+        """A ``dest`` of a node, as a path here."""
         return os.path.join(self.fleet.nodes[name].disk, os.path.relpath(dest, DISK))
 
     def shows(self, name: str, dest: str, *samples: Sample) -> Sample:
-        """That one of the samples whose tree C(dest) is, wholly; raises C(Broken) if it is none."""
+        """That one of the samples whose tree ``dest`` is, wholly; raises ``Broken`` if it is none."""
         found = tree(self.path(name, dest))
         for one in samples:
             if found == one.files:
@@ -114,7 +114,7 @@ class Lab:
         )
 
     def is_tidy(self, name: str, dest: str) -> None:
-        """Nothing but C(dest) and its private folder; nothing in the user's temporary folder, nor the controller's."""
+        """Nothing but ``dest`` and its private folder; nothing in the user's temporary folder, nor the controller's."""
         node = self.fleet.nodes[name]
         folder, base = os.path.split(dest)
         found = set(os.listdir(self.path(name, folder)))
@@ -162,7 +162,7 @@ def _temporary(node: Node) -> str:
 
 
 def failed(run: Run, name: str) -> str:
-    """The message of a task that has to have failed, or of a node that was lost; raises C(Broken) if it went well."""
+    """The message of a task that has to have failed, or of a node that was lost; raises ``Broken`` if it went well."""
     try:
         task = run.of(name)
     except FleetError:

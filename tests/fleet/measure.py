@@ -6,9 +6,9 @@
 
     measure.py [--runs 3] [--nodes 8] [--crowd 32] [--rate 10mbit] [--images DIR] [--results FILE] [--page FILE]
 
-It needs root and ansible-core in the Python that runs it. C(--images DIR) adds images made by others to the transfer
-to all nodes at once: the archives in that folder that C(--take) names.
-C(--render FILE) measures nothing and writes the tables from the results of an earlier run.
+It needs root and ansible-core in the Python that runs it. ``--images DIR`` adds images made by others to the transfer
+to all nodes at once: the archives in that folder that ``--take`` names.
+``--render FILE`` measures nothing and writes the tables from the results of an earlier run.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def enter() -> str:
     """Go on as process 1 of new namespaces; returns the path of a folder in memory that is seen from there alone.
 
     The caller must have no threads. The process that called stays outside, waits, hands on signals, removes the
-    folder and ends as the one inside did: it does not return from here. Raises C(CannotEnter).
+    folder and ends as the one inside did: it does not return from here. Raises ``CannotEnter``.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     # only children are in it: this process has to see the folder as others do, to remove it
@@ -84,7 +84,7 @@ def _stay_outside(pid: int, folder: str) -> t.NoReturn:
 
 
 def _prepare(folder: str) -> None:
-    """Mounts that show what is in the namespaces, and the folder in memory. Raises C(CannotEnter)."""
+    """Mounts that show what is in the namespaces, and the folder in memory. Raises ``CannotEnter``."""
     for words in (
         ["mount", "--make-rprivate", "/"],
         ["mount", "-t", "proc", "proc", "/proc"],

@@ -55,7 +55,7 @@ class WebServer:
         return f"http://{self._fleet.nodes[WEB].address}/{name}"
 
     def start(self, die_after: int | None = None) -> None:
-        """Serve; with C(die_after) only so many bytes."""
+        """Serve; with ``die_after`` only so many bytes."""
         node = self._fleet.nodes[WEB]
         script = os.path.join(_HERE, "webserver.py")
         limit = [] if die_after is None else [str(die_after)]
@@ -91,7 +91,7 @@ class WebServer:
         return lines
 
     def sent(self) -> int:
-        """Bytes of bodies since the last call; raises C(FleetError) if nothing was asked for."""
+        """Bytes of bodies since the last call; raises ``FleetError`` if nothing was asked for."""
         answers = self.served()
         if not answers:
             raise FleetError("the web server was asked for nothing")

@@ -34,7 +34,7 @@ _UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 
 
 def check(path: str) -> None:
-    """Raise C(ValueError) if a page lacks a mark, before anything is measured for it."""
+    """Raise ``ValueError`` if a page lacks a mark, before anything is measured for it."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
     for name in TABLES:
@@ -42,7 +42,7 @@ def check(path: str) -> None:
 
 
 def rewrite(path: str, results: Plain) -> None:
-    """Put the tables of these results between the marks of a page; raises C(ValueError) if a mark is missing."""
+    """Put the tables of these results between the marks of a page; raises ``ValueError`` if a mark is missing."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
     for name, content in tables(results).items():

@@ -28,9 +28,9 @@ _FILES = 4
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: C(blobs) are the compressed sizes of its layers by digest, C(files) what its tree holds.
+    """One image: ``blobs`` are the compressed sizes of its layers by digest, ``files`` what its tree holds.
 
-    C(version) is the content of the file etc/version.
+    ``version`` is the content of the file etc/version.
     """
 
     image: Image
@@ -56,7 +56,7 @@ def sample(
     changed: t.Mapping[int, str] | None = None,
     platform: str = "linux/amd64",
 ) -> Sample:
-    """An image of so many layers of C(size) bytes each; those in C(changed) have the content of another name."""
+    """An image of so many layers of ``size`` bytes each; those in ``changed`` have the content of another name."""
     version = f"{name} {platform}\n"
     names = [(changed or {}).get(number, name) for number in range(layers)]
     files: dict[str, bytes] = {}

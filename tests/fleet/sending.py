@@ -23,7 +23,7 @@ _MB = 1_000_000
 
 
 def within(run: Run, name: str, most: float, what: str) -> int:
-    """The bytes on a node's link; raises C(Broken) if there were more.
+    """The bytes on a node's link; raises ``Broken`` if there were more.
 
     A limit that grows with the image is one on what the packets carry, others include their headers.
     """

@@ -18,7 +18,7 @@ _OFFER = "/offer"
 
 @dataclass(frozen=True)
 class Story:
-    """Of one node: the C(commands) of ssh and sftp, and when the first blob began and the last one had C(ended).
+    """Of one node: the ``commands`` of ssh and sftp, and when the first blob began and the last one had ``ended``.
 
     Both are seconds since the epoch, and 0 where there was no blob.
     """

@@ -22,7 +22,7 @@ _SNAP = 128
 
 
 class Turns:
-    """Within a C(with) statement, counts on one link; C(count) and C(handshakes) afterwards."""
+    """Within a ``with`` statement, counts on one link; ``count`` and ``handshakes`` afterwards."""
 
     def __init__(self, link: str) -> None:
         self.count = 0

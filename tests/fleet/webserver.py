@@ -6,8 +6,8 @@
 
     webserver.py ADDRESS PORT FOLDER LOG [DIE_AFTER]
 
-C(LOG) gets a line of JSON for each answer: C(path), C(status), C(range), and the bytes of its body that were C(sent).
-With C(DIE_AFTER) the program dies, with all connections, as soon as it has sent that many bytes of bodies.
+``LOG`` gets a line of JSON for each answer: ``path``, ``status``, ``range``, and the bytes of its body that were ``sent``.
+With ``DIE_AFTER`` the program dies, with all connections, as soon as it has sent that many bytes of bodies.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def byte_range(asked: str | None, size: int) -> tuple[int, int] | None:
-    """Start and end of what C(Range) asks of a file; all of it without one, nothing if it cannot be satisfied."""
+    """Start and end of what ``Range`` asks of a file; all of it without one, nothing if it cannot be satisfied."""
     if asked is None:
         return 0, size
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.strip())

@@ -103,7 +103,7 @@ def options_of(data: bytes) -> dict[str, t.Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one input; C(problems) is empty where all held. CPU seconds, and bytes above the start."""
+    """What came of one input; ``problems`` is empty where all held. CPU seconds, and bytes above the start."""
 
     kind: str
     message: str
@@ -113,7 +113,7 @@ class Outcome:
 
 
 class Sandbox:
-    """A folder with things around dest that nothing may touch; C(close) removes it."""
+    """A folder with things around dest that nothing may touch; ``close`` removes it."""
 
     def __init__(self) -> None:
         shm = "/dev/shm"

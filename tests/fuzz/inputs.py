@@ -62,7 +62,7 @@ TURNS = (
 
 
 def make(target: str, seed: str, number: int) -> bytes:
-    """The archive of this number. Raises C(KeyError) for an unknown target."""
+    """The archive of this number. Raises ``KeyError`` for an unknown target."""
     random = Random(f"{target}/{seed}/{number}")
     data = TARGETS[target](random)
     if random.random() < 0.02 and not data.startswith(LAYOUT):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes to bytes, headers, records, documents and frames; each takes a C(Random), and nothing else is random.
+"""Changes to bytes, headers, records, documents and frames; each takes a ``Random``, and nothing else is random.
 
 Where a change alone would only fail a checksum, there is one that makes the checksum right again.
 """

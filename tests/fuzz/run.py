@@ -7,8 +7,8 @@
     python3 tests/fuzz/run.py [--seconds 60] [--seed S] [--only TARGET] [--jobs N]
     python3 tests/fuzz/run.py FILE...
 
-The collection must be importable, as C(make fuzz) sees to it. The second form runs inputs that were found before.
-Every input follows from target, seed and number alone. A finding is written to C(tests/output/fuzz), with the
+The collection must be importable, as ``make fuzz`` sees to it. The second form runs inputs that were found before.
+Every input follows from target, seed and number alone. A finding is written to ``tests/output/fuzz``, with the
 command that repeats it. Best run as root, on a machine that may be lost: what is fuzzed writes as root.
 """
 
@@ -79,7 +79,7 @@ class Tally:
 
 
 class Worker:
-    """A process that runs every C(step)-th number of all targets, from C(start) on, and reports each."""
+    """A process that runs every ``step``-th number of all targets, from ``start`` on, and reports each."""
 
     def __init__(self, targets: list[str], seed: str, start: int, step: int) -> None:
         self.targets = targets
@@ -108,7 +108,7 @@ class Worker:
         self.fd = reader
 
     def lines(self) -> list[str] | None:
-        """What it said since; C(None) where it is gone."""
+        """What it said since; ``None`` where it is gone."""
         data = os.read(self.fd, 65536)
         if not data:
             return None

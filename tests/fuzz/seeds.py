@@ -4,7 +4,7 @@
 
 """What the fuzzer starts from: small images that between them hold every kind of thing.
 
-Names that lead out of the tree are aimed at C(TARGET), and at folders called C(target) above dest: the checks
+Names that lead out of the tree are aimed at ``TARGET``, and at folders called ``target`` above dest: the checks
 look at all of them.
 """
 

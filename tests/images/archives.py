@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Images as files: OCI archives, layout directories and C(docker save) archives.
+"""Images as files: OCI archives, layout directories and ``docker save`` archives.
 
-Each is a set of named contents, to which a test can add, and where it can change or take out any by C(files).
+Each is a set of named contents, to which a test can add, and where it can change or take out any by ``files``.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 class ArchiveOptions(t.TypedDict, total=False):
     """How an archive is written.
 
-    C(files): content by name over what belongs there: bytes, an entry (a symlink, a device, ...) that gets
-    this name, C(None) takes it out.
-    C(members): entries behind all others: the same names again, or whatever else.
-    C(prefix): before each name, such as C(./). C(order): C(sorted) (hard links behind), C(reversed), or
+    ``files``: content by name over what belongs there: bytes, an entry (a symlink, a device, ...) that gets
+    this name, ``None`` takes it out.
+    ``members``: entries behind all others: the same names again, or whatever else.
+    ``prefix``: before each name, such as ``./``. ``order``: ``sorted`` (hard links behind), ``reversed``, or
     names that come first.
-    C(directories): with entries for the directories. C(dialect), C(end_blocks): of the tar.
-    C(compression): of the whole. C(edit_tar), C(edit): of the bytes before and after it.
+    ``directories``: with entries for the directories. ``dialect``, ``end_blocks``: of the tar.
+    ``compression``: of the whole. ``edit_tar``, ``edit``: of the bytes before and after it.
     """
 
     files: Files
@@ -65,19 +65,19 @@ class ArchiveOptions(t.TypedDict, total=False):
 
 
 class OciOptions(ArchiveOptions, total=False):
-    """How an OCI archive is written. C(index): fields over those of index.json, or its bytes."""
+    """How an OCI archive is written. ``index``: fields over those of index.json, or its bytes."""
 
     index: Change
 
 
 class DockerOptions(ArchiveOptions, total=False):
-    """How a C(docker save) archive is written.
+    """How a ``docker save`` archive is written.
 
-    C(style): C(new) (the default) as of Docker 25, with an image layout in the same tar, or C(old).
-    C(repo_tags): those of each image in turn; null where there are none.
-    C(manifest): the bytes of manifest.json. C(index): as in an OCI archive, in the new style.
-    C(links), in the old style: layers are links to C(DIFF_ID.tar), as podman makes them.
-    C(compressed), in the old style: layers are stored as compressed as they say; else as plain tars.
+    ``style``: ``new`` (the default) as of Docker 25, with an image layout in the same tar, or ``old``.
+    ``repo_tags``: those of each image in turn; null where there are none.
+    ``manifest``: the bytes of manifest.json. ``index``: as in an OCI archive, in the new style.
+    ``links``, in the old style: layers are links to ``DIFF_ID.tar``, as podman makes them.
+    ``compressed``, in the old style: layers are stored as compressed as they say; else as plain tars.
     """
 
     style: t.Literal["old", "new"]
@@ -100,7 +100,7 @@ def oci_archive(*contents: Blob, **options: Unpack[OciOptions]) -> bytes:
 def write_oci_archive(
     path: Path, *contents: Blob, **options: Unpack[OciOptions]
 ) -> str:
-    """Write an OCI archive to C(path), which is returned as text."""
+    """Write an OCI archive to ``path``, which is returned as text."""
     return _write(path, oci_archive(*contents, **options))
 
 
@@ -112,7 +112,7 @@ def write_layout(
 ) -> str:
     """Write an image layout directory, which must not be there yet.
 
-    C(files) as in an archive; of entries, symlinks, hard links, directories and FIFOs can be made.
+    ``files`` as in an archive; of entries, symlinks, hard links, directories and FIFOs can be made.
     """
     root = os.fsdecode(path)
     os.makedirs(root)
@@ -138,7 +138,7 @@ def layout_files(*contents: Blob, index: Change | None = None) -> dict[str, Cont
 
 
 def docker_archive(*contents: Blob, **options: Unpack[DockerOptions]) -> bytes:
-    """What C(docker save) writes of these images; an index counts as the images that it lists."""
+    """What ``docker save`` writes of these images; an index counts as the images that it lists."""
     check_options(options, DockerOptions)
     images = list(_images(contents))
     repo_tags = options.get("repo_tags", ())
@@ -158,7 +158,7 @@ def docker_archive(*contents: Blob, **options: Unpack[DockerOptions]) -> bytes:
 def write_docker_archive(
     path: Path, *contents: Blob, **options: Unpack[DockerOptions]
 ) -> str:
-    """Write what C(docker_archive) makes to C(path), which is returned as text."""
+    """Write what ``docker_archive`` makes to ``path``, which is returned as text."""
     return _write(path, docker_archive(*contents, **options))
 
 
@@ -182,7 +182,7 @@ def _new_entry(image: Image) -> dict[str, t.Any]:
 def _old_entry(
     image: Image, options: DockerOptions, files: dict[str, Content]
 ) -> dict[str, t.Any]:
-    """The entry of manifest.json; what it speaks of is put into C(files)."""
+    """The entry of manifest.json; what it speaks of is put into ``files``."""
     config_name = _hex(image.config.digest) + ".json"
     if not image.config.missing:
         files[config_name] = image.config.stored

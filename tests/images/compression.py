@@ -5,7 +5,7 @@
 """Compressions of layers and archives, the same bytes every time.
 
 zlib's output may differ between its versions (and zlib-ng's does), never between runs of one; so no test should
-hold the digest of a compressed layer as a constant. C(zstandard) is imported only where it is needed.
+hold the digest of a compressed layer as a constant. ``zstandard`` is imported only where it is needed.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _ZSTD_BLOCK = 128 * 1024
 def compress(data: bytes, compression: Compression) -> bytes:
     """The data in one of the compressions above, or in what a function makes of it.
 
-    C(gzip-members) and C(zstd-frames) are several of them in a row, the latter with a skippable frame in the
-    middle; C(gzip-zeros) has zeros behind; C(zstd-chunked) is as podman pushes it, its table of contents in
-    skippable frames; C(zstd-stored) is a frame that compresses nothing and needs no C(zstandard).
+    ``gzip-members`` and ``zstd-frames`` are several of them in a row, the latter with a skippable frame in the
+    middle; ``gzip-zeros`` has zeros behind; ``zstd-chunked`` is as podman pushes it, its table of contents in
+    skippable frames; ``zstd-stored`` is a frame that compresses nothing and needs no ``zstandard``.
     """
     if callable(compression):
         return compression(data)
@@ -87,7 +87,7 @@ def zstd_frame(data: bytes, level: int = 3, window_log: int | None = None) -> by
 
 
 def zstd_stored_frame(data: bytes, window_log: int = 17) -> bytes:
-    """One zstd frame of uncompressed blocks, by the standard library; C(window_log) is what it claims to need."""
+    """One zstd frame of uncompressed blocks, by the standard library; ``window_log`` is what it claims to need."""
     frame = _ZSTD_MAGIC + bytes([0, window_log - 10 << 3])
     size = min(_ZSTD_BLOCK, 1 << window_log)
     chunks = [data[start : start + size] for start in range(0, len(data), size)]
@@ -119,5 +119,5 @@ def _zstd_chunked(data: bytes) -> bytes:
 
 
 def digest(data: bytes, algorithm: str = "sha256") -> str:
-    """C(algorithm:hex), by any algorithm that hashlib knows."""
+    """``algorithm:hex``, by any algorithm that hashlib knows."""
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"

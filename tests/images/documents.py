@@ -4,8 +4,8 @@
 
 """Blobs, layers, images and indexes, and the descriptors that point at them (OCI image-spec).
 
-All of them are C(Blob): bytes that are made at once, with a C(digest), a C(size), a C(descriptor()) and the
-C(files()) that an image layout needs for them. So each can stand in an index, be left out, or be lied about.
+All of them are ``Blob``: bytes that are made at once, with a ``digest``, a ``size``, a ``descriptor()`` and the
+``files()`` that an image layout needs for them. So each can stand in an index, be left out, or be lied about.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ IMAGE_NAME = "io.containerd.image.name"
 
 
 class _Absent:
-    """See C(ABSENT)."""
+    """See ``ABSENT``."""
 
     def __repr__(self) -> str:
         return "ABSENT"
@@ -86,11 +86,11 @@ def flip(offset: int) -> Edit:
 class BlobOptions(t.TypedDict, total=False):
     """What every blob can be given by keyword.
 
-    C(algorithm): of its digest, sha256 where not given. C(annotations): of its descriptor.
-    C(descriptor): fields over those of the descriptor (a wrong digest, size or media type, junk).
-    C(inline): the descriptor carries the bytes as C(data), or other bytes where given.
-    C(edit_stored): what is stored under the digest is something else.
-    C(missing): it is not stored; nor is anything of a manifest that is missing, as in a partial save.
+    ``algorithm``: of its digest, sha256 where not given. ``annotations``: of its descriptor.
+    ``descriptor``: fields over those of the descriptor (a wrong digest, size or media type, junk).
+    ``inline``: the descriptor carries the bytes as ``data``, or other bytes where given.
+    ``edit_stored``: what is stored under the digest is something else.
+    ``missing``: it is not stored; nor is anything of a manifest that is missing, as in a partial save.
     """
 
     algorithm: str
@@ -104,8 +104,8 @@ class BlobOptions(t.TypedDict, total=False):
 class ListedOptions(BlobOptions, total=False):
     """What can be given to all that stands in an index.
 
-    C(ref): the annotation org.opencontainers.image.ref.name. C(name): io.containerd.image.name.
-    C(media): with OCI's or with Docker's media types.
+    ``ref``: the annotation org.opencontainers.image.ref.name. ``name``: io.containerd.image.name.
+    ``media``: with OCI's or with Docker's media types.
     """
 
     ref: str
@@ -114,7 +114,7 @@ class ListedOptions(BlobOptions, total=False):
 
 
 class Blob:
-    """Bytes under their digest; C(data), C(digest), C(size), C(media_type), C(path) in an image layout."""
+    """Bytes under their digest; ``data``, ``digest``, ``size``, ``media_type``, ``path`` in an image layout."""
 
     def __init__(
         self,
@@ -194,10 +194,10 @@ _B = t.TypeVar("_B", bound=Blob)
 
 
 class Layer(Blob):
-    """A layer, of entries; C(tar) are its bytes before the compression, C(data) those after it.
+    """A layer, of entries; ``tar`` are its bytes before the compression, ``data`` those after it.
 
-    Edits in order: C(edit_tar) (then the diff_id is made), C(compression), C(edit_blob) (then the digest is
-    made), C(edit_stored). C(diff_id) and C(media_type) are what the image says of it, true or not.
+    Edits in order: ``edit_tar`` (then the diff_id is made), ``compression``, ``edit_blob`` (then the digest is
+    made), ``edit_stored``. ``diff_id`` and ``media_type`` are what the image says of it, true or not.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class Layer(Blob):
 class Manifest(Blob):
     """A manifest of any config and any layers: artifacts, attestations, and what Image is made of.
 
-    C(manifest): fields over those of the manifest, or its bytes.
+    ``manifest``: fields over those of the manifest, or its bytes.
     """
 
     def __init__(
@@ -271,7 +271,7 @@ class Manifest(Blob):
 
     @property
     def manifest_digest(self) -> str:
-        """The same as C(digest), for tests that speak of several."""
+        """The same as ``digest``, for tests that speak of several."""
         return self.digest
 
     @property
@@ -292,11 +292,11 @@ class Manifest(Blob):
 class Image(Manifest):
     """An image of layers.
 
-    C(config): fields of the config's inner C(config) object (Entrypoint, Env, ...) over a PATH and a shell.
-    C(config_document): fields over those of the whole config document, or its bytes.
-    C(config_media_type), C(config_options): of the config's descriptor, and as of any blob.
-    C(platform): what config and descriptor say, C(os/architecture[/variant]).
-    C(diff_ids): those that the config lists, in place of the layers' own.
+    ``config``: fields of the config's inner ``config`` object (Entrypoint, Env, ...) over a PATH and a shell.
+    ``config_document``: fields over those of the whole config document, or its bytes.
+    ``config_media_type``, ``config_options``: of the config's descriptor, and as of any blob.
+    ``platform``: what config and descriptor say, ``os/architecture[/variant]``.
+    ``diff_ids``: those that the config lists, in place of the layers' own.
     """
 
     def __init__(
@@ -343,7 +343,7 @@ class Image(Manifest):
 class Index(Blob):
     """An index of images, artifacts, other indexes or any blobs.
 
-    C(document): fields over those of the index, or its bytes. C(missing) leaves out the index itself alone.
+    ``document``: fields over those of the index, or its bytes. ``missing`` leaves out the index itself alone.
     """
 
     def __init__(
@@ -362,7 +362,7 @@ class Index(Blob):
 
     @property
     def index_digest(self) -> str:
-        """The same as C(digest), for tests that speak of several."""
+        """The same as ``digest``, for tests that speak of several."""
         return self.digest
 
     def files(self) -> dict[str, bytes]:
@@ -429,7 +429,7 @@ def to_json(document: Json, change: Change | None = None) -> bytes:
 
 
 def changed(document: Json, change: Json) -> dict[str, t.Any]:
-    """The document with fields set, or taken out where they are C(ABSENT)."""
+    """The document with fields set, or taken out where they are ``ABSENT``."""
     fields = {**document, **change}
     return {key: value for key, value in fields.items() if value is not ABSENT}
 
@@ -450,7 +450,7 @@ def index_json(
 
 
 def platform_document(platform: str) -> dict[str, str]:
-    """C(os/architecture[/variant]) as the fields of a descriptor's platform and of a config."""
+    """``os/architecture[/variant]`` as the fields of a descriptor's platform and of a config."""
     system, architecture, *variant = platform.split("/")
     document = {"architecture": architecture, "os": system}
     if variant:

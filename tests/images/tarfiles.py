@@ -4,8 +4,8 @@
 
 """A tar writer with every header byte in its caller's hands.
 
-Entries are stated by the functions below and become bytes in C(tar). It is made for tests, so it also writes what
-no tar program would: see C(fields), C(size), C(pax) and C(raw). A name is text or bytes; text becomes UTF-8.
+Entries are stated by the functions below and become bytes in ``tar``. It is made for tests, so it also writes what
+no tar program would: see ``fields``, ``size``, ``pax`` and ``raw``. A name is text or bytes; text becomes UTF-8.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ _TIME = re.compile(r"(-?)([0-9]+)(?:\.([0-9]*))?\Z")
 class Attributes(t.TypedDict, total=False):
     """What every entry can be given by keyword.
 
-    C(mtime): seconds since the epoch, or decimal text with a fraction, "1700000000.123456789"; either negative.
-    C(xattrs): written as SCHILY.xattr records, C(libarchive_xattrs) as LIBARCHIVE.xattr ones.
-    C(acl_access), C(acl_default): the text of SCHILY.acl records.
-    C(dialect): of this entry; that of the whole tar where it is not given.
-    C(pax): records over the generated ones (C(None) drops one); pairs may repeat a key; bytes are the whole
+    ``mtime``: seconds since the epoch, or decimal text with a fraction, "1700000000.123456789"; either negative.
+    ``xattrs``: written as SCHILY.xattr records, ``libarchive_xattrs`` as LIBARCHIVE.xattr ones.
+    ``acl_access``, ``acl_default``: the text of SCHILY.acl records.
+    ``dialect``: of this entry; that of the whole tar where it is not given.
+    ``pax``: records over the generated ones (``None`` drops one); pairs may repeat a key; bytes are the whole
     extended header as it is.
-    C(size): what the header says, whatever the data's length is.
-    C(fields): bytes or numbers for the header's own fields, over everything else. The checksum is made
-    afterwards, but where C(fields) gives that too. Keys: name, mode, uid, gid, size, mtime, checksum, type,
+    ``size``: what the header says, whatever the data's length is.
+    ``fields``: bytes or numbers for the header's own fields, over everything else. The checksum is made
+    afterwards, but where ``fields`` gives that too. Keys: name, mode, uid, gid, size, mtime, checksum, type,
     linkname, magic, uname, gname, devmajor, devminor, prefix, sparse, trailer.
     """
 
@@ -92,7 +92,7 @@ class Attributes(t.TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry, made by the functions below; C(between) are blocks that follow the header."""
+    """One entry, made by the functions below; ``between`` are blocks that follow the header."""
 
     name: bytes
     flag: bytes
@@ -104,7 +104,7 @@ class Entry:
     attributes: Attributes = field(repr=False)
 
     def render(self, dialect: Dialect = "pax") -> bytes:
-        """The bytes of the entry: extended headers, header, padded data. Raises C(ValueError)."""
+        """The bytes of the entry: extended headers, header, padded data. Raises ``ValueError``."""
         return _render(self, self.attributes.get("dialect", dialect))
 
 
@@ -125,7 +125,7 @@ Member = t.Union[Entry, Raw]
 def tar(
     members: t.Iterable[Member], *, dialect: Dialect = "pax", end_blocks: int = 2
 ) -> bytes:
-    """A tar of these members. Raises C(ValueError) for what the dialect cannot say."""
+    """A tar of these members. Raises ``ValueError`` for what the dialect cannot say."""
     body = b"".join(member.render(dialect) for member in members)
     return body + ZERO_BLOCK * end_blocks
 
@@ -150,14 +150,14 @@ def directory(name: Text, mode: int = 0o755, **attributes: Unpack[Attributes]) -
 def symlink(
     name: Text, target: Text, mode: int = 0o777, **attributes: Unpack[Attributes]
 ) -> Entry:
-    """A symbolic link that says C(target)."""
+    """A symbolic link that says ``target``."""
     return _entry(name, b"2", b"", target, mode, attributes)
 
 
 def hardlink(
     name: Text, target: Text, mode: int = 0o644, **attributes: Unpack[Attributes]
 ) -> Entry:
-    """A hard link to the earlier entry C(target)."""
+    """A hard link to the earlier entry ``target``."""
     return _entry(name, b"1", b"", target, mode, attributes)
 
 
@@ -189,13 +189,13 @@ def fifo(name: Text, mode: int = 0o644, **attributes: Unpack[Attributes]) -> Ent
 
 
 def whiteout(path: Text, **attributes: Unpack[Attributes]) -> Entry:
-    """What hides C(path) of the lower layers: an empty file C(.wh.NAME) beside it."""
+    """What hides ``path`` of the lower layers: an empty file ``.wh.NAME`` beside it."""
     folder, slash, name = _bytes(path).rpartition(b"/")
     return file(folder + slash + b".wh." + name, **attributes)
 
 
 def opaque(path: Text = "", **attributes: Unpack[Attributes]) -> Entry:
-    """What hides all that the lower layers put into the directory C(path) ("" is the root)."""
+    """What hides all that the lower layers put into the directory ``path`` ("" is the root)."""
     folder = _bytes(path)
     slash = b"/" if folder and not folder.endswith(b"/") else b""
     return file(folder + slash + b".wh..wh..opq", **attributes)
@@ -209,7 +209,7 @@ def sparse(
     mode: int = 0o644,
     **attributes: Unpack[Attributes],
 ) -> Entry:
-    """A sparse file of C(length) bytes with data at offsets, stored in one of GNU tar's forms.
+    """A sparse file of ``length`` bytes with data at offsets, stored in one of GNU tar's forms.
 
     GNU tar itself makes regions of whole blocks, but for the last, and misreads others; most readers take both.
     """
@@ -282,13 +282,13 @@ def raw(data: bytes) -> Raw:
 
 
 def nanoseconds(value: int) -> str:
-    """A time in nanoseconds since the epoch as what C(mtime) takes."""
+    """A time in nanoseconds since the epoch as what ``mtime`` takes."""
     seconds, fraction = divmod(abs(value), 10**9)
     return f"{'-' if value < 0 else ''}{seconds}.{fraction:09d}"
 
 
 def octal(value: int, width: int) -> bytes:
-    """A number as octal digits and a NUL. Raises C(ValueError) where they do not suffice."""
+    """A number as octal digits and a NUL. Raises ``ValueError`` where they do not suffice."""
     digits = b"%0*o" % (width - 1, value)
     if value < 0 or len(digits) >= width:
         raise ValueError(f"{value} does not fit into {width - 1} octal digits")
@@ -296,7 +296,7 @@ def octal(value: int, width: int) -> bytes:
 
 
 def base_256(value: int, width: int) -> bytes:
-    """A number as GNU tar writes those that octal digits cannot hold. Raises C(ValueError)."""
+    """A number as GNU tar writes those that octal digits cannot hold. Raises ``ValueError``."""
     if not -(1 << 8 * width - 2) <= value < 1 << 8 * width - 2:
         raise ValueError(f"{value} does not fit into {width} bytes")
     number = bytearray((value % (1 << 8 * width)).to_bytes(width, "big"))
@@ -312,7 +312,7 @@ def pax_records(records: Records) -> bytes:
 
 
 def check_options(options: t.Mapping[str, t.Any], known: type) -> None:
-    """Refuse misspelt keywords, which would pass for a fault that was never made. Raises C(TypeError)."""
+    """Refuse misspelt keywords, which would pass for a fault that was never made. Raises ``TypeError``."""
     unknown = sorted(options.keys() - known.__annotations__.keys())
     if unknown:
         raise TypeError(f"unknown keywords: {', '.join(unknown)}")

@@ -44,11 +44,11 @@ _DOCUMENTS = "documents hold more than 67108864 bytes together, where each value
 
 @dataclass(frozen=True)
 class Case:
-    """C(make) writes the image into a folder and returns its path.
+    """``make`` writes the image into a folder and returns its path.
 
-    C(error) stands in the message, and is empty where a tree must come; C(memory) in MiB beyond the idle
-    process and C(seconds) of processor time are what it may take. C(verb) is C(present) or C(list).
-    C(outside) says that bytes are decompressed outside of layers, where they are not counted.
+    ``error`` stands in the message, and is empty where a tree must come; ``memory`` in MiB beyond the idle
+    process and ``seconds`` of processor time are what it may take. ``verb`` is ``present`` or ``list``.
+    ``outside`` says that bytes are decompressed outside of layers, where they are not counted.
     """
 
     name: str

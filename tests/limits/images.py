@@ -128,14 +128,14 @@ def _blob(
 
 
 def gzip_bomb(folder: str, count: int) -> str:
-    """C(count) times 64 MiB in a thousandth of it."""
+    """``count`` times 64 MiB in a thousandth of it."""
     member = gzip_member(bytes(64 * MIB), 9)
     first = gzip_member(header(b"f", b"0", 8**11 - 1))
     return _blob(folder, first + member * count, "gzip")
 
 
 def zstd_bomb(folder: str, count: int) -> str:
-    """C(count) run-length blocks of 128 KiB in four bytes each, after one header."""
+    """``count`` run-length blocks of 128 KiB in four bytes each, after one header."""
     start = zstd_stored_frame(header(b"f", b"0", 8**11 - 1), 20)
     block = (0 | 1 << 1 | 128 * 1024 << 3).to_bytes(3, "little") + b"\0"
     end = (1 | 1 << 1 | 1 << 3).to_bytes(3, "little") + b"\0"
@@ -241,7 +241,7 @@ def sparse_blocks(folder: str, count: int) -> str:
 
 
 def sparse_map(folder: str, count: int) -> str:
-    """A map in the entry's data that claims C(count) regions."""
+    """A map in the entry's data that claims ``count`` regions."""
     text = b"%d\n" % count + b"0\n0\n" * count
     pax: dict[t.Any, t.Any] = {
         "GNU.sparse.major": 1,
@@ -508,7 +508,7 @@ def _write_tar(
 
 
 def outer_bomb(folder: str, count: int) -> str:
-    """A compressed archive with a member that decompresses to C(count) times 64 MiB."""
+    """A compressed archive with a member that decompresses to ``count`` times 64 MiB."""
     first = gzip_member(header(b"f", b"0", count * 64 * MIB))
     path = os.path.join(folder, "a.tar.gz")
     image = Image([Layer(file("f"))])

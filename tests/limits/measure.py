@@ -49,11 +49,11 @@ _OPTIONS = arguments(in_use="ignore", keep=0, devices="skip")
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of it: C(error) is empty where a tree came; processor seconds; bytes above the idle process.
+    """What came of it: ``error`` is empty where a tree came; processor seconds; bytes above the idle process.
 
-    C(stored) are the bytes of the image on disk, C(unpacked) those of its documents and decompressed layers that
+    ``stored`` are the bytes of the image on disk, ``unpacked`` those of its documents and decompressed layers that
     were read before the end.
-    C(left) are the names that stand beside dest after an error, or after dest was made absent again.
+    ``left`` are the names that stand beside dest after an error, or after dest was made absent again.
     """
 
     error: str
@@ -71,9 +71,9 @@ def make_apart(make: t.Callable[[str], str], folder: str) -> str:
 
 
 def measure(src: str, folder: str, verb: str = "present", **options: t.Any) -> Measured:
-    """Provision, make absent again, and say what it took; C(verb) C(list) lists the images instead.
+    """Provision, make absent again, and say what it took; ``verb`` ``list`` lists the images instead.
 
-    Raises C(AssertionError) for any other exception than an error for the user.
+    Raises ``AssertionError`` for any other exception than an error for the user.
     """
     text = _apart(lambda: _measure(src, folder, verb, {**_OPTIONS, **options}))
     values = json.loads(text)
@@ -154,7 +154,7 @@ def _noted(budgets: list[Budget]) -> type[Budget]:
 
 
 def _counting(documents: list[int]) -> t.Callable[..., Source]:
-    """C(open_source), for sources that add the size of each document that they give to the list."""
+    """``open_source``, for sources that add the size of each document that they give to the list."""
 
     def opened(*arguments: t.Any) -> Source:
         source = open_source(*arguments)

@@ -6,7 +6,7 @@
 
     python3 tests/limits/run.py [--only WORDS] [--folder DIR] [--fast]
 
-The collection must be importable, as C(make limits) sees to it. As root, on a machine with a few free GiB in C(DIR) (C(/dev/shm) where that is there).
+The collection must be importable, as ``make limits`` sees to it. As root, on a machine with a few free GiB in ``DIR`` (``/dev/shm`` where that is there).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes 
     Policy,
     Writer,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.directories import (
     names_in,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
@@ -45,9 +45,9 @@ from ansible_collections.hypervisor.oci.tests.model.run import (
 
 @dataclass(frozen=True)
 class Fault:
-    """What is broken, by which replacements C((where, name, new)).
+    """What is broken, by which replacements ``(where, name, new)``.
 
-    C(keep_dirlinks): the rule is that option's, so all images get it.
+    ``keep_dirlinks``: the rule is that option's, so all images get it.
     """
 
     what: str
@@ -67,7 +67,7 @@ class Fault:
 def find(
     fault: Fault, corpus: t.Sequence[Image], work: bytes
 ) -> tuple[int, Image, list[str]] | None:
-    """The number of the image that found the fault, and its smallest form; C(None) where none did."""
+    """The number of the image that found the fault, and its smallest form; ``None`` where none did."""
     with fault.seeded():
         for number, image in enumerate(corpus):
             if fault.keep_dirlinks:

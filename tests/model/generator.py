@@ -322,7 +322,7 @@ _OTHER_OPTIONS = [
 
 
 def _thing(probe: Model, choice: tuple[str, int, int, int, int, int]) -> Thing:
-    """An entry; C(probe) holds what is there when it comes."""
+    """An entry; ``probe`` holds what is there when it comes."""
     kind, name_number, form_number, metadata, extra, aim = choice
     name = _NAMES[name_number]
     if aim >= _AIMED:
@@ -443,7 +443,7 @@ _ENTRIES = st.tuples(
 
 
 def images(most_layers: int = 5, most_entries: int = 10) -> st.SearchStrategy[Image]:
-    """Images of one to C(most_layers) layers, as root or, for who is not, with `ownership: ignore`."""
+    """Images of one to ``most_layers`` layers, as root or, for who is not, with `ownership: ignore`."""
     options = _ROOT_OPTIONS if os.geteuid() == 0 else _OTHER_OPTIONS
     layers = st.lists(
         st.lists(_ENTRIES, max_size=most_entries), min_size=1, max_size=most_layers

@@ -49,7 +49,7 @@ Xattrs = t.Tuple[t.Tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True)
 class Thing:
-    """One entry of a layer, as the archive states it. C(mtime) is in nanoseconds."""
+    """One entry of a layer, as the archive states it. ``mtime`` is in nanoseconds."""
 
     kind: str
     name: bytes
@@ -65,7 +65,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Options:
-    """What changes the tree. C(caller) are the ids that `ownership: ignore` gives to everything."""
+    """What changes the tree. ``caller`` are the ids that `ownership: ignore` gives to everything."""
 
     devices: str = "safe"
     keep_dirlinks: bool = False
@@ -80,7 +80,7 @@ Layer = t.Sequence[Thing]
 
 
 class ModelError(Exception):
-    """The image is to be refused, because of this entry; C(kind) is a few words without names."""
+    """The image is to be refused, because of this entry; ``kind`` is a few words without names."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -111,7 +111,7 @@ class Inode:
 
 @dataclass(eq=False)
 class Directory(Inode):
-    """A directory; the root is its own parent. C(layer) is the last that put anything into it, at any depth."""
+    """A directory; the root is its own parent. ``layer`` is the last that put anything into it, at any depth."""
 
     layer: int = -1
     parent: Directory = field(init=False)
@@ -127,7 +127,7 @@ class Slot:
 
 
 class Record(t.NamedTuple):
-    """One path of a finished tree. C(group) is the first of the paths that name the same inode."""
+    """One path of a finished tree. ``group`` is the first of the paths that name the same inode."""
 
     kind: str
     mode: int
@@ -143,7 +143,7 @@ Tree = t.Dict[bytes, Record]
 
 
 def apply(layers: t.Sequence[Layer], options: Options, watch: Watch) -> Model:
-    """The tree that these layers make. Raises C(ModelError) that says where."""
+    """The tree that these layers make. Raises ``ModelError`` that says where."""
     model = Model(options, watch)
     for number, layer in enumerate(layers):
         model.layer = number
@@ -165,7 +165,7 @@ def unwatched(kind: str, what: str) -> None:
 
 
 class Model:
-    """A tree under construction. C(watch) is told which rules are used, for the generator's coverage."""
+    """A tree under construction. ``watch`` is told which rules are used, for the generator's coverage."""
 
     def __init__(self, options: Options, watch: Watch = unwatched) -> None:
         self.options = options
@@ -284,7 +284,7 @@ class Model:
     def resolve(
         self, parts: t.Sequence[bytes], create: bool = False
     ) -> Directory | None:
-        """4: the directory that these components lead to, as if chrooted; with C(create) always one.
+        """4: the directory that these components lead to, as if chrooted; with ``create`` always one.
 
         Missing ones are made, and other non-directories replaced, also where a link leads through them.
         """
@@ -331,7 +331,7 @@ class Model:
         return parent
 
     def behind(self, parent: Directory, name: bytes) -> Slot | None:
-        """The directory behind a link, as its own parent names it; C(None) where it leads to none."""
+        """The directory behind a link, as its own parent names it; ``None`` where it leads to none."""
         try:
             found = self.resolve([*path_of(parent), name])
         except ModelError:
@@ -466,7 +466,7 @@ class Model:
         return mapped(uid, self.options.uid_map), mapped(gid, self.options.gid_map)
 
     def xattr(self, kind: str, name: bytes, value: bytes) -> bytes | None:
-        """6: the value to write; C(None) for what is counted and not written."""
+        """6: the value to write; ``None`` for what is counted and not written."""
         if name == CAPABILITY:
             value = self.capability(value)
             if not self.options.preserve:

@@ -4,7 +4,7 @@
 
 """Compares the model with other tools, on generated images that they accept.
 
-What they are known to do otherwise is left out, by the names in C(KNOWN), which README.md explains.
+What they are known to do otherwise is left out, by the names in ``KNOWN``, which README.md explains.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def left_out(name: str, image: Image, events: t.Collection[str]) -> str:
 
 
 def differences(passed: bool, expected: model.Tree, found: model.Tree) -> list[str]:
-    """As C(compare.compare), without the times that peers do not keep: the root's, and directories' that were passed."""
+    """As ``compare.compare``, without the times that peers do not keep: the root's, and directories' that were passed."""
     adjusted = dict(found)
     for path, record in found.items():
         wanted = expected.get(path)

@@ -7,7 +7,7 @@
     PYTHONPATH=COLLECTIONS python3 tests/model/run.py
         [-n 1000] [--seed 1] [--seconds 1800] [--coverage] [--peers]
 
-C(COLLECTIONS) is the folder that holds C(ansible_collections); hypothesis is needed. As root it covers owners, id
+``COLLECTIONS`` is the folder that holds ``ansible_collections``; hypothesis is needed. As root it covers owners, id
 maps and devices too.
 """
 
@@ -103,7 +103,7 @@ class Tally:
 
 
 def run_batch(number: int, examples: int, check: t.Callable[[Image], None]) -> None:
-    """Run C(check) on so many images; the same number always gives the same ones."""
+    """Run ``check`` on so many images; the same number always gives the same ones."""
 
     @seed(number)
     @settings(
@@ -128,7 +128,7 @@ def smallest_difference(image: Image, work: bytes) -> tuple[Image, list[str]]:
 
 
 def run(number: int, first_seed: int, seconds: float) -> Tally:
-    """Compare so many images, or as many as the time allows. Raises C(Found)."""
+    """Compare so many images, or as many as the time allows. Raises ``Found``."""
     tally = Tally()
     seen: set[int] = set()
     failing: list[Image] = []

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What C(oci_rootfs) is given by a task that sets only what the caller says: its own defaults for all else."""
+"""What ``oci_rootfs`` is given by a task that sets only what the caller says: its own defaults for all else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OURS: dict[str, t.Any] = {"platform": "linux/amd64", "lock_timeout": 5}
 
 
 def arguments(**given: t.Any) -> dict[str, t.Any]:
-    """Arguments for C(options_from)."""
+    """Arguments for ``options_from``."""
     values = {name: spec.get("default") for name, spec in ARGUMENT_SPEC.items()}
     for name in ("max_size", "cache_max_size"):
         values[name] = human_to_bytes(values[name])

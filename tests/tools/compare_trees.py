@@ -11,7 +11,7 @@ no archive holds (inode numbers, change times, allocated blocks, sizes of direct
     compare_trees.py A B             prints the differences; exit status 1 where there are any
     compare_trees.py --manifest A    prints one line per path, sorted
 
-Run it as root where owners, capabilities and C(trusted.*) attributes matter: others cannot read them all.
+Run it as root where owners, capabilities and ``trusted.*`` attributes matter: others cannot read them all.
 The trees must be at rest.
 """
 
@@ -45,9 +45,9 @@ _KINDS = {
 class Node:
     """One path of a tree.
 
-    C(mtime) is in nanoseconds. C(size) counts for files and symlinks alone. C(links) is the number of
-    links to anything but a directory, wherever they lie, and C(group) the first path of those in the tree.
-    C(sha256) is set for files, C(device) for devices, C(target) for symlinks, and empty otherwise.
+    ``mtime`` is in nanoseconds. ``size`` counts for files and symlinks alone. ``links`` is the number of
+    links to anything but a directory, wherever they lie, and ``group`` the first path of those in the tree.
+    ``sha256`` is set for files, ``device`` for devices, ``target`` for symlinks, and empty otherwise.
     """
 
     kind: str
@@ -73,8 +73,8 @@ _UNTOLD = {field.name: field.default for field in fields(Node)}
 class Ignore:
     """Known differences that do not count.
 
-    C(paths) go with all below them. C(mtimes) are paths whose time is not looked at, C(xattrs) names of
-    extended attributes, C(fields) names of fields of C(Node). C(mtime_before_1970) leaves out a time that
+    ``paths`` go with all below them. ``mtimes`` are paths whose time is not looked at, ``xattrs`` names of
+    extended attributes, ``fields`` names of fields of ``Node``. ``mtime_before_1970`` leaves out a time that
     is negative on either side.
     """
 
@@ -100,10 +100,10 @@ class _Level(t.NamedTuple):
 
 
 def read_tree(top: str | bytes, ignore: Ignore = Ignore()) -> dict[bytes, Node]:
-    """Everything below C(top) by its path, C(top) itself as C(.), in order of the paths.
+    """Everything below ``top`` by its path, ``top`` itself as ``.``, in order of the paths.
 
     It goes up and down by one descriptor, so that depth costs neither descriptors nor path length.
-    Raises C(OSError).
+    Raises ``OSError``.
     """
     tree: dict[bytes, Node] = {}
     inodes: dict[bytes, tuple[int, int]] = {}
@@ -162,7 +162,7 @@ def compare(
 
 
 def manifest(tree: dict[bytes, Node], ignore: Ignore = Ignore()) -> list[str]:
-    """One line per path, sorted, with all that C(compare) looks at and nothing that it ignores."""
+    """One line per path, sorted, with all that ``compare`` looks at and nothing that it ignores."""
     lines = []
     for path, node in tree.items():
         if ignore.hides(path):
@@ -204,7 +204,7 @@ def _up(fd: int, identity: tuple[int, int]) -> int:
 
 
 def _node(above: int, name: bytes, status: os.stat_result, ignore: Ignore) -> Node:
-    """The node C(name) of the directory that is open as C(above)."""
+    """The node ``name`` of the directory that is open as ``above``."""
     mode = status.st_mode
     is_directory = stat.S_ISDIR(mode)
     is_file = stat.S_ISREG(mode)

@@ -7,8 +7,8 @@
     python3 tests/tools/integration_config.py [--topics NAME...]
 
 ansible-test hides the environment from its targets. Run this in the folder that ansible-test runs in, with
-C(OCI_REAL_IMAGES) set to the absolute path of a folder of images that others published; without it the target that
-compares them says that it skipped. C(--topics) are those of the target oci_rootfs to run, instead of all.
+``OCI_REAL_IMAGES`` set to the absolute path of a folder of images that others published; without it the target that
+compares them says that it skipped. ``--topics`` are those of the target oci_rootfs to run, instead of all.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def main(collections: str) -> None:
-    """Link C(COLLECTIONS/ansible_collections/hypervisor/oci) to the checkout."""
+    """Link ``COLLECTIONS/ansible_collections/hypervisor/oci`` to the checkout."""
     folder = os.path.join(collections, "ansible_collections", "hypervisor")
     os.makedirs(folder, exist_ok=True)
     link = os.path.join(folder, "oci")

@@ -4,7 +4,7 @@
 
 """Says what a run of the checks really ran, and fails where something required did not.
 
-FOLDER holds C(report.json), which nox wrote, and for each session of ansible-test a folder of the JUnit files that it
+FOLDER holds ``report.json``, which nox wrote, and for each session of ansible-test a folder of the JUnit files that it
 left. Nothing here is taken from what was planned.
 """
 
@@ -33,7 +33,7 @@ NOTHING_TO_TEST = "No tests applicable."
 class Session:
     """What one session did.
 
-    C(result) and C(reason) are nox's words. C(pythons) are those that unit tests ran with, C(notes) say why tests
+    ``result`` and ``reason`` are nox's words. ``pythons`` are those that unit tests ran with, ``notes`` say why tests
     left something out, and how many did.
     """
 
@@ -49,7 +49,7 @@ class Session:
 def read(folder: str) -> list[Session]:
     """The sessions of a run in their order.
 
-    Raises C(OSError) or C(ValueError) where the report is missing or no report.
+    Raises ``OSError`` or ``ValueError`` where the report is missing or no report.
     """
     with open(os.path.join(folder, "report.json"), encoding="utf-8") as file:
         report = json.load(file)
@@ -141,7 +141,7 @@ def show(sessions: t.Iterable[Session]) -> None:
 
 
 def missing(required: t.Iterable[str], sessions: t.Iterable[Session]) -> list[str]:
-    """Those of the C(SESSION:PYTHON) that did not run to their end."""
+    """Those of the ``SESSION:PYTHON`` that did not run to their end."""
     ran = {
         f"{session.name}:{version}"
         for session in sessions

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A reader of LXC's C(config) by LXC's own rules: the other side of the renderer's quoting.
+"""A reader of LXC's ``config`` by LXC's own rules: the other side of the renderer's quoting.
 
 The rules are those of LXC 5.0 to 7.0 (lxc_file_for_each_line_mmap, parse_line, lxc_string_split_quoted or, before 6.0,
 split_init_cmd, the setters of confile.c, sig_parse, parse_idmaps) and of glibc's getmntent, which reads the mount entries. They work on bytes: a line ends
-with a newline or a carriage return, the file with a NUL; only a blank and TAB are trimmed. What LXC refuses is C(Misread).
+with a newline or a carriage return, the file with a NUL; only a blank and TAB are trimmed. What LXC refuses is ``Misread``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Entry(t.NamedTuple):
 
 @dataclass
 class Config:
-    """What LXC knows after it has read the file; C(others) are keys that are not looked into here."""
+    """What LXC knows after it has read the file; ``others`` are keys that are not looked into here."""
 
     init: list[bytes] = field(default_factory=list)
     cwd: bytes | None = None
@@ -61,7 +61,7 @@ class Config:
 
 
 def read(text: str, quoted_words: bool = True) -> Config:
-    """What LXC makes of the file; releases before 6.0 do not know C(quoted_words)."""
+    """What LXC makes of the file; releases before 6.0 do not know ``quoted_words``."""
     config = Config()
     for key, value in items(text.encode("utf-8")):
         if key == b"lxc.init.cmd" and not quoted_words:

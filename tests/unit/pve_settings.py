@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A strict reader and a writer of Proxmox VE's C(VMID.conf), by the grammar of pve-container 6.1.
+"""A strict reader and a writer of Proxmox VE's ``VMID.conf``, by the grammar of pve-container 6.1.
 
-C(parse) refuses what parse_pct_config warns of or refuses, C(write) sorts as write_pct_config does, and C(lxc_config) is
+``parse`` refuses what parse_pct_config warns of or refuses, ``write`` sorts as write_pct_config does, and ``lxc_config`` is
 what update_lxc_config makes of the keys that matter here. Formats of properties are checked as JSONSchema does it.
 """
 
@@ -59,7 +59,7 @@ class Refused(Exception):
 
 @dataclass
 class Section:
-    """One set of settings; C(env) and C(lxc) in their order."""
+    """One set of settings; ``env`` and ``lxc`` in their order."""
 
     properties: dict[str, str] = field(default_factory=dict)
     env: list[str] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Config:
 
 
 def parse(text: str) -> Config:
-    """Raises C(Refused) where the strict parser would die."""
+    """Raises ``Refused`` where the strict parser would die."""
     config = Config()
     section = config.main
     in_pending = False
@@ -156,7 +156,7 @@ def lxc_config(section: Section) -> str:
 
 
 def property_string(text: str, keys: t.Collection[str]) -> dict[str, str]:
-    """A list of C(key=value); the one without a key is the volume."""
+    """A list of ``key=value``; the one without a key is the volume."""
     found: dict[str, str] = {}
     for part in text.split(","):
         if not part.strip():
@@ -177,7 +177,7 @@ def property_string(text: str, keys: t.Collection[str]) -> dict[str, str]:
 
 
 def mount_points(section: Section) -> dict[str, dict[str, str]]:
-    """Every C(mpN), taken apart."""
+    """Every ``mpN``, taken apart."""
     return {
         key: property_string(value, _MP_KEYS)
         for key, value in section.properties.items()

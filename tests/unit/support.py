@@ -27,7 +27,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     provision,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import inside
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
+    mounted as inside,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
     Applier,
 )
@@ -63,7 +65,7 @@ _HOSTS_OWN = ("security.selinux", "trusted.hypervisor_oci")
 class Node(t.NamedTuple):
     """One path of a tree.
 
-    C(mtime) in nanoseconds; C(content) is a file's bytes, a link's text, a node's numbers; C(links) is how
+    ``mtime`` in nanoseconds; ``content`` is a file's bytes, a link's text, a node's numbers; ``links`` is how
     many hard links there are, 0 for a directory.
     """
 
@@ -78,7 +80,7 @@ class Node(t.NamedTuple):
 
 
 def tree(top: str | Path) -> dict[str, Node]:
-    """Everything at and below C(top), by its path from there; "." is C(top) itself."""
+    """Everything at and below ``top``, by its path from there; "." is ``top`` itself."""
     found: dict[str, Node] = {}
     pending = [""]
     with contextlib.ExitStack() as opened:
@@ -115,12 +117,12 @@ def tree(top: str | Path) -> dict[str, Node]:
 
 
 def names(top: str | Path) -> list[str]:
-    """The paths below C(top), sorted."""
+    """The paths below ``top``, sorted."""
     return sorted(name for name in tree(top) if name != ".")
 
 
 def contents(top: str | Path) -> dict[str, bytes | tuple[int, int] | None]:
-    """What is below C(top) without metadata: content, link text or device numbers by path."""
+    """What is below ``top`` without metadata: content, link text or device numbers by path."""
     return {name: node.content for name, node in tree(top).items() if name != "."}
 
 
@@ -144,9 +146,9 @@ def unpack(
     chunk: int = 64 * 1024,
     umask: int = 0,
 ) -> Report:
-    """Apply layers, each a list of entries, to the directory C(top), which is made where it is missing.
+    """Apply layers, each a list of entries, to the directory ``top``, which is made where it is missing.
 
-    Layer number N, from 0, has the digest C(sha256:layerN). C(chunk) is how many bytes of a tar come at once.
+    Layer number N, from 0, has the digest ``sha256:layerN``. ``chunk`` is how many bytes of a tar come at once.
     """
     if not top.is_dir():
         top.mkdir(0o700)
@@ -187,7 +189,7 @@ def unpack(
 
 
 def chunks(data: bytes, size: int) -> t.Iterator[bytes]:
-    """Data as a stream gives it, C(size) bytes at a time."""
+    """Data as a stream gives it, ``size`` bytes at a time."""
     for start in range(0, len(data), size):
         yield data[start : start + size]
 
@@ -200,7 +202,7 @@ def options(dest: str | Path, **changes: t.Any) -> Options:
 def run(
     dest: str | Path, check_mode: bool = False, **changes: t.Any
 ) -> dict[str, t.Any]:
-    """A run of the verb, as C(options) says."""
+    """A run of the verb, as ``options`` says."""
     return provision(options(dest, **changes), check_mode)
 
 
@@ -213,7 +215,7 @@ def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.contextmanager
 def mounted(path: str | Path, *options: str) -> t.Iterator[None]:
-    """A tmpfs at C(path), or what C(options) say. Skips the test where that is forbidden."""
+    """A tmpfs at ``path``, or what ``options`` say. Skips the test where that is forbidden."""
     command = ["mount", *(options or ("-t", "tmpfs", "-o", "size=4m", "test"))]
     done = subprocess.run(
         [*command, os.fspath(path)], capture_output=True, text=True, check=False

@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A reader of C(.nspawn) files by systemd's own rules: the other side of the renderer's quoting.
+"""A reader of ``.nspawn`` files by systemd's own rules: the other side of the renderer's quoting.
 
 The rules are those of systemd 252 (config_parse, extract_first_word, bind_mount_parse, tmpfs_mount_parse):
-lines end with newline, carriage return or NUL; C(#) and C(;) begin a comment; a backslash that none before it
+lines end with newline, carriage return or NUL; ``#`` and ``;`` begin a comment; a backslash that none before it
 escapes, at the end of a line, joins the next one; a line that is no valid UTF-8 is dropped; values are
 trimmed; there are no specifiers; words of lists are unquoted and keep their backslashes. What systemd only
-logs is C(Misread) here.
+logs is ``Misread`` here.
 """
 
 from __future__ import annotations

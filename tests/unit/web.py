@@ -25,7 +25,7 @@ Headers = t.Dict[str, str]
 
 
 class Asked(t.NamedTuple):
-    """One request: C(range) as it was asked for, C(sent) bytes of body."""
+    """One request: ``range`` as it was asked for, ``sent`` bytes of body."""
 
     path: str
     headers: Headers
@@ -35,10 +35,10 @@ class Asked(t.NamedTuple):
 
 
 class Web:
-    """One file and its server; C(data), C(etag), C(modified) and the switches may change at any time.
+    """One file and its server; ``data``, ``etag``, ``modified`` and the switches may change at any time.
 
-    C(faults) are used up, one by each request after the first C(healthy) ones: see C(_Handler). C(handle) may
-    answer a request in some other way; true then. C(asked) lists the requests that were answered.
+    ``faults`` are used up, one by each request after the first ``healthy`` ones: see ``_Handler``. ``handle`` may
+    answer a request in some other way; true then. ``asked`` lists the requests that were answered.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -73,7 +73,7 @@ class Web:
 def serving(
     data: bytes, tls: ssl.SSLContext | None = None, name: str = "image.tar"
 ) -> t.Iterator[Web]:
-    """A server of C(data), for that long."""
+    """A server of ``data``, for that long."""
     web = Web(data)
     server = _Server(("127.0.0.1", 0), web)
     if tls is not None:
@@ -103,8 +103,8 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """Faults: C(reset), C(reset-middle), C(short), C(stall), C(drip), C(whole), C(no-range), C(other-start),
-    C(other-total), C(other-length), C(beyond), C(multipart), C(part) (a smaller one), or a status.
+    """Faults: ``reset``, ``reset-middle``, ``short``, ``stall``, ``drip``, ``whole``, ``no-range``, ``other-start``,
+    ``other-total``, ``other-length``, ``beyond``, ``multipart``, ``part`` (a smaller one), or a status.
     """
 
     server: _Server
@@ -268,7 +268,7 @@ def talking(talk: Talk) -> t.Iterator[int]:
 def endless(first: bytes, again: bytes, pause: float = 0.0, ask: bool = True) -> Talk:
     """What comes once, and what comes again and again behind it, until the client hangs up.
 
-    It waits for a request first, unless C(ask) is false.
+    It waits for a request first, unless ``ask`` is false.
     """
 
     def talk(connection: socket.socket, over: threading.Event) -> None:

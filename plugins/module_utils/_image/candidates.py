@@ -12,35 +12,20 @@ import re
 import typing as t
 from dataclasses import dataclass, replace
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image import documents
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.descriptor import (
+from .._errors import ImageError, show
+from . import documents
+from .descriptor import (
     Descriptor,
     blob_size,
     check_kind,
     parse_descriptor,
     read_document,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
-    digest_of,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.media_types import (
-    CONFIGS,
-    INDEXES,
-    MANIFESTS,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    Platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
-    clean,
-)
+from .digest import digest_of
+from .media_types import CONFIGS, INDEXES, MANIFESTS
+from .platform import Platform
+from .._source.source import Source
+from .._source.tar_index import clean
 
 _LAYOUT_VERSION = "1.0.0"
 _MOST_INDEXES = 32
@@ -59,8 +44,8 @@ _HEX_NAME = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?\Z")
 class Candidate:
     """An image that may be chosen.
 
-    C(manifest) is its descriptor, C(None) in an old Docker archive, which has C(saved) instead: its item
-    of C(manifest.json). C(via) are the digests of the indexes on the way. C(present) is false where the
+    ``manifest`` is its descriptor, ``None`` in an old Docker archive, which has ``saved`` instead: its item
+    of ``manifest.json``. ``via`` are the digests of the indexes on the way. ``present`` is false where the
     manifest itself is not in the archive.
     """
 
@@ -72,7 +57,7 @@ class Candidate:
     present: bool
 
     def manifest_document(self, source: Source) -> documents.Object:
-        """The verified manifest. Raises C(ImageError), C(SourceError)."""
+        """The verified manifest. Raises ``ImageError``, ``SourceError``."""
         if self.manifest is None:
             return {}
         where = "the manifest"
@@ -83,7 +68,7 @@ class Candidate:
         return value
 
     def config_descriptor(self, manifest: documents.Object) -> Descriptor | None:
-        """The config of a manifest; C(None) where this is an artifact, no image. Raises C(ImageError)."""
+        """The config of a manifest; ``None`` where this is an artifact, no image. Raises ``ImageError``."""
         where = f"the config descriptor of {self.manifest.digest if self.manifest else 'the image'}"
         value = documents.mapping(manifest, "config", where)
         if not value:
@@ -92,7 +77,7 @@ class Candidate:
         return descriptor if descriptor.media_type in CONFIGS else None
 
     def saved_config(self, source: Source) -> tuple[str, bytes]:
-        """Digest and bytes of an old Docker archive's config. Raises C(ImageError), C(SourceError)."""
+        """Digest and bytes of an old Docker archive's config. Raises ``ImageError``, ``SourceError``."""
         name = documents.text(self.saved or {}, "Config", "manifest.json")
         if not name:
             raise ImageError("manifest.json names no Config; save the image again")
@@ -107,7 +92,7 @@ class Candidate:
 
 
 def find_candidates(source: Source) -> list[Candidate]:
-    """All images, in the archive's order, each once. Raises C(ImageError), C(SourceError)."""
+    """All images, in the archive's order, each once. Raises ``ImageError``, ``SourceError``."""
     found: list[Candidate] = []
     if source.size_of("index.json") is not None:
         _check_layout(source)

@@ -13,15 +13,9 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image import documents
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    Platform,
-    platform_of,
-)
+from .._errors import ImageError, show
+from . import documents
+from .platform import Platform, platform_of
 
 _SIGNAL = re.compile(r"(?:SIG)?([A-Z][A-Z0-9]*)(?:([+-])([0-9]{1,2}))?\Z")
 # Linux's numbers, the same on every architecture that images are made for but MIPS and SPARC
@@ -59,9 +53,9 @@ _SYSTEMD = re.compile(r"/(?:usr/)?(?:lib/systemd/systemd|s?bin/(?:systemd|init))
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What an image says of how it wants to be run; C(diff_ids) in the order of application.
+    """What an image says of how it wants to be run; ``diff_ids`` in the order of application.
 
-    C(warnings) speak of what was dropped or not understood.
+    ``warnings`` speak of what was dropped or not understood.
     """
 
     platform: Platform
@@ -83,7 +77,7 @@ class ImageConfig:
     warnings: tuple[str, ...]
 
     def to_facts(self) -> dict[str, t.Any]:
-        """The C(image) value of the result, but for the resolved user."""
+        """The ``image`` value of the result, but for the resolved user."""
         return {
             "entrypoint": list(self.entrypoint),
             "cmd": list(self.cmd),
@@ -106,7 +100,7 @@ class ImageConfig:
 
 
 def parse_config(data: bytes, where: str) -> ImageConfig:
-    """Parse a config document; any nullable field may be null, and all have bounds. Raises C(ImageError)."""
+    """Parse a config document; any nullable field may be null, and all have bounds. Raises ``ImageError``."""
     value = documents.parse_object(data, where)
     run = documents.mapping(value, "config", where)
     rootfs = documents.mapping(value, "rootfs", where)
@@ -150,7 +144,7 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
 
 
 def normalise_signal(text: str) -> str | None:
-    """A signal as C(SIGNAME), from a number or a name in any case; C(None) for what is none."""
+    """A signal as ``SIGNAME``, from a number or a name in any case; ``None`` for what is none."""
     text = text.strip().upper()
     if text.isascii() and text.isdigit() and len(text) < 4:
         return _signal_of_number(int(text))
@@ -179,7 +173,7 @@ def _signal_of_number(number: int) -> str | None:
 
 
 def _require(texts: t.Collection[str], field: str, where: str, limit: _Limit) -> None:
-    """Raises C(ImageError) for too many texts, and for one that is too long."""
+    """Raises ``ImageError`` for too many texts, and for one that is too long."""
     most, longest = limit
     if len(texts) > most:
         raise ImageError(

@@ -12,33 +12,17 @@ import base64
 import binascii
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image import documents
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
-    blob_name,
-    check_digest,
-    digest_of,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.media_types import (
-    INDEXES,
-    MANIFESTS,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    Platform,
-    platform_of,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    DOCUMENT_LIMIT,
-    Source,
-)
+from .._errors import ImageError, show
+from . import documents
+from .digest import blob_name, check_digest, digest_of
+from .media_types import INDEXES, MANIFESTS
+from .platform import Platform, platform_of
+from .._source.source import DOCUMENT_LIMIT, Source
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a document says of a blob: type, digest and C(size) in bytes; C(data) is the blob itself, inline."""
+    """What a document says of a blob: type, digest and ``size`` in bytes; ``data`` is the blob itself, inline."""
 
     media_type: str
     digest: str
@@ -49,7 +33,7 @@ class Descriptor:
 
 
 def parse_descriptor(value: documents.Object, where: str) -> Descriptor:
-    """Check the fields of a descriptor. Raises C(ImageError) that says where it stands."""
+    """Check the fields of a descriptor. Raises ``ImageError`` that says where it stands."""
     digest = documents.text(value, "digest", where)
     if digest is None:
         raise ImageError(f"{where} has no digest; fetch the image again")
@@ -71,14 +55,14 @@ def parse_descriptor(value: documents.Object, where: str) -> Descriptor:
 
 
 def blob_size(source: Source, descriptor: Descriptor) -> int | None:
-    """The size of a descriptor's blob as the source holds it; C(None) where it does not."""
+    """The size of a descriptor's blob as the source holds it; ``None`` where it does not."""
     if descriptor.data is not None:
         return len(descriptor.data)
     return source.size_of(blob_name(descriptor.digest))
 
 
 def read_document(source: Source, descriptor: Descriptor, where: str) -> bytes:
-    """The document behind a descriptor, size and digest verified. Raises C(ImageError), C(SourceError)."""
+    """The document behind a descriptor, size and digest verified. Raises ``ImageError``, ``SourceError``."""
     if descriptor.size > DOCUMENT_LIMIT:
         raise ImageError(
             f"{where} {descriptor.digest} has {descriptor.size} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
@@ -100,7 +84,7 @@ def read_document(source: Source, descriptor: Descriptor, where: str) -> bytes:
 
 
 def check_kind(value: documents.Object, descriptor: Descriptor, where: str) -> None:
-    """Refuse a document that two readers could read as two things (CVE-2021-41190). Raises C(ImageError)."""
+    """Refuse a document that two readers could read as two things (CVE-2021-41190). Raises ``ImageError``."""
     if value.get("manifests") is not None and value.get("layers") is not None:
         raise ImageError(
             f"{where} {descriptor.digest} carries both manifests and layers; do not use this image"

@@ -12,10 +12,7 @@ import hashlib
 import re
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    show,
-)
+from .._errors import ImageError, show
 
 # what nearly every digest is, told in one step: an image may name hundreds
 _USUAL = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -28,7 +25,7 @@ if t.TYPE_CHECKING:
 
 
 def check_digest(digest: str, where: str) -> str:
-    """The digest, if it is one that can be verified. Raises C(ImageError) that says where it stands."""
+    """The digest, if it is one that can be verified. Raises ``ImageError`` that says where it stands."""
     if _USUAL.match(digest) is not None:
         return digest
     match = _GRAMMAR.match(digest)
@@ -57,7 +54,7 @@ def new_hash(digest: str) -> Hash:
 
 
 def digest_of(data: bytes, like: str) -> str:
-    """The digest of C(data) by the algorithm of another, checked one."""
+    """The digest of ``data`` by the algorithm of another, checked one."""
     digest = new_hash(like)
     digest.update(data)
     return f"{like.partition(':')[0]}:{digest.hexdigest()}"

@@ -11,15 +11,8 @@ from __future__ import annotations
 import json
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    DOCUMENT_LIMIT,
-    VALUES_LIMIT,
-    values_in,
-)
+from .._errors import ImageError, show
+from .._source.source import DOCUMENT_LIMIT, VALUES_LIMIT, values_in
 
 Object = t.Dict[str, t.Any]
 
@@ -27,7 +20,7 @@ _LONGEST_NUMBER = 20
 
 
 def parse_json(data: bytes, where: str) -> t.Any:
-    """Parse a document. Raises C(ImageError) that names it."""
+    """Parse a document. Raises ``ImageError`` that names it."""
     if len(data) > DOCUMENT_LIMIT:
         raise ImageError(
             f"{where} has {len(data)} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
@@ -51,7 +44,7 @@ def parse_json(data: bytes, where: str) -> t.Any:
 
 
 def parse_object(data: bytes, where: str) -> Object:
-    """Parse a document that must be an object. Raises C(ImageError)."""
+    """Parse a document that must be an object. Raises ``ImageError``."""
     value = parse_json(data, where)
     if not isinstance(value, dict):
         raise ImageError(f"{where} is not a JSON object; fetch the image again")
@@ -59,7 +52,7 @@ def parse_object(data: bytes, where: str) -> Object:
 
 
 def text(value: Object, key: str, where: str) -> str | None:
-    """A string, or C(None) where it is missing or null. Raises C(ImageError)."""
+    """A string, or ``None`` where it is missing or null. Raises ``ImageError``."""
     found = value.get(key)
     if found is None or isinstance(found, str):
         return found
@@ -67,7 +60,7 @@ def text(value: Object, key: str, where: str) -> str | None:
 
 
 def number(value: Object, key: str, where: str) -> int | None:
-    """An integer, or C(None) where it is missing or null. Raises C(ImageError)."""
+    """An integer, or ``None`` where it is missing or null. Raises ``ImageError``."""
     found = value.get(key)
     if found is None or (isinstance(found, int) and not isinstance(found, bool)):
         return found
@@ -75,7 +68,7 @@ def number(value: Object, key: str, where: str) -> int | None:
 
 
 def mapping(value: Object, key: str, where: str) -> Object:
-    """An object, empty where it is missing or null. Raises C(ImageError)."""
+    """An object, empty where it is missing or null. Raises ``ImageError``."""
     found = value.get(key)
     if found is None:
         return {}
@@ -85,7 +78,7 @@ def mapping(value: Object, key: str, where: str) -> Object:
 
 
 def objects(value: Object, key: str, where: str) -> list[Object]:
-    """A list of objects, empty where it is missing or null. Raises C(ImageError)."""
+    """A list of objects, empty where it is missing or null. Raises ``ImageError``."""
     found = value.get(key)
     if found is None:
         return []
@@ -95,7 +88,7 @@ def objects(value: Object, key: str, where: str) -> list[Object]:
 
 
 def strings(value: Object, key: str, where: str) -> list[str]:
-    """A list of strings, empty where it is missing or null. Raises C(ImageError)."""
+    """A list of strings, empty where it is missing or null. Raises ``ImageError``."""
     found = value.get(key)
     if found is None:
         return []
@@ -105,7 +98,7 @@ def strings(value: Object, key: str, where: str) -> list[str]:
 
 
 def string_mapping(value: Object, key: str, where: str) -> dict[str, str]:
-    """An object of strings; null values are left out. Raises C(ImageError)."""
+    """An object of strings; null values are left out. Raises ``ImageError``."""
     found = mapping(value, key, where)
     if all(item is None or isinstance(item, str) for item in found.values()):
         return {name: item for name, item in found.items() if item is not None}

@@ -11,26 +11,18 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
-    ImageConfig,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    Platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    RangeReader,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Opener,
-)
+from .config import ImageConfig
+from .platform import Platform
+from .._source.range_reader import RangeReader
+from .._source.source import Opener
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: C(digest) and C(size) in bytes of its blob, C(diff_id) of the tar inside.
+    """One layer: ``digest`` and ``size`` in bytes of its blob, ``diff_id`` of the tar inside.
 
-    C(name) is its file in the source, C(data) the blob itself where it came inline. Where
-    C(digest_is_diff_id), an old archive gave no digest of the blob.
+    ``name`` is its file in the source, ``data`` the blob itself where it came inline. Where
+    ``digest_is_diff_id``, an old archive gave no digest of the blob.
     """
 
     digest: str
@@ -42,7 +34,7 @@ class Layer:
     digest_is_diff_id: bool = False
 
     def to_result(self) -> dict[str, t.Any]:
-        """The item of the result's C(layers)."""
+        """The item of the result's ``layers``."""
         return {
             "digest": self.digest,
             "diff_id": self.diff_id,
@@ -53,7 +45,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Image:
-    """One image of a source. C(manifest_digest) is C(None) for an old C(docker save) archive."""
+    """One image of a source. ``manifest_digest`` is ``None`` for an old ``docker save`` archive."""
 
     ref: str | None
     platform: Platform
@@ -65,7 +57,7 @@ class Image:
 
 
 def open_layer(source: Opener, layer: Layer) -> RangeReader:
-    """A reader of a layer's blob. Raises C(SourceError)."""
+    """A reader of a layer's blob. Raises ``SourceError``."""
     if layer.data is not None:
         return RangeReader(_Inline(layer.data), 0, len(layer.data))
     return source.open(layer.name)
@@ -81,7 +73,7 @@ class _Inline:
         self.size = len(data)
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """C(count) bytes from C(offset)."""
+        """``count`` bytes from ``offset``."""
         return self._data[offset : offset + count]
 
     def advise(self, in_order: bool) -> None:

@@ -10,35 +10,19 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    SourceError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.candidates import (
-    Candidate,
-    find_candidates,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
-    check_digest,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import Image
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    Platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
-    by_ref,
-    load,
-    to_image,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
-)
+from .._errors import ImageError, SourceError
+from .candidates import Candidate, find_candidates
+from .digest import check_digest
+from .image import Image
+from .platform import Platform
+from .selection import by_ref, load, to_image
+from .._source.source import Source
 
 
 def list_images(
     source: Source, ref: str | None, digest: str | None, platform: Platform | None
 ) -> list[dict[str, t.Any]]:
-    """What the source holds, filtered; see C(oci_image_info) for the keys. Raises C(ImageError), C(SourceError)."""
+    """What the source holds, filtered; see ``oci_image_info`` for the keys. Raises ``ImageError``, ``SourceError``."""
     if digest is not None:
         check_digest(digest, "the option digest")
     listed = []
@@ -57,7 +41,7 @@ def list_images(
 
 
 def _describe(source: Source, candidate: Candidate) -> dict[str, t.Any] | None:
-    """C(None) for what is no image."""
+    """``None`` for what is no image."""
     manifest = candidate.manifest
     item: dict[str, t.Any] = {
         "refs": list(candidate.refs),

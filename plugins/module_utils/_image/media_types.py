@@ -60,5 +60,5 @@ def is_encrypted(media_type: str) -> bool:
 
 
 def declared_compression(media_type: str) -> str | None:
-    """C(none), C(gzip) or C(zstd) as the type says; C(None) for a type that says nothing."""
+    """``none``, ``gzip`` or ``zstd`` as the type says; ``None`` for a type that says nothing."""
     return _LAYERS.get(media_type)

@@ -15,7 +15,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 
 
 def normalise_name(name: str) -> str:
-    """The full name: C(alpine) is C(docker.io/library/alpine:latest)."""
+    """The full name: ``alpine`` is ``docker.io/library/alpine:latest``."""
     name, at, digest = name.partition("@")
     first, slash, rest = name.partition("/")
     # a path has no upper case, so what has is a host
@@ -36,7 +36,7 @@ def normalise_name(name: str) -> str:
 def matches(ref: str, names: t.Iterable[str], loosely: bool) -> bool:
     """Whether one of an image's names is the one asked for.
 
-    C(loosely) also takes a bare tag, on either side, for the whole tag of a full name on the other.
+    ``loosely`` also takes a bare tag, on either side, for the whole tag of a full name on the other.
     """
     wanted = normalise_name(ref)
     for name in names:

@@ -14,10 +14,7 @@ import struct
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    show,
-)
+from .._errors import ImageError, show
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -47,7 +44,7 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 @dataclass(frozen=True)
 class Platform:
-    """A normalised platform; C(variant) is empty where it is the architecture's default."""
+    """A normalised platform; ``variant`` is empty where it is the architecture's default."""
 
     os: str
     architecture: str
@@ -63,7 +60,7 @@ class Platform:
         return self.os == "unknown" and self.architecture == "unknown"
 
     def rank_of(self, candidate: Platform) -> int | None:
-        """How well a candidate serves this platform: 0 is exact, more is lower, C(None) does not serve."""
+        """How well a candidate serves this platform: 0 is exact, more is lower, ``None`` does not serve."""
         if (self.os, self.architecture) != (candidate.os, candidate.architecture):
             return None
         if self.variant == candidate.variant:
@@ -76,7 +73,7 @@ class Platform:
 
 
 def parse_platform(text: str) -> Platform:
-    """Parse C(os/architecture[/variant]). Raises C(ImageError) that names the option."""
+    """Parse ``os/architecture[/variant]``. Raises ``ImageError`` that names the option."""
     parts = text.split("/")
     if len(parts) not in (2, 3) or not all(_WORD.match(part) for part in parts):
         raise ImageError(
@@ -86,7 +83,7 @@ def parse_platform(text: str) -> Platform:
 
 
 def platform_of(value: dict[str, t.Any], where: str) -> Platform:
-    """The platform of a descriptor's or config's fields. Raises C(ImageError)."""
+    """The platform of a descriptor's or config's fields. Raises ``ImageError``."""
     fields = [value.get(key) for key in ("os", "architecture", "variant")]
     system, architecture, variant = ("" if field is None else field for field in fields)
     for field in (system, architecture, variant):

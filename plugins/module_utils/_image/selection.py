@@ -10,51 +10,18 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image import documents
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.candidates import (
-    Candidate,
-    find_candidates,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
-    ImageConfig,
-    parse_config,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.descriptor import (
-    Descriptor,
-    blob_size,
-    parse_descriptor,
-    read_document,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
-    blob_name,
-    check_digest,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
-    Image,
-    Layer,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.media_types import (
-    PLAIN_LAYER,
-    is_encrypted,
-    is_layer,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.names import (
-    matches,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    Platform,
-    node_platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
-    clean,
-)
+from .._errors import ImageError, show
+from . import documents
+from .candidates import Candidate, find_candidates
+from .config import ImageConfig, parse_config
+from .descriptor import Descriptor, blob_size, parse_descriptor, read_document
+from .digest import blob_name, check_digest
+from .image import Image, Layer
+from .media_types import PLAIN_LAYER, is_encrypted, is_layer
+from .names import matches
+from .platform import Platform, node_platform
+from .._source.source import Source
+from .._source.tar_index import clean
 
 _MOST_LAYERS = 1000
 _MOST_LISTED = 20
@@ -94,7 +61,7 @@ class Loaded(t.NamedTuple):
 def select_image(
     source: Source, ref: str | None, digest: str | None, platform: Platform | None
 ) -> Image:
-    """The one image that is asked for, every blob of it in the source. Raises C(ImageError), C(SourceError)."""
+    """The one image that is asked for, every blob of it in the source. Raises ``ImageError``, ``SourceError``."""
     candidates = find_candidates(source)
     return to_image(source, select(source, candidates, ref, digest, platform))
 
@@ -106,7 +73,7 @@ def select(
     digest: str | None,
     platform: Platform | None,
 ) -> Loaded:
-    """The one candidate that is asked for, its layers not yet looked at. Raises C(ImageError), C(SourceError)."""
+    """The one candidate that is asked for, its layers not yet looked at. Raises ``ImageError``, ``SourceError``."""
     wanted = platform or node_platform()
     chosen = by_ref(candidates, ref)
     if digest is None:
@@ -139,14 +106,14 @@ def select(
 
 
 def no_image(source: Source, candidates: list[Candidate], asked: str) -> ImageError:
-    """What to say where none of the candidates is what was C(asked) for."""
+    """What to say where none of the candidates is what was ``asked`` for."""
     return ImageError(
         f"{show(source.path)} holds no image {asked}; it holds {_all_in_words(source, candidates)}"
     )
 
 
 def load(source: Source, candidates: t.Iterable[Candidate]) -> list[Loaded]:
-    """Read the documents of those that are there and are images. Raises C(ImageError), C(SourceError)."""
+    """Read the documents of those that are there and are images. Raises ``ImageError``, ``SourceError``."""
     loaded = []
     for candidate in candidates:
         if not candidate.present:
@@ -177,7 +144,7 @@ def load(source: Source, candidates: t.Iterable[Candidate]) -> list[Loaded]:
 
 
 def to_image(source: Source, loaded: Loaded) -> Image:
-    """Check the layers of a loaded image against config and source. Raises C(ImageError), C(SourceError)."""
+    """Check the layers of a loaded image against config and source. Raises ``ImageError``, ``SourceError``."""
     candidate = loaded.candidate
     config = loaded.config
     if config.rootfs_type != "layers":

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
+from .._errors import LayerError
 
 # Entries that an image may hold whatever its size, and how many bytes of its blobs each further one needs: what is
 # smaller is the same entry over and over, written to cost time.
@@ -28,7 +28,7 @@ _RECORDS_PER_ENTRY = 32
 class Budget:
     """Counts what all layers of one image bring, and stops a hostile one (docs/behaviour.md, section 7).
 
-    C(max_size) is in bytes of decompressed layers, where a sparse file counts with its apparent size.
+    ``max_size`` is in bytes of decompressed layers, where a sparse file counts with its apparent size.
     """
 
     def __init__(self, max_size: int, max_entries: int) -> None:
@@ -49,12 +49,12 @@ class Budget:
         self.stored += number
 
     def add_bytes(self, number: int, layer: str) -> None:
-        """Count bytes of a layer's stream. Raises C(LayerError) that names the layer and the option."""
+        """Count bytes of a layer's stream. Raises ``LayerError`` that names the layer and the option."""
         self.size += number
         self._check_size(layer)
 
     def add_hole(self, number: int, layer: str, entry: bytes) -> None:
-        """Count bytes of a sparse file that stand nowhere. Raises C(LayerError)."""
+        """Count bytes of a sparse file that stand nowhere. Raises ``LayerError``."""
         self.holes += number
         self._check_size(layer, entry)
 
@@ -68,7 +68,7 @@ class Budget:
             )
 
     def add_entry(self, layer: str, entry: bytes | None = None) -> None:
-        """Count one entry. Raises C(LayerError)."""
+        """Count one entry. Raises ``LayerError``."""
         self.entries += 1
         if self.entries > self.max_entries:
             raise LayerError(
@@ -87,7 +87,7 @@ class Budget:
             )
 
     def add_implied(self, layer: str) -> None:
-        """Count one directory that no entry brings; it is an entry, too. Raises C(LayerError)."""
+        """Count one directory that no entry brings; it is an entry, too. Raises ``LayerError``."""
         self.add_entry(layer)
         self.implied += 1
         brought = self.entries - self.implied
@@ -100,7 +100,7 @@ class Budget:
             )
 
     def add_extended(self, number: int, layer: str, entry: bytes | None) -> None:
-        """Count bytes of an extended header. Raises C(LayerError)."""
+        """Count bytes of an extended header. Raises ``LayerError``."""
         self.extended += number
         if self.extended > _FREE_EXTENDED + _EXTENDED_PER_ENTRY * self.entries:
             raise LayerError(
@@ -112,7 +112,7 @@ class Budget:
             )
 
     def add_records(self, number: int, layer: str, entry: bytes | None) -> None:
-        """Count pax records. Raises C(LayerError)."""
+        """Count pax records. Raises ``LayerError``."""
         self.records += number
         if self.records > _FREE_RECORDS + _RECORDS_PER_ENTRY * self.entries:
             raise LayerError(

@@ -22,11 +22,11 @@ FIFO = b"6"
 class Entry(t.NamedTuple):
     """One thing that a layer brings; a tuple, since an image makes hundreds of thousands.
 
-    C(name) and C(link) are bytes as they stand in the archive, not yet cleaned; C(type) is one of this
-    file's constants; C(mtime) is in nanoseconds since the epoch and may be negative; C(size) is the
-    apparent size of a file in bytes. C(xattrs) holds values by name; C(acls) the textual form by the
-    name of the xattr that it would be. C(regions) are the C((offset, length)) pairs of a sparse file
-    whose data follows, C(None) for one that is stored whole.
+    ``name`` and ``link`` are bytes as they stand in the archive, not yet cleaned; ``type`` is one of this
+    file's constants; ``mtime`` is in nanoseconds since the epoch and may be negative; ``size`` is the
+    apparent size of a file in bytes. ``xattrs`` holds values by name; ``acls`` the textual form by the
+    name of the xattr that it would be. ``regions`` are the ``(offset, length)`` pairs of a sparse file
+    whose data follows, ``None`` for one that is stored whole.
     """
 
     name: bytes

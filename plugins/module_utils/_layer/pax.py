@@ -14,11 +14,8 @@ import re
 import typing as t
 from urllib.parse import unquote_to_bytes
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
-    HeaderError,
-    pax_number,
-)
+from .._errors import show
+from .._source.tar_header import HeaderError, pax_number
 
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?\Z")
 _SECOND = 10**9
@@ -39,7 +36,7 @@ _KEYWORDS = frozenset(
 
 
 class PaxFields:
-    """The records that change an entry; an attribute that is C(None) leaves the header's value."""
+    """The records that change an entry; an attribute that is ``None`` leaves the header's value."""
 
     def __init__(self, records: t.Iterable[tuple[bytes, bytes]]) -> None:
         self.path: bytes | None = None

@@ -29,9 +29,9 @@ def read_ahead(
     *steps: t.Callable[[t.Iterator[bytes]], t.Iterable[bytes]],
     cancel: t.Callable[[], None] = lambda: None,
 ) -> t.Iterator[t.Iterator[bytes]]:
-    """The chunks, taken in a thread of their own, and after them each of C(steps). No thread outlives the context.
+    """The chunks, taken in a thread of their own, and after them each of ``steps``. No thread outlives the context.
 
-    C(cancel) is called at the end, to wake the source of the chunks where it waits for something.
+    ``cancel`` is called at the end, to wake the source of the chunks where it waits for something.
     What a source or a step raises is raised where its chunks are consumed, in its place among them.
     """
     stages = [_Stage(chunks)]
@@ -62,7 +62,7 @@ class _Stage:
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """The thread: chunk after chunk, then C(None), or what was raised."""
+        """The thread: chunk after chunk, then ``None``, or what was raised."""
         try:
             for chunk in self._chunks:
                 if not self._put(chunk):

@@ -6,7 +6,7 @@
 
 """The maps of sparse files in their four forms (docs/behaviour.md, section 3).
 
-A map is a tuple of C((offset, length)) pairs in bytes, in order: where the data that the archive holds
+A map is a tuple of ``(offset, length)`` pairs in bytes, in order: where the data that the archive holds
 belongs in the file. The forms are GNU's old header with extension blocks, and pax 0.0, 0.1 and 1.0.
 """
 
@@ -14,13 +14,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
-    BLOCK,
-    EXTENDED_LIMIT,
-    HeaderError,
-    number,
-    pax_number,
-)
+from .._source.tar_header import BLOCK, EXTENDED_LIMIT, HeaderError, number, pax_number
 
 Regions = t.Tuple[t.Tuple[int, int], ...]
 ReadBlock = t.Callable[[], bytes]
@@ -29,7 +23,7 @@ _MOST_REGIONS = EXTENDED_LIMIT // 24
 
 
 class SparseMap(t.NamedTuple):
-    """Where the stored data goes; C(name) is C(None) where the entry's own name is the right one."""
+    """Where the stored data goes; ``name`` is ``None`` where the entry's own name is the right one."""
 
     regions: Regions
     size: int
@@ -38,7 +32,7 @@ class SparseMap(t.NamedTuple):
 
 
 def old_gnu_map(header: bytes, read_block: ReadBlock) -> SparseMap:
-    """The map of a header with type flag C(S), its extension blocks read. Raises C(HeaderError)."""
+    """The map of a header with type flag ``S``, its extension blocks read. Raises ``HeaderError``."""
     pairs = _old_gnu_pairs(header[386:482])
     size = _count(header[483:495], "real size")
     extended = header[482] != 0
@@ -53,10 +47,10 @@ def old_gnu_map(header: bytes, read_block: ReadBlock) -> SparseMap:
 def pax_map(
     records: list[tuple[bytes, bytes]], read_block: ReadBlock
 ) -> SparseMap | None:
-    """The map that C(GNU.sparse.*) records speak of (keys without that prefix).
+    """The map that ``GNU.sparse.*`` records speak of (keys without that prefix).
 
-    C(None) where they make no sparse file; C(map_bytes) is what a 1.0 map took of the entry's data.
-    Raises C(HeaderError).
+    ``None`` where they make no sparse file; ``map_bytes`` is what a 1.0 map took of the entry's data.
+    Raises ``HeaderError``.
     """
     last = dict(records)
     version = (last.get(b"major", b""), last.get(b"minor", b""))
@@ -79,7 +73,7 @@ def pax_map(
 
 
 def check_map(regions: Regions, size: int, stored: int) -> None:
-    """Regions in order, inside the file, and as long as the stored data. Raises C(HeaderError)."""
+    """Regions in order, inside the file, and as long as the stored data. Raises ``HeaderError``."""
     position = 0
     total = 0
     for offset, length in regions:

@@ -11,29 +11,16 @@ from __future__ import annotations
 import hashlib
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
-    new_hash,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.media_types import (
-    declared_compression,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
-    DecompressError,
-    decompressed,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.magic import detect
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
-    BLOCK,
-    HeaderError,
-    parse_header,
-)
+from .._errors import LayerError
+from .._image.digest import new_hash
+from .._image.media_types import declared_compression
+from .budget import Budget
+from .._source.decompress import DecompressError, decompressed
+from .._source.magic import detect
+from .._source.tar_header import BLOCK, HeaderError, parse_header
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
-        Layer,
-    )
+    from .._image.image import Layer
 
 # Smaller reads cost calls, larger ones memory; between 64 KiB and 4 MiB the time is the same.
 CHUNK = 256 * 1024
@@ -46,15 +33,15 @@ class Readable(t.Protocol):
     """A layer's bytes in order: a range of the archive, or inline data."""
 
     def read(self, count: int = -1) -> bytes:
-        """At most C(count) bytes; empty at the end."""
+        """At most ``count`` bytes; empty at the end."""
 
 
 class LayerStream:
     """The chunks of one layer's tar (docs/behaviour.md, section 3), in stages that threads may share.
 
-    C(stages) gives the first one and what passes its chunks on. Afterwards C(diff_id) is the computed one
-    (it is the caller who knows the list it must stand in), C(compression) what the bytes are, and
-    C(mislabelled) whether the media type says otherwise.
+    ``stages`` gives the first one and what passes its chunks on. Afterwards ``diff_id`` is the computed one
+    (it is the caller who knows the list it must stand in), ``compression`` what the bytes are, and
+    ``mislabelled`` whether the media type says otherwise.
     """
 
     def __init__(self, layer: Layer, blob: Readable, budget: Budget) -> None:
@@ -76,8 +63,8 @@ class LayerStream:
     def stages(self) -> tuple[t.Iterator[bytes], list[Step]]:
         """The first chunks, and the steps that they must take, in order: decompressing, hashing what comes out.
 
-        Begins to read. The last step yields decompressed C(bytes), each at most about 1 MiB. Each raises
-        C(LayerError), the first one at its end where size or digest of the blob do not hold.
+        Begins to read. The last step yields decompressed ``bytes``, each at most about 1 MiB. Each raises
+        ``LayerError``, the first one at its end where size or digest of the blob do not hold.
         """
         blob = _VerifiedBlob(self.layer, self._blob, self._budget)
         kind = detect(blob.head)
@@ -135,7 +122,7 @@ class LayerStream:
 
 
 def in_one_thread(stream: LayerStream) -> t.Iterator[bytes]:
-    """The chunks of a layer's tar, all stages taking their turns. Raises C(LayerError)."""
+    """The chunks of a layer's tar, all stages taking their turns. Raises ``LayerError``."""
     chunks, steps = stream.stages()
     for step in steps:
         chunks = step(chunks)
@@ -143,7 +130,7 @@ def in_one_thread(stream: LayerStream) -> t.Iterator[bytes]:
 
 
 def drain(stream: LayerStream) -> str:
-    """Read a layer only to verify it; returns its computed diff_id. Raises C(LayerError)."""
+    """Read a layer only to verify it; returns its computed diff_id. Raises ``LayerError``."""
     for _chunk in in_one_thread(stream):
         pass
     return stream.diff_id
@@ -170,7 +157,7 @@ class _VerifiedBlob:
         self.head = self._first[:BLOCK]
 
     def chunks(self) -> t.Iterator[bytes]:
-        """All of the blob. Raises C(LayerError) at its end where size or digest do not hold."""
+        """All of the blob. Raises ``LayerError`` at its end where size or digest do not hold."""
         chunk = self._first
         self._first = b""
         while chunk:

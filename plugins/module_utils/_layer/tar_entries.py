@@ -6,7 +6,7 @@
 
 """The tar of a layer as a stream of entries and their data (docs/behaviour.md, section 3).
 
-The standard C(tarfile) is not used for layers: it stops without an error at a bad checksum, keeps times
+The standard ``tarfile`` is not used for layers: it stops without an error at a bad checksum, keeps times
 as floats and xattrs as text, and takes twice the time.
 """
 
@@ -14,22 +14,13 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import (
-    DIRECTORY,
-    FILE,
-    Entry,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pax import PaxFields
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.sparse import (
-    SparseMap,
-    check_map,
-    old_gnu_map,
-    pax_map,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
+from .._errors import LayerError
+from .budget import Budget
+from .entry import DIRECTORY, FILE, Entry
+from .pax import PaxFields
+from .sparse import SparseMap, check_map, old_gnu_map, pax_map
+from .._report import Report
+from .._source.tar_header import (
     BLOCK,
     EXTENDED_LIMIT,
     GNU_LONG_LINK,
@@ -55,10 +46,10 @@ _NOTHING: dict[bytes, bytes] = {}
 
 
 class TarReader:
-    """Iterates over the entries of one layer; C(data) yields the content of the entry at hand.
+    """Iterates over the entries of one layer; ``data`` yields the content of the entry at hand.
 
     What of an entry's data is not read is skipped. All bytes after the end are read too, so that the
-    stream below verifies. Raises C(LayerError), which names the layer and the entry.
+    stream below verifies. Raises ``LayerError``, which names the layer and the entry.
     """
 
     def __init__(
@@ -248,7 +239,7 @@ class TarReader:
     # The three readers below share the chunk and the position in it; they are what every entry costs.
 
     def _header_block(self) -> bytes | None:
-        """The next block, or C(None) at a clean end of the stream."""
+        """The next block, or ``None`` at a clean end of the stream."""
         start = self._position
         end = start + BLOCK
         if end <= len(self._chunk):

@@ -6,7 +6,7 @@
 
 """POSIX ACLs: from the tar's text or the kernel's bytes to the kernel's bytes, ids mapped.
 
-The binary form is version 2 of the kernel's C(posix_acl_xattr): a 32-bit version, then tag, permissions
+The binary form is version 2 of the kernel's ``posix_acl_xattr``: a 32-bit version, then tag, permissions
 (16 bits each) and id (32 bits) of every entry, little-endian (docs/behaviour.md, section 6).
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
+from .ids import IdMap
 
 ACCESS = "system.posix_acl_access"
 DEFAULT = "system.posix_acl_default"
@@ -42,7 +42,7 @@ class AclError(ValueError):
 
 
 class AclEntry(t.NamedTuple):
-    """One line of an ACL; C(id) is C(0xFFFFFFFF) where the tag has none."""
+    """One line of an ACL; ``id`` is ``0xFFFFFFFF`` where the tag has none."""
 
     tag: int
     permissions: int
@@ -50,7 +50,7 @@ class AclEntry(t.NamedTuple):
 
 
 def parse_binary(value: bytes) -> list[AclEntry]:
-    """The entries of an xattr's value. Raises C(AclError)."""
+    """The entries of an xattr's value. Raises ``AclError``."""
     body = value[_VERSION.size :]
     if len(value) < _VERSION.size or len(body) % _ENTRY.size:
         raise AclError("the ACL has an impossible length")
@@ -60,7 +60,7 @@ def parse_binary(value: bytes) -> list[AclEntry]:
 
 
 def parse_text(text: bytes) -> list[AclEntry]:
-    """The entries of the textual form: C(user:ID:rwx) or C(user:NAME:rwx:ID). Raises C(AclError)."""
+    """The entries of the textual form: ``user:ID:rwx`` or ``user:NAME:rwx:ID``. Raises ``AclError``."""
     entries = []
     lines = text.decode("utf-8", "replace").replace("\n", ",").split(",")
     for line in lines:
@@ -71,7 +71,7 @@ def parse_text(text: bytes) -> list[AclEntry]:
 
 
 def to_binary(entries: t.Iterable[AclEntry], uids: IdMap, gids: IdMap) -> bytes:
-    """The xattr's value with the ids mapped. Raises C(UnmappedError)."""
+    """The xattr's value with the ids mapped. Raises ``UnmappedError``."""
     parts = [_VERSION.pack(2)]
     for tag, permissions, number in entries:
         if tag == USER:
@@ -85,7 +85,7 @@ def to_binary(entries: t.Iterable[AclEntry], uids: IdMap, gids: IdMap) -> bytes:
 
 
 def group_bits_without(value: bytes, mode: int) -> int:
-    """The mode for a file that must do without this access ACL: group is C(group::) and the mask."""
+    """The mode for a file that must do without this access ACL: group is ``group::`` and the mask."""
     permissions = {entry.tag: entry.permissions for entry in parse_binary(value)}
     group = permissions.get(GROUP_OBJ, 0) & permissions.get(MASK, 7)
     return (mode & ~0o070) | ((group & 7) << 3)
@@ -118,7 +118,7 @@ def _parse_line(line: str) -> AclEntry:
 
 
 def _id_of(digits: str) -> int:
-    """The number; C(0xFFFFFFFF), which nobody has, for what is none."""
+    """The number; ``0xFFFFFFFF``, which nobody has, for what is none."""
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
         return NO_ID
     return int(digits)

@@ -13,16 +13,9 @@ import os
 import stat
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    EntryError,
-    LayerError,
-    RootfsError,
-    os_advice,
-    os_phrase,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import (
+from .._errors import EntryError, LayerError, RootfsError, os_advice, os_phrase, show
+from .._layer.budget import Budget
+from .._layer.entry import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
     DIRECTORY,
@@ -32,25 +25,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import
     SYMLINK,
     Entry,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.tar_entries import (
-    TarReader,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
-    Attributes,
-    Policy,
-    Writer,
-    first_mode,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.devices import (
-    SAFE_CHARACTER_DEVICES,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
-    WHITEOUT,
-    Directory,
-    Names,
-    Root,
-)
+from .._layer.tar_entries import TarReader
+from .._report import Report
+from .attributes import Attributes, Policy, Writer, first_mode
+from .devices import SAFE_CHARACTER_DEVICES
+from .root import WHITEOUT, Directory, Names, Root
 
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
@@ -69,8 +48,8 @@ _XATTR_COST = 200
 class Applier:
     """Applies layers, in order, to a root.
 
-    C(devices) is C(safe), C(create), C(skip) or C(fail); C(keep_dirlinks) keeps a symlink to a directory
-    where a directory comes. Raises C(LayerError), which names the layer and the entry.
+    ``devices`` is ``safe``, ``create``, ``skip`` or ``fail``; ``keep_dirlinks`` keeps a symlink to a directory
+    where a directory comes. Raises ``LayerError``, which names the layer and the entry.
     """
 
     def __init__(
@@ -92,7 +71,7 @@ class Applier:
         self._held = 0
 
     def apply_layer(self, chunks: t.Iterable[bytes], digest: str) -> None:
-        """Apply one layer's tar; reads C(chunks) to their end."""
+        """Apply one layer's tar; reads ``chunks`` to their end."""
         root = self._root
         report = self._report
         reader = TarReader(chunks, digest, report, self._budget)
@@ -124,7 +103,7 @@ class Applier:
     def finish(self) -> None:
         """Give all directories their owner, mode, xattrs and times, children first.
 
-        Raises C(RootfsError).
+        Raises ``RootfsError``.
         """
         root = self._root
         writer = self._writer
@@ -350,7 +329,7 @@ class Applier:
 def split_name(name: bytes) -> tuple[Names, bytes]:
     """The cleaned components of an entry's name: those above it, and its own; none for the root itself.
 
-    Raises C(EntryError).
+    Raises ``EntryError``.
     """
     above, _slash, last = name.rpartition(b"/")
     if not last:

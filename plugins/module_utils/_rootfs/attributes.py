@@ -17,25 +17,11 @@ import os
 import stat
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    EntryError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import (
-    DIRECTORY,
-    FILE,
-    SYMLINK,
-    Entry,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (
-    acl,
-    capability,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    IdMap,
-    UnmappedError,
-)
+from .._errors import EntryError, show
+from .._layer.entry import DIRECTORY, FILE, SYMLINK, Entry
+from .._report import Report
+from . import acl, capability
+from .ids import IdMap, UnmappedError
 
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 _PERMISSIONS = 0o777
@@ -43,7 +29,7 @@ _NOTHING: dict[str, bytes] = {}
 
 
 class Attributes(t.NamedTuple):
-    """Metadata for this host: ids are the host's, C(mtime) in nanoseconds, C(xattrs) all to be written."""
+    """Metadata for this host: ids are the host's, ``mtime`` in nanoseconds, ``xattrs`` all to be written."""
 
     mode: int
     uid: int
@@ -63,8 +49,8 @@ class Born(t.NamedTuple):
 class Policy:
     """How metadata of an image becomes metadata of this host.
 
-    C(preserve) is false where everything belongs to the caller; C(extra_xattrs) are the names that the
-    user allows beyond the usual; C(drop_acls) gives up access ACLs where the file system has none.
+    ``preserve`` is false where everything belongs to the caller; ``extra_xattrs`` are the names that the
+    user allows beyond the usual; ``drop_acls`` gives up access ACLs where the file system has none.
     """
 
     def __init__(
@@ -84,7 +70,7 @@ class Policy:
         self._extra = frozenset(extra_xattrs)
 
     def owner(self, uid: int, gid: int) -> tuple[int, int]:
-        """The host's ids. Raises C(EntryError)."""
+        """The host's ids. Raises ``EntryError``."""
         try:
             return self.uids.to_host(uid), self.gids.to_host(gid)
         except UnmappedError as error:
@@ -96,7 +82,7 @@ class Policy:
         return Attributes(0o755, uid, gid, 0, _NOTHING)
 
     def of_entry(self, entry: Entry) -> Attributes:
-        """The attributes to write; counts what is left out. Raises C(EntryError)."""
+        """The attributes to write; counts what is left out. Raises ``EntryError``."""
         mode = entry.mode
         uid, gid = entry.uid, entry.gid
         if self.preserve:
@@ -165,7 +151,7 @@ class Policy:
 class Writer:
     """Puts attributes onto what was made; the only place that does.
 
-    C(born) is what new files are like; they need not be given what they have.
+    ``born`` is what new files are like; they need not be given what they have.
     """
 
     def __init__(self, policy: Policy, born: Born) -> None:
@@ -174,7 +160,7 @@ class Writer:
         self._born_uid, self._born_gid, self._keeps_mode = born
 
     def to_new_file(self, fd: int, attributes: Attributes) -> None:
-        """For a file that was created with C(first_mode). Raises C(EntryError) and C(OSError)."""
+        """For a file that was created with ``first_mode``. Raises ``EntryError`` and ``OSError``."""
         mode, uid, gid, mtime, xattrs = attributes
         if xattrs or mode > _PERMISSIONS or not self._keeps_mode:
             self.to_fd(fd, attributes)
@@ -184,7 +170,7 @@ class Writer:
         os.utime(fd, ns=(mtime, mtime))
 
     def to_new_directory(self, fd: int, attributes: Attributes) -> None:
-        """For a directory that this process made. Raises C(EntryError) and C(OSError)."""
+        """For a directory that this process made. Raises ``EntryError`` and ``OSError``."""
         mode, uid, gid, mtime, xattrs = attributes
         if xattrs or self._changes_owner(uid, gid):
             self.to_fd(fd, attributes)
@@ -196,7 +182,7 @@ class Writer:
         return self._preserve and (uid != self._born_uid or gid != self._born_gid)
 
     def to_fd(self, fd: int, attributes: Attributes) -> None:
-        """For a file or directory that is open. Raises C(EntryError) and C(OSError)."""
+        """For a file or directory that is open. Raises ``EntryError`` and ``OSError``."""
         mode, uid, gid, mtime, xattrs = attributes
         if self._preserve:
             os.fchown(fd, uid, gid)

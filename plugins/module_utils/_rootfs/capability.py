@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""File capabilities: the xattr C(security.capability) for the host (docs/behaviour.md, section 6).
+"""File capabilities: the xattr ``security.capability`` for the host (docs/behaviour.md, section 6).
 
 Version 2 is magic and two pairs of sets, 20 bytes; version 3 adds the root's uid, 24 bytes; all
 little-endian. The kernel honours a version 3 only in a user namespace whose root is that uid.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
+from .ids import IdMap
 
 NAME = "security.capability"
 
@@ -33,7 +33,7 @@ class CapabilityError(ValueError):
 def for_host(value: bytes, uids: IdMap) -> bytes:
     """The value to write: version 2 without a map, version 3 with the host's root id with one.
 
-    Raises C(CapabilityError), and C(UnmappedError) for a root id that the map does not hold.
+    Raises ``CapabilityError``, and ``UnmappedError`` for a root id that the map does not hold.
     """
     magic = _MAGIC.unpack_from(value)[0] if len(value) >= _MAGIC.size else 0
     revision = magic & _REVISION

@@ -13,10 +13,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    RootfsError,
-    show,
-)
+from .._errors import RootfsError, show
 
 _RANGE = re.compile(r"([0-9]{1,10}):([0-9]{1,10}):([0-9]{1,10})\Z")
 _IDS = 2**32 - 1
@@ -28,13 +25,13 @@ class UnmappedError(ValueError):
 
 @dataclass(frozen=True)
 class IdMap:
-    """Ranges of C((container, host, count)), sorted; none at all leaves every id as it is."""
+    """Ranges of ``(container, host, count)``, sorted; none at all leaves every id as it is."""
 
     what: str
     ranges: tuple[tuple[int, int, int], ...] = ()
 
     def to_host(self, container_id: int) -> int:
-        """The host's id. Raises C(UnmappedError)."""
+        """The host's id. Raises ``UnmappedError``."""
         if not self.ranges:
             return container_id
         # they are sorted, and there may be hundreds of them for each id of an image
@@ -48,12 +45,12 @@ class IdMap:
         )
 
     def to_list(self) -> list[str]:
-        """As the user wrote it: C(container:host:count)."""
+        """As the user wrote it: ``container:host:count``."""
         return [":".join(map(str, numbers)) for numbers in self.ranges]
 
 
 def parse_id_map(what: str, ranges: t.Sequence[str]) -> IdMap:
-    """Parse C(container:host:count) strings; C(what) is C(uid) or C(gid). Raises C(RootfsError)."""
+    """Parse ``container:host:count`` strings; ``what`` is ``uid`` or ``gid``. Raises ``RootfsError``."""
     parsed = []
     for text in ranges:
         match = _RANGE.match(text.strip())

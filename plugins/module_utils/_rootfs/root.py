@@ -21,17 +21,9 @@ import stat
 import typing as t
 from collections import OrderedDict
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    EntryError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
-    Attributes,
-    Born,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
-    some_names_in,
-)
+from .._errors import EntryError, show
+from .attributes import Attributes, Born
+from .._fs.directories import some_names_in
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,9 +60,9 @@ Names = t.Sequence[bytes]
 class Directory:
     """A directory of the root: its place, its metadata to be, and what the layer at hand did to it.
 
-    C(brought) holds the names that layer number C(layer) put here, and a directory above something that
-    was brought has the same C(layer): whiteouts must leave those alone (section 5). In a directory that
-    layer number C(born) made there is nothing else, and so no name to remember.
+    ``brought`` holds the names that layer number ``layer`` put here, and a directory above something that
+    was brought has the same ``layer``: whiteouts must leave those alone (section 5). In a directory that
+    layer number ``born`` made there is nothing else, and so no name to remember.
     """
 
     __slots__ = (
@@ -98,11 +90,11 @@ class Directory:
 
 
 class Root:
-    """A tree under construction in the directory behind C(fd), which must be empty.
+    """A tree under construction in the directory behind ``fd``, which must be empty.
 
-    C(count_directory) is called for every directory that no entry asked for, so that links and names
-    cannot make more of them than C(max_entries). Methods raise C(EntryError) for what the image causes
-    and C(OSError) for what the system does. The descriptor stays the caller's.
+    ``count_directory`` is called for every directory that no entry asked for, so that links and names
+    cannot make more of them than ``max_entries``. Methods raise ``EntryError`` for what the image causes
+    and ``OSError`` for what the system does. The descriptor stays the caller's.
     """
 
     def __init__(
@@ -156,7 +148,7 @@ class Root:
         self._noted_size = 0
 
     def bring(self, parent: Directory, name: bytes) -> None:
-        """Note that the layer at hand put C(name) into C(parent)."""
+        """Note that the layer at hand put ``name`` into ``parent``."""
         self._steps += _STEPS_PER_ENTRY
         if self._tracked:
             self._note_brought(parent, name)
@@ -181,7 +173,7 @@ class Root:
             above = above.parent
 
     def remember(self, size: int) -> None:
-        """Count bytes that stay in memory until the tree is finished, or the layer. Raises C(EntryError)."""
+        """Count bytes that stay in memory until the tree is finished, or the layer. Raises ``EntryError``."""
         self._remembered += size
         if self._remembered > _MOST_REMEMBERED:
             raise EntryError(
@@ -198,7 +190,7 @@ class Root:
         )
 
     def hide(self, parent: Directory, name: bytes) -> bool:
-        """Remove what lower layers have at C(name); false where there was nothing."""
+        """Remove what lower layers have at ``name``; false where there was nothing."""
         if not self._tracked:
             return False
         child = parent.children.get(name)
@@ -210,7 +202,7 @@ class Root:
         return True
 
     def hide_all(self, directory: Directory) -> bool:
-        """Remove what lower layers put into C(directory); false where there was nothing to look at."""
+        """Remove what lower layers put into ``directory``; false where there was nothing to look at."""
         if not self._tracked or directory.cleared == self._layer:
             return False
         self._memo = ((), self.top)
@@ -228,7 +220,7 @@ class Root:
     def _hide_lower(
         self, above: Directory, name: bytes, pending: list[Directory]
     ) -> None:
-        """Remove what lower layers have at a name; what holds things of this layer is left to C(pending)."""
+        """Remove what lower layers have at a name; what holds things of this layer is left to ``pending``."""
         child = above.children.get(name)
         brought = self._is_brought(above, name)
         if child is None:
@@ -279,7 +271,7 @@ class Root:
         return fd
 
     def parent_of(self, above: Names) -> Directory:
-        """The directory that C(above) lead to, as C(find) has it, but made where it is missing."""
+        """The directory that ``above`` lead to, as ``find`` has it, but made where it is missing."""
         known, directory = self._memo
         if above is known or above == known:
             return directory
@@ -290,7 +282,7 @@ class Root:
         return made
 
     def find(self, names: Names) -> Directory | None:
-        """The directory that C(names) lead to, links followed; C(None) where there is none."""
+        """The directory that ``names`` lead to, links followed; ``None`` where there is none."""
         return self._walk(names, False)
 
     def _walk(
@@ -340,7 +332,7 @@ class Root:
         return directory
 
     def _link_text(self, parent: Directory, name: bytes) -> bytes | None:
-        """The text of a symlink, nothing for another non-directory, C(None) where nothing is."""
+        """The text of a symlink, nothing for another non-directory, ``None`` where nothing is."""
         try:
             return os.readlink(name, dir_fd=self.fd(parent))
         except OSError as error:
@@ -351,7 +343,7 @@ class Root:
             raise
 
     def leads_to_directory(self, parent: Directory, name: bytes) -> Directory | None:
-        """The directory that a symlink of this name leads to; C(None) if it is no such link."""
+        """The directory that a symlink of this name leads to; ``None`` if it is no such link."""
         target = self._link_text(parent, name)
         if not target:
             return None
@@ -393,7 +385,7 @@ class Root:
     def make_directory(
         self, parent: Directory, name: bytes, attributes: Attributes
     ) -> Directory:
-        """A new directory, closed to others until C(finish) gives it its mode."""
+        """A new directory, closed to others until ``finish`` gives it its mode."""
         os.mkdir(name, 0o700, dir_fd=self.fd(parent))
         child = Directory(parent, name, attributes, self._layer)
         if parent.children is _NO_CHILDREN:
@@ -416,7 +408,7 @@ class Root:
     def link_file(
         self, source: Directory, old: bytes, parent: Directory, name: bytes
     ) -> None:
-        """A hard link to a non-directory, which is not followed; what was at C(name) is removed."""
+        """A hard link to a non-directory, which is not followed; what was at ``name`` is removed."""
         self.remove(parent, name)
         # a copy, since looking the other directory up may close this one's descriptor
         source_fd = os.dup(self.fd(source))

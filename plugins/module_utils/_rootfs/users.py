@@ -12,10 +12,7 @@ import os
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    EntryError,
-    show,
-)
+from .._errors import EntryError, show
 
 # Account files are lines of text; what is larger is no account file.
 _LIMIT = 1024 * 1024
@@ -26,14 +23,14 @@ class Files(t.Protocol):
     """A tree that finds files in itself, as if chrooted."""
 
     def open_file(self, path: bytes) -> int | None:
-        """A descriptor of a regular file for reading; C(None) where there is none."""
+        """A descriptor of a regular file for reading; ``None`` where there is none."""
 
 
 @dataclass(frozen=True)
 class ResolvedUser:
-    """Container ids; C(groups) are the supplementary ones. All null where the name does not exist.
+    """Container ids; ``groups`` are the supplementary ones. All null where the name does not exist.
 
-    C(home) is null where there is no account, too.
+    ``home`` is null where there is no account, too.
     """
 
     uid: int | None
@@ -55,7 +52,7 @@ class ResolvedUser:
 
 @dataclass(frozen=True)
 class Account:
-    """A line of C(/etc/passwd); C(home) is null where it is no absolute path."""
+    """A line of ``/etc/passwd``; ``home`` is null where it is no absolute path."""
 
     name: str
     uid: int
@@ -64,7 +61,7 @@ class Account:
 
 
 def resolve_user(user: str, root: Files) -> ResolvedUser:
-    """Resolve C(USER[:GROUP]) of an image config in the tree itself.
+    """Resolve ``USER[:GROUP]`` of an image config in the tree itself.
 
     Empty is 0:0. A number is taken as it is, with its account's group and supplementary groups where
     it has one. A group that is given leaves no supplementary ones. A name that is not there gives
@@ -129,7 +126,7 @@ def lines_of(root: Files, path: bytes) -> list[list[str]]:
 
 
 def accounts_of(lines: list[list[str]]) -> list[Account]:
-    """The lines of C(/etc/passwd) that are accounts."""
+    """The lines of ``/etc/passwd`` that are accounts."""
     accounts = []
     for fields in lines:
         uid = number_of(fields[2]) if len(fields) > 3 else None
@@ -140,7 +137,7 @@ def accounts_of(lines: list[list[str]]) -> list[Account]:
 
 
 def _home(fields: list[str]) -> str | None:
-    """An absolute path in UTF-8: what is none can be no value of C(HOME)."""
+    """An absolute path in UTF-8: what is none can be no value of ``HOME``."""
     home = fields[5] if len(fields) > 5 else ""
     is_text = not any("\udc80" <= c <= "\udcff" for c in home)
     return home if home.startswith("/") and is_text else None
@@ -168,7 +165,7 @@ def _find_group(name: str, lines: list[list[str]]) -> int | None:
 def supplementary_groups(
     name: str, primary: int, lines: list[list[str]]
 ) -> tuple[int, ...]:
-    """The groups of C(/etc/group) that name the account, without its primary one."""
+    """The groups of ``/etc/group`` that name the account, without its primary one."""
     found = set()
     for fields in lines:
         gid = number_of(fields[2]) if len(fields) > 3 else None

@@ -10,33 +10,14 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    SourceError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    RandomAccess,
-    RangeReader,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    missing,
-    read_document,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
-    BLOCK,
-    HeaderError,
-    parse_header,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
-    Member,
-    TarIndex,
-    index_tar,
-)
+from .._errors import SourceError, show
+from .range_reader import RandomAccess, RangeReader
+from .source import missing, read_document
+from .tar_header import BLOCK, HeaderError, parse_header
+from .tar_index import Member, TarIndex, index_tar
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-        Source,
-    )
+    from .source import Source
 
 
 class Archive:
@@ -53,12 +34,12 @@ class Archive:
         self._index = _index(access, path)
 
     def size_of(self, name: str) -> int | None:
-        """The size of a member; C(None) where there is none. Raises C(SourceError)."""
+        """The size of a member; ``None`` where there is none. Raises ``SourceError``."""
         member = self._index.find(name)
         return None if member is None else member.size
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a member in place. Raises C(SourceError)."""
+        """A reader of a member in place. Raises ``SourceError``."""
         member = self._index.find(name)
         if member is None:
             raise missing(self.path, name)
@@ -69,7 +50,7 @@ class Archive:
         return RangeReader(self._access, member.offset, member.size)
 
     def document(self, name: str) -> bytes:
-        """A member as a whole. Raises C(SourceError)."""
+        """A member as a whole. Raises ``SourceError``."""
         return read_document(self, name)
 
     def spool(self, directory: int) -> Source:
@@ -89,7 +70,7 @@ def _index(access: RandomAccess, path: str) -> TarIndex:
 
 
 def require_tar(path: str, head: bytes) -> None:
-    """Raises C(SourceError) where no tar begins with C(head), its first 512 bytes or all that there are."""
+    """Raises ``SourceError`` where no tar begins with ``head``, its first 512 bytes or all that there are."""
     head = head[:BLOCK]
     problem = f"begins with {head[:8].hex(' ')}" if head else "is empty"
     try:

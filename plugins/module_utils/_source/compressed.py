@@ -11,45 +11,16 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    SourceChangedError,
-    SourceError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.archive import (
-    Archive,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
-    DecompressError,
-    OverheadError,
-    decompressed,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    FileAccess,
-    RandomAccess,
-    RangeReader,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    DOCUMENT_LIMIT,
-    bound_document,
-    bound_values,
-    missing,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
-    BLOCK,
-    HeaderError,
-    parse_header,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
-    EXTENDED_TYPES,
-    Indexer,
-    TarIndex,
-)
+from .._errors import SourceChangedError, SourceError, show
+from .archive import Archive
+from .decompress import DecompressError, OverheadError, decompressed
+from .range_reader import FileAccess, RandomAccess, RangeReader
+from .source import DOCUMENT_LIMIT, bound_document, bound_values, missing
+from .tar_header import BLOCK, HeaderError, parse_header
+from .tar_index import EXTENDED_TYPES, Indexer, TarIndex
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-        Source,
-    )
+    from .source import Source
 
 # The most that all documents of one archive may hold, since they are kept.
 _KEPT_LIMIT = 32 * 1024 * 1024
@@ -61,8 +32,8 @@ _BLANKS = b" \t\r\n"
 class StreamedArchive:
     """A tar that can only be read from its beginning: one pass finds its documents, and a spool its blobs.
 
-    C(why) says in a message why it cannot be read in place. The tar may have C(max_size) bytes, as the user
-    allows. Subclasses give the tar's C(_chunks).
+    ``why`` says in a message why it cannot be read in place. The tar may have ``max_size`` bytes, as the user
+    allows. Subclasses give the tar's ``_chunks``.
     """
 
     def __init__(self, path: str, form: str, why: str, max_size: int) -> None:
@@ -76,22 +47,22 @@ class StreamedArchive:
         self.spooled_size: int | None = self._size
 
     def _chunks(self) -> t.Iterator[bytes]:
-        """The tar from its beginning. Raises C(SourceError)."""
+        """The tar from its beginning. Raises ``SourceError``."""
         raise NotImplementedError
 
     def size_of(self, name: str) -> int | None:
-        """The size of a member; C(None) where there is none. Raises C(SourceError)."""
+        """The size of a member; ``None`` where there is none. Raises ``SourceError``."""
         member = self._index.find(name)
         return None if member is None else member.size
 
     def open(self, name: str) -> RangeReader:
-        """Blobs can only be read from the spool. Raises C(SourceError)."""
+        """Blobs can only be read from the spool. Raises ``SourceError``."""
         raise SourceError(
             f"{show(self.path)} {self._why}, so {show(name)} cannot be read in place; copy it as a plain tar first"
         )
 
     def document(self, name: str) -> bytes:
-        """A small member that the pass kept. Raises C(SourceError)."""
+        """A small member that the pass kept. Raises ``SourceError``."""
         member = self._index.find(name)
         if member is None:
             raise missing(self.path, name)
@@ -106,9 +77,9 @@ class StreamedArchive:
         return kept
 
     def spool(self, directory: int) -> Source:
-        """Write it into a nameless file on the file system of C(directory).
+        """Write it into a nameless file on the file system of ``directory``.
 
-        Raises C(SourceChangedError) unless it is as large as the scan found it: room was looked for so much.
+        Raises ``SourceChangedError`` unless it is as large as the scan found it: room was looked for so much.
         """
         name = "." + os.urandom(16).hex()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -184,7 +155,7 @@ class StreamedArchive:
         return index, documents, stream.position
 
     def _bounded(self) -> t.Iterator[bytes]:
-        """The same chunks, up to the limit. Raises C(SourceError)."""
+        """The same chunks, up to the limit. Raises ``SourceError``."""
         size = 0
         for chunk in self._chunks():
             size += len(chunk)
@@ -222,7 +193,7 @@ class CompressedArchive(StreamedArchive):
 
 
 def inflated(chunks: t.Iterator[bytes], kind: str, path: str) -> t.Iterator[bytes]:
-    """The content of a compressed stream. Raises C(SourceError) that names C(path)."""
+    """The content of a compressed stream. Raises ``SourceError`` that names ``path``."""
     try:
         yield from decompressed(chunks, kind)
     except OverheadError as error:
@@ -240,7 +211,7 @@ class _Stream:
         self._chunk = memoryview(b"")
 
     def read(self, count: int) -> bytes:
-        """C(count) bytes, fewer only at the end."""
+        """``count`` bytes, fewer only at the end."""
         parts = []
         while count and self._fill():
             part = self._chunk[:count]
@@ -251,14 +222,14 @@ class _Stream:
         return b"".join(parts)
 
     def exactly(self, count: int) -> bytes:
-        """C(count) bytes. Raises C(HeaderError) at an early end."""
+        """``count`` bytes. Raises ``HeaderError`` at an early end."""
         data = self.read(count)
         if len(data) != count:
             raise HeaderError("it ends in the middle of a member")
         return data
 
     def skip(self, count: int) -> None:
-        """Pass over C(count) bytes. Raises C(HeaderError) at an early end."""
+        """Pass over ``count`` bytes. Raises ``HeaderError`` at an early end."""
         while count:
             if not self._fill():
                 raise HeaderError("it ends in the middle of a member")

@@ -19,14 +19,8 @@ import re
 import typing as t
 import zlib
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    MissingLibraryError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.magic import (
-    GZIP,
-    ZSTD,
-    is_skippable,
-)
+from .._errors import MissingLibraryError
+from .magic import GZIP, ZSTD, is_skippable
 
 PIECE = 256 * 1024
 WINDOW_LOG = 27
@@ -50,10 +44,10 @@ class OverheadError(DecompressError):
 
 
 def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
-    """The content of a C(gzip) or C(zstd) stream, in pieces of at most C(PIECE) bytes or little more.
+    """The content of a ``gzip`` or ``zstd`` stream, in pieces of at most ``PIECE`` bytes or little more.
 
     Whoever takes the pieces bounds the content. What is read for it has little beyond that, so it is bounded, too.
-    Raises C(DecompressError), and C(MissingLibraryError) where nothing reads zstd.
+    Raises ``DecompressError``, and ``MissingLibraryError`` where nothing reads zstd.
     """
     overhead = 0
 
@@ -156,7 +150,7 @@ def _zstd_library() -> t.Any:
 
 
 def _unzstd_by_frames(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[bytes]:
-    """With C(compression.zstd), whose decompressor stops at the end of each frame."""
+    """With ``compression.zstd``, whose decompressor stops at the end of each frame."""
     parameter = library.DecompressionParameter.window_log_max
 
     def begin() -> t.Any:
@@ -192,7 +186,7 @@ def _unzstd_by_frames(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
 
 
 def _unzstd_by_reader(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[bytes]:
-    """With C(zstandard), whose reader bounds its output but takes a cut frame for an end.
+    """With ``zstandard``, whose reader bounds its output but takes a cut frame for an end.
 
     So the frames are walked beside it, and must end where the stream does.
     """
@@ -243,7 +237,7 @@ class _Walked(io.RawIOBase):
 class FrameWalker:
     """Follows the frames and blocks of a zstd stream (RFC 8878) without decompressing them.
 
-    C(feed) takes the bytes in any pieces; C(finish) raises C(DecompressError) unless they ended with a frame.
+    ``feed`` takes the bytes in any pieces; ``finish`` raises ``DecompressError`` unless they ended with a frame.
     """
 
     def __init__(self) -> None:
@@ -253,7 +247,7 @@ class FrameWalker:
         self._checksum = False
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes. Raises C(DecompressError)."""
+        """Take the next bytes. Raises ``DecompressError``."""
         if len(chunk) <= self._skip:
             self._skip -= len(chunk)
             return
@@ -272,12 +266,12 @@ class FrameWalker:
         self._held = data[position:]
 
     def finish(self) -> None:
-        """Raises C(DecompressError) in the middle of a frame."""
+        """Raises ``DecompressError`` in the middle of a frame."""
         if self._state != "frame" or self._skip or self._held:
             raise DecompressError("its zstd stream ends too early")
 
     def _step(self, data: bytes, position: int) -> int | None:
-        """How many bytes the thing at C(position) takes; C(None) where more must be seen first."""
+        """How many bytes the thing at ``position`` takes; ``None`` where more must be seen first."""
         if self._state == "frame":
             return self._frame_header(data[position : position + 8])
         head = data[position : position + 3]

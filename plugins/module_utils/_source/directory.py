@@ -13,43 +13,23 @@ import os
 import stat
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    SourceError,
-    os_phrase,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    OPEN_FLAGS,
-    FileAccess,
-    RangeReader,
-    as_regular,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    blob_digest,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    ENTRANCES,
-    cannot_open,
-    missing,
-    read_document,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
-    clean,
-)
+from .._errors import SourceError, os_phrase, show
+from .range_reader import OPEN_FLAGS, FileAccess, RangeReader, as_regular
+from .sent import blob_digest
+from .source import ENTRANCES, cannot_open, missing, read_document
+from .tar_index import clean
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-        Source,
-    )
+    from .source import Source
 
 # As many links as the kernel follows in one lookup.
 _MOST_LINKS = 40
 
 
 class LayoutDirectory:
-    """An image layout on disk, or what C(docker save) wrote, unpacked.
+    """An image layout on disk, or what ``docker save`` wrote, unpacked.
 
-    Where it is C(confined), nothing outside of it is read by a name that does not say what a file must hold:
+    Where it is ``confined``, nothing outside of it is read by a name that does not say what a file must hold:
     for a source that is told to others, since its links are its author's.
     """
 
@@ -67,7 +47,7 @@ class LayoutDirectory:
             )
 
     def size_of(self, name: str) -> int | None:
-        """The size of a file; C(None) where there is none. Raises C(SourceError)."""
+        """The size of a file; ``None`` where there is none. Raises ``SourceError``."""
         try:
             status = os.stat(self._path(name))
         except (FileNotFoundError, NotADirectoryError):
@@ -86,7 +66,7 @@ class LayoutDirectory:
         return status.st_size
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a file, links followed, nothing waited for. Raises C(SourceError)."""
+        """A reader of a file, links followed, nothing waited for. Raises ``SourceError``."""
         if self.size_of(name) is None:
             raise missing(self.path, name)
         access = FileAccess(self._path(name), self._confined(name))
@@ -94,7 +74,7 @@ class LayoutDirectory:
         return RangeReader(access, 0, access.size, owned=True)
 
     def document(self, name: str) -> bytes:
-        """A file as a whole. Raises C(SourceError)."""
+        """A file as a whole. Raises ``SourceError``."""
         return read_document(self, name)
 
     def spool(self, directory: int) -> Source:
@@ -105,7 +85,7 @@ class LayoutDirectory:
         """Nothing to close: each file belongs to its reader."""
 
     def _confined(self, name: str) -> int | None:
-        """A descriptor of a file that must not lie outside; C(None) where it may."""
+        """A descriptor of a file that must not lie outside; ``None`` where it may."""
         if not self.confined or name in ENTRANCES or blob_digest(name) is not None:
             return None
         try:
@@ -141,7 +121,7 @@ class LayoutDirectory:
 
 
 def open_beneath(root: str, name: str) -> int | None:
-    """A descriptor of a regular file below C(root); C(None) where a link leads out. Raises C(OSError), C(SourceError)."""
+    """A descriptor of a regular file below ``root``; ``None`` where a link leads out. Raises ``OSError``, ``SourceError``."""
     opened = [os.open(root, OPEN_FLAGS | os.O_DIRECTORY)]
     pending = name.split("/")[::-1]
     links = 0

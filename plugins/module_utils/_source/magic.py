@@ -14,7 +14,7 @@ _SKIPPABLE = b"\x2a\x4d\x18"
 
 
 def detect(head: bytes) -> str | None:
-    """C(gzip), C(zstd), or C(None) for anything else, from a stream's first bytes."""
+    """``gzip``, ``zstd``, or ``None`` for anything else, from a stream's first bytes."""
     if head.startswith(GZIP):
         return "gzip"
     if head.startswith(ZSTD) or is_skippable(head):

@@ -6,7 +6,7 @@
 
 """What the controller tells a node about the images that a task may mean: documents, and how large layers are.
 
-It is made on the controller (C(plugin_utils/_offer.py)). On the node C(OfferSource) answers from it what the
+It is made on the controller (``plugin_utils/_offer.py``). On the node ``OfferSource`` answers from it what the
 source would, and reads blobs from a folder that they are sent to (docs/behaviour.md, section 7).
 """
 
@@ -18,22 +18,10 @@ import stat
 import zlib
 from dataclasses import dataclass, field
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    SourceError,
-    os_phrase,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    OPEN_FLAGS,
-    RangeReader,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import Sent
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
-    bound_document,
-    bound_values,
-    missing,
-)
+from .._errors import SourceError, os_phrase, show
+from .range_reader import OPEN_FLAGS, RangeReader
+from .sent import Sent
+from .source import Source, bound_document, bound_values, missing
 
 # Raised when the file comes to mean something else; both sides are always of one version.
 FORMAT = 2
@@ -47,10 +35,10 @@ _GZIP_BITS = 16 + zlib.MAX_WBITS
 
 @dataclass(frozen=True)
 class Offer:
-    """What a source holds: C(documents) as they are, C(layers) and other C(sizes) in bytes, all by name.
+    """What a source holds: ``documents`` as they are, ``layers`` and other ``sizes`` in bytes, all by name.
 
-    C(problems) are messages, by name, of what cannot be had although it is there. Layers are what a node may
-    ask for. C(pinned) is the digest of an index: the controller has seen that all these images come by it.
+    ``problems`` are messages, by name, of what cannot be had although it is there. Layers are what a node may
+    ask for. ``pinned`` is the digest of an index: the controller has seen that all these images come by it.
     """
 
     form: str
@@ -63,7 +51,7 @@ class Offer:
 
 
 def unpack_offer(data: bytes, where: str) -> Offer:
-    """Read what the controller packed: gzip over a line of JSON and the documents behind it. Raises C(SourceError)."""
+    """Read what the controller packed: gzip over a line of JSON and the documents behind it. Raises ``SourceError``."""
     unpacker = zlib.decompressobj(_GZIP_BITS)
     try:
         text = unpacker.decompress(data, LIMIT + 1)
@@ -95,7 +83,7 @@ def unpack_offer(data: bytes, where: str) -> Offer:
 
 
 def read_offer(path: str) -> tuple[Offer, os.stat_result]:
-    """The offer that lies at C(path), and whose file it is. Raises C(SourceError)."""
+    """The offer that lies at ``path``, and whose file it is. Raises ``SourceError``."""
     try:
         fd = os.open(path, OPEN_FLAGS | os.O_NOFOLLOW)
     except OSError as error:
@@ -114,7 +102,7 @@ def read_offer(path: str) -> tuple[Offer, os.stat_result]:
 class OfferSource:
     """A source on the node whose documents are those of an offer, and whose blobs lie in a folder.
 
-    C(owner) and C(group) are the ids of the user who may send there; C(pinned) as in the offer.
+    ``owner`` and ``group`` are the ids of the user who may send there; ``pinned`` as in the offer.
     """
 
     spooled_size: int | None = None
@@ -131,7 +119,7 @@ class OfferSource:
         self._sent: dict[str, Sent] = {}
 
     def size_of(self, name: str) -> int | None:
-        """The size of a file in bytes; C(None) where there is none of that name. Raises C(SourceError)."""
+        """The size of a file in bytes; ``None`` where there is none of that name. Raises ``SourceError``."""
         if name in self._offer.documents:
             return len(self._offer.documents[name])
         for sizes in (self._offer.layers, self._offer.sizes):
@@ -141,7 +129,7 @@ class OfferSource:
         return None
 
     def document(self, name: str) -> bytes:
-        """A document of the offer. Raises C(SourceError)."""
+        """A document of the offer. Raises ``SourceError``."""
         data = self._offer.documents.get(name)
         if data is None:
             self._refuse(name)
@@ -156,7 +144,7 @@ class OfferSource:
         self._sent = sent
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a blob that was sent, nothing followed or waited for. Raises C(SourceError)."""
+        """A reader of a blob that was sent, nothing followed or waited for. Raises ``SourceError``."""
         sent = self._sent.get(name)
         reader = None
         if sent is not None and self.size_of(name) == sent.size:

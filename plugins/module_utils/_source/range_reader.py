@@ -12,11 +12,7 @@ import os
 import stat
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    SourceError,
-    os_phrase,
-    show,
-)
+from .._errors import SourceError, os_phrase, show
 
 # Never waits for the other end of a FIFO, never becomes a terminal's process.
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -29,20 +25,20 @@ class RandomAccess(t.Protocol):
     size: int
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """C(count) bytes, fewer only at the end. Raises C(SourceError)."""
+        """``count`` bytes, fewer only at the end. Raises ``SourceError``."""
 
     def advise(self, in_order: bool) -> None:
         """Say whether what comes next is read in order, so that reading ahead pays, or by jumps."""
 
     def cancel(self) -> None:
-        """Wake and end a C(read_at) in another thread, where it can wait for long."""
+        """Wake and end a ``read_at`` in another thread, where it can wait for long."""
 
     def close(self) -> None:
         """Give the file back."""
 
 
 class FileAccess:
-    """A regular file. Raises C(SourceError) for anything else."""
+    """A regular file. Raises ``SourceError`` for anything else."""
 
     def __init__(self, path: str, fd: int | None = None) -> None:
         self.name = path
@@ -52,7 +48,7 @@ class FileAccess:
         self.size = os.fstat(fd).st_size
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """C(count) bytes from C(offset), fewer only at the end. Raises C(SourceError)."""
+        """``count`` bytes from ``offset``, fewer only at the end. Raises ``SourceError``."""
         try:
             data = os.pread(self._fd, count, offset)
             if len(data) == count or not data:
@@ -85,9 +81,9 @@ class FileAccess:
 
 
 class RangeReader:
-    """A readable window of C(length) bytes at C(offset); it clamps at its end and keeps its own position.
+    """A readable window of ``length`` bytes at ``offset``; it clamps at its end and keeps its own position.
 
-    An C(owned) file is closed with its reader; else it belongs to the source.
+    An ``owned`` file is closed with its reader; else it belongs to the source.
     """
 
     def __init__(
@@ -104,7 +100,7 @@ class RangeReader:
         self._owned = owned
 
     def read(self, count: int = -1) -> bytes:
-        """At most C(count) bytes, all that remain for C(-1); empty at the end. Raises C(SourceError)."""
+        """At most ``count`` bytes, all that remain for ``-1``; empty at the end. Raises ``SourceError``."""
         if count < 0 or count > self.remaining:
             count = self.remaining
         if not count:
@@ -119,7 +115,7 @@ class RangeReader:
         return data
 
     def cancel(self) -> None:
-        """Nobody wants more: wake and end a C(read) in another thread."""
+        """Nobody wants more: wake and end a ``read`` in another thread."""
         self._access.cancel()
 
     def close(self) -> None:
@@ -130,7 +126,7 @@ class RangeReader:
 
 
 def open_regular(path: str, dir_fd: int | None = None) -> int:
-    """A descriptor of a regular file. Raises C(SourceError)."""
+    """A descriptor of a regular file. Raises ``SourceError``."""
     try:
         fd = os.open(path, OPEN_FLAGS, dir_fd=dir_fd)
     except OSError as error:
@@ -141,7 +137,7 @@ def open_regular(path: str, dir_fd: int | None = None) -> int:
 
 
 def as_regular(fd: int, path: str) -> int:
-    """The descriptor, unless that is no regular file: then it is closed. Raises C(SourceError)."""
+    """The descriptor, unless that is no regular file: then it is closed. Raises ``SourceError``."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise SourceError(f"{show(path)} is not a regular file; check src")

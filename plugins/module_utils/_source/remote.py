@@ -17,39 +17,17 @@ import itertools
 import typing as t
 from collections import OrderedDict
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.archive import (
-    Archive,
-    require_tar,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.compressed import (
-    StreamedArchive,
-    inflated,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
-    HttpOptions,
-    RemoteFile,
-    Download,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.magic import (
-    detect,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    RangeReader,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
-    BLOCK,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import (
-    parse_url,
-)
+from .archive import Archive, require_tar
+from .compressed import StreamedArchive, inflated
+from .._remote.http import HttpOptions, RemoteFile, Download
+from .magic import detect
+from .range_reader import RangeReader
+from .tar_header import BLOCK
+from .._remote.url import parse_url
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-        Source,
-    )
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
-        Member,
-    )
+    from .source import Source
+    from .tar_index import Member
 
 _FIRST_WINDOW = 8 * 1024
 # After a jump over a blob: a header, and perhaps a document behind it.
@@ -63,7 +41,7 @@ _CHUNK = 256 * 1024
 
 
 def open_remote(src: str, options: HttpOptions, max_size: int) -> Source:
-    """The archive behind a URL; its content decides what it is. Raises C(SourceError)."""
+    """The archive behind a URL; its content decides what it is. Raises ``SourceError``."""
     file = RemoteFile(parse_url(src), options)
     head = file.first(_FIRST_WINDOW)
     if not file.ranges or detect(head) is not None:
@@ -140,7 +118,7 @@ class RemoteAccess:
         self._step = len(head)
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """C(count) bytes from C(offset), fewer only at the end. Raises C(SourceError)."""
+        """``count`` bytes from ``offset``, fewer only at the end. Raises ``SourceError``."""
         count = max(0, min(count, self.size - offset))
         found = self._held(offset, count)
         if len(found) < count:
@@ -180,7 +158,7 @@ class RemoteAccess:
         return start, min(stop, self.size) - start
 
     def _held(self, offset: int, count: int) -> bytes:
-        """What the windows hold from C(offset) on; neighbours touch, and so may be read across."""
+        """What the windows hold from ``offset`` on; neighbours touch, and so may be read across."""
         parts = []
         while count:
             # the newest first: it is the one that is asked for, nearly always
@@ -205,7 +183,7 @@ class RemoteAccess:
 
 
 class RemoteRange:
-    """A part of a remote file, read in order by one request; C(prefix) is what is there of it already."""
+    """A part of a remote file, read in order by one request; ``prefix`` is what is there of it already."""
 
     def __init__(self, file: RemoteFile, offset: int, size: int, prefix: bytes) -> None:
         self.name = file.name
@@ -216,7 +194,7 @@ class RemoteRange:
         self._transfer: Download | None = None
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """C(count) bytes from C(offset) of the part, fewer only at its end. Raises C(SourceError)."""
+        """``count`` bytes from ``offset`` of the part, fewer only at its end. Raises ``SourceError``."""
         parts = [self._prefix[offset : offset + count]]
         offset += len(parts[0])
         count -= len(parts[0])
@@ -235,7 +213,7 @@ class RemoteRange:
         """A part is always read in order."""
 
     def cancel(self) -> None:
-        """Wake and end a C(read_at) in another thread."""
+        """Wake and end a ``read_at`` in another thread."""
         if self._transfer is not None:
             self._transfer.cancel()
 

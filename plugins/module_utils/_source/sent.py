@@ -20,12 +20,8 @@ import stat
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    OPEN_FLAGS,
-    FileAccess,
-    RangeReader,
-)
+from .._errors import SourceError
+from .range_reader import OPEN_FLAGS, FileAccess, RangeReader
 
 _BLOB = re.compile(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})\Z")
 _PARCEL = re.compile(r"parcel-[0-9a-f]{64}\Z")
@@ -42,7 +38,7 @@ _MOST_PARCELS = 256
 
 @dataclass(frozen=True)
 class Sent:
-    """Where a blob lies: C(size) bytes at C(offset) of the C(file) in the C(folder) behind a descriptor."""
+    """Where a blob lies: ``size`` bytes at ``offset`` of the ``file`` in the ``folder`` behind a descriptor."""
 
     folder: int
     file: str
@@ -50,7 +46,7 @@ class Sent:
     size: int
 
     def open(self) -> RangeReader | None:
-        """A reader of the blob; C(None) where it is not there as a whole any more."""
+        """A reader of the blob; ``None`` where it is not there as a whole any more."""
         access = _open(self.folder, self.file)
         if access is None:
             return None
@@ -62,7 +58,7 @@ class Sent:
 
 
 def blob_digest(name: str) -> str | None:
-    """The digest that a file is named by; C(None) for other names, as old Docker archives have them."""
+    """The digest that a file is named by; ``None`` for other names, as old Docker archives have them."""
     match = _BLOB.match(name)
     return None if match is None else match.group(1).replace("/", ":")
 

@@ -11,15 +11,10 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    SourceError,
-    show,
-)
+from .._errors import SourceError, show
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-        RangeReader,
-    )
+    from .range_reader import RangeReader
 
 # The most that one JSON document may hold, and all that are read of one source.
 DOCUMENT_LIMIT = 4 * 1024 * 1024
@@ -39,15 +34,15 @@ class Opener(t.Protocol):
     """Whatever gives blobs."""
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a file. Raises C(SourceError)."""
+        """A reader of a file. Raises ``SourceError``."""
 
 
 class Source(t.Protocol):
     """What holds an image.
 
-    C(form) is C(archive), C(directory) or C(compressed archive). C(opened) lists the names of all that
-    was opened, in order; C(documents_size) is what C(document) gave so far, in bytes, and more for each value. C(spooled_size) is
-    C(None) where blobs can be read in place; else the bytes that C(spool) will need.
+    ``form`` is ``archive``, ``directory`` or ``compressed archive``. ``opened`` lists the names of all that
+    was opened, in order; ``documents_size`` is what ``document`` gave so far, in bytes, and more for each value. ``spooled_size`` is
+    ``None`` where blobs can be read in place; else the bytes that ``spool`` will need.
     """
 
     form: str
@@ -57,16 +52,16 @@ class Source(t.Protocol):
     spooled_size: int | None
 
     def size_of(self, name: str) -> int | None:
-        """The size of a file in bytes; C(None) where there is none of that name. Raises C(SourceError)."""
+        """The size of a file in bytes; ``None`` where there is none of that name. Raises ``SourceError``."""
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a file. Raises C(SourceError)."""
+        """A reader of a file. Raises ``SourceError``."""
 
     def document(self, name: str) -> bytes:
-        """A small file as a whole. Raises C(SourceError), also above 4 MiB."""
+        """A small file as a whole. Raises ``SourceError``, also above 4 MiB."""
 
     def spool(self, directory: int) -> Source:
-        """The same as a source that is read in place. Raises C(SourceError) and C(OSError)."""
+        """The same as a source that is read in place. Raises ``SourceError`` and ``OSError``."""
 
     def close(self) -> None:
         """Give all back."""
@@ -81,7 +76,7 @@ class Spooled:
         self._spool: Source | None = None
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a file. Raises C(SourceError), and C(OSError) where there is no room for the spool."""
+        """A reader of a file. Raises ``SourceError``, and ``OSError`` where there is no room for the spool."""
         if self._spool is None:
             self._spool = self._source.spool(self._directory)
         return self._spool.open(name)
@@ -93,7 +88,7 @@ class Spooled:
 
 
 def read_document(source: Source, name: str) -> bytes:
-    """A file of the source as a whole. Raises C(SourceError)."""
+    """A file of the source as a whole. Raises ``SourceError``."""
     with contextlib.closing(source.open(name)) as reader:
         bound_document(source, name, reader.length)
         data = reader.read()

@@ -15,49 +15,28 @@ import os
 import stat
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    os_phrase,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.archive import (
-    Archive,
-    require_tar,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.magic import (
-    detect,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    FileAccess,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    DEFAULT_MAX_SIZE,
-    Source,
-    cannot_open,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
-    BLOCK,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import is_url
+from .._errors import os_phrase
+from .archive import Archive, require_tar
+from .magic import detect
+from .range_reader import FileAccess
+from .source import DEFAULT_MAX_SIZE, Source, cannot_open
+from .tar_header import BLOCK
+from .._remote.url import is_url
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
-        HttpOptions,
-    )
+    from .._remote.http import HttpOptions
 
 
 def open_source(
     path: str, http: HttpOptions | None = None, max_size: int = DEFAULT_MAX_SIZE
 ) -> Source:
-    """Open what lies at C(path), which may be a URL; its content decides what it is. Raises C(SourceError).
+    """Open what lies at ``path``, which may be a URL; its content decides what it is. Raises ``SourceError``.
 
-    C(max_size) bounds the content of an archive that cannot be read in place, in bytes.
+    ``max_size`` bounds the content of an archive that cannot be read in place, in bytes.
     """
     if is_url(path):
-        from ansible_collections.hypervisor.oci.plugins.module_utils._source.http import (
-            HttpOptions,
-        )
-        from ansible_collections.hypervisor.oci.plugins.module_utils._source.remote import (
-            open_remote,
-        )
+        from .._remote.http import HttpOptions
+        from .remote import open_remote
 
         return open_remote(path, http or HttpOptions(), max_size)
     try:
@@ -67,9 +46,7 @@ def open_source(
     except ValueError as error:
         raise cannot_open(path, "a NUL, or what is no text, stands in it") from error
     if is_directory:
-        from ansible_collections.hypervisor.oci.plugins.module_utils._source.directory import (
-            LayoutDirectory,
-        )
+        from .directory import LayoutDirectory
 
         return LayoutDirectory(path)
     access = FileAccess(path)
@@ -77,9 +54,7 @@ def open_source(
         head = access.read_at(0, BLOCK)
         kind = detect(head)
         if kind is not None:
-            from ansible_collections.hypervisor.oci.plugins.module_utils._source.compressed import (
-                CompressedArchive,
-            )
+            from .compressed import CompressedArchive
 
             return CompressedArchive(path, access, kind, max_size)
         require_tar(path, head)

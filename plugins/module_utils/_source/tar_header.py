@@ -62,7 +62,7 @@ class Header(t.NamedTuple):
 
 
 def parse_header(block: bytes) -> Header | None:
-    """Parse 512 bytes; C(None) for a block of zeros. Raises C(HeaderError).
+    """Parse 512 bytes; ``None`` for a block of zeros. Raises ``HeaderError``.
 
     This is met once for every entry: a header of the usual shape is taken apart in one step.
     """
@@ -115,7 +115,7 @@ def _parse_unusual(block: bytes) -> Header:
 
 
 def number(field: bytes, what: str = "number") -> int:
-    """A numeric header field, octal or base-256, as a signed 64-bit number. Raises C(HeaderError)."""
+    """A numeric header field, octal or base-256, as a signed 64-bit number. Raises ``HeaderError``."""
     digits = field[:-1]
     if digits.isdigit() and field[-1] in (0, 32):
         text = digits
@@ -136,7 +136,7 @@ def number(field: bytes, what: str = "number") -> int:
 
 
 def parse_pax(data: bytes) -> list[tuple[bytes, bytes]]:
-    """The records of a pax extended header, in order, repeated keys kept. Raises C(HeaderError)."""
+    """The records of a pax extended header, in order, repeated keys kept. Raises ``HeaderError``."""
     records = []
     position = 0
     end = len(data)
@@ -155,7 +155,7 @@ def parse_pax(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def pax_number(value: bytes, what: str) -> int:
-    """A decimal pax value that counts something: 0 to 2**63 - 1. Raises C(HeaderError)."""
+    """A decimal pax value that counts something: 0 to 2**63 - 1. Raises ``HeaderError``."""
     if not value.isdigit() or len(value) > 19 or int(value) >= _INT64:
         raise HeaderError(f"the pax record {what} holds {_quoted(value)}")
     return int(value)

@@ -16,11 +16,8 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    SourceError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
+from .._errors import SourceError, show
+from .tar_header import (
     BLOCK,
     EXTENDED_LIMIT,
     GNU_LONG_LINK,
@@ -50,7 +47,7 @@ _CLEAN = re.compile(r"(?:[^/.][^/]*/)*[^/.][^/]*\Z")
 
 
 class Member(t.NamedTuple):
-    """A member of the archive: C(offset) and C(size) of its data in bytes, and what a link says."""
+    """A member of the archive: ``offset`` and ``size`` of its data in bytes, and what a link says."""
 
     type: bytes
     offset: int
@@ -68,7 +65,7 @@ class TarIndex:
         self._names_size = 0
 
     def add(self, name: bytes, member: Member) -> None:
-        """Note a member. Raises C(SourceError) beyond a fixed number of them."""
+        """Note a member. Raises ``SourceError`` beyond a fixed number of them."""
         cleaned = clean(os.fsdecode(name))
         self._count += 1
         # names are all that is kept of an archive
@@ -92,9 +89,9 @@ class TarIndex:
         return list(self._members)
 
     def find(self, name: str) -> Member | None:
-        """The regular file behind a name, C(None) where there is none of that name.
+        """The regular file behind a name, ``None`` where there is none of that name.
 
-        Raises C(SourceError) for a link that does not lead to a member, and for a device or FIFO.
+        Raises ``SourceError`` for a link that does not lead to a member, and for a device or FIFO.
         """
         asked = name
         for _link in range(_MOST_LINKS):
@@ -149,7 +146,7 @@ class Indexer:
     def check_extended(self, header: Header) -> None:
         """Bound an extended header, and all of them, before its content is read.
 
-        Raises C(HeaderError), and C(SourceError) where there are too many of them.
+        Raises ``HeaderError``, and ``SourceError`` where there are too many of them.
         """
         if header.size > EXTENDED_LIMIT:
             raise HeaderError(
@@ -163,7 +160,7 @@ class Indexer:
             )
 
     def extended(self, header: Header, content: bytes) -> None:
-        """Note an extended header. Raises C(HeaderError)."""
+        """Note an extended header. Raises ``HeaderError``."""
         if header.type == PAX_HEADER:
             self._pax = dict(parse_pax(content))
         elif header.type == GNU_LONG_NAME:
@@ -172,7 +169,7 @@ class Indexer:
             self._link = content.partition(b"\0")[0]
 
     def member(self, header: Header, offset: int) -> tuple[bytes, int]:
-        """Note a member whose data begins at C(offset); returns its name and its data's size."""
+        """Note a member whose data begins at ``offset``; returns its name and its data's size."""
         pax = self._pax
         name = self._name or pax.get(b"path") or header.name
         link = self._link or pax.get(b"linkpath") or header.linkname
@@ -192,7 +189,7 @@ class Indexer:
         return name, size
 
     def finish(self) -> TarIndex:
-        """The index, at the archive's end. Raises C(HeaderError) where a member was announced and did not come."""
+        """The index, at the archive's end. Raises ``HeaderError`` where a member was announced and did not come."""
         if self._pax or self._name is not None or self._link is not None:
             raise HeaderError("it ends behind an extended header")
         return self._index
@@ -204,7 +201,7 @@ EXTENDED_TYPES = (PAX_HEADER, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK)
 def index_tar(
     read_at: t.Callable[[int, int], bytes], size: int, archive: str
 ) -> TarIndex:
-    """Index an archive of C(size) bytes. Raises C(SourceError)."""
+    """Index an archive of ``size`` bytes. Raises ``SourceError``."""
     indexer = Indexer(archive)
     position = 0
     try:
@@ -235,7 +232,7 @@ def index_tar(
 
 
 def clean(name: str) -> str:
-    """A member's name without C(./), doubled or trailing slashes."""
+    """A member's name without ``./``, doubled or trailing slashes."""
     if _CLEAN.match(name) is not None:
         return name
     return "/".join(part for part in name.split("/") if part not in ("", "."))

@@ -4,7 +4,7 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""A container as LXC's C(config) (docs/behaviour.md, section 9)."""
+"""A container as LXC's ``config`` (docs/behaviour.md, section 9)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import typing as t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
+from ...module_utils._errors import show
+from .lxc_values import (
     command_value,
     id_map_values,
     mount_value,
@@ -26,13 +26,8 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_valu
     wrapper_mount,
     wrapper_reason,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    Container,
-    ContainerError,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
-    require_line,
-)
+from .model import Container, ContainerError
+from .text import require_line
 
 _VERSION = re.compile(r"([0-9]{1,4})(?:\.[0-9]+)+(?:[^0-9.].*)?\Z")
 
@@ -48,10 +43,10 @@ class Features:
 
 
 def features_of(version: str | None, runtime_environment: bool | None) -> Features:
-    """Those of C(version) as C(lxc-start --version) prints it, of any where it is C(None).
+    """Those of ``version`` as ``lxc-start --version`` prints it, of any where it is ``None``.
 
-    C(runtime_environment) is for builds that know C(lxc.environment.runtime) before its release. Raises
-    C(ContainerError).
+    ``runtime_environment`` is for builds that know ``lxc.environment.runtime`` before its release. Raises
+    ``ContainerError``.
     """
     if version is None:
         return Features(runtime_environment=bool(runtime_environment))
@@ -79,11 +74,11 @@ def render_lxc(
     wrapper: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> str:
-    """The text of C(config).
+    """The text of ``config``.
 
-    C(runtime_environment) and C(version) tell what the installed LXC can do, see C(features_of). C(wrapper) is where on
-    the host the exec wrapper lies, where it may be used. C(settings) are lines of the administrator's: inclusions come
-    first, the others last, so that they win. Raises C(ContainerError).
+    ``runtime_environment`` and ``version`` tell what the installed LXC can do, see ``features_of``. ``wrapper`` is where on
+    the host the exec wrapper lies, where it may be used. ``settings`` are lines of the administrator's: inclusions come
+    first, the others last, so that they win. Raises ``ContainerError``.
     """
     settings = checked_settings(settings)
     features = features_of(version, runtime_environment)
@@ -124,7 +119,7 @@ def render_lxc(
 
 
 def checked_settings(settings: t.Any) -> tuple[str, ...]:
-    """Lines of the administrator's, as they stand. Raises C(ContainerError)."""
+    """Lines of the administrator's, as they stand. Raises ``ContainerError``."""
     if isinstance(settings, str) or not isinstance(settings, Sequence):
         raise ContainerError(
             "settings must be a list of lines, each such as 'lxc.net.0.type = empty'"
@@ -153,7 +148,7 @@ def needs_wrapper(
     version: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> bool:
-    """Whether C(render_lxc) of the same arguments needs the exec wrapper."""
+    """Whether ``render_lxc`` of the same arguments needs the exec wrapper."""
     features = features_of(version, runtime_environment)
     secret = environment_is_seen(
         features.runtime_environment, checked_settings(settings)
@@ -168,8 +163,8 @@ def wrapper_script(
     version: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> str | None:
-    """The text of the wrapper that goes with C(render_lxc) of the same arguments; C(None) where none is needed. Raises
-    C(ContainerError)."""
+    """The text of the wrapper that goes with ``render_lxc`` of the same arguments; ``None`` where none is needed. Raises
+    ``ContainerError``."""
     features = features_of(version, runtime_environment)
     secret = environment_is_seen(
         features.runtime_environment, checked_settings(settings)

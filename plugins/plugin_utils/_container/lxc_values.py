@@ -6,7 +6,7 @@
 
 """What a line of LXC's can hold, and how (docs/behaviour.md, section 9); Proxmox VE copies such lines as they stand.
 
-LXC trims a value and takes one pair of equal quotes off its ends. C(lxc.init.cmd) is split into words after that, where
+LXC trims a value and takes one pair of equal quotes off its ends. ``lxc.init.cmd`` is split into words after that, where
 only a whole word can be quoted, and there are no escapes. Before LXC 6.0, words of it could not be quoted at all.
 """
 
@@ -15,23 +15,10 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    Container,
-    ContainerError,
-    IdRange,
-    Mount,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
-    has_controls,
-    require_line,
-    variable,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import (
-    WRAPPER_ARGV,
-    WRAPPER_TARGET,
-    render_wrapper,
-)
+from ...module_utils._errors import show
+from .model import Container, ContainerError, IdRange, Mount
+from .text import has_controls, require_line, variable
+from .wrapper import WRAPPER_ARGV, WRAPPER_TARGET, render_wrapper
 
 _QUOTES = ("'", '"')
 # LXC reads an entry into a buffer of this many bytes
@@ -41,7 +28,7 @@ _FSTAB_ESCAPES = {"\\": "\\134", " ": "\\040", "\t": "\\011"}
 
 @dataclass(frozen=True)
 class Start:
-    """What the runtime is told to start: the container's own argv, or the wrapper with its C(script)."""
+    """What the runtime is told to start: the container's own argv, or the wrapper with its ``script``."""
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
@@ -53,8 +40,8 @@ def plan_start(
 ) -> Start:
     """Split argv and environment into what lines can hold and what the wrapper must.
 
-    C(secret_env) tells that nothing of the environment may stand in the configuration, since programs of the host's
-    would see it, and C(quoted_words) that LXC is 6.0 or newer. Raises C(ContainerError) where no wrapper helps.
+    ``secret_env`` tells that nothing of the environment may stand in the configuration, since programs of the host's
+    would see it, and ``quoted_words`` that LXC is 6.0 or newer. Raises ``ContainerError`` where no wrapper helps.
     """
     if wrapper_reason(container, secret_env, quoted_words) is None:
         return Start(container.argv, container.env)
@@ -73,7 +60,7 @@ def plan_start(
 def wrapper_reason(
     container: Container, secret_env: bool, quoted_words: bool = True
 ) -> str | None:
-    """Why the container needs the wrapper, as a phrase that begins with the field; C(None) where it does not."""
+    """Why the container needs the wrapper, as a phrase that begins with the field; ``None`` where it does not."""
     for word in container.argv:
         if quote_word(word, quoted_words) is None:
             return f"argv: LXC has no way to write the word {show(word)}"
@@ -86,7 +73,7 @@ def wrapper_reason(
 
 
 def require_wrapper(reason: str, wrapper: str | None) -> str:
-    """The wrapper's path on the host, where the user allowed it. Raises C(ContainerError)."""
+    """The wrapper's path on the host, where the user allowed it. Raises ``ContainerError``."""
     if wrapper is None:
         raise ContainerError(
             f"{reason}; allow an exec wrapper by giving its path as wrapper, or change the value"
@@ -104,7 +91,7 @@ def wrapper_mount(path: str) -> Mount:
 
 
 def quote_word(word: str, quoted_words: bool = True) -> str | None:
-    """One word of a command; C(None) where LXC has no way to write it."""
+    """One word of a command; ``None`` where LXC has no way to write it."""
     if has_controls(word):
         return None
     if not quoted_words:
@@ -119,8 +106,8 @@ def quote_word(word: str, quoted_words: bool = True) -> str | None:
 
 
 def command_value(argv: t.Sequence[str], quoted_words: bool = True) -> str:
-    """The value of C(lxc.init.cmd); where words are quoted, the whole goes into a pair that LXC takes off. Raises
-    C(ContainerError)."""
+    """The value of ``lxc.init.cmd``; where words are quoted, the whole goes into a pair that LXC takes off. Raises
+    ``ContainerError``."""
     words = []
     for word in argv:
         quoted = quote_word(word, quoted_words)
@@ -132,7 +119,7 @@ def command_value(argv: t.Sequence[str], quoted_words: bool = True) -> str:
 
 
 def quote_value(field: str, value: str) -> str:
-    """Any other value: in a pair that LXC takes off where its ends would not survive. Raises C(ContainerError)."""
+    """Any other value: in a pair that LXC takes off where its ends would not survive. Raises ``ContainerError``."""
     require_line(field, value)
     if value and (value[0] in _QUOTES or value[0].isspace() or value[-1].isspace()):
         return f'"{value}"'
@@ -140,14 +127,14 @@ def quote_value(field: str, value: str) -> str:
 
 
 def variable_value(name: str, value: str) -> str:
-    """The value of a line of C(lxc.environment) and its kin."""
+    """The value of a line of ``lxc.environment`` and its kin."""
     field = variable("env", name)
     require_line(field, name)
     return quote_value(field, f"{name}={value}")
 
 
 def mount_value(mount: Mount) -> str:
-    """The value of C(lxc.mount.entry), a line of fstab with its escapes; the target is made where it is missing.
+    """The value of ``lxc.mount.entry``, a line of fstab with its escapes; the target is made where it is missing.
 
     Binds are recursive, but for read-only ones: mounts below would stay writable.
     """
@@ -184,7 +171,7 @@ def _fstab(text: str) -> str:
 
 
 def id_map_values(container: Container) -> list[str]:
-    """The values of C(lxc.idmap)."""
+    """The values of ``lxc.idmap``."""
 
     def lines(kind: str, ranges: tuple[IdRange, ...]) -> list[str]:
         return [f"{kind} {item.container} {item.host} {item.count}" for item in ranges]

@@ -13,36 +13,13 @@ import re
 import typing as t
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    RootfsError,
-    show,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
-    normalise_signal,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    IdMap,
-    UnmappedError,
-    parse_id_map,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reserved import (
-    reserved_place,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    Container,
-    ContainerError,
-    IdRange,
-    Mount,
-    User,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.places import (
-    require_places,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
-    require_line,
-    require_text,
-    variable,
-)
+from ...module_utils._errors import RootfsError, show
+from ...module_utils._image.config import normalise_signal
+from ...module_utils._rootfs.ids import IdMap, UnmappedError, parse_id_map
+from ...module_utils._container.reserved import reserved_place
+from .model import Container, ContainerError, IdRange, Mount, User
+from .places import require_places
+from .text import require_line, require_text, variable
 
 Facts = t.Mapping[str, t.Any]
 
@@ -76,8 +53,8 @@ OVERRIDES = (
 def container_from(image: Facts, overrides: Facts) -> Container:
     """Merge and check.
 
-    C(image) is the C(image) value of a result of C(oci_rootfs). C(overrides) has keys of C(OVERRIDES), of which C(name)
-    and C(rootfs) must be there; a value of C(None) is as if it were not given. Raises C(ContainerError).
+    ``image`` is the ``image`` value of a result of ``oci_rootfs``. ``overrides`` has keys of ``OVERRIDES``, of which ``name``
+    and ``rootfs`` must be there; a value of ``None`` is as if it were not given. Raises ``ContainerError``.
     """
     _require_mapping("image", image)
     unknown = sorted(set(map(str, overrides)) - set(OVERRIDES))
@@ -119,7 +96,7 @@ def _require_mapping(field: str, value: t.Any) -> None:
 
 
 def _text(field: str, value: t.Any) -> str:
-    """A string; numbers are taken for what YAML made of unquoted text. Raises C(ContainerError)."""
+    """A string; numbers are taken for what YAML made of unquoted text. Raises ``ContainerError``."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         # what it is instead may be a secret
         raise ContainerError(f"{field}: the value is no text; put it between quotes")
@@ -171,7 +148,7 @@ def _rootfs(value: t.Any) -> str:
 
 
 def _absolute(field: str, path: str) -> str:
-    """A path as it stands, without double and trailing slashes; C(..) could mean another place on the host."""
+    """A path as it stands, without double and trailing slashes; ``..`` could mean another place on the host."""
     clean = posixpath.normpath("/" + path.lstrip("/"))
     if not path.startswith("/") or ".." in path.split("/") or clean == "/":
         raise ContainerError(

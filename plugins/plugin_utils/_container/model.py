@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
+from ...module_utils._errors import OciError
 
 
 class ContainerError(OciError):
@@ -19,7 +19,7 @@ class ContainerError(OciError):
 
 @dataclass(frozen=True)
 class User:
-    """Ids inside of the container; C(groups) are the supplementary ones, C(home) is C(None) without an account."""
+    """Ids inside of the container; ``groups`` are the supplementary ones, ``home`` is ``None`` without an account."""
 
     name: str
     uid: int
@@ -30,7 +30,7 @@ class User:
 
 @dataclass(frozen=True)
 class Mount:
-    """C(source) on the host, C(target) an absolute path inside; C(type) is C(bind) or C(tmpfs)."""
+    """``source`` on the host, ``target`` an absolute path inside; ``type`` is ``bind`` or ``tmpfs``."""
 
     source: str
     target: str
@@ -41,7 +41,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class IdRange:
-    """C(count) ids from C(container) inside are those from C(host) outside."""
+    """``count`` ids from ``container`` inside are those from ``host`` outside."""
 
     container: int
     host: int
@@ -50,9 +50,9 @@ class IdRange:
 
 @dataclass(frozen=True)
 class Container:
-    """The image's facts merged with the user's overrides, checked; C(rootfs) is absolute, no map means the host's ids.
+    """The image's facts merged with the user's overrides, checked; ``rootfs`` is absolute, no map means the host's ids.
 
-    C(volumes), C(exposed_ports) and C(labels) are the image's own words: facts, not settings.
+    ``volumes``, ``exposed_ports`` and ``labels`` are the image's own words: facts, not settings.
     """
 
     name: str

@@ -4,10 +4,10 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""A container as settings of systemd-nspawn, a C(.nspawn) file (docs/behaviour.md, section 9; docs/rendering.md).
+"""A container as settings of systemd-nspawn, a ``.nspawn`` file (docs/behaviour.md, section 9; docs/rendering.md).
 
-The file is read by systemd's parser of unit files, but without specifiers: C(%) stands for itself. Words of
-C(Parameters=) and C(Environment=) are unquoted as in a shell and keep their backslashes: systemd reads
+The file is read by systemd's parser of unit files, but without specifiers: ``%`` stands for itself. Words of
+``Parameters=`` and ``Environment=`` are unquoted as in a shell and keep their backslashes: systemd reads
 no C escapes there, so that quotes change where a word holds both kinds.
 """
 
@@ -17,24 +17,10 @@ import re
 import typing as t
 from collections.abc import Mapping
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
-    Start,
-    plan_start,
-    require_wrapper,
-    wrapper_mount,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    Container,
-    ContainerError,
-    IdRange,
-    Mount,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
-    has_controls,
-    require_line,
-    variable,
-)
+from ...module_utils._errors import show
+from .lxc_values import Start, plan_start, require_wrapper, wrapper_mount
+from .model import Container, ContainerError, IdRange, Mount
+from .text import has_controls, require_line, variable
 
 _BARE = re.compile(r"[A-Za-z0-9=+_/;.:,-]+\Z")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?\Z")
@@ -90,13 +76,13 @@ def render_nspawn(
     nss: t.Mapping[str, t.Any] | None = None,
     wrapper: str | None = None,
 ) -> str:
-    """The text of C(/etc/systemd/nspawn/NAME.nspawn), to be read with C(--settings=trusted) or C(override).
+    """The text of ``/etc/systemd/nspawn/NAME.nspawn``, to be read with ``--settings=trusted`` or ``override``.
 
-    C(settings): the administrator's lines, section -> key -> value or list of values, written after ours.
-    C(nss): what nspawn's own look-up of the user in the root gives, a mapping with C(getent), C(uid),
-    C(gid) and C(groups) as M(hypervisor.oci.oci_user_info) returns it; needless for root.
-    C(wrapper): where on the host the exec wrapper lies, where it may be used; without it, what the file cannot
-    express is an error. Raises C(ContainerError).
+    ``settings``: the administrator's lines, section -> key -> value or list of values, written after ours.
+    ``nss``: what nspawn's own look-up of the user in the root gives, a mapping with ``getent``, ``uid``,
+    ``gid`` and ``groups`` as ``hypervisor.oci.oci_user_info`` returns it; needless for root.
+    ``wrapper``: where on the host the exec wrapper lies, where it may be used; without it, what the file cannot
+    express is an error. Raises ``ContainerError``.
     """
     for field, given in (("settings", settings), ("nss", nss)):
         if given and not isinstance(given, Mapping):
@@ -130,7 +116,7 @@ def needs_wrapper(container: Container) -> bool:
 
 
 def wrapper_script(container: Container) -> str | None:
-    """The text of the wrapper that goes with C(render_nspawn); C(None) where none is needed. Raises C(ContainerError)."""
+    """The text of the wrapper that goes with ``render_nspawn``; ``None`` where none is needed. Raises ``ContainerError``."""
     if not needs_wrapper(container):
         return None
     return plan_start(container, secret_env=False).script

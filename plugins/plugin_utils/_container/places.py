@@ -14,18 +14,13 @@ from __future__ import annotations
 import posixpath
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reserved import (
-    mount_problem,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-    Mount,
-)
+from ...module_utils._errors import show
+from ...module_utils._container.reserved import mount_problem
+from .model import ContainerError, Mount
 
 
 def require_places(mounts: t.Sequence[Mount], rootfs: str | None = None) -> None:
-    """Raises C(ContainerError) for a target that is the runtime's, and for a source below what the container writes to.
+    """Raises ``ContainerError`` for a target that is the runtime's, and for a source below what the container writes to.
 
     There the container could put a link in the way, which would lead the mount to any place of the node.
     """

@@ -7,7 +7,7 @@
 """A container's settings in the configuration that Proxmox VE has of it (docs/behaviour.md, section 9).
 
 The container exists, with its volumes and networks. What describes the image's process is put into the main section of
-its C(VMID.conf), in the grammar that pve-container reads; everything else stays as it is. Proxmox VE sorts the file when
+its ``VMID.conf``, in the grammar that pve-container reads; everything else stays as it is. Proxmox VE sorts the file when
 it writes it, so lines are compared by what they say and not by where they stand.
 """
 
@@ -19,11 +19,9 @@ import typing as t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container import (
-    proxmox_values as values,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
+from ...module_utils._errors import show
+from . import proxmox_values as values
+from .lxc_values import (
     command_value,
     id_map_values,
     mount_value,
@@ -35,13 +33,8 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_valu
     wrapper_mount,
     wrapper_reason,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    Container,
-    ContainerError,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import (
-    WRAPPER_TARGET,
-)
+from .model import Container, ContainerError
+from .wrapper import WRAPPER_TARGET
 
 _INIT = "/sbin/init"
 _ENVIRONMENT = "lxc.environment.runtime"
@@ -82,7 +75,7 @@ _THEIRS = ("rootfs", "lock", "parent", "snaptime", "snapstate", "template", "dig
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Values by key: of properties, where C(None) removes one, and of C(lxc) keys, which may come more than once."""
+    """Values by key: of properties, where ``None`` removes one, and of ``lxc`` keys, which may come more than once."""
 
     properties: dict[str, str | None]
     lists: dict[str, list[str]]
@@ -97,11 +90,11 @@ def render_proxmox(
     settings: t.Mapping[str, t.Any] | None = None,
     drop_mounts: t.Sequence[str] = (),
 ) -> str:
-    """The new text of C(VMID.conf) from C(current), which comes back as it is where it says all that is wanted.
+    """The new text of ``VMID.conf`` from ``current``, which comes back as it is where it says all that is wanted.
 
-    C(version) is the installed pve-container's, the newest known one where it is C(None). C(settings) are properties and
-    raw C(lxc) keys of the administrator's, C(None) to remove one. C(drop_mounts) are targets of mounts to take out.
-    C(container.rootfs) is not used: the root volume is Proxmox VE's. Raises C(ContainerError).
+    ``version`` is the installed pve-container's, the newest known one where it is ``None``. ``settings`` are properties and
+    raw ``lxc`` keys of the administrator's, ``None`` to remove one. ``drop_mounts`` are targets of mounts to take out.
+    ``container.rootfs`` is not used: the root volume is Proxmox VE's. Raises ``ContainerError``.
     """
     main, rest = _split(current)
     properties = _properties(main)
@@ -127,7 +120,7 @@ def render_proxmox(
 
 
 def needs_wrapper(container: Container) -> bool:
-    """Whether C(render_proxmox) needs the exec wrapper."""
+    """Whether ``render_proxmox`` needs the exec wrapper."""
     return wrapper_reason(container, False) is not None
 
 

@@ -12,14 +12,9 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-    Mount,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
-    require_line,
-)
+from ...module_utils._errors import show
+from .model import ContainerError, Mount
+from .text import require_line
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _DNS_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
@@ -72,7 +67,7 @@ def is_lxc_key(key: t.Any) -> bool:
 
 
 def setting(key: str, value: t.Any) -> str:
-    """A value of the administrator's as it stands in the file. Raises C(ContainerError)."""
+    """A value of the administrator's as it stands in the file. Raises ``ContainerError``."""
     if isinstance(value, bool):
         return "1" if value else "0"
     if not isinstance(value, (str, int, float)):
@@ -86,7 +81,7 @@ def setting(key: str, value: t.Any) -> str:
 
 
 def hostname(name: str) -> str:
-    """A DNS name. Raises C(ContainerError)."""
+    """A DNS name. Raises ``ContainerError``."""
     if not _DNS_NAME.match(name):
         raise ContainerError(
             f"hostname: Proxmox VE takes no {show(name)}; use letters, digits and '-', and '.' between them"
@@ -121,7 +116,7 @@ def _parts(text: str) -> dict[str, str]:
 
 
 def host_managed(key: str, net: str) -> str:
-    """A network whose addresses the host sets, unless it says something of that. Raises C(ContainerError)."""
+    """A network whose addresses the host sets, unless it says something of that. Raises ``ContainerError``."""
     parts = _parts(net)
     if "host-managed" in parts:
         return net
@@ -139,9 +134,9 @@ def mount_points(
     elsewhere: t.Collection[str],
     dropped: t.Collection[str],
 ) -> dict[str, str | None]:
-    """C(mpN) for each bind mount: the one that has its target, or a new one with a number that no section uses.
+    """``mpN`` for each bind mount: the one that has its target, or a new one with a number that no section uses.
 
-    C(dropped) are targets whose bind mounts go. Raises C(ContainerError).
+    ``dropped`` are targets whose bind mounts go. Raises ``ContainerError``.
     """
     by_target = {}
     for key, value in now.items():
@@ -227,7 +222,7 @@ def _options(mount: Mount) -> list[str]:
 
 
 def entry_target(value: str) -> str:
-    """The target of a line of C(lxc.mount.entry), as an absolute path; empty where there is none."""
+    """The target of a line of ``lxc.mount.entry``, as an absolute path; empty where there is none."""
     if len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]:
         value = value[1:-1]
     fields = value.split()

@@ -4,9 +4,9 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""A container as C(config.json) of an OCI bundle (runtime-spec 1.0.2; docs/behaviour.md, section 9; docs/rendering.md).
+"""A container as ``config.json`` of an OCI bundle (runtime-spec 1.0.2; docs/behaviour.md, section 9; docs/rendering.md).
 
-What the image-spec says of the conversion (C(conversion.md)) holds; all else is as in Docker's own defaults.
+What the image-spec says of the conversion (``conversion.md``) holds; all else is as in Docker's own defaults.
 """
 
 from __future__ import annotations
@@ -15,16 +15,9 @@ import math
 import typing as t
 from collections.abc import Mapping
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    Container,
-    ContainerError,
-    IdRange,
-    Mount,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
-    require_text,
-)
+from ...module_utils._errors import show
+from .model import Container, ContainerError, IdRange, Mount
+from .text import require_text
 
 Document = t.Dict[str, t.Any]
 
@@ -108,9 +101,9 @@ def runtime_spec(
 ) -> Document:
     """The document, of JSON's types only.
 
-    C(network): C(private) (a new network namespace), C(host) (the host's), or the absolute path of one.
-    C(settings): the administrator's, merged into the document: mappings by key, C(None) takes a key out, all
-    else replaces what was there, lists too. Raises C(ContainerError).
+    ``network``: ``private`` (a new network namespace), ``host`` (the host's), or the absolute path of one.
+    ``settings``: the administrator's, merged into the document: mappings by key, ``None`` takes a key out, all
+    else replaces what was there, lists too. Raises ``ContainerError``.
     """
     network = "private" if network is None else str(network)
     own: Document = {

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-)
+from ...module_utils._errors import show
+from .model import ContainerError
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -32,7 +30,7 @@ def variable(field: str, key: str) -> str:
 def require_text(field: str, value: str) -> str:
     """Text that any format can hold in some way: valid Unicode without NUL.
 
-    Raises C(ContainerError), which never quotes the value: it may be a secret of the environment.
+    Raises ``ContainerError``, which never quotes the value: it may be a secret of the environment.
     """
     if "\0" in value:
         raise ContainerError(
@@ -46,7 +44,7 @@ def require_text(field: str, value: str) -> str:
 
 
 def require_line(field: str, value: str, advice: str = "take it out") -> str:
-    """Text for a line-based format that has no escapes. Raises C(ContainerError)."""
+    """Text for a line-based format that has no escapes. Raises ``ContainerError``."""
     require_text(field, value)
     if has_controls(value):
         raise ContainerError(

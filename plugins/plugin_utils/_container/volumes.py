@@ -13,27 +13,17 @@ import typing as t
 import urllib.parse
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reserved import (
-    ignored_volume,
-    volume_problem,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-    Mount,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.places import (
-    require_places,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
-    require_line,
-)
+from ...module_utils._errors import show
+from ...module_utils._container.reserved import ignored_volume, volume_problem
+from .model import ContainerError, Mount
+from .places import require_places
+from .text import require_line
 
 _KEYS = ("source", "target", "read_only")
 
 
 class Volumes(t.NamedTuple):
-    """Volumes as mounts, by target, and why some of the image's are C(ignored), in sentences."""
+    """Volumes as mounts, by target, and why some of the image's are ``ignored``, in sentences."""
 
     mounts: list[dict[str, t.Any]]
     ignored: list[str]
@@ -45,12 +35,12 @@ def volumes_of(
     declared: t.Sequence[t.Mapping[str, t.Any]] = (),
     mounts: t.Sequence[t.Mapping[str, t.Any]] = (),
 ) -> Volumes:
-    """The declared volumes and the image's, as mounts: C(source), C(target) and C(read_only).
+    """The declared volumes and the image's, as mounts: ``source``, ``target`` and ``read_only``.
 
-    The image's have C(from_image), too: only the node can tell whether links in the root lead them to where none can
-    be. C(folder) is where those without a source lie: one directory each, whose name tells the target. Of the image's,
-    those whose target is declared or one of C(mounts) are left out, and those that no container can have are ignored.
-    Raises C(ContainerError).
+    The image's have ``from_image``, too: only the node can tell whether links in the root lead them to where none can
+    be. ``folder`` is where those without a source lie: one directory each, whose name tells the target. Of the image's,
+    those whose target is declared or one of ``mounts`` are left out, and those that no container can have are ignored.
+    Raises ``ContainerError``.
     """
     found: dict[str, dict[str, t.Any]] = {}
     for item in _sequence("volumes", declared):

@@ -6,7 +6,7 @@
 
 """The exec wrapper: a small script for what no line of configuration can express (docs/behaviour.md, section 9).
 
-It lies outside of the tree, is bind-mounted read-only, and the C(/bin/sh) of the root runs it. Every word of the image
+It lies outside of the tree, is bind-mounted read-only, and the ``/bin/sh`` of the root runs it. Every word of the image
 stands between single quotes in it: text, never code.
 """
 
@@ -15,14 +15,9 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    ContainerError,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.text import (
-    require_text,
-    variable,
-)
+from ...module_utils._errors import show
+from .model import ContainerError
+from .text import require_text, variable
 
 # /dev is a tmpfs of the runtime's, so no file for the mount is made in the tree itself
 WRAPPER_TARGET = "/dev/.hypervisor-oci-exec"
@@ -40,9 +35,9 @@ def render_wrapper(
     exported: t.Iterable[tuple[str, str]],
     passed: t.Iterable[tuple[str, str]] = (),
 ) -> str:
-    """The script: sets C(exported), and becomes C(argv). C(passed) is what the runtime itself puts into its environment.
+    """The script: sets ``exported``, and becomes ``argv``. ``passed`` is what the runtime itself puts into its environment.
 
-    Raises C(ContainerError) for what would not come through a shell.
+    Raises ``ContainerError`` for what would not come through a shell.
     """
     exported = tuple(exported)
     for name, _value in (*exported, *passed):

@@ -10,19 +10,10 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import show
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container import (
-    lxc,
-    nspawn,
-    proxmox,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
-    plan_start,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    Container,
-    ContainerError,
-)
+from ...module_utils._errors import show
+from . import lxc, nspawn, proxmox
+from .lxc_values import plan_start
+from .model import Container, ContainerError
 
 RUNTIMES = ("lxc", "proxmox", "nspawn", "runc", "crun")
 
@@ -35,7 +26,7 @@ def needs_wrapper(
     version: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> bool:
-    """Whether the rendering for C(runtime) needs the wrapper; the other arguments are those of C(render_lxc)."""
+    """Whether the rendering for ``runtime`` needs the wrapper; the other arguments are those of ``render_lxc``."""
     if runtime == "lxc":
         return lxc.needs_wrapper(
             container,
@@ -63,7 +54,7 @@ def wrapper_script(
     version: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> str | None:
-    """The text of the wrapper that goes with the rendering; C(None) where none is needed. Raises C(ContainerError)."""
+    """The text of the wrapper that goes with the rendering; ``None`` where none is needed. Raises ``ContainerError``."""
     if runtime == "lxc":
         return lxc.wrapper_script(
             container,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Crashes and errors at every call of some runs (docs/behaviour.md, section 7); C(tests/crash/run.py) does all."""
+"""Crashes and errors at every call of some runs (docs/behaviour.md, section 7); ``tests/crash/run.py`` does all."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import os
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (
-    beside,
-    place,
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
+    exchange as beside,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.record import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     PREPARED,
     Record,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import (
     Remains,
 )
 from ansible_collections.hypervisor.oci.tests.crash.calls import AFTER, BEFORE, Calls

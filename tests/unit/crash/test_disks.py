@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Disks that differ or fail, as far as it can be played without any; C(tests/crash/disks.py) has real ones."""
+"""Disks that differ or fail, as far as it can be played without any; ``tests/crash/disks.py`` has real ones."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import Root
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
     Attributes,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.directories import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.directories import (
     names_in,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import (
     empty_directory,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root

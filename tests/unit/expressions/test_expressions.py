@@ -19,7 +19,9 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils import _diff
+from ansible_collections.hypervisor.oci.plugins.module_utils._container import (
+    diff as _diff,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     OciError,
     visible,
@@ -33,7 +35,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.names import
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
     clean,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.url import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote.url import (
     parse_url,
 )
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import (

@@ -47,7 +47,7 @@ def one_layer(*members: Member, **config: t.Any) -> bytes:
 
 @pytest.mark.parametrize("target", sorted(inputs.TARGETS))
 def test_a_short_run_finds_nothing(sandbox: Sandbox, target: str) -> None:
-    """As C(make fuzz), with inputs that are the same every time; some become trees, some errors."""
+    """As ``make fuzz``, with inputs that are the same every time; some become trees, some errors."""
     outcomes = {
         number: sandbox.check(inputs.make(target, "unit", number))
         for number in range(60 if target == "layer" else 30)

@@ -4,7 +4,7 @@
 
 """Images that ask for too much end in an error that names the limit, or in a tree, in bounded memory and time.
 
-See docs/behaviour.md, sections 3, 4 and 7. The same at full size: C(tests/limits/run.py).
+See docs/behaviour.md, sections 3, 4 and 7. The same at full size: ``tests/limits/run.py``.
 """
 
 from __future__ import annotations

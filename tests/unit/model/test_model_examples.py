@@ -4,9 +4,9 @@
 
 """The model against hand-written trees, and the product against the same ones.
 
-Each case names the section of docs/behaviour.md that it proves. A tree is told in one word per path: C(d) for a
-directory, C(f:CONTENT) for a file, C(l:TEXT) for a symlink, C(c:MAJOR:MINOR) and C(p) for nodes, each with a mode
-where it is not the usual one, and with C(=PATH) where it is the same inode as an earlier path.
+Each case names the section of docs/behaviour.md that it proves. A tree is told in one word per path: ``d`` for a
+directory, ``f:CONTENT`` for a file, ``l:TEXT`` for a symlink, ``c:MAJOR:MINOR`` and ``p`` for nodes, each with a mode
+where it is not the usual one, and with ``=PATH`` where it is the same inode as an earlier path.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Others at work in the same place, for a moment (docs/behaviour.md, sections 4 and 7); C(tests/crash/races.py) plays longer."""
+"""Others at work in the same place, for a moment (docs/behaviour.md, sections 4 and 7); ``tests/crash/races.py`` plays longer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (
-    place,
-    removal,
-    root,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import root
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs import removal
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import (
     Broken,
     Laboratory,

@@ -16,7 +16,9 @@ import typing as t
 from pathlib import Path
 
 import yaml
-from ansible_collections.hypervisor.oci.plugins.module_utils import _http_arguments
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote import (
+    arguments as _http_arguments,
+)
 
 _ROLE = Path(__file__).resolve().parents[3] / "roles" / "container"
 # above the folder ansible_collections, wherever the tests run

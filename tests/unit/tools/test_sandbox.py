@@ -157,10 +157,12 @@ def test_nothing_is_left_of_one_that_was_killed() -> None:
     process.wait(_PATIENCE)
     process.stdout.close()
     wait_until_equal(lambda: machine(mark), before)
-    left = groups()
+    # sandboxes of others may come and go meanwhile
+    left = {group for group in groups() if group.endswith(f"-{process.pid}")}
+    assert left
     assert run("true").returncode == 0
     # the next one removes its groups
-    assert groups() < left
+    assert not left & set(groups())
 
 
 def test_the_checkout_is_the_real_one(tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ def need(*names: str, drop: str | None = DROP) -> dict[str, t.Any]:
 
 
 class Node:
-    """A node that notes what is done to it; C(files) is what it received, by path.
+    """A node that notes what is done to it; ``files`` is what it received, by path.
 
-    C(answers) are the module's results, one a run; C(fails) are what transfers raise, one a file.
+    ``answers`` are the module's results, one a run; ``fails`` are what transfers raise, one a file.
     """
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ def run(
     loader: DataLoader | None = None,
     **args: t.Any,
 ) -> dict[str, t.Any]:
-    """A task with these arguments; files are looked for in C(search), as in a role or play."""
+    """A task with these arguments; files are looked for in ``search``, as in a role or play."""
     shell = ShellModule()
     shell.tmpdir = tmpdir
     task = types.SimpleNamespace(
@@ -290,7 +290,7 @@ def test_a_folder_on_the_node_that_is_there_is_used(node: Node, src: str) -> Non
 
 
 def test_a_name_is_looked_for_as_ansible_does(tmp_path: Path, node: Node) -> None:
-    """In C(files/) of the role or play; C(~) is the controller's."""
+    """In ``files/`` of the role or play; ``~`` is the controller's."""
     (tmp_path / "files").mkdir()
     src = write_oci_archive(tmp_path / "files" / "r.tar", IMAGE)
     run(node, tmp_path, src="r.tar", dest="/srv/x")

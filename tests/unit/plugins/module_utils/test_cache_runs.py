@@ -14,7 +14,9 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils import _cache
+from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
+    blobs as _cache,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     LayerError,
     OciError,

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.reach import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.reach import (
     MappedRoot,
     ReachRule,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.volume import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._container.volume import (
     Volume,
     provide_volume,
 )
@@ -51,7 +51,7 @@ _RIGHTS = "the image has 1 setuid or setgid files"
 
 @pytest.fixture(name="top")
 def fixture_top(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Path]:
-    """A folder that every user can pass, and can write to, as C(/tmp) is."""
+    """A folder that every user can pass, and can write to, as ``/tmp`` is."""
     without_waiting(monkeypatch)
     above = Path(tempfile.gettempdir()).resolve()
     for folder in (above, *above.parents):
@@ -80,7 +80,7 @@ def image(top: Path, name: str) -> str:
 
 
 def as_user(uid: int, *command: str) -> str:
-    """What a program of a user without any further group says; C(denied) where he may not run it."""
+    """What a program of a user without any further group says; ``denied`` where he may not run it."""
 
     def become() -> None:
         os.setgroups([])
@@ -349,7 +349,7 @@ def test_capabilities_and_devices_count(top: Path) -> None:
 def test_a_mount_point(top: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is above the mount counts, and nothing of the old content is touched."""
     monkeypatch.setattr(
-        "ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place.Place.state_parent",
+        "ansible_collections.hypervisor.oci.plugins.module_utils._dest.place.Place.state_parent",
         property(lambda self: str(top / "states") if self.inside else self.parent),
     )
     folder = open_folder(top)

@@ -30,12 +30,12 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     InterruptedRunError,
     interruptible,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import (
-    apply,
-    beside,
-    in_use,
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import apply
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
+    exchange as beside,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.place import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
     find_place,
     open_site,
 )
@@ -132,7 +132,7 @@ def fixture_dest(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="sources")
 def fixture_sources(monkeypatch: pytest.MonkeyPatch) -> list[Source]:
-    """All sources that runs opened; C(opened) of each lists what was read of it."""
+    """All sources that runs opened; ``opened`` of each lists what was read of it."""
     seen: list[Source] = []
 
     def opened(path: str, *_how: t.Any) -> Source:
@@ -394,7 +394,7 @@ def test_the_same_map_in_another_order_is_the_same(dest: Path, one: str) -> None
 def test_options_that_change_nothing(
     dest: Path, one: str, changes: dict[str, t.Any]
 ) -> None:
-    """Section 7: C(force) changes nothing where the fingerprint matches."""
+    """Section 7: ``force`` changes nothing where the fingerprint matches."""
     run(dest, src=one)
     before = everything(dest)
     assert run(dest, src=one, **changes)["changed"] is False
@@ -545,7 +545,7 @@ def test_fewer_are_kept_when_nothing_else_changes(
 
 
 def test_previous(dest: Path, one: str, two: str) -> None:
-    """Section 7: C(state: previous) exchanges back, and gives the facts of that tree."""
+    """Section 7: ``state: previous`` exchanges back, and gives the facts of that tree."""
     first = run(dest, src=one)
     run(dest, src=two)
     assert run(dest, state="previous", check_mode=True)["changed"] is True
@@ -921,7 +921,7 @@ def test_a_tree_in_use(
 
 
 def test_a_process_in_the_tree(dest: Path, one: str, two: str) -> None:
-    """Section 7, in use: an error that lists it; C(in_use: ignore) goes on."""
+    """Section 7, in use: an error that lists it; ``in_use: ignore`` goes on."""
     run(dest, src=one)
     script = "print('ready', flush=True); import sys; sys.stdin.read()"
     process = subprocess.Popen(
@@ -1119,7 +1119,7 @@ def test_a_run_that_is_stopped(
 def test_check_mode_writes_nothing(
     tmp_path: Path, dest: Path, one: str, two: str
 ) -> None:
-    """Section 8: nothing at all, and predicts C(changed)."""
+    """Section 8: nothing at all, and predicts ``changed``."""
 
     def check(expected: bool, **changes: t.Any) -> dict[str, t.Any]:
         before = everything(tmp_path)

@@ -30,7 +30,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     InterruptedRunError,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import drop, place
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
+    uploads as drop,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
     drop_name,
     parcel_head,

@@ -65,7 +65,7 @@ GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 class Run:
-    """An image, unpacked into C(top); C(opened) are the names of the layers that were read, in order."""
+    """An image, unpacked into ``top``; ``opened`` are the names of the layers that were read, in order."""
 
     def __init__(self, tmp_path: Path, image: Image, **changes: t.Any) -> None:
         self.top = tmp_path / "top"
@@ -93,7 +93,7 @@ class Run:
 
 
 def a_run(tmp_path: Path, *layers: Blob, **changes: t.Any) -> Run:
-    """A run of an image of these layers; C(image) are its other options."""
+    """A run of an image of these layers; ``image`` are its other options."""
     return Run(tmp_path, Image(layers, **changes.pop("image", {})), **changes)
 
 

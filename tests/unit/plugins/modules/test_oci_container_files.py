@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hypervisor.oci.plugins.module_utils import _container_files
+from ansible_collections.hypervisor.oci.plugins.module_utils._container import (
+    files as _container_files,
+)
 from ansible_collections.hypervisor.oci.plugins.modules import oci_container_files
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     give,

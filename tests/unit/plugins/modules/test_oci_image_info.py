@@ -55,7 +55,7 @@ class Module:
 def module(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Module:
-    """See C(Module)."""
+    """See ``Module``."""
     return Module(monkeypatch, capfd)
 
 

@@ -81,7 +81,7 @@ class Module:
 def module(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Module:
-    """See C(Module)."""
+    """See ``Module``."""
     without_waiting(monkeypatch)
     return Module(monkeypatch, capfd)
 
@@ -388,7 +388,7 @@ def test_only_the_standard_library_and_ansible_are_imported() -> None:
         "import sys\n"
         "import ansible_collections.hypervisor.oci.plugins.modules.oci_rootfs\n"
         "import ansible_collections.hypervisor.oci.plugins.module_utils._unpack\n"
-        "import ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.inside\n"
+        "import ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounted\n"
         "names = {name.partition('.')[0] for name in sys.modules}\n"
         "print(sorted(names & {'zstandard', 'compression', 'isal', 'zlib_ng', 'yaml', 'requests'}))\n"
         "parts = {name for name in sys.modules if name.startswith('ansible.')}\n"

@@ -52,7 +52,7 @@ class Module:
 def module(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Module:
-    """See C(Module)."""
+    """See ``Module``."""
     return Module(monkeypatch, capfd)
 
 
@@ -224,7 +224,7 @@ def test_other_name_services(
 
 @pytest.mark.parametrize("line", ["+::::::\n", "-app::::::\n", "+@staff\n"])
 def test_accounts_from_elsewhere(rootfs: Path, module: Module, line: str) -> None:
-    """Section 9: what the C(compat) service would add or take away is not known."""
+    """Section 9: what the ``compat`` service would add or take away is not known."""
     (rootfs / "etc" / "passwd").write_text(PASSWD + line)
     assert module(rootfs=str(rootfs), user="app")["nspawn"]["getent"] is False
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import volume
+from ansible_collections.hypervisor.oci.plugins.module_utils._container import volume
 from ansible_collections.hypervisor.oci.plugins.modules import (
     oci_mount_points,
     oci_volume,

@@ -49,7 +49,7 @@ NAMES = [layer.path for layer in LAYERS]
 
 
 class Controller:
-    """A controller's local tmp; C(opened) counts how often sources were read."""
+    """A controller's local tmp; ``opened`` counts how often sources were read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

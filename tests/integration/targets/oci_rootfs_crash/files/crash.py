@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Kills C(oci_rootfs) with SIGKILL at every step that changes the disk, and looks at what is left.
+"""Kills ``oci_rootfs`` with SIGKILL at every step that changes the disk, and looks at what is left.
 
     crash.py instants WORK OLD NEW [--most N]    WORK is made, OLD and NEW are archives
     crash.py task WORK OLD LARGE                 the same through Ansible, once, while LARGE is unpacked
@@ -99,7 +99,7 @@ def collections_folder() -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: C(killed), or its C(result) and how many C(steps) it took."""
+    """How a run ended: ``killed``, or its ``result`` and how many ``steps`` it took."""
 
     killed: bool
     steps: int = 0
@@ -120,7 +120,7 @@ class Runner:
     def run(
         self, params: dict[str, t.Any], kill_at: int = 0, patches: tuple[str, ...] = ()
     ) -> Outcome:
-        """One run; with C(kill_at) it is killed just before that step, if it takes so many."""
+        """One run; with ``kill_at`` it is killed just before that step, if it takes so many."""
         # what is still in the buffer would come out of both processes
         sys.stdout.flush()
         reading, writing = os.pipe()
@@ -154,7 +154,7 @@ class Runner:
         patches: tuple[str, ...],
         writing: int,
     ) -> t.NoReturn:
-        """Run in the forked process: its output and its count of steps go to C(writing)."""
+        """Run in the forked process: its output and its count of steps go to ``writing``."""
         os.dup2(writing, 1)
         os.close(writing)
         for patch in patches:
@@ -227,9 +227,9 @@ def _cripple(function: str) -> None:
 class Scenario:
     """What is done before, which run is killed, and which one puts it right.
 
-    C(found) are the trees that may be at dest after the kill: C(old), C(new), C(none), or C(partial) where
-    section 7 allows it for a short time. C(final) is the tree after the next run, C(kept) the trees that
-    may stay in the private folder. C(crippled) are system calls that do not exist for the killed run.
+    ``found`` are the trees that may be at dest after the kill: ``old``, ``new``, ``none``, or ``partial`` where
+    section 7 allows it for a short time. ``final`` is the tree after the next run, ``kept`` the trees that
+    may stay in the private folder. ``crippled`` are system calls that do not exist for the killed run.
     """
 
     name: str
@@ -291,7 +291,7 @@ class Laboratory:
         remove_below(os.path.dirname(self.parent), self.parent)
 
     def which(self, path: str, ignore: Ignore = _TOKEN) -> str:
-        """The name of the tree at a path; C(none) where there is none, C(partial) for no known tree."""
+        """The name of the tree at a path; ``none`` where there is none, ``partial`` for no known tree."""
         if not os.path.lexists(path):
             return "none"
         found = read_tree(path)
@@ -530,7 +530,7 @@ def _processes_in(path: str) -> t.Iterator[int]:
 
 
 def instants(work: str, old: str, new: str, most: int) -> None:
-    """Crash every scenario at its instants, at most C(most) of each, evenly spread."""
+    """Crash every scenario at its instants, at most ``most`` of each, evenly spread."""
     lab = Laboratory(work, old, new)
     failures = []
     for scenario in scenarios(lab):

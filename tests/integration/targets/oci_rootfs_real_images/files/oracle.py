@@ -54,7 +54,7 @@ _IMAGE = f"oci:{_LAYOUT}:{_REF}"
 
 
 def _run(work: str, *command: str) -> str:
-    """The standard output of a command, run in C(work); exits with its messages where it fails."""
+    """The standard output of a command, run in ``work``; exits with its messages where it fails."""
     result = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -160,7 +160,7 @@ def _platform(document: dict[str, t.Any]) -> str:
 
 
 def _make_layout(image: str, digest: str, work: str) -> None:
-    """Write a layout directory with the one image into C(work), under the reference that the peers are told."""
+    """Write a layout directory with the one image into ``work``, under the reference that the peers are told."""
     with _documents(image) as read:
         if read("index.json") is not None:
             _copy_manifest(read, digest, os.path.join(work, _LAYOUT))

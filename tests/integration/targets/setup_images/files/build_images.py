@@ -61,7 +61,7 @@ _CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
 def image_one() -> Image:
-    """An image with a bit of everything; C(one.manifest) of the target says what becomes of it."""
+    """An image with a bit of everything; ``one.manifest`` of the target says what becomes of it."""
     lower = Layer(
         directory(".", 0o755, mtime=_TIME),
         directory("bin", 0o755, mtime=_TIME),

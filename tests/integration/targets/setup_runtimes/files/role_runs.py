@@ -47,7 +47,7 @@ def _in_background() -> None:
 
 
 class Runs:
-    """C(hosts) are names of containers' hosts in the inventory, each with its variables; all of them are this machine."""
+    """``hosts`` are names of containers' hosts in the inventory, each with its variables; all of them are this machine."""
 
     def __init__(
         self, folder: str, hosts: dict[str, Variables], path: str | None = None
@@ -77,7 +77,7 @@ class Runs:
         extra: dict[str, Variables] | None = None,
         **changed: t.Any,
     ) -> dict[str, Outcome]:
-        """One run with C(changed) variables for all, and C(extra) ones by host."""
+        """One run with ``changed`` variables for all, and ``extra`` ones by host."""
         names = list(self.hosts if only is None else only)
         # what Ansible does between tasks is done by one process for all hosts of a run
         groups = [names[start :: self._width] for start in range(self._width)]
@@ -138,7 +138,7 @@ class Runs:
         return {name: outcome.changed for name, outcome in outcomes.items()}
 
     def fail(self, says: str, *options: str, **changed: t.Any) -> dict[str, str]:
-        """A run in which every container fails with a message that holds C(says)."""
+        """A run in which every container fails with a message that holds ``says``."""
         outcomes = self(*options, **changed)
         for name, outcome in outcomes.items():
             if says not in outcome.error:

@@ -24,7 +24,7 @@ def config(**document: t.Any) -> ImageConfig:
 
 
 def run(**fields: t.Any) -> ImageConfig:
-    """A parsed config with these fields in its inner C(config)."""
+    """A parsed config with these fields in its inner ``config``."""
     return config(os="linux", architecture="amd64", config=fields)
 
 

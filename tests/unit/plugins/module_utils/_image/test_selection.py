@@ -97,7 +97,7 @@ class Choose:
 
 @pytest.fixture
 def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choose:
-    """See C(Choose)."""
+    """See ``Choose``."""
     node = parse_platform("linux/amd64")
     monkeypatch.setattr(selection, "node_platform", lambda: node)
     return Choose(tmp_path / "archive")

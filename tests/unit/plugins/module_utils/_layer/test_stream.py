@@ -52,7 +52,7 @@ class Drops(io.BytesIO):
         self.piece = piece
 
     def read(self, count: int | None = -1) -> bytes:
-        """At most C(piece) bytes."""
+        """At most ``piece`` bytes."""
         return super().read(
             min(self.piece, count if count and count > 0 else self.piece)
         )

@@ -149,5 +149,5 @@ def test_bytes_that_are_no_acl(value: bytes, message: str) -> None:
 def test_group_bits_of_a_file_that_must_do_without(
     entries: list[tuple[int, int, int]], mode: int, expected: int
 ) -> None:
-    """Section 6, C(acl: drop): rights never widen."""
+    """Section 6, ``acl: drop``: rights never widen."""
     assert group_bits_without(binary(*entries), mode) == expected

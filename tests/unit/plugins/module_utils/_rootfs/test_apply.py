@@ -131,7 +131,7 @@ def test_an_empty_name(tmp_path: Path) -> None:
     ],
 )
 def test_names_are_cleaned(tmp_path: Path, name: str, cleaned: str) -> None:
-    """Section 4: absolute names, C(./), doubled and trailing slashes."""
+    """Section 4: absolute names, ``./``, doubled and trailing slashes."""
     unpack(tmp_path, [file(name, b"x")])
     assert contents(tmp_path)[cleaned] == b"x"
     *above, last = cleaned.encode().split(b"/")
@@ -235,7 +235,7 @@ def test_missing_parents_until_an_entry_says_otherwise(tmp_path: Path) -> None:
 def test_a_parent_that_is_a_link_to_a_directory(
     tmp_path: Path, link: str, target: str
 ) -> None:
-    """Section 4: followed inside the root; C(..) in it stops there."""
+    """Section 4: followed inside the root; ``..`` in it stops there."""
     unpack(
         tmp_path,
         [
@@ -369,7 +369,7 @@ def test_a_parent_that_is_no_directory_is_replaced(
 
 
 def test_implied_directories_count_as_entries(tmp_path: Path) -> None:
-    """Section 7, limits: names and links cannot make more of them than C(max_entries)."""
+    """Section 7, limits: names and links cannot make more of them than ``max_entries``."""
     unpack(tmp_path / "good", [file("a/b/c/f")], max_entries=4)
     with pytest.raises(LayerError) as caught:
         unpack(tmp_path / "bad", [file("a/b/c/f")], max_entries=3)
@@ -1173,7 +1173,7 @@ def test_whiteouts_that_hide_nothing(tmp_path: Path, name: str, kind: str) -> No
 
 
 def test_a_whiteout_of_its_own_directory(tmp_path: Path) -> None:
-    """Section 5: C(.wh..) hides it."""
+    """Section 5: ``.wh..`` hides it."""
     report = unpack(tmp_path, LOWER, [entry("d/sub/.wh..", "0")])
     assert names(tmp_path) == [name for name in ALL if not name.startswith("d/sub")]
     assert (report.whiteouts, report.to_dict()["counts"]) == (1, {})

@@ -66,7 +66,7 @@ def acl_text(user: int, group: int) -> str:
 
 
 def capability(root: int | None = None) -> bytes:
-    """C(cap_net_raw=ep), of version 2 or with a root's id of version 3."""
+    """``cap_net_raw=ep``, of version 2 or with a root's id of version 3."""
     magic = 0x02000001 if root is None else 0x03000001
     value = struct.pack("<IIIII", magic, 1 << 13, 0, 0, 0)
     return value if root is None else value + struct.pack("<I", root)
@@ -108,7 +108,7 @@ def capabilities(tmp_path: Path) -> None:
 def answers(
     monkeypatch: pytest.MonkeyPatch, code: int, prefix: str
 ) -> pytest.MonkeyPatch:
-    """A file system that answers C(code) to xattrs with this prefix."""
+    """A file system that answers ``code`` to xattrs with this prefix."""
     real = os.setxattr
 
     def setxattr(path: t.Any, name: t.Any, value: bytes, **keywords: t.Any) -> None:
@@ -214,7 +214,7 @@ def test_which_xattrs_are_written(tmp_path: Path, make: t.Any, key: str) -> None
 
 @pytest.mark.usefixtures("user_xattrs")
 def test_names_that_the_user_allows(tmp_path: Path) -> None:
-    """Section 6: and the names in C(xattrs)."""
+    """Section 6: and the names in ``xattrs``."""
     xattrs: t.Any = {"user.overlay.opaque": "y", "user.overlay.origin": "o"}
     report = unpack(
         tmp_path / "top",
@@ -589,7 +589,7 @@ NO_ACL = (
 def test_a_file_system_without_acls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: t.Any
 ) -> None:
-    """Section 6: an error, or with C(acl: drop) the group's bits become group:: and mask."""
+    """Section 6: an error, or with ``acl: drop`` the group's bits become group:: and mask."""
     answers(monkeypatch, errno.ENOTSUP, "system.")
     members = [make("x", mode=0o660, acl_access=acl_text(1000, 50))]
     with pytest.raises((LayerError, RootfsError)) as caught:
@@ -615,7 +615,7 @@ def test_a_default_acl_that_is_lost_is_counted(
 
 @pytest.mark.usefixtures("user_xattrs")
 def test_everything_belongs_to_the_caller(tmp_path: Path) -> None:
-    """Section 6, C(ownership: ignore): devices, capabilities and setid bits are dropped and counted."""
+    """Section 6, ``ownership: ignore``: devices, capabilities and setid bits are dropped and counted."""
     report = unpack(
         tmp_path / "top",
         [
@@ -655,7 +655,7 @@ def calls_of(
     *functions: str,
     of: t.Callable[[int], bool] = stat.S_ISREG,
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """What is asked of the kernel from now on, of files or of what C(of) is true of."""
+    """What is asked of the kernel from now on, of files or of what ``of`` is true of."""
     asked: list[tuple[str, tuple[int, ...]]] = []
 
     def noting(name: str) -> t.Callable[..., None]:

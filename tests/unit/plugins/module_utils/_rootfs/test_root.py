@@ -17,7 +17,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import Entr
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
     Attributes,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.removal import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import (
     empty_directory,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
@@ -41,7 +41,7 @@ MISSING = Attributes(0o755, os.geteuid(), os.getegid(), 0, {})
 
 @contextlib.contextmanager
 def a_root(top: Path, count: t.Callable[[], None] = lambda: None) -> t.Iterator[Root]:
-    """A root in C(top), which is emptied afterwards, however deep it became."""
+    """A root in ``top``, which is emptied afterwards, however deep it became."""
     top.mkdir(0o700, exist_ok=True)
     fd = os.open(top, os.O_RDONLY)
     root = Root(fd, MISSING, count)

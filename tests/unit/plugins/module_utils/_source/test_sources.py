@@ -52,7 +52,7 @@ COMPRESSIONS = ["gzip", "gzip-members", "zstd", "zstd-frames", "zstd-stored"]
 
 @contextlib.contextmanager
 def opened(path: Path | str, data: bytes | None = None) -> t.Iterator[Source]:
-    """The source at a path, which C(data) is written to first."""
+    """The source at a path, which ``data`` is written to first."""
     if data is not None:
         with open(path, "wb") as stream:
             stream.write(data)
@@ -424,7 +424,7 @@ def test_a_source_that_may_not_be_read(tmp_path: Path) -> None:
 
 
 def test_a_confined_layout_is_left_by_no_name_without_a_digest(tmp_path: Path) -> None:
-    """Links inside are followed, as C(docker save) made them; a digest says what a blob must hold."""
+    """Links inside are followed, as ``docker save`` made them; a digest says what a blob must hold."""
     (tmp_path / "out").write_text("secret")
     layout = Path(write_layout(tmp_path / "layout", IMAGE))
     blob = layout / IMAGE.layers[0].path

@@ -371,7 +371,7 @@ HOOKS = [
 
 @pytest.mark.parametrize("line", HOOKS)
 def test_hooks_do_not_see_the_environment(line: str) -> None:
-    """Section 9: C(lxc.environment) is set for hooks on the host, too."""
+    """Section 9: ``lxc.environment`` is set for hooks on the host, too."""
     container = replace(PLAIN, env=SECRET)
     with pytest.raises(ContainerError, match="^env: "):
         render_lxc(container, settings=[line])

@@ -1,0 +1,96 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Which images may take which blobs from a cache (docs/behaviour.md, section 7).
+
+A digest is no proof: whoever knows one could name it in a manifest and be given a blob that he never had. So the cache
+notes for each blob the scopes that have brought all of it, and gives it to no other scope.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+import typing as t
+from urllib.parse import urlsplit
+
+if t.TYPE_CHECKING:
+    from .._remote.http import HttpOptions
+
+# The folder of proofs: an empty file for each, named after blob and scope.
+PROOFS = "proofs"
+
+_NAME = re.compile(r"([0-9a-f]{64}|[0-9a-f]{128})\.[0-9a-f]{64}\Z")
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def scope_named(name: str) -> str:
+    """The scope that the user names."""
+    return _scope("named", name)
+
+
+def scope_of_path(path: str) -> str:
+    """That of a file or directory on the node."""
+    return _scope("node", os.path.realpath(path))
+
+
+def scope_of_offer(path: str) -> str:
+    """That of a file or directory on the controller."""
+    return _scope("controller", path)
+
+
+def scope_of_url(url: str, http: HttpOptions | None) -> str:
+    """That of a URL: with all that may make a server answer otherwise but passwords."""
+    parts = urlsplit(url)
+    user, separator, host = parts.netloc.rpartition("@")
+    if separator:
+        parts = parts._replace(netloc=f"{user.partition(':')[0]}@{host}")
+    values = [parts.geturl()]
+    if http is not None:
+        values += [http.username or "", http.client_cert or ""]
+        values += [f"{name}: {http.headers[name]}" for name in sorted(http.headers)]
+    return _scope("url", *values)
+
+
+def _scope(*values: str) -> str:
+    # unambiguous, and nothing of a URL is to be read from a file's name
+    text = json.dumps(values, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Proofs:
+    """Which blobs the scope at hand has brought once, in the folder behind ``fd``, which stays the caller's."""
+
+    def __init__(self, fd: int, scope: str) -> None:
+        self._fd = fd
+        self._scope = scope
+
+    def has(self, name: str) -> bool:
+        """Whether the scope has brought the blob of this hexadecimal digest."""
+        try:
+            status = os.stat(self._of(name), dir_fd=self._fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+    def add(self, name: str) -> None:
+        """Note that the scope has brought it. Raises ``OSError``."""
+        os.close(os.open(self._of(name), _CREATE, 0o600, dir_fd=self._fd))
+
+    def prune(self, is_there: t.Callable[[str], bool]) -> None:
+        """Remove the proofs of blobs that are not in the cache any more. Raises ``OSError``."""
+        for name in os.listdir(self._fd):
+            match = _NAME.match(name)
+            if match is not None and not is_there(match.group(1)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self._fd)
+
+    def _of(self, name: str) -> str:
+        return f"{name}.{self._scope}"

@@ -1,0 +1,287 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Copying a tree that a container may be changing: never through a link, never onto another mount.
+
+Each thing is opened by its name in an open directory, without following and without using it, is looked at, and only
+then read through that very descriptor. So whatever is swapped meanwhile, nothing outside of the tree is ever read
+(docs/behaviour.md, section 9).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from .._errors import EntryError, RootfsError, os_advice, os_phrase, show
+from .._report import Report
+from .._rootfs import acl, capability
+from .._rootfs.attributes import Attributes, Born, Policy, Writer
+from .._rootfs.devices import SAFE_CHARACTER_DEVICES
+from .._fs.directories import DIRECTORY
+from .._rootfs.ids import IdMap
+from .._fs.syscalls import mount_id
+
+_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# Levels cost three descriptors each, and processes usually have 1,024.
+_DEEPEST = 200
+_MOST_AT_ONCE = 1 << 30
+_XATTRS = (acl.ACCESS, acl.DEFAULT, capability.NAME)
+
+
+def copy_tree(source: int, target: int, links: int) -> Report:
+    """Copy what the directory ``source`` holds to the empty directory ``target``, and then its own metadata.
+
+    ``links`` is another empty directory on the file system of ``target``, where the first name of each file with hard
+    links is kept. Both must be the caller's alone. Raises ``RootfsError``.
+    """
+    report = Report()
+    _Copy(source, links, report).run(source, target)
+    return report
+
+
+def copy_metadata(source: int, target: int) -> None:
+    """Copy owner, mode, times and extended attributes from one open directory to another. Raises ``RootfsError``."""
+    _Copy(source, -1, Report()).run(source, target, False)
+
+
+class _Copy:
+    def __init__(self, source: int, links: int, report: Report) -> None:
+        self._links = links
+        self._mount = mount_id(source)
+        self._report = report
+        policy = Policy(report, os.geteuid() == 0, IdMap("uid"), IdMap("gid"))
+        self._writer = Writer(policy, Born(os.geteuid(), os.getegid(), False))
+        # the names that lead to what is worked on, for messages
+        self._names: list[bytes] = []
+
+    def run(self, source: int, target: int, content: bool = True) -> None:
+        """Copy a directory, or its metadata alone. Raises ``RootfsError``."""
+        try:
+            if content:
+                self._directory(source, target)
+            else:
+                self._writer.to_fd(target, _attributes(source, os.fstat(source)))
+        except EntryError as error:
+            raise RootfsError(
+                f"{self._shown} cannot be copied: {error.what}; {error.advice}"
+            ) from error
+        except OSError as error:
+            advice = (
+                os_advice(error)
+                or "look at the file systems of the volume and the root"
+            )
+            raise RootfsError(
+                f"{self._shown} cannot be copied: {os_phrase(error)}; {advice}"
+            ) from error
+
+    @property
+    def _shown(self) -> str:
+        return show(b"/".join(self._names) or b".")
+
+    def _directory(self, source: int, target: int) -> None:
+        """What it holds first, since that changes its times."""
+        before = os.fstat(source)
+        if len(self._names) > _DEEPEST:
+            raise RootfsError(
+                f"{self._shown} is over {_DEEPEST} levels deep, and is not copied"
+            )
+        with os.scandir(source) as entries:
+            for entry in entries:
+                self._names.append(os.fsencode(entry.name))
+                self._entry(source, target, entry)
+                self._names.pop()
+        self._writer.to_fd(target, _attributes(source, before))
+
+    def _entry(self, source: int, target: int, entry: os.DirEntry[str]) -> None:
+        name = self._names[-1]
+        try:
+            fd = os.open(name, _PATH, dir_fd=source)
+        except FileNotFoundError as error:
+            raise self._changed() from error
+        try:
+            status = os.fstat(fd)
+            if (entry.is_symlink(), entry.is_dir(follow_symlinks=False)) != (
+                stat.S_ISLNK(status.st_mode),
+                stat.S_ISDIR(status.st_mode),
+            ):
+                raise self._changed()
+            if mount_id(fd) != self._mount:
+                raise RootfsError(
+                    f"{self._shown} is a mount point inside of what is to be copied; unmount it and run again"
+                )
+            if stat.S_ISDIR(status.st_mode):
+                self._below(fd, target, name)
+                self._require_same(source, name, status)
+            elif status.st_nlink > 1:
+                self._linked(fd, status, target, name)
+            else:
+                self._other(fd, status, target, name)
+        finally:
+            os.close(fd)
+
+    def _below(self, path: int, target: int, name: bytes) -> None:
+        os.mkdir(name, 0o700, dir_fd=target)
+        source = os.open(b".", DIRECTORY, dir_fd=path)
+        try:
+            copied = os.open(name, DIRECTORY, dir_fd=target)
+            try:
+                self._directory(source, copied)
+            finally:
+                os.close(copied)
+        finally:
+            os.close(source)
+
+    def _linked(
+        self, fd: int, status: os.stat_result, target: int, name: bytes
+    ) -> None:
+        """A file with several names: its number finds the copy, so no name has to be remembered."""
+        kept = b"%d-%d" % (status.st_dev, status.st_ino)
+        try:
+            os.link(
+                kept,
+                name,
+                src_dir_fd=self._links,
+                dst_dir_fd=target,
+                follow_symlinks=False,
+            )
+        except FileNotFoundError:
+            if self._other(fd, status, target, name):
+                os.link(
+                    name,
+                    kept,
+                    src_dir_fd=target,
+                    dst_dir_fd=self._links,
+                    follow_symlinks=False,
+                )
+
+    def _other(self, fd: int, status: os.stat_result, target: int, name: bytes) -> bool:
+        """Copy what is no directory; false for what is left out."""
+        mode = status.st_mode
+        if stat.S_ISREG(mode):
+            self._file(fd, status, target, name)
+        elif stat.S_ISLNK(mode):
+            os.symlink(os.readlink(b"", dir_fd=fd), name, dir_fd=target)
+            self._writer.to_symlink(target, name, _attributes(fd, status))
+        elif stat.S_ISFIFO(mode) or _is_safe_device(status):
+            os.mknod(name, stat.S_IFMT(mode) | 0o600, status.st_rdev, dir_fd=target)
+            self._writer.to_node(target, name, _attributes(fd, status))
+        else:
+            kind = "sockets_skipped" if stat.S_ISSOCK(mode) else "devices_skipped"
+            self._report.count(kind)
+            return False
+        return True
+
+    def _file(
+        self, path: int, status: os.stat_result, target: int, name: bytes
+    ) -> None:
+        # the same file, whatever its name leads to by now
+        source = os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            copied = os.open(name, _NEW_FILE, 0o600, dir_fd=target)
+            try:
+                _copy_data(source, copied, status.st_size)
+                now = os.fstat(source)
+                if (now.st_size, now.st_mtime_ns) != (
+                    status.st_size,
+                    status.st_mtime_ns,
+                ):
+                    raise self._changed()
+                self._writer.to_fd(copied, _attributes(source, status))
+            finally:
+                os.close(copied)
+        finally:
+            os.close(source)
+
+    def _require_same(self, above: int, name: bytes, before: os.stat_result) -> None:
+        try:
+            now = os.stat(name, dir_fd=above, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise self._changed() from error
+        if not os.path.samestat(now, before):
+            raise self._changed()
+
+    def _changed(self) -> RootfsError:
+        return RootfsError(
+            f"{self._shown} was changed by somebody else while it was copied; stop what uses the root and run again"
+        )
+
+
+def _is_safe_device(status: os.stat_result) -> bool:
+    device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+    return stat.S_ISCHR(status.st_mode) and device in SAFE_CHARACTER_DEVICES
+
+
+def _attributes(fd: int, status: os.stat_result) -> Attributes:
+    """What is kept of the metadata; ``fd`` may be one of a path alone."""
+    xattrs = {}
+    if not stat.S_ISLNK(status.st_mode):
+        path = f"/proc/self/fd/{fd}"
+        for name in _xattr_names(path):
+            if name in _XATTRS or _is_user_xattr(name):
+                xattrs[name] = os.getxattr(path, name)
+    return Attributes(
+        stat.S_IMODE(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+        status.st_mtime_ns,
+        xattrs,
+    )
+
+
+def _xattr_names(path: str) -> list[str]:
+    try:
+        return os.listxattr(path)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise
+
+
+def _is_user_xattr(name: str) -> bool:
+    return name.startswith("user.") and not name.startswith("user.overlay.")
+
+
+def _copy_data(source: int, target: int, size: int) -> None:
+    """The first ``size`` bytes, however much the file grows; holes stay holes."""
+    position = 0
+    while position < size:
+        start = _next_data(source, position, size)
+        if start is None:
+            break
+        end = min(_next_hole(source, start, size), size)
+        os.lseek(source, start, os.SEEK_SET)
+        os.lseek(target, start, os.SEEK_SET)
+        while start < end:
+            sent = os.sendfile(target, source, start, min(end - start, _MOST_AT_ONCE))
+            if not sent:
+                # it was cut off meanwhile, which its size tells
+                break
+            start += sent
+        position = end
+    os.ftruncate(target, size)
+
+
+def _next_data(fd: int, position: int, size: int) -> int | None:
+    try:
+        return os.lseek(fd, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        if error.errno == errno.EINVAL:
+            return position
+        raise
+
+
+def _next_hole(fd: int, position: int, size: int) -> int:
+    try:
+        return os.lseek(fd, position, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.EINVAL):
+            return size
+        raise

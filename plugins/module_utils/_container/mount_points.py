@@ -1,0 +1,178 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Where mounts of a container land in its root, and that there is something to mount on (docs/behaviour.md, section 9)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import typing as t
+
+from .._errors import RootfsError, os_advice, os_phrase, show
+from .host_path import HostPaths
+from .lookup import look_up, make_missing, opened_root
+from .reserved import ignored_volume, mount_problem
+
+Mount = t.Dict[str, t.Any]
+
+# What mounts say to this module alone, and renderers do not know.
+_HINTS = ("is_file", "from_image")
+
+
+class MountPoints(t.NamedTuple):
+    """Mounts in an order in which they can be mounted, targets without links; why some of the image's are ``ignored``."""
+
+    mounts: list[Mount]
+    changed: bool
+    ignored: list[str]
+
+
+def provide_mount_points(
+    rootfs: str, mounts: list[Mount], check_mode: bool
+) -> MountPoints:
+    """Find where mounts land in the root, and make what is missing to mount on.
+
+    Each has ``target``, and a ``source`` on the host where its ``type`` is ``bind``. ``is_file`` says what a source is going
+    to be that is not there yet, ``from_image`` that it is a volume of the image's; neither comes back. A target that is
+    missing is made: in the root, or in the source of the mount that it lies in. Raises ``RootfsError``.
+    """
+    try:
+        _require_sources(rootfs, mounts)
+        # links first: one may lead a mount into another
+        led = [
+            {**mount, "target": _look(rootfs, mount["target"])[0]} for mount in mounts
+        ]
+        wanted, ignored = _without_reserved(mounts, led)
+        wanted.sort(key=lambda mount: mount["target"])
+        done: list[Mount] = []
+        changed = False
+        for mount in wanted:
+            target, made = _provide(rootfs, mount, done, check_mode)
+            if any(other["target"] == target for other in done):
+                raise RootfsError(
+                    f"two mounts lead to {show(target)} in the image; leave one out"
+                )
+            done.append({**mount, "target": target})
+            changed = changed or made
+    except OSError as error:
+        advice = os_advice(error) or "look at the root file system"
+        raise RootfsError(
+            f"a mount point in {show(rootfs)} cannot be made: {os_phrase(error)}; {advice}"
+        ) from error
+    for mount in done:
+        for hint in _HINTS:
+            mount.pop(hint, None)
+    return MountPoints(done, changed, ignored)
+
+
+def _require_sources(rootfs: str, mounts: list[Mount]) -> None:
+    """Raises ``RootfsError`` for a source that leads through what the container can write to, or another user's link.
+
+    A runtime follows all links on the way whenever the container starts, so it is not enough that none is there now.
+    """
+    sources = [mount for mount in mounts if mount["type"] == "bind"]
+    writable = [
+        mount["source"]
+        for mount in sources
+        if mount.get("source") and not mount.get("read_only")
+    ]
+    paths = HostPaths([rootfs, *writable])
+    for mount in sources:
+        if mount.get("source"):
+            with paths.open(mount["source"]):
+                pass
+
+
+def _without_reserved(
+    mounts: list[Mount], led: list[Mount]
+) -> tuple[list[Mount], list[str]]:
+    """The mounts that may be where links led them, and in words the image's volumes that may not.
+
+    Raises ``RootfsError`` for a mount of the task's.
+    """
+    kept: list[Mount] = []
+    ignored: list[str] = []
+    for given, mount in zip(mounts, led):
+        wanted, target = given["target"], mount["target"]
+        if mount.get("from_image"):
+            warning = ignored_volume(wanted, target)
+            if warning is not None:
+                ignored.append(warning)
+                continue
+        else:
+            source = mount.get("source") or ""
+            problem = mount_problem(wanted, target, mount["type"], source)
+            if problem is not None:
+                raise RootfsError(problem)
+        kept.append(mount)
+    return kept, ignored
+
+
+def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool:
+    """Make directories inside of the root where they are missing; returns whether there was one. Raises ``RootfsError``."""
+    changed = False
+    for path in paths:
+        try:
+            with opened_root(rootfs) as root, look_up(root, os.fsencode(path)) as found:
+                changed = changed or bool(found.missing)
+                if not check_mode:
+                    make_missing(found, is_directory=True)
+        except OSError as error:
+            advice = os_advice(error) or "look at the root file system"
+            raise RootfsError(
+                f"the directory {show(path)} in {show(rootfs)} cannot be made: {os_phrase(error)}; {advice}"
+            ) from error
+    return changed
+
+
+def _provide(
+    rootfs: str, mount: Mount, done: list[Mount], check_mode: bool
+) -> tuple[str, bool]:
+    """The target, and whether it was made."""
+    is_directory = _is_directory(mount)
+    base, above, inside = rootfs, "", mount["target"]
+    for other in done:
+        if mount["target"].startswith(other["target"] + "/"):
+            if other["type"] != "bind":
+                # empty whenever the container starts: the runtime's to make
+                return mount["target"], False
+            base, above = other["source"], other["target"]
+    inside, there, is_one = _look(base, inside[len(above) :])
+    target = above + inside
+    if target == "/":
+        raise RootfsError("nothing can be mounted on /; choose another target")
+    if there and is_one != is_directory:
+        kind = "directory" if is_directory else "file"
+        raise RootfsError(
+            f"{show(target)} in the image is no {kind}, as its source is; choose another target"
+        )
+    if there or check_mode:
+        return target, not there
+    with opened_root(base) as root, look_up(root, os.fsencode(inside)) as found:
+        make_missing(found, is_directory)
+    return target, True
+
+
+def _is_directory(mount: Mount) -> bool:
+    if mount["type"] != "bind":
+        return True
+    source = mount.get("source")
+    if mount.get("is_file") is not None:
+        return not mount["is_file"]
+    try:
+        return stat.S_ISDIR(os.stat(source or "").st_mode)
+    except OSError as error:
+        raise RootfsError(
+            f"the source {show(source or '')} of the mount {show(mount['target'])} cannot be used: {os_phrase(error)};"
+            " make it first"
+        ) from error
+
+
+def _look(base: str, path: str) -> tuple[str, bool, bool]:
+    """The path without links, whether it is there, and whether it is a directory."""
+    with opened_root(base) as root, look_up(root, os.fsencode(path)) as found:
+        return os.fsdecode(found.path), not found.missing, found.is_directory

@@ -1,0 +1,124 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Let the root of one id map pass a directory, and nobody else: by an ACL entry, or by the directory's group."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import time
+import typing as t
+
+from .._errors import RootfsError, show
+from .._rootfs import acl
+from .._rootfs.ids import IdMap
+from .._dest.reach import MappedRoot, read_acl
+
+_SEARCH = 1
+# how often, and after how many seconds each time, a directory is tried to be locked
+_ATTEMPTS = 50
+_PAUSE = 0.1
+_NO_MAP = IdMap("id")
+
+
+def can_pass(fd: int, root: MappedRoot) -> bool:
+    """Return whether the root of an id map may pass a directory, as the kernel judges it."""
+    status = os.fstat(fd)
+    if status.st_uid == root.uid:
+        return bool(status.st_mode & stat.S_IXUSR)
+    # an ACL whose mask lets nothing through is not looked at
+    masked_out = not status.st_mode & stat.S_IRWXG
+    entries = [] if masked_out else read_acl(fd)
+    entries = entries or _entries_of(status.st_mode)
+    for entry in entries:
+        if entry.tag == acl.USER and entry.id == root.uid:
+            return bool(entry.permissions & _SEARCH)
+    groups = [
+        bool(entry.permissions & _SEARCH)
+        for entry in entries
+        if (entry.tag == acl.GROUP_OBJ and status.st_gid == root.gid)
+        or (entry.tag == acl.GROUP and entry.id == root.gid)
+    ]
+    return any(groups) if groups else bool(status.st_mode & stat.S_IXOTH)
+
+
+def let_pass(fd: int, root: MappedRoot, path: str) -> None:
+    """Let the root of an id map pass a directory, and leave what everybody else may do there as it is.
+
+    Raises ``RootfsError`` where the file system has no ACLs and the directory's group has rights already.
+    """
+    if not add_entry(fd, root):
+        let_pass_by_group(fd, root, path)
+
+
+def let_pass_by_group(fd: int, root: MappedRoot, path: str) -> None:
+    """Give a directory, whose group has no rights there yet, to the group of an id map's root, for passing.
+
+    Raises ``RootfsError`` where the group has rights.
+    """
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    if mode & stat.S_IRWXG:
+        raise RootfsError(
+            f"the container's root (user {root.uid} of the node) cannot pass {show(path)}, which is open to another group;"
+            f" run chown root:{root.gid} and chmod 0710 on it, or choose another place"
+        )
+    os.fchown(fd, -1, root.gid)
+    os.fchmod(fd, mode | stat.S_IXGRP)
+
+
+def add_entry(fd: int, root: MappedRoot) -> bool:
+    """Add an ACL entry with which the root of an id map may pass; false where the file system has no ACLs."""
+    with _locked(fd):
+        return _add_entry(fd, root)
+
+
+@contextlib.contextmanager
+def _locked(fd: int) -> t.Iterator[None]:
+    """Let two runs for two containers add their entries one after the other, as far as nobody else holds the lock."""
+    for _attempt in range(_ATTEMPTS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        time.sleep(_PAUSE)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def _add_entry(fd: int, root: MappedRoot) -> bool:
+    entries = read_acl(fd) or _entries_of(os.fstat(fd).st_mode)
+    # what the mask has hidden of other entries must not show when the mask lets more through
+    kept = [
+        entry
+        for entry in entries
+        if entry.tag != acl.MASK and (entry.tag, entry.id) != (acl.USER, root.uid)
+    ]
+    masked = [e for e in kept if e.tag in (acl.USER, acl.GROUP_OBJ, acl.GROUP)]
+    mask = _SEARCH
+    for entry in masked:
+        mask |= entry.permissions
+    kept.append(acl.AclEntry(acl.USER, _SEARCH, root.uid))
+    kept.append(acl.AclEntry(acl.MASK, mask, acl.NO_ID))
+    kept.sort(key=lambda entry: (entry.tag, entry.id))
+    try:
+        os.setxattr(fd, acl.ACCESS, acl.to_binary(kept, _NO_MAP, _NO_MAP))
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return False
+        raise
+    return True
+
+
+def _entries_of(mode: int) -> list[acl.AclEntry]:
+    return [
+        acl.AclEntry(tag, mode >> shift & 7, acl.NO_ID)
+        for tag, shift in ((acl.USER_OBJ, 6), (acl.GROUP_OBJ, 3), (acl.OTHER, 0))
+    ]

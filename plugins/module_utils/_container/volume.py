@@ -1,0 +1,294 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Persistent directories for volumes, filled once from the image (docs/behaviour.md, section 9)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import typing as t
+from dataclasses import dataclass, field, replace
+
+from .._errors import RootfsError, os_advice, os_phrase, show
+from .._report import Report
+from .copying import copy_metadata, copy_tree
+from .._fs.directories import (
+    DIRECTORY,
+    make_below,
+    make_private,
+    move,
+    names_in,
+    open_or_none,
+    some_names_in,
+)
+from .host_path import HostPaths
+from .._dest.in_use import require_unused
+from .lookup import Found, look_up, opened_root
+from .._dest.reach import ReachRule, Spot, find_way
+from .._fs.removal import remove_tree
+from .reserved import ignored_volume, volume_problem
+from .rights import count_rights
+from .._fs.syscalls import syncfs
+
+_NEW_MODE = 0o755
+# The private folder that a volume is made in: beside a new one, inside of one that is there.
+_BESIDE = b".%s.oci_volume"
+_INSIDE = b".oci_volume"
+_TREE = b"tree"
+_LINKS = b"links"
+_MOST_ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A directory ``path`` of the host for ``target`` in the root file system ``rootfs``.
+
+    ``fill_empty`` allows to fill one that is there and empty, ``ignore_users`` to fill it while something uses the root
+    or the volume. ``from_image`` says that the image asks for it, not the task. ``writable`` are directories of the
+    host that containers can write to. ``reach`` says what becomes of setuid files and the like that ordinary users
+    could reach.
+    """
+
+    path: str
+    rootfs: str
+    target: str
+    fill_empty: bool = False
+    ignore_users: bool = False
+    from_image: bool = False
+    writable: tuple[str, ...] = ()
+    reach: ReachRule = ReachRule()
+
+    def judge(self, above: int, folder: str, found: Found, filling: bool) -> list[str]:
+        """Return warnings about what the image has for it, in the open directory ``above``. Raises ``RootfsError``."""
+        if not found.is_directory or find_way(above, folder, self.reach.root) is None:
+            return []
+        with _readable(found) as source:
+            rights = count_rights(source)
+        return self.reach.judge(Spot("path", self.path, above, folder), rights, filling)
+
+    def make_above(self, fd: int, missing: list[bytes]) -> int:
+        """Make the directories above it, which only root and the container's own root can pass."""
+        root = self.reach.root
+        if root is None:
+            return make_below(fd, missing, 0o700)
+        return make_below(fd, missing, 0o710, root.gid)
+
+
+@dataclass(frozen=True)
+class Provided:
+    """Whether something ``changed``, why the volume is ``ignored`` (empty where it is not), and what was left out."""
+
+    changed: bool
+    ignored: str = ""
+    skipped: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def provide_volume(volume: Volume, check_mode: bool) -> Provided:
+    """Make the directory of a volume as the image's target is, with its content.
+
+    A directory that is there is left alone, unless it is empty and may be filled. Nothing is ever there half filled.
+    Raises ``RootfsError``.
+    """
+    try:
+        with opened_root(volume.rootfs) as root, look_up(
+            root, os.fsencode(volume.target)
+        ) as found:
+            target = os.fsdecode(found.path)
+            problem = volume_problem(volume.target, target)
+            if problem is not None and not volume.from_image:
+                raise RootfsError(f"{problem}; choose another target")
+            ignored = ignored_volume(volume.target, target)
+            if ignored is not None:
+                return Provided(False, ignored)
+            if not found.missing and not stat.S_ISDIR(found.mode):
+                raise RootfsError(
+                    f"{show(volume.target)} is a file in the image, and a volume is a directory; choose another target"
+                )
+            return _provide(volume, root, found, check_mode)
+    except OSError as error:
+        advice = (
+            os_advice(error) or "look at the file systems of the volume and the root"
+        )
+        raise RootfsError(
+            f"the volume {show(volume.path)} cannot be made: {os_phrase(error)}; {advice}"
+        ) from error
+
+
+def _provide(volume: Volume, root: int, found: Found, check_mode: bool) -> Provided:
+    name = os.path.basename(os.path.normpath(volume.path))
+    if not name or not volume.path.startswith("/"):
+        raise RootfsError(
+            f"the path {show(volume.path)} of a volume is not absolute; give one"
+        )
+    for _attempt in range(_MOST_ATTEMPTS):
+        above, folder, missing = _open_above(volume)
+        try:
+            fd = None if missing else open_or_none(above, os.fsencode(name))
+            if fd is not None:
+                try:
+                    fills = volume.fill_empty and _is_fillable(fd, found)
+                    warnings = volume.judge(above, folder, found, fills)
+                    if not fills:
+                        return Provided(False, warnings=warnings)
+                    filled = _fill_empty(volume, fd, root, found, check_mode)
+                    return replace(filled, warnings=warnings)
+                finally:
+                    os.close(fd)
+            # the directories that are missing are made closed
+            warnings = [] if missing else volume.judge(above, folder, found, True)
+            if found.is_directory:
+                _require_unused(volume, root)
+            if check_mode:
+                return Provided(True, warnings=warnings)
+            try:
+                below = volume.make_above(above, missing)
+            except FileExistsError:
+                # another run makes the same ones, for another container: once more
+                continue
+        finally:
+            os.close(above)
+        try:
+            made = _make(below, os.fsencode(name), root, found)
+            return replace(made, warnings=warnings)
+        finally:
+            os.close(below)
+    raise RootfsError(
+        f"the directories above {show(volume.path)} are made and removed by somebody else all the time; find out by whom"
+    )
+
+
+def _open_above(volume: Volume) -> tuple[int, str, list[bytes]]:
+    """A descriptor of the deepest directory above the volume that is there, its path, and the names of the others.
+
+    Where some are missing, the path is the one that they will make.
+    """
+    with HostPaths([volume.rootfs, *volume.writable]).open_above(volume.path) as place:
+        if not stat.S_ISDIR(place.mode):
+            raise RootfsError(
+                f"{show(os.path.dirname(volume.path))} is not a directory; choose another path for the volume"
+            )
+        fd = os.open(b".", DIRECTORY, dir_fd=place.fd)
+        return fd, os.fsdecode(place.path), list(place.missing)
+
+
+def _require_unused(volume: Volume, root: int) -> None:
+    if not volume.ignore_users:
+        require_unused(root, os.path.realpath(volume.rootfs))
+
+
+def _is_fillable(fd: int, found: Found) -> bool:
+    # what a run that was killed left in it is no content
+    if not found.is_directory or some_names_in(fd, 1, frozenset([_INSIDE])):
+        return False
+    with _readable(found) as source:
+        return bool(some_names_in(source, 1))
+
+
+def _fill_empty(
+    volume: Volume, fd: int, root: int, found: Found, check_mode: bool
+) -> Provided:
+    with _readable(found) as source:
+        _require_unused(volume, root)
+        if not volume.ignore_users:
+            require_unused(fd, os.path.realpath(volume.path))
+        if check_mode:
+            return Provided(True)
+        with _workspace(fd, _INSIDE) as work:
+            report = _copy(source, work)
+            syncfs(work)
+            _move_content(work, fd)
+        copy_metadata(source, fd)
+    return _filled(report)
+
+
+def _move_content(work: int, volume: int) -> None:
+    """All or nothing, but for a crash."""
+    tree = os.open(_TREE, DIRECTORY, dir_fd=work)
+    moved = []
+    try:
+        for name in names_in(tree):
+            move(tree, name, volume, name)
+            moved.append(name)
+    except BaseException:
+        for name in moved:
+            with contextlib.suppress(OSError, RootfsError):
+                remove_tree(volume, name)
+        raise
+    finally:
+        os.close(tree)
+
+
+def _make(parent: int, name: bytes, root: int, found: Found) -> Provided:
+    """Beside the volume first, so that one that is there is whole."""
+    with _workspace(parent, _BESIDE % name[:200]) as work:
+        if found.is_directory:
+            with _readable(found) as source:
+                report = _copy(source, work)
+        else:
+            report = Report()
+            _make_as_runtime(work, root)
+        syncfs(work)
+        move(work, _TREE, parent, name)
+        os.fsync(parent)
+    return _filled(report)
+
+
+def _make_as_runtime(work: int, root: int) -> None:
+    """An empty directory, as a runtime would make it in the root."""
+    owner = os.fstat(root)
+    fd = make_private(work, _TREE)
+    try:
+        os.fchmod(fd, _NEW_MODE)
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(fd)
+
+
+def _copy(source: int, work: int) -> Report:
+    tree = make_private(work, _TREE)
+    try:
+        links = make_private(work, _LINKS)
+        try:
+            return copy_tree(source, tree, links)
+        finally:
+            os.close(links)
+    finally:
+        os.close(tree)
+
+
+def _filled(report: Report) -> Provided:
+    kinds = ("devices_skipped", "sockets_skipped")
+    counts = {kind: report.counted(kind) for kind in kinds}
+    return Provided(True, skipped={kind: n for kind, n in counts.items() if n})
+
+
+@contextlib.contextmanager
+def _workspace(parent: int, name: bytes) -> t.Iterator[int]:
+    """A private folder for as long as it is needed; what a run that was killed left of it goes first."""
+    remove_tree(parent, name)
+    fd = make_private(parent, name)
+    try:
+        yield fd
+    except BaseException:
+        # the first error is the one to tell
+        with contextlib.suppress(OSError, RootfsError):
+            remove_tree(parent, name)
+        raise
+    finally:
+        os.close(fd)
+    remove_tree(parent, name)
+
+
+@contextlib.contextmanager
+def _readable(found: Found) -> t.Iterator[int]:
+    fd = os.open(b".", DIRECTORY, dir_fd=found.fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

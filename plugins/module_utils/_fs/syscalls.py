@@ -1,0 +1,202 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The few system calls that Python has no function for, through the C library."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import struct
+
+# Not in every C library's header, but in every kernel since 3.15: the numbers by machine.
+_RENAMEAT2 = {
+    "x86_64": 316,
+    "aarch64": 276,
+    "riscv64": 276,
+    "loongarch64": 276,
+    "armv7l": 382,
+    "armv6l": 382,
+    "armv8l": 382,
+    "i386": 353,
+    "i686": 353,
+    "ppc64le": 357,
+    "ppc64": 357,
+    "s390x": 347,
+}
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+
+_AT_EMPTY_PATH = 0x1000
+_STATX_BTIME = 0x800
+_STATX_SIZE = 256
+# stx_mask is the first field of struct statx, stx_btime's seconds and nanoseconds lie at 80
+_STATX_MASK = struct.Struct("=I")
+_STATX_BIRTH = struct.Struct("=qI")
+_STATX_BIRTH_OFFSET = 80
+
+# mallopt(3): what the C library gives back to the system, and from which size on it asks for memory singly
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_KEPT = 8 * 1024 * 1024
+# the most that a 32-bit C library accepts
+_SINGLE = 512 * 1024
+
+# ioctls of <linux/fs.h>; what they read and write is 32 bits long, although their numbers say a long
+_LONG = struct.calcsize("l")
+_FLAGS = struct.Struct("=I")
+_FS_IOC_GETFLAGS = 2 << 30 | _LONG << 16 | ord("f") << 8 | 1
+_FS_IOC_SETFLAGS = 1 << 30 | _LONG << 16 | ord("f") << 8 | 2
+_FS_PROTECTING = 0x10 | 0x20  # immutable, append-only
+
+# ioctls of <linux/btrfs.h>
+_SUBVOLUME_FLAGS = struct.Struct("=Q")
+_BTRFS_IOC_SUBVOL_GETFLAGS = 2 << 30 | 8 << 16 | 0x94 << 8 | 25
+_BTRFS_IOC_SUBVOL_SETFLAGS = 1 << 30 | 8 << 16 | 0x94 << 8 | 26
+_BTRFS_SUBVOL_RDONLY = 2
+
+# powerpc, mips, sparc and alpha write the direction of an ioctl otherwise
+if platform.machine().startswith(("ppc", "mips", "sparc", "alpha")):
+    _FS_IOC_GETFLAGS = 2 << 29 | _LONG << 16 | ord("f") << 8 | 1
+    _FS_IOC_SETFLAGS = 4 << 29 | _LONG << 16 | ord("f") << 8 | 2
+    _BTRFS_IOC_SUBVOL_GETFLAGS = 2 << 29 | 8 << 16 | 0x94 << 8 | 25
+    _BTRFS_IOC_SUBVOL_SETFLAGS = 4 << 29 | 8 << 16 | 0x94 << 8 | 26
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse what it frees, up to ``_KEPT`` bytes in each thread, where the C library can be told so.
+
+    Without it, pieces of a layer cost a page fault for every 4 KiB: freed memory goes back to the system at once.
+    """
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(ctypes.c_int(_M_TRIM_THRESHOLD), ctypes.c_int(_KEPT))
+        _libc.mallopt(ctypes.c_int(_M_MMAP_THRESHOLD), ctypes.c_int(_SINGLE))
+
+
+def exchange(first_dir: int, first: bytes, second_dir: int, second: bytes) -> None:
+    """Swap two names atomically. Raises ``OSError``; ``ENOSYS`` or ``EINVAL`` where it cannot be had."""
+    _renameat2(first_dir, first, second_dir, second, _RENAME_EXCHANGE)
+
+
+def rename_new(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
+    """Rename, never over something that is there. Raises ``OSError`` as ``exchange`` does."""
+    _renameat2(old_dir, old, new_dir, new, _RENAME_NOREPLACE)
+
+
+def has_syncfs() -> bool:
+    """Whether the C library can sync one file system alone."""
+    return hasattr(_libc, "syncfs")
+
+
+def syncfs(fd: int) -> None:
+    """Make all of a file system durable. Raises ``OSError``, which must be taken as lost data."""
+    if not has_syncfs():
+        os.sync()
+        return
+    if _libc.syncfs(ctypes.c_int(fd)) != 0:
+        raise _last_error()
+
+
+def birth_time(fd: int) -> str | None:
+    """When the file behind ``fd`` was made, as ``seconds.nanoseconds``; ``None`` where it is not known."""
+    if not hasattr(_libc, "statx"):
+        return None
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    failed = _libc.statx(
+        ctypes.c_int(fd),
+        ctypes.c_char_p(b""),
+        ctypes.c_int(_AT_EMPTY_PATH),
+        ctypes.c_uint(_STATX_BTIME),
+        buffer,
+    )
+    if failed or not _STATX_MASK.unpack_from(buffer, 0)[0] & _STATX_BTIME:
+        return None
+    seconds, nanoseconds = _STATX_BIRTH.unpack_from(buffer, _STATX_BIRTH_OFFSET)
+    return f"{seconds}.{nanoseconds:09d}"
+
+
+def mount_id(fd: int) -> int:
+    """The kernel's number of the mount that ``fd`` lies on. Raises ``OSError``."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as info:
+        for line in info:
+            if line.startswith(b"mnt_id:"):
+                return int(line.split()[1])
+    raise OSError(errno.ENOSYS, "the kernel does not tell mounts apart")
+
+
+def inode_flags(fd: int) -> int | None:
+    """The attributes (see ``chattr``) of a regular file or directory; ``None`` if its file system has none.
+
+    Never for a device, whose driver would take it for something else.
+    """
+    buffer = bytearray(8)
+    try:
+        fcntl.ioctl(fd, _FS_IOC_GETFLAGS, buffer)
+    except OSError:
+        return None
+    return int(_FLAGS.unpack_from(buffer)[0])
+
+
+def set_inode_flags(fd: int, flags: int) -> None:
+    """Set the attributes of a regular file or directory. Raises ``OSError``."""
+    buffer = bytearray(8)
+    _FLAGS.pack_into(buffer, 0, flags)
+    fcntl.ioctl(fd, _FS_IOC_SETFLAGS, buffer)
+
+
+def without_protection(flags: int) -> int:
+    """The same attributes, but neither immutable nor append-only."""
+    return flags & ~_FS_PROTECTING
+
+
+def is_read_only_subvolume(fd: int) -> bool:
+    """Whether a directory is the root of a btrfs subvolume that is set read-only."""
+    buffer = bytearray(_SUBVOLUME_FLAGS.size)
+    try:
+        fcntl.ioctl(fd, _BTRFS_IOC_SUBVOL_GETFLAGS, buffer)
+    except OSError:
+        # another file system, or no subvolume
+        return False
+    return bool(_SUBVOLUME_FLAGS.unpack(buffer)[0] & _BTRFS_SUBVOL_RDONLY)
+
+
+def set_subvolume_writable(fd: int) -> None:
+    """Let a btrfs subvolume be written to. Raises ``OSError``."""
+    fcntl.ioctl(fd, _BTRFS_IOC_SUBVOL_SETFLAGS, _SUBVOLUME_FLAGS.pack(0))
+
+
+def _renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
+    arguments = (
+        ctypes.c_int(old_dir),
+        ctypes.c_char_p(old),
+        ctypes.c_int(new_dir),
+        ctypes.c_char_p(new),
+        ctypes.c_uint(flags),
+    )
+    if hasattr(_libc, "renameat2"):
+        failed = _libc.renameat2(*arguments)
+    else:
+        call = _RENAMEAT2.get(platform.machine())
+        # a 32-bit Python on a 64-bit kernel would need the other table
+        if call is None or struct.calcsize("P") * 8 != _bits(platform.machine()):
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        failed = _libc.syscall(ctypes.c_long(call), *arguments)
+    if failed:
+        raise _last_error()
+
+
+def _bits(machine: str) -> int:
+    return 64 if "64" in machine or machine == "s390x" else 32
+
+
+def _last_error() -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code))

@@ -1,0 +1,141 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What a URL is made of, and how much of it may be shown (docs/behaviour.md, section 1)."""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from .._errors import SourceError
+
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_NOT_IN_HOST = re.compile(r"[^a-z0-9._:\[\]%-]")
+# What the domain name system allows.
+_LONGEST_HOST = 253
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# What stands in the place of a secret.
+MASK = "********"
+
+
+def is_url(src: str) -> bool:
+    """Whether ``src`` is to be fetched rather than opened."""
+    return _URL.match(src) is not None
+
+
+@dataclass(frozen=True)
+class Url:
+    """An ``http`` or ``https`` URL.
+
+    ``text`` is what is asked for, without user and fragment; ``shown`` what a message may hold, without
+    the query, which may be a signature. ``origin`` is scheme, host and port.
+    """
+
+    text: str
+    shown: str
+    origin: tuple[str, str, int]
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def redirected(self, location: str) -> Url:
+        """Where a redirect leads. Raises ``SourceError`` where it must not be followed."""
+        # headers come as latin-1, and must be escaped by the bytes that they were
+        escaped = quote(location, safe=string.punctuation, encoding="latin-1")
+        try:
+            target = urljoin(self.text, escaped)
+        except ValueError:
+            target = ""
+        if not is_url(target):
+            raise SourceError(
+                f"'{self.shown}' redirects to something that is no http or https URL; give the archive's own URL"
+            )
+        url = parse_url(target, f"what '{self.shown}' redirects to")
+        if self.origin[0] == "https" and url.origin[0] != "https":
+            raise SourceError(
+                f"'{self.shown}' redirects from https to '{url.shown}', which is not protected; give a URL that stays"
+                " with https"
+            )
+        return url
+
+
+def parse_url(text: str, what: str = "src") -> Url:
+    """Take a URL apart. Raises ``SourceError``, which quotes nothing of it: it may be a password."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+        host = parts.hostname or ""
+        if len(host) > _LONGEST_HOST:
+            # older Pythons need time by the square of its length to encode it
+            raise _no_url(what, "its host is too long")
+        host = host.encode("idna").decode("ascii")
+    except ValueError:
+        raise _no_url(what, "its host or port is none") from None
+    if not host or _NOT_IN_HOST.search(host):
+        raise _no_url(what, "it names no host")
+    scheme = parts.scheme.lower()
+    netloc = f"[{host}]" if ":" in host else host
+    if port is not None and port != _DEFAULT_PORTS[scheme]:
+        netloc += f":{port}"
+    path = _escaped(parts.path) or "/"
+    query = f"?{_escaped(parts.query)}" if parts.query else ""
+    return Url(
+        text=f"{scheme}://{netloc}{path}{query}",
+        shown=f"{scheme}://{netloc}{path}{'?...' if query else ''}",
+        origin=(scheme, host, port or _DEFAULT_PORTS[scheme]),
+        username=_unquoted(parts.username),
+        password=_unquoted(parts.password),
+    )
+
+
+def masked(src: str) -> str:
+    """A URL as it may be shown among a task's arguments: without its user and password, and without its query."""
+    try:
+        parse_url(src)
+    except SourceError:
+        # whatever is wrong with it may be a part of a password
+        return MASK
+    parts = urlsplit(src)
+    _user, found, host = parts.netloc.rpartition("@")
+    if found:
+        parts = parts._replace(netloc=f"{MASK}@{host}")
+    if parts.query:
+        parts = parts._replace(query=MASK)
+    if parts.fragment:
+        parts = parts._replace(fragment=MASK)
+    return parts.geturl()
+
+
+def secrets_of(src: str) -> tuple[str | None, ...]:
+    """What ``masked`` hides, in the forms in which it may turn up elsewhere."""
+    try:
+        url = parse_url(src)
+    except SourceError:
+        return (src,)
+    parts = urlsplit(src)
+    user = parts.netloc.rpartition("@")[0]
+    return (
+        user,
+        url.password,
+        parts.password,
+        parts.query,
+        _escaped(parts.query),
+        parts.fragment,
+    )
+
+
+def _escaped(text: str) -> str:
+    return quote(text, safe=string.punctuation)
+
+
+def _unquoted(text: str | None) -> str | None:
+    return None if text is None else unquote(text)
+
+
+def _no_url(what: str, why: str) -> SourceError:
+    return SourceError(f"{what} is no URL that can be fetched: {why}; check it")
