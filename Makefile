@@ -4,7 +4,8 @@
 
 # make demo [SRC=archive]   provisions a root file system on this machine, twice
 # make test [S=session]     runs every check, or one
-# make unit [T=path]        runs the unit tests with one Python, fast
+# make unit [T=path]        runs the tests of the product's rooms with one Python, fast
+# make unit-tools           runs the tests of the test tools: the crash laboratory, the model, the fleet, the comparers
 # make format               formats every Python file
 # make model [N=20000]      compares generated images with the executable specification
 # make fuzz [SECONDS=60]    mutates archives, documents and layers
@@ -33,13 +34,17 @@ PACKAGES_root := acl attr btrfs-progs crun e2fsprogs lxc runc systemd-container 
 PACKAGES_sanity := shellcheck
 PACKAGES = $(foreach kind,integration sanity,$(if $(or $(if $(S),,all),$(findstring $(kind),$(S))),$(PACKAGES_$(kind))))
 
-.PHONY: demo test unit format model fuzz limits crash bench fleet clean
+.PHONY: demo test unit unit-tools format model fuzz limits crash bench fleet clean
 # the module makes the folder above the root file system, closed to other users
 demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
 demo: $(VENV)/done
 	mkdir -p $(DEMO)
 	$(if $(SRC),,$(VENV)/bin/python tests/images/build_demo.py $(DEMO)/example.oci.tar)
 	tests/tools/demo.sh $(DEMO)/container/rootfs "$$DEMO_SRC" $(VENV)
+
+# Folders of unit tests, and those among them that test the test tools.
+UNIT_TESTS := $(sort $(dir $(wildcard tests/unit/*/.)))
+TOOLS_TESTS := $(addsuffix /,$(addprefix tests/unit/,bench crash fleet images model races tools))
 
 # REQUIRE: units that must have run, as units-2.19:3.8
 test: $(VENV)/done
@@ -50,7 +55,10 @@ test: $(VENV)/done
 	    $(VENV)/bin/python tests/tools/summary.py $(RESULTS) $(addprefix --require ,$(REQUIRE)) || status=1; exit $$status
 
 unit: $(VENV)/tests-done
-	$(RUN) -m pytest -q -n auto $(or $(T),tests/unit)
+	$(RUN) -m pytest -q -n auto $(or $(T),$(filter-out $(TOOLS_TESTS),$(UNIT_TESTS)))
+
+unit-tools: $(VENV)/tests-done
+	$(RUN) -m pytest -q -n auto $(TOOLS_TESTS)
 
 format: $(VENV)/done
 	$(VENV)/bin/nox -s format

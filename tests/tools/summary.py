@@ -18,7 +18,7 @@ import os
 import re
 import sys
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 # What a session of nox that did what it should is called in its report.
@@ -27,6 +27,8 @@ SUCCESS = "success"
 GROUP = "lint"
 # How a sanity test says that there was nothing for it to look at.
 NOTHING_TO_TEST = "No tests applicable."
+# How many of the slowest parts are shown.
+SLOWEST = 10
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Session:
     """What one session did.
 
     ``result`` and ``reason`` are nox's words. ``pythons`` are those that unit tests ran with, ``notes`` say why tests
-    left something out, and how many did.
+    left something out, and how many did, and ``compared`` what was compared with the work of other programs. ``parts``
+    are seconds by the name of a part: a file of unit tests, or an integration target.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Session:
     counts: t.Mapping[str, int]
     pythons: tuple[str, ...]
     notes: t.Mapping[str, int]
+    compared: tuple[str, ...] = ()
+    parts: t.Mapping[str, float] = field(default_factory=dict)
 
 
 def read(folder: str) -> list[Session]:
@@ -90,6 +95,8 @@ def _session(item: dict[str, t.Any], files: list[str]) -> Session:
         +counts,
         tuple(dict.fromkeys(match.group(1) for match in found if match)),
         collections.Counter(_notes(suites)),
+        tuple(dict.fromkeys(_said("COMPARED", suites))),
+        _parts(item["name"], files),
     )
 
 
@@ -121,8 +128,37 @@ def _notes(suites: t.Iterable[ElementTree.Element]) -> t.Iterator[str]:
             why = _skipped_why(case)
             if why and why != NOTHING_TO_TEST:
                 yield why
-            for output in case.iter("system-out"):
-                yield from re.findall(r"SKIPPED: ([^\"\n]+)", output.text or "")
+    yield from _said("SKIPPED", suites)
+
+
+def _said(word: str, suites: t.Iterable[ElementTree.Element]) -> t.Iterator[str]:
+    """Return what integration targets print behind a word in capitals."""
+    for suite in suites:
+        for output in suite.iter("system-out"):
+            yield from re.findall(rf"{word}: ([^\"\n]+)", output.text or "")
+
+
+def _parts(session: str, files: t.Iterable[str]) -> dict[str, float]:
+    """Return the seconds that each part of a session took."""
+    parts: collections.Counter[str] = collections.Counter()
+    for path in files:
+        for case in ElementTree.parse(path).iter("testcase"):
+            # the name of a target's file is the target's, and a time
+            name = re.sub(r"-[^-]*\.xml$", "", os.path.basename(path))
+            if session.startswith("units"):
+                name = case.get("classname", "").replace(".", "/") + ".py"
+            parts[name] += float(case.get("time") or 0)
+    return dict(parts)
+
+
+def slowest(sessions: t.Iterable[Session]) -> list[tuple[float, str]]:
+    """Return the slowest parts of all sessions, and their seconds; a session without parts is one itself."""
+    parts = [
+        (seconds, f"{session.name}: {name}" if name else session.name)
+        for session in sessions
+        for name, seconds in (session.parts or {"": session.seconds}).items()
+    ]
+    return sorted(parts, reverse=True)[:SLOWEST]
 
 
 def show(sessions: t.Iterable[Session]) -> None:
@@ -138,6 +174,8 @@ def show(sessions: t.Iterable[Session]) -> None:
         print(f"{session.name}: {word}, {' '.join(words)}, {session.seconds:.0f} s")
         for why, count in session.notes.items():
             print(f"    skipped {count}: {why}")
+        for what in session.compared:
+            print(f"    compared: {what}")
 
 
 def missing(required: t.Iterable[str], sessions: t.Iterable[Session]) -> list[str]:
@@ -170,6 +208,9 @@ def main() -> int:
         return 1
     print()
     show(sessions)
+    print("The slowest parts, in seconds (tests of one file run on several cores):")
+    for seconds, name in slowest(sessions):
+        print(f"    {seconds:7.1f}  {name}")
     absent = missing(options.require, sessions)
     for wanted in absent:
         print(f"REQUIRED, but did not run and pass: {wanted}")
