@@ -140,15 +140,15 @@ def _said(word: str, suites: t.Iterable[ElementTree.Element]) -> t.Iterator[str]
 
 def _parts(session: str, files: t.Iterable[str]) -> dict[str, float]:
     """Return the seconds that each part of a session took."""
-    parts: collections.Counter[str] = collections.Counter()
+    parts: dict[str, float] = {}
     for path in files:
         for case in ElementTree.parse(path).iter("testcase"):
             # the name of a target's file is the target's, and a time
             name = re.sub(r"-[^-]*\.xml$", "", os.path.basename(path))
             if session.startswith("units"):
                 name = case.get("classname", "").replace(".", "/") + ".py"
-            parts[name] += float(case.get("time") or 0)
-    return dict(parts)
+            parts[name] = parts.get(name, 0) + float(case.get("time") or 0)
+    return parts
 
 
 def slowest(sessions: t.Iterable[Session]) -> list[tuple[float, str]]:

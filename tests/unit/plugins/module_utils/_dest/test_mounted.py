@@ -759,7 +759,12 @@ def test_a_container_cannot_keep_its_mount(lab: Lab, tmp_path: Path, kind: str) 
     ]
     with loop_mounted(lab.dest, tmp_path / "disk", kind):
         run(lab.dest, src=sources[0])
-        for changes in ({"src": sources[1]}, {"src": sources[0]}, {"state": "absent"}):
+        steps: list[dict[str, t.Any]] = [
+            {"src": sources[1]},
+            {"src": sources[0]},
+            {"state": "absent"},
+        ]
+        for changes in steps:
             if kind == "btrfs":
                 for words in (
                     f"subvolume create {lab.dest}/sub",
