@@ -115,19 +115,10 @@ def _unpack(
 ) -> Unpacked:
     report = Report()
     budget = Budget(options.max_size, options.max_entries)
-    policy = Policy(
-        report,
-        options.preserve,
-        options.uids,
-        options.gids,
-        options.xattrs,
-        options.drop_acls,
-    )
+    policy = Policy(report, options)
     at_hand = ""
-    root = Root(fd, policy.of_missing_parent(), lambda: budget.add_implied(at_hand))
-    applier = Applier(
-        root, policy, report, budget, options.devices, options.keep_dirlinks
-    )
+    root = Root(fd, policy.for_missing_parent(), lambda: budget.add_implied(at_hand))
+    applier = Applier(root, policy, budget, options)
     diff_ids = {layer.diff_id for layer in layers}
     with contextlib.closing(root), EarlySync(fd) as early_sync:
         for layer in layers:

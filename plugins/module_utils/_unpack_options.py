@@ -18,18 +18,21 @@ from ._rootfs.ids import IdMap
 class UnpackOptions:
     """What changes the tree that an image becomes, and the limits that stop a hostile one.
 
-    ``max_size`` is in bytes. ``preserve`` is false where everything belongs to the caller.
+    ``devices`` is ``safe``, ``create``, ``skip`` or ``fail``. ``preserve`` is false if everything belongs to the caller.
+    ``xattrs`` are names that are kept beyond the usual ones. ``drop_acls`` gives up access ACLs that the file system
+    cannot store. ``keep_dirlinks`` keeps a symlink to a directory when a directory of the same name comes.
+    ``max_size`` is in bytes.
     """
 
-    devices: str
-    preserve: bool
-    xattrs: tuple[str, ...]
-    drop_acls: bool
-    keep_dirlinks: bool
     max_size: int
     max_entries: int
-    uids: IdMap
-    gids: IdMap
+    devices: str = "safe"
+    preserve: bool = True
+    xattrs: tuple[str, ...] = ()
+    drop_acls: bool = False
+    keep_dirlinks: bool = False
+    uids: IdMap = IdMap("uid")
+    gids: IdMap = IdMap("gid")
 
     def to_fingerprint(self) -> dict[str, t.Any]:
         """The options that change the tree; the limits only say whether there is one."""

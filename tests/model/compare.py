@@ -36,6 +36,9 @@ from ansible_collections.hypervisor.oci.tests.tools.removal import (
     make_folder,
     remove_folder,
 )
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
+    UnpackOptions,
+)
 
 _KINDS = {
     stat.S_IFREG: model.FILE,
@@ -269,20 +272,22 @@ def _unpacked(image: Image, root: bytes) -> Outcome:
     options = image.options
     report = Report()
     budget = Budget(2**40, 2**20)
-    policy = Policy(
-        report,
-        options.preserve,
-        IdMap("uid", options.uid_map),
-        IdMap("gid", options.gid_map),
-        [os.fsdecode(name) for name in options.xattrs],
+    unpack_options = UnpackOptions(
+        max_size=2**40,
+        max_entries=2**20,
+        devices=options.devices,
+        preserve=options.preserve,
+        xattrs=tuple(os.fsdecode(name) for name in options.xattrs),
+        keep_dirlinks=options.keep_dirlinks,
+        uids=IdMap("uid", options.uid_map),
+        gids=IdMap("gid", options.gid_map),
     )
+    policy = Policy(report, unpack_options)
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     umask = os.umask(0)
-    top = Root(fd, policy.of_missing_parent())
+    top = Root(fd, policy.for_missing_parent())
     try:
-        applier = Applier(
-            top, policy, report, budget, options.devices, options.keep_dirlinks
-        )
+        applier = Applier(top, policy, budget, unpack_options)
         for number, layer in enumerate(image.layers):
             applier.apply_layer([layer_tar(layer)], str(number))
         applier.finish()

@@ -87,19 +87,19 @@ def generate(number: int, seed: int) -> list[Image]:
 
 # What stood in the product before any of it was replaced.
 _create_file = Root.create_file
-_hide = Root.hide
-_hide_all = Root.hide_all
+_hide = Root.white_out
+_hide_all = Root.white_out_all
 _link_file = Root.link_file
 _link_text = Root._link_text
 _apply_layer = Applier.apply_layer
 _apply_whiteout = Applier._apply_whiteout
-_hide_named = Applier._hide
+_hide_named = Applier._white_out
 _init: t.Callable[..., None] = Applier.__init__
 _make_device = Applier._make_device
 _make_directory = Applier._make_directory
 _make_hard_link = Applier._make_hard_link
-_of_entry = Policy.of_entry
-_of_missing_parent = Policy.of_missing_parent
+_for_entry = Policy.for_entry
+_for_missing_parent = Policy.for_missing_parent
 _to_fd = Writer.to_fd
 _to_new_file = Writer.to_new_file
 _to_node = Writer.to_node
@@ -156,9 +156,9 @@ def _dirlinks_kept(self: t.Any, *arguments: t.Any) -> None:
 
 def _only_the_link(self: Applier, entry: Entry, above: Names, name: bytes) -> None:
     calls: list[tuple[Directory, bytes]] = []
-    with mock.patch.object(Root, "bring", lambda _self, *call: calls.append(call)):
+    with mock.patch.object(Root, "add", lambda _self, *call: calls.append(call)):
         _make_directory(self, entry, above, name)
-    self._root.bring(*calls[-1])
+    self._root.add(*calls[-1])
 
 
 def _below_the_mark(self: Applier, above: Names, name: bytes) -> bool:
@@ -175,13 +175,13 @@ def _link_followed(
 
 def _link_with_metadata(self: Applier, entry: Entry, above: Names, name: bytes) -> None:
     _make_hard_link(self, entry, above, name)
-    parent = self._root.parent_of(above)
+    parent = self._root.make_parent(above)
     if not self._root._link_text(parent, name):
         _to_node(
             self._writer,
             self._root.fd(parent),
             name,
-            self._policy.of_entry(entry),
+            self._policy.for_entry(entry),
         )
 
 
@@ -189,7 +189,7 @@ def _link_with_metadata(self: Applier, entry: Entry, above: Names, name: bytes) 
 
 
 def _whiteout_followed(self: Root, parent: Directory, name: bytes) -> bool:
-    behind = self.leads_to_directory(parent, name)
+    behind = self.follow_directory_link(parent, name)
     if behind is not None and behind.parent is not None:
         return _hide(self, behind.parent, behind.name)
     return _hide(self, parent, name)
@@ -213,13 +213,13 @@ def _metadata_of_below(self: Root, child: Directory, brought: bool) -> None:
     if not brought and child.layer != self._layer:
         self.remove_tree(child)
         return
-    self.hide_all(child)
+    self.white_out_all(child)
 
 
 def _at_the_top_only(self: Root, directory: Directory) -> bool:
     for name in names_in(self.fd(directory)):
         child = directory.children.get(name)
-        if not self._is_brought(directory, name) and (
+        if not self._is_added(directory, name) and (
             child is None or child.layer != self._layer
         ):
             self.remove(directory, name)
@@ -246,9 +246,9 @@ def _above_hidden(self: Applier, above: list[bytes], name: bytes) -> None:
         directory = self._root.find(above)
         outer = directory.parent if directory is not None else None
         if outer is not None and outer.parent is not None:
-            self._root.hide(outer.parent, outer.name)
+            self._root.white_out(outer.parent, outer.name)
         elif directory is not None:
-            self._root.hide_all(self._root.top)
+            self._root.white_out_all(self._root.top)
     _hide_named(self, above, name)
 
 
@@ -275,7 +275,7 @@ def _now(self: Writer, fd: int, attributes: Attributes) -> None:
 
 def _at_once(self: t.Any, entry: Entry, above: Names, name: bytes) -> None:
     _make_directory(self, entry, above, name)
-    directory = self._root.parent_of(above).children[name]
+    directory = self._root.make_parent(above).children[name]
     self._writer.to_fd(self._root.fd(directory), directory.attributes)
     self.finished = [*getattr(self, "finished", ()), directory]
 
@@ -313,7 +313,7 @@ def _set_ids_left(self: Writer, fd: int, attributes: Attributes) -> None:
 
 
 def _stale_xattrs(self: Applier, entry: Entry, above: Names, name: bytes) -> None:
-    old = self._root.parent_of(above).children.get(name)
+    old = self._root.make_parent(above).children.get(name)
     stale = old.attributes.xattrs if old is not None else {}
     _make_directory(self, entry, above, name)
     if old is not None:
@@ -322,12 +322,12 @@ def _stale_xattrs(self: Applier, entry: Entry, above: Names, name: bytes) -> Non
 
 
 def _microseconds(self: Policy, entry: Entry) -> Attributes:
-    attributes = _of_entry(self, entry)
+    attributes = _for_entry(self, entry)
     return attributes._replace(mtime=attributes.mtime // 1000 * 1000)
 
 
 def _after_1970(self: Policy, entry: Entry) -> Attributes:
-    attributes = _of_entry(self, entry)
+    attributes = _for_entry(self, entry)
     return attributes._replace(mtime=max(attributes.mtime, 0))
 
 
@@ -345,11 +345,11 @@ def _link_of_root(
 
 
 def _closed_parent(self: Policy) -> Attributes:
-    return _of_missing_parent(self)._replace(mode=0o700)
+    return _for_missing_parent(self)._replace(mode=0o700)
 
 
 def _unmapped_parent(self: Policy) -> Attributes:
-    return _of_missing_parent(self)._replace(uid=0, gid=0)
+    return _for_missing_parent(self)._replace(uid=0, gid=0)
 
 
 def _same_inode(self: Root, parent: Directory, name: bytes, mode: int) -> int:
@@ -397,14 +397,21 @@ FAULTS = [
         "a hard link's metadata is applied",
         ((Applier, "_make_hard_link", _link_with_metadata),),
     ),
-    Fault("a whiteout follows a link", ((Root, "hide", _whiteout_followed),)),
-    Fault("a whiteout hits its own layer", ((Root, "_is_brought", _never_brought),)),
-    Fault("an opaque mark hits its own layer", ((Root, "hide_all", _own_layer_too),)),
-    Fault("an opaque mark keeps what is below", ((Root, "hide_all", _nothing_hidden),)),
-    Fault("an opaque mark empties one level", ((Root, "hide_all", _at_the_top_only),)),
+    Fault("a whiteout follows a link", ((Root, "white_out", _whiteout_followed),)),
+    Fault("a whiteout hits its own layer", ((Root, "_is_added", _never_brought),)),
+    Fault(
+        "an opaque mark hits its own layer", ((Root, "white_out_all", _own_layer_too),)
+    ),
+    Fault(
+        "an opaque mark keeps what is below",
+        ((Root, "white_out_all", _nothing_hidden),),
+    ),
+    Fault(
+        "an opaque mark empties one level", ((Root, "white_out_all", _at_the_top_only),)
+    ),
     Fault(
         "a hidden directory keeps its metadata",
-        ((Root, "_hide_directory", _metadata_of_below),),
+        ((Root, "_white_out_directory", _metadata_of_below),),
     ),
     Fault(
         "whiteouts wait for the layer's end",
@@ -413,8 +420,8 @@ FAULTS = [
             (Applier, "apply_layer", _with_whiteouts_last),
         ),
     ),
-    Fault("'.wh...' hides the parent", ((Applier, "_hide", _above_hidden),)),
-    Fault("'.wh..' hides nothing", ((Applier, "_hide", _dot_not_known),)),
+    Fault("'.wh...' hides the parent", ((Applier, "_white_out", _above_hidden),)),
+    Fault("'.wh..' hides nothing", ((Applier, "_white_out", _dot_not_known),)),
     Fault(
         "a skipped device hides nothing",
         ((Applier, "_make_device", _device_hides_nothing),),
@@ -438,16 +445,16 @@ FAULTS = [
         "older xattrs of a directory stay",
         ((Applier, "_make_directory", _stale_xattrs),),
     ),
-    Fault("times have microseconds", ((Policy, "of_entry", _microseconds),)),
-    Fault("times before 1970 are lost", ((Policy, "of_entry", _after_1970),)),
+    Fault("times have microseconds", ((Policy, "for_entry", _microseconds),)),
+    Fault("times before 1970 are lost", ((Policy, "for_entry", _after_1970),)),
     Fault("times of links are lost", ((Writer, "to_symlink", _link_of_now),)),
     Fault("owners of links are lost", ((Writer, "to_symlink", _link_of_root),), True),
     Fault(
-        "a missing parent is closed", ((Policy, "of_missing_parent", _closed_parent),)
+        "a missing parent is closed", ((Policy, "for_missing_parent", _closed_parent),)
     ),
     Fault(
         "a missing parent is not mapped",
-        ((Policy, "of_missing_parent", _unmapped_parent),),
+        ((Policy, "for_missing_parent", _unmapped_parent),),
         True,
     ),
     Fault("a file over a file keeps the inode", ((Root, "create_file", _same_inode),)),

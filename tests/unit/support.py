@@ -40,6 +40,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import 
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
 from ansible_collections.hypervisor.oci.tests.images.builder import Entry, Raw, tar
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
+    UnpackOptions,
+)
 
 IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(
@@ -153,29 +156,26 @@ def unpack(
     if not top.is_dir():
         top.mkdir(0o700)
     report = Report()
-    policy = Policy(
-        report,
-        preserve,
-        IdMap("uid", tuple(uids)),
-        IdMap("gid", tuple(gids)),
-        xattrs,
-        drop_acls,
+    options = UnpackOptions(
+        max_size=max_size,
+        max_entries=max_entries,
+        devices=devices or ("safe" if IS_ROOT else "skip"),
+        preserve=preserve,
+        xattrs=tuple(xattrs),
+        drop_acls=drop_acls,
+        keep_dirlinks=keep_dirlinks,
+        uids=IdMap("uid", tuple(uids)),
+        gids=IdMap("gid", tuple(gids)),
     )
+    policy = Policy(report, options)
     budget = Budget(max_size, max_entries)
     fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     before = os.umask(umask)
     digest = ""
     root = Root(
-        fd, policy.of_missing_parent(), lambda: budget.add_entry(digest, b"implied")
+        fd, policy.for_missing_parent(), lambda: budget.add_entry(digest, b"implied")
     )
-    applier = Applier(
-        root,
-        policy,
-        report,
-        budget,
-        devices or ("safe" if IS_ROOT else "skip"),
-        keep_dirlinks,
-    )
+    applier = Applier(root, policy, budget, options)
     try:
         for number, members in enumerate(layers):
             digest = f"sha256:layer{number}"

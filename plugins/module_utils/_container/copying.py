@@ -20,10 +20,10 @@ import stat
 from .._errors import EntryError, RootfsError, os_advice, os_phrase, show
 from .._report import Report
 from .._rootfs import acl, capability
-from .._rootfs.attributes import Attributes, Born, Policy, Writer
+from .._rootfs.attributes import Attributes, CreationDefaults, Policy, Writer
 from .._rootfs.devices import SAFE_CHARACTER_DEVICES
 from .._fs.directories import DIRECTORY
-from .._rootfs.ids import IdMap
+from .._unpack_options import UnpackOptions
 from .._fs.syscalls import mount_id
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -55,8 +55,12 @@ class _Copy:
         self._links = links
         self._mount = mount_id(source)
         self._report = report
-        policy = Policy(report, os.geteuid() == 0, IdMap("uid"), IdMap("gid"))
-        self._writer = Writer(policy, Born(os.geteuid(), os.getegid(), False))
+        # nothing here reads the limits
+        options = UnpackOptions(max_size=0, max_entries=0, preserve=os.geteuid() == 0)
+        policy = Policy(report, options)
+        self._writer = Writer(
+            policy, CreationDefaults(os.geteuid(), os.getegid(), False)
+        )
         # the names that lead to what is worked on, for messages
         self._names: list[bytes] = []
 

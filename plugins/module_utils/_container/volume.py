@@ -19,7 +19,7 @@ from .._report import Report
 from .copying import copy_metadata, copy_tree
 from .._fs.directories import (
     DIRECTORY,
-    make_below,
+    make_directories,
     make_private,
     move,
     names_in,
@@ -75,8 +75,8 @@ class Volume:
         """Make the directories above it, which only root and the container's own root can pass."""
         root = self.reach.root
         if root is None:
-            return make_below(fd, missing, 0o700)
-        return make_below(fd, missing, 0o710, root.gid)
+            return make_directories(fd, missing, 0o700)
+        return make_directories(fd, missing, 0o710, root.gid)
 
 
 @dataclass(frozen=True)

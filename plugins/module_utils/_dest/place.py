@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from .._errors import RootfsError, show
 from .._fs.directories import (
-    make_below,
+    make_directories,
     make_private,
     open_existing,
     open_or_none,
@@ -281,7 +281,7 @@ def _open_or_make(path: str, access: Access, dry_run: bool) -> tuple[int, list[s
         try:
             if dry_run:
                 return -1, []
-            made = make_below(fd, missing, access.mode, access.group)
+            made = make_directories(fd, missing, access.mode, access.group)
             break
         except (FileExistsError, FileNotFoundError):
             # another run makes or removes the same directories: once more

@@ -51,7 +51,9 @@ def open_existing(path: bytes) -> tuple[int, list[bytes]]:
         os.close(fd)
 
 
-def make_below(fd: int, parts: list[bytes], last_mode: int, group: int = -1) -> int:
+def make_directories(
+    fd: int, parts: list[bytes], last_mode: int, group: int = -1
+) -> int:
     """Make the directories ``parts`` below ``fd``, 0755 but for the last; returns a descriptor of that one.
 
     The last belongs to ``group``, where one is given. What was made is removed again where a later one cannot

@@ -26,7 +26,7 @@ from .._layer.entry import (
     Entry,
 )
 from .._layer.tar_entries import TarReader
-from .._report import Report
+from .._unpack_options import UnpackOptions
 from .attributes import Attributes, Policy, Writer, first_mode
 from .devices import SAFE_CHARACTER_DEVICES
 from .root import WHITEOUT, Directory, Names, Root
@@ -46,28 +46,22 @@ _XATTR_COST = 200
 
 
 class Applier:
-    """Applies layers, in order, to a root.
-
-    ``devices`` is ``safe``, ``create``, ``skip`` or ``fail``; ``keep_dirlinks`` keeps a symlink to a directory
-    where a directory comes. Raises ``LayerError``, which names the layer and the entry.
-    """
+    """Applies layers, in order, to a root. Raises ``LayerError``, which names the layer and the entry."""
 
     def __init__(
         self,
         root: Root,
         policy: Policy,
-        report: Report,
         budget: Budget,
-        devices: str,
-        keep_dirlinks: bool,
+        options: UnpackOptions,
     ) -> None:
         self._root = root
         self._policy = policy
-        self._writer = Writer(policy, root.born())
-        self._report = report
+        self._writer = Writer(policy, root.probe_defaults())
+        self._report = policy.report
         self._budget = budget
-        self._devices = devices
-        self._keep_dirlinks = keep_dirlinks
+        self._devices = options.devices
+        self._keep_dirlinks = options.keep_dirlinks
         self._held = 0
 
     def apply_layer(self, chunks: t.Iterable[bytes], digest: str) -> None:
@@ -142,7 +136,7 @@ class Applier:
         self._root.top.attributes = self._of_directory(entry)
 
     def _of_directory(self, entry: Entry) -> Attributes:
-        attributes = self._policy.of_entry(entry)
+        attributes = self._policy.for_entry(entry)
         if not attributes.xattrs:
             return attributes
         size = sum(
@@ -172,16 +166,16 @@ class Applier:
         if last == _OPAQUE:
             self._report.whiteouts += 1
             directory = self._root.find(above)
-            if directory is None or not self._root.hide_all(directory):
+            if directory is None or not self._root.white_out_all(directory):
                 self._report.count("whiteouts_of_nothing")
             return True
         if last.startswith(_AUFS):
             self._report.count("aufs_leftovers")
             return True
-        self._hide(above, last[len(WHITEOUT) :])
+        self._white_out(above, last[len(WHITEOUT) :])
         return True
 
-    def _hide(self, above: Names, name: bytes) -> None:
+    def _white_out(self, above: Names, name: bytes) -> None:
         if not name:
             raise EntryError("the whiteout names nothing")
         if name == b"..":
@@ -195,7 +189,7 @@ class Applier:
                 return
             name = parent.name
             parent = parent.parent
-        if parent is None or not self._root.hide(parent, name):
+        if parent is None or not self._root.white_out(parent, name):
             self._report.count("whiteouts_of_nothing")
 
     # -- things
@@ -204,8 +198,8 @@ class Applier:
         self, entry: Entry, above: Names, name: bytes, reader: TarReader
     ) -> None:
         root = self._root
-        attributes = self._policy.of_entry(entry)
-        parent = root.parent_of(above)
+        attributes = self._policy.for_entry(entry)
+        parent = root.make_parent(above)
         fd = root.create_file(parent, name, first_mode(attributes))
         try:
             if entry.regions is not None:
@@ -222,7 +216,7 @@ class Applier:
             self._writer.to_new_file(fd, attributes)
         finally:
             os.close(fd)
-        root.bring(parent, name)
+        root.add(parent, name)
         report = self._report
         report.files += 1
         report.bytes += written
@@ -232,13 +226,13 @@ class Applier:
     def _make_directory(self, entry: Entry, above: Names, name: bytes) -> None:
         root = self._root
         attributes = self._of_directory(entry)
-        parent = root.parent_of(above)
+        parent = root.make_parent(above)
         known = parent.children.get(name)
         if known is None and self._keep_dirlinks:
-            known = root.leads_to_directory(parent, name)
+            known = root.follow_directory_link(parent, name)
             if known is not None and known.parent is not None:
                 # whiteouts of this layer must leave the directory alone as well as the link
-                root.bring(known.parent, known.name)
+                root.add(known.parent, known.name)
         if known is not None:
             known.attributes = attributes
         else:
@@ -247,21 +241,21 @@ class Applier:
             except FileExistsError:
                 root.remove(parent, name)
                 root.make_directory(parent, name, attributes)
-        root.bring(parent, name)
+        root.add(parent, name)
 
     def _make_symlink(self, entry: Entry, above: Names, name: bytes) -> None:
         root = self._root
         if not entry.link:
             raise EntryError("the symbolic link leads to an empty name")
-        attributes = self._policy.of_entry(entry)
-        parent = root.parent_of(above)
+        attributes = self._policy.for_entry(entry)
+        parent = root.make_parent(above)
         try:
             os.symlink(entry.link, name, dir_fd=root.fd(parent))
         except FileExistsError:
             root.remove(parent, name)
             os.symlink(entry.link, name, dir_fd=root.fd(parent))
         self._writer.to_symlink(root.fd(parent), name, attributes)
-        root.bring(parent, name)
+        root.add(parent, name)
 
     def _make_hard_link(self, entry: Entry, above: Names, name: bytes) -> None:
         root = self._root
@@ -270,7 +264,7 @@ class Applier:
             raise EntryError(
                 f"it is a hard link to {show(entry.link)}, which is a directory"
             )
-        parent = root.parent_of(above)
+        parent = root.make_parent(above)
         source = root.find(target[:-1])
         old = target[-1]
         if source is None or len(old) > 255:
@@ -289,7 +283,7 @@ class Applier:
             raise EntryError(
                 f"it is a hard link to {show(entry.link)}, which is not there"
             ) from None
-        root.bring(parent, name)
+        root.add(parent, name)
 
     def _make_device(self, entry: Entry, above: Names, name: bytes) -> None:
         choice = self._devices
@@ -318,12 +312,12 @@ class Applier:
         self, entry: Entry, above: Names, name: bytes, kind: int, number: int
     ) -> None:
         root = self._root
-        attributes = self._policy.of_entry(entry)
-        parent = root.parent_of(above)
+        attributes = self._policy.for_entry(entry)
+        parent = root.make_parent(above)
         root.remove(parent, name)
         os.mknod(name, kind | 0o600, number, dir_fd=root.fd(parent))
         self._writer.to_node(root.fd(parent), name, attributes)
-        root.bring(parent, name)
+        root.add(parent, name)
 
 
 def split_name(name: bytes) -> tuple[Names, bytes]:

@@ -20,8 +20,9 @@ import typing as t
 from .._errors import EntryError, show
 from .._layer.entry import DIRECTORY, FILE, SYMLINK, Entry
 from .._report import Report
+from .._unpack_options import UnpackOptions
 from . import acl, capability
-from .ids import IdMap, UnmappedError
+from .ids import UnmappedError
 
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 _PERMISSIONS = 0o777
@@ -38,7 +39,7 @@ class Attributes(t.NamedTuple):
     xattrs: dict[str, bytes]
 
 
-class Born(t.NamedTuple):
+class CreationDefaults(t.NamedTuple):
     """A file before anything is put onto it: its owner, and whether it has the mode that it was created with."""
 
     uid: int
@@ -47,27 +48,15 @@ class Born(t.NamedTuple):
 
 
 class Policy:
-    """How metadata of an image becomes metadata of this host.
+    """Decides which metadata on this host the metadata of an image becomes, and counts in ``report`` what is left out."""
 
-    ``preserve`` is false where everything belongs to the caller; ``extra_xattrs`` are the names that the
-    user allows beyond the usual; ``drop_acls`` gives up access ACLs where the file system has none.
-    """
-
-    def __init__(
-        self,
-        report: Report,
-        preserve: bool,
-        uids: IdMap,
-        gids: IdMap,
-        extra_xattrs: t.Iterable[str] = (),
-        drop_acls: bool = False,
-    ) -> None:
+    def __init__(self, report: Report, options: UnpackOptions) -> None:
         self.report = report
-        self.preserve = preserve
-        self.uids = uids
-        self.gids = gids
-        self.drop_acls = drop_acls
-        self._extra = frozenset(extra_xattrs)
+        self.preserve = options.preserve
+        self.uids = options.uids
+        self.gids = options.gids
+        self.drop_acls = options.drop_acls
+        self._extra = frozenset(options.xattrs)
 
     def owner(self, uid: int, gid: int) -> tuple[int, int]:
         """The host's ids. Raises ``EntryError``."""
@@ -76,12 +65,12 @@ class Policy:
         except UnmappedError as error:
             raise EntryError(str(error), "add a range that holds it") from error
 
-    def of_missing_parent(self) -> Attributes:
+    def for_missing_parent(self) -> Attributes:
         """A directory that no entry speaks of: 0755, of the mapped root, from the epoch."""
         uid, gid = self.owner(0, 0)
         return Attributes(0o755, uid, gid, 0, _NOTHING)
 
-    def of_entry(self, entry: Entry) -> Attributes:
+    def for_entry(self, entry: Entry) -> Attributes:
         """The attributes to write; counts what is left out. Raises ``EntryError``."""
         mode = entry.mode
         uid, gid = entry.uid, entry.gid
@@ -154,10 +143,10 @@ class Writer:
     ``born`` is what new files are like; they need not be given what they have.
     """
 
-    def __init__(self, policy: Policy, born: Born) -> None:
+    def __init__(self, policy: Policy, defaults: CreationDefaults) -> None:
         self._policy = policy
         self._preserve = policy.preserve
-        self._born_uid, self._born_gid, self._keeps_mode = born
+        self._default_uid, self._default_gid, self._keeps_mode = defaults
 
     def to_new_file(self, fd: int, attributes: Attributes) -> None:
         """For a file that was created with ``first_mode``. Raises ``EntryError`` and ``OSError``."""
@@ -179,7 +168,7 @@ class Writer:
         os.utime(fd, ns=(mtime, mtime))
 
     def _changes_owner(self, uid: int, gid: int) -> bool:
-        return self._preserve and (uid != self._born_uid or gid != self._born_gid)
+        return self._preserve and (uid != self._default_uid or gid != self._default_gid)
 
     def to_fd(self, fd: int, attributes: Attributes) -> None:
         """For a file or directory that is open. Raises ``EntryError`` and ``OSError``."""

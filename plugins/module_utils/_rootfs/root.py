@@ -22,7 +22,7 @@ import typing as t
 from collections import OrderedDict
 
 from .._errors import EntryError, show
-from .attributes import Attributes, Born
+from .attributes import Attributes, CreationDefaults
 from .._fs.directories import some_names_in
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -61,7 +61,7 @@ class Directory:
     """A directory of the root: its place, its metadata to be, and what the layer at hand did to it.
 
     ``brought`` holds the names that layer number ``layer`` put here, and a directory above something that
-    was brought has the same ``layer``: whiteouts must leave those alone (section 5). In a directory that
+    was added has the same ``layer``: whiteouts must leave those alone (section 5). In a directory that
     layer number ``born`` made there is nothing else, and so no name to remember.
     """
 
@@ -70,23 +70,27 @@ class Directory:
         "name",
         "children",
         "attributes",
-        "born",
+        "made_in",
         "layer",
-        "brought",
+        "added",
         "cleared",
     )
 
     def __init__(
-        self, parent: Directory | None, name: bytes, attributes: Attributes, born: int
+        self,
+        parent: Directory | None,
+        name: bytes,
+        attributes: Attributes,
+        made_in: int,
     ) -> None:
         self.parent = parent
         self.name = name
         self.attributes = attributes
-        self.born = born
+        self.made_in = made_in
         self.children = _NO_CHILDREN
         self.layer = -1
         self.cleared = -1
-        self.brought: set[bytes] | None = None
+        self.added: set[bytes] | None = None
 
 
 class Root:
@@ -113,7 +117,7 @@ class Root:
         self._layer = -1
         self._tracked = False
         self._remembered = 0
-        # directories in which the layer at hand brought names, and what these take of _remembered
+        # directories in which the layer at hand added names, and what these take of _remembered
         self._noted: list[Directory] = []
         self._noted_size = 0
 
@@ -122,7 +126,7 @@ class Root:
         while self._fds:
             os.close(self._fds.popitem()[1])
 
-    def born(self) -> Born:
+    def probe_defaults(self) -> CreationDefaults:
         """What a new file of this process is like in the tree, seen once: the root must be empty yet."""
         name = b"probe"
         fd = os.open(name, _NEW_FILE, 0o777, dir_fd=self._top_fd)
@@ -132,38 +136,38 @@ class Root:
             os.close(fd)
             os.unlink(name, dir_fd=self._top_fd)
         keeps_mode = stat.S_IMODE(status.st_mode) == 0o777
-        return Born(status.st_uid, status.st_gid, keeps_mode)
+        return CreationDefaults(status.st_uid, status.st_gid, keeps_mode)
 
-    # -- layers: what is brought by the one at hand, and what lies below it
+    # -- layers: what is added by the one at hand, and what lies below it
 
     def begin_layer(self) -> None:
-        """From here on, what is brought belongs to a new layer."""
+        """From here on, what is added belongs to a new layer."""
         self._layer += 1
         # below nothing there is nothing to hide, and so nothing to tell apart
         self._tracked = bool(some_names_in(self._top_fd, 1, frozenset()))
         for directory in self._noted:
-            directory.brought = None
+            directory.added = None
         self._noted = []
         self._remembered -= self._noted_size
         self._noted_size = 0
 
-    def bring(self, parent: Directory, name: bytes) -> None:
+    def add(self, parent: Directory, name: bytes) -> None:
         """Note that the layer at hand put ``name`` into ``parent``."""
         self._steps += _STEPS_PER_ENTRY
         if self._tracked:
-            self._note_brought(parent, name)
+            self._note_added(parent, name)
 
-    def _note_brought(self, parent: Directory, name: bytes) -> None:
+    def _note_added(self, parent: Directory, name: bytes) -> None:
         layer = self._layer
-        if parent.born == layer:
+        if parent.made_in == layer:
             return
-        brought = parent.brought
-        if brought is None:
-            brought = parent.brought = set()
+        added = parent.added
+        if added is None:
+            added = parent.added = set()
             self._noted.append(parent)
-        elif name in brought:
+        elif name in added:
             return
-        brought.add(name)
+        added.add(name)
         size = _NAME_COST + len(name)
         self._noted_size += size
         self.remember(size)
@@ -182,26 +186,26 @@ class Root:
                 "build the image with fewer of them",
             )
 
-    def _is_brought(self, parent: Directory, name: bytes) -> bool:
-        return parent.born == self._layer or (
+    def _is_added(self, parent: Directory, name: bytes) -> bool:
+        return parent.made_in == self._layer or (
             parent.layer == self._layer
-            and parent.brought is not None
-            and name in parent.brought
+            and parent.added is not None
+            and name in parent.added
         )
 
-    def hide(self, parent: Directory, name: bytes) -> bool:
+    def white_out(self, parent: Directory, name: bytes) -> bool:
         """Remove what lower layers have at ``name``; false where there was nothing."""
         if not self._tracked:
             return False
         child = parent.children.get(name)
-        brought = self._is_brought(parent, name)
+        added = self._is_added(parent, name)
         if child is None:
-            return not brought and self._unlink_if_there(parent, name)
+            return not added and self._unlink_if_there(parent, name)
         self._memo = ((), self.top)
-        self._hide_directory(child, brought)
+        self._white_out_directory(child, added)
         return True
 
-    def hide_all(self, directory: Directory) -> bool:
+    def white_out_all(self, directory: Directory) -> bool:
         """Remove what lower layers put into ``directory``; false where there was nothing to look at."""
         if not self._tracked or directory.cleared == self._layer:
             return False
@@ -209,37 +213,37 @@ class Root:
         pending = [directory]
         while pending:
             above = pending.pop()
-            if self._layer in (above.cleared, above.born):
+            if self._layer in (above.cleared, above.made_in):
                 continue
             above.cleared = self._layer
             for names in self._names(above):
                 for name in names:
-                    self._hide_lower(above, name, pending)
+                    self._white_out_lower(above, name, pending)
         return True
 
-    def _hide_lower(
+    def _white_out_lower(
         self, above: Directory, name: bytes, pending: list[Directory]
     ) -> None:
         """Remove what lower layers have at a name; what holds things of this layer is left to ``pending``."""
         child = above.children.get(name)
-        brought = self._is_brought(above, name)
+        added = self._is_added(above, name)
         if child is None:
-            if not brought:
+            if not added:
                 os.unlink(name, dir_fd=self.fd(above))
-        elif brought or child.layer == self._layer:
-            if not brought:
+        elif added or child.layer == self._layer:
+            if not added:
                 child.attributes = self._missing
             pending.append(child)
         else:
             self.remove_tree(child)
 
-    def _hide_directory(self, child: Directory, brought: bool) -> None:
-        if not brought and child.layer != self._layer:
+    def _white_out_directory(self, child: Directory, added: bool) -> None:
+        if not added and child.layer != self._layer:
             self.remove_tree(child)
             return
-        if not brought:
+        if not added:
             child.attributes = self._missing
-        self.hide_all(child)
+        self.white_out_all(child)
 
     # -- looking up
 
@@ -270,7 +274,7 @@ class Root:
                 os.close(fds.popitem(last=False)[1])
         return fd
 
-    def parent_of(self, above: Names) -> Directory:
+    def make_parent(self, above: Names) -> Directory:
         """The directory that ``above`` lead to, as ``find`` has it, but made where it is missing."""
         known, directory = self._memo
         if above is known or above == known:
@@ -327,7 +331,7 @@ class Root:
             self._count_directory()
             if self._tracked:
                 # a link may lead through it and out again, and no entry would tell whose it is
-                self._note_brought(directory, part)
+                self._note_added(directory, part)
             directory = self.make_directory(directory, part, self._missing)
         return directory
 
@@ -342,7 +346,7 @@ class Root:
                 return None
             raise
 
-    def leads_to_directory(self, parent: Directory, name: bytes) -> Directory | None:
+    def follow_directory_link(self, parent: Directory, name: bytes) -> Directory | None:
         """The directory that a symlink of this name leads to; ``None`` if it is no such link."""
         target = self._link_text(parent, name)
         if not target:

@@ -70,8 +70,8 @@ def test_whiteouts_find_what_came_after_the_directory_was_opened(
         os.close(root.create_file(root.top, name))
     reading = [read_to_its_end(directory), read_to_its_end(root.fd(etc))]
     root.begin_layer()
-    assert root.hide(root.top, b"a")
-    assert root.hide_all(etc)
+    assert root.white_out(root.top, b"a")
+    assert root.white_out_all(etc)
     assert sorted(os.listdir(directory)) == ["b", "etc"]
     assert os.listdir(root.fd(etc)) == []
     root.close()

@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs import directories
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.directories import (
-    make_below,
+    make_directories,
     make_private,
     move,
     open_existing,
@@ -92,7 +92,7 @@ def test_directories_above_dest(
     """Section 7: the last is 0700, or 0710 with an id map; those above it can be passed."""
     before = os.umask(umask)
     try:
-        os.close(make_below(above, [b"a", b"b", b"c"], mode))
+        os.close(make_directories(above, [b"a", b"b", b"c"], mode))
     finally:
         os.umask(before)
     modes = [mode_of(tmp_path / path) for path in ("a", "a/b", "a/b/c")]
@@ -103,14 +103,14 @@ def test_directories_above_dest(
 def test_the_last_directory_above_dest_has_the_group_of_the_map(
     tmp_path: Path, above: int
 ) -> None:
-    os.close(make_below(above, [b"a", b"b"], 0o710, 100000))
+    os.close(make_directories(above, [b"a", b"b"], 0o710, 100000))
     assert [os.stat(tmp_path / path).st_gid for path in ("a", "a/b")] == [0, 100000]
     assert mode_of(tmp_path / "a/b") == 0o710
 
 
 def test_a_directory_that_is_there_stays_as_it_is(tmp_path: Path, above: int) -> None:
     os.chmod(tmp_path, 0o755)
-    os.close(make_below(above, [], 0o700, os.getegid()))
+    os.close(make_directories(above, [], 0o700, os.getegid()))
     assert mode_of(tmp_path) == 0o755
 
 
@@ -119,7 +119,7 @@ def test_what_was_made_goes_when_a_later_one_cannot_be_made(
 ) -> None:
     before = open_descriptors()
     with pytest.raises(OSError, match="too long"):
-        make_below(above, [b"a", b"b", b"n" * 300], 0o700)
+        make_directories(above, [b"a", b"b", b"n" * 300], 0o700)
     assert os.listdir(tmp_path) == []
     assert open_descriptors() == before
 
@@ -268,8 +268,8 @@ def test_a_move_of_a_directory_that_is_closed(
 Make = t.Callable[[int, bytes], int]
 _MAKERS = [
     make_private,
-    lambda parent, name: make_below(parent, [name], 0o711),
-    lambda parent, name: make_below(parent, [name, b"below"], 0o700),
+    lambda parent, name: make_directories(parent, [name], 0o711),
+    lambda parent, name: make_directories(parent, [name, b"below"], 0o700),
 ]
 
 

@@ -56,9 +56,9 @@ def a_root(top: Path, count: t.Callable[[], None] = lambda: None) -> t.Iterator[
 def make_file(root: Root, path: bytes) -> Directory:
     """A file below directories; returns the last of them."""
     *above, name = path.split(b"/")
-    parent = root.parent_of(above)
+    parent = root.make_parent(above)
     os.close(root.create_file(parent, name))
-    root.bring(parent, name)
+    root.add(parent, name)
     return parent
 
 
@@ -80,7 +80,7 @@ def test_depth_costs_neither_stack_nor_descriptors(tmp_path: Path, depth: int) -
             assert not any(id(child) not in seen for child in below.children.values())
             seen.add(id(below))
         root.begin_layer()
-        assert root.hide(root.top, b"d")
+        assert root.white_out(root.top, b"d")
         assert os.listdir(tmp_path / "top") == []
     assert open_descriptors() == before
 
@@ -93,7 +93,7 @@ def test_descriptors_are_given_back_whatever_happens(tmp_path: Path) -> None:
             make_file(root, b"d%d/e/f" % number)
         assert open_descriptors() - before < 200
         with pytest.raises(EntryError):
-            root.parent_of([b"x" * 300])
+            root.make_parent([b"x" * 300])
     assert open_descriptors() == before
 
 
@@ -177,15 +177,15 @@ def test_what_a_layer_makes_itself_needs_no_memory(tmp_path: Path) -> None:
         new = make_file(root, b"old/new/deep/g")
         make_file(root, b"old/h")
         above = t.cast(Directory, new.parent)
-        assert (old.brought, above.brought, new.brought) == ({b"new", b"h"}, None, None)
-        assert not root.hide(new, b"g")
-        assert root.hide(above, b"deep")
-        assert root.hide_all(above)
-        assert root.hide_all(root.top)
+        assert (old.added, above.added, new.added) == ({b"new", b"h"}, None, None)
+        assert not root.white_out(new, b"g")
+        assert root.white_out(above, b"deep")
+        assert root.white_out_all(above)
+        assert root.white_out_all(root.top)
         found = [path.name for path in sorted((tmp_path / "top").rglob("*"))]
         assert found == ["old", "h", "new", "deep", "g"]
         # of the next layer it is a lower one
         root.begin_layer()
-        assert root.hide(new, b"g")
-        assert root.hide_all(old)
+        assert root.white_out(new, b"g")
+        assert root.white_out_all(old)
         assert os.listdir(tmp_path / "top" / "old") == []

@@ -20,7 +20,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
     Policy,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.users import (
     ResolvedUser,
@@ -36,6 +35,9 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     tar,
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import IS_ROOT, Members
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
+    UnpackOptions,
+)
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -69,12 +71,13 @@ def root_of(top: Path, members: Members) -> t.Iterator[Root]:
     """A tree under construction."""
     top.mkdir(0o700, exist_ok=True)
     report = Report()
-    policy = Policy(report, False, IdMap("uid"), IdMap("gid"))
+    options = UnpackOptions(2**40, 10**6, devices="skip", preserve=False)
+    policy = Policy(report, options)
     budget = Budget(2**40, 10**6)
     fd = os.open(top, os.O_RDONLY)
-    root = Root(fd, policy.of_missing_parent())
+    root = Root(fd, policy.for_missing_parent())
     try:
-        applier = Applier(root, policy, report, budget, "skip", False)
+        applier = Applier(root, policy, budget, options)
         applier.apply_layer(iter([tar(members)]), "sha256:1")
         yield root
     finally:
