@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Opening and making directories on the host, no component followed through a link."""
+"""Open, make and move directories of the host without following links."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ import stat
 import typing as t
 
 from .._errors import RootfsError, os_phrase, show
+from .descriptors import closed_on_error, opened
 from .protection import unprotected
 from .syscalls import rename_new
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# What kernels and file systems answer that cannot exchange or refuse to replace.
+# Errors of kernels and file systems that do not support the flags of renameat2.
 NO_RENAMEAT2 = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _THROUGH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_existing(path: bytes) -> tuple[int, list[bytes]]:
-    """A descriptor of the deepest directory of an absolute, resolved path that is there, and the rest.
+    """Open the deepest existing directory of an absolute, resolved path; return it and the missing components.
 
-    Raises ``RootfsError`` where a component is no directory (any more).
+    Raises ``RootfsError`` if a component is not a directory.
     """
     parts = [part for part in path.split(b"/") if part]
     fd = os.open(b"/", _THROUGH)
-    try:
-        for index, part in enumerate(parts):
+    for index, part in enumerate(parts):
+        with opened(fd):
             try:
-                below = os.open(part, _THROUGH, dir_fd=fd)
+                fd = os.open(part, _THROUGH, dir_fd=fd)
             except FileNotFoundError:
                 return _readable(fd), parts[index:]
             except OSError as error:
@@ -44,52 +45,46 @@ def open_existing(path: bytes) -> tuple[int, list[bytes]]:
                         f"{show(b'/' + b'/'.join(parts[: index + 1]))} is not a directory; choose another dest"
                     ) from error
                 raise
-            os.close(fd)
-            fd = below
+    with opened(fd):
         return _readable(fd), []
-    finally:
-        os.close(fd)
 
 
 def make_directories(
     fd: int, parts: list[bytes], last_mode: int, group: int = -1
 ) -> int:
-    """Make the directories ``parts`` below ``fd``, 0755 but for the last; returns a descriptor of that one.
+    """Make the directories ``parts`` below ``fd`` and return a descriptor of the last one.
 
-    The last belongs to ``group``, where one is given. What was made is removed again where a later one cannot
-    be made.
+    The last one gets ``last_mode`` and ``group``, the others 0755. If one cannot be made, those made before are removed.
     """
-    current = os.dup(fd)
     made: list[tuple[int, bytes]] = []
-    try:
-        for index, part in enumerate(parts):
-            mode = last_mode if index == len(parts) - 1 else 0o755
-            # at once, so that no crash leaves a directory closed that users of the tree must pass
-            os.mkdir(part, mode, dir_fd=current)
-            made.append((os.dup(current), part))
-            below = open_made(current, part, mode)
-            os.close(current)
-            current = below
-            if index == len(parts) - 1:
-                # an ACL that comes from above would let others pass
-                drop_inherited_acl(current)
-                os.fchown(current, -1, group)
-            os.fchmod(current, mode)
-        return os.dup(current)
-    except (OSError, RootfsError):
-        for above, part in reversed(made):
-            # the first error is the one to tell
-            with contextlib.suppress(OSError):
-                remove_if_empty(above, part)
-        raise
-    finally:
-        os.close(current)
-        for above, _part in made:
-            os.close(above)
+    with contextlib.ExitStack() as stack:
+        current = stack.enter_context(opened(os.dup(fd)))
+        try:
+            for index, part in enumerate(parts):
+                mode = last_mode if index == len(parts) - 1 else 0o755
+                # with its final mode at once, so that a crash never leaves a directory that users of the tree cannot pass
+                os.mkdir(part, mode, dir_fd=current)
+                made.append((current, part))
+                current = stack.enter_context(opened(open_made(current, part, mode)))
+                if index == len(parts) - 1:
+                    # an inherited ACL would let others pass
+                    drop_inherited_acl(current)
+                    os.fchown(current, -1, group)
+                os.fchmod(current, mode)
+            return os.dup(current)
+        except (OSError, RootfsError):
+            for above, part in reversed(made):
+                # the first error is the one to report
+                with contextlib.suppress(OSError):
+                    remove_if_empty(above, part)
+            raise
 
 
 def make_private(parent: int, name: bytes) -> int:
-    """Open ``name``, made with 0700 where it is missing; another's, or one that is open to others, is an error."""
+    """Open the directory ``name``, made with 0700 if it is missing.
+
+    Raises ``RootfsError`` if it belongs to another user or is open to others.
+    """
     try:
         os.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
@@ -103,17 +98,14 @@ def make_private(parent: int, name: bytes) -> int:
 
 
 def _open_made_private(parent: int, name: bytes) -> int:
-    fd = -1
     try:
-        fd = open_made(parent, name, 0o700)
-        # a setgid bit that comes from above would spread into the tree
-        os.fchmod(fd, 0o700)
-        drop_inherited_acl(fd)
+        with closed_on_error(open_made(parent, name, 0o700)) as fd:
+            # an inherited setgid bit would spread into the tree
+            os.fchmod(fd, 0o700)
+            drop_inherited_acl(fd)
         return fd
     except (OSError, RootfsError):
-        if fd >= 0:
-            os.close(fd)
-        # the first error is the one to tell
+        # the first error is the one to report
         with contextlib.suppress(OSError):
             os.rmdir(name, dir_fd=parent)
         raise
@@ -122,9 +114,9 @@ def _open_made_private(parent: int, name: bytes) -> int:
 def open_made(parent: int, name: bytes, mode: int) -> int:
     """Open the directory ``name`` that this process has just made with ``mode``.
 
-    Whoever may write to ``parent`` can put something else into its place before it is opened, so it must be the caller's
-    own and no more open than it was made. It need not be empty: another run of the caller's may work in it already.
-    Raises ``RootfsError``, and ``FileNotFoundError`` where another run has removed it.
+    Whoever may write to ``parent`` can replace it before it is opened, so it must belong to the caller and have no more
+    permissions than ``mode``. It need not be empty, because another run of the caller may work in it already.
+    Raises ``RootfsError``, and ``FileNotFoundError`` if another run has removed it.
     """
     try:
         fd = os.open(name, DIRECTORY, dir_fd=parent)
@@ -132,22 +124,22 @@ def open_made(parent: int, name: bytes, mode: int) -> int:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise _replaced(name) from error
         raise
-    status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o777 & ~mode:
-        os.close(fd)
-        raise _replaced(name)
+    with closed_on_error(fd):
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o777 & ~mode:
+            raise _replaced(name)
     return fd
 
 
 def _replaced(name: bytes) -> RootfsError:
     return RootfsError(
-        f"the directory {show(name)} was replaced by another user while it was made; choose a place that only the running"
-        " user can write to"
+        f"another user replaced the directory {show(name)} while it was being made; choose a directory that only the"
+        " running user can write to"
     )
 
 
 def open_private(parent: int, name: bytes) -> int | None:
-    """Open a folder that ``make_private`` made; ``None`` where it is missing. Raises ``RootfsError``."""
+    """Open a folder that ``make_private`` made; return ``None`` if it is missing. Raises ``RootfsError``."""
     try:
         fd = os.open(name, DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
@@ -158,18 +150,18 @@ def open_private(parent: int, name: bytes) -> int | None:
                 f"{show(name)} beside dest is not a directory; remove it and run again"
             ) from error
         raise
-    status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        os.close(fd)
-        raise RootfsError(
-            f"the folder {show(name)} beside dest belongs to another user or is open to others, so its records"
-            " cannot be trusted; look at it, remove it and run again"
-        )
+    with closed_on_error(fd):
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise RootfsError(
+                f"the folder {show(name)} beside dest belongs to another user or is open to others, so its records"
+                " cannot be trusted; inspect it, remove it and run again"
+            )
     return fd
 
 
 def drop_inherited_acl(fd: int) -> None:
-    """Take away what a default ACL of the folder above left on a new directory."""
+    """Remove the ACLs that a new directory inherited from its parent's default ACL."""
     for name in ("system.posix_acl_default", "system.posix_acl_access"):
         try:
             os.removexattr(fd, name)
@@ -179,7 +171,7 @@ def drop_inherited_acl(fd: int) -> None:
 
 
 def remove_if_empty(parent: int, name: bytes) -> bool:
-    """Remove an empty directory; false where it is not empty, or not there."""
+    """Remove an empty directory; return false if it is missing or not empty."""
     try:
         os.rmdir(name, dir_fd=parent)
     except OSError as error:
@@ -190,16 +182,16 @@ def remove_if_empty(parent: int, name: bytes) -> bool:
 
 
 def move(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
-    """Rename, never over something that is there."""
+    """Rename, but never replace anything."""
     with movable(old_dir, old):
         _rename(old_dir, old, new_dir, new)
 
 
 @contextlib.contextmanager
 def movable(parent: int, name: bytes) -> t.Iterator[None]:
-    """For that time, take away what keeps ``name`` from being moved.
+    """Allow to move ``name`` within the block.
 
-    An ordinary user cannot move a directory that he may not write to, and nobody one that is immutable.
+    A directory that its owner may not write to cannot be moved by an ordinary user, an immutable one by nobody.
     """
     if os.geteuid() == 0:
         with unprotected(parent, name):
@@ -210,16 +202,14 @@ def movable(parent: int, name: bytes) -> t.Iterator[None]:
     if not stat.S_ISDIR(status.st_mode) or mode & 0o200:
         yield
         return
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    path = f"/proc/self/fd/{fd}"
-    try:
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    with opened(os.open(name, flags, dir_fd=parent)) as fd:
+        path = f"/proc/self/fd/{fd}"
         os.chmod(path, 0o700)
         try:
             yield
         finally:
             os.chmod(path, mode)
-    finally:
-        os.close(fd)
 
 
 def _rename(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
@@ -228,23 +218,23 @@ def _rename(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
     except OSError as error:
         if error.errno not in NO_RENAMEAT2:
             raise
-        # the lock and the private folders leave nobody who could make the name in between
+        # nobody else can make the name in between: the folders are private, and this run holds the lock
         if new in names_in(new_dir):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
         os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
 
 
 def names_in(fd: int) -> list[bytes]:
-    """The names in a directory, of this moment."""
-    _set_back(fd)
+    """Return the names that a directory holds now."""
+    _rewind(fd)
     return [os.fsencode(name) for name in os.listdir(fd)]
 
 
 def some_names_in(
     fd: int, count: int, but: frozenset[bytes] = frozenset()
 ) -> list[bytes]:
-    """At most ``count`` of the names in a directory, of this moment, but for those that are given."""
-    _set_back(fd)
+    """Return at most ``count`` of the names that a directory holds now, without those in ``but``."""
+    _rewind(fd)
     with os.scandir(fd) as entries:
         names = (os.fsencode(entry.name) for entry in entries)
         return list(
@@ -252,13 +242,13 @@ def some_names_in(
         )
 
 
-def _set_back(fd: int) -> None:
-    # btrfs shows what was there when the descriptor was opened or set back
+def _rewind(fd: int) -> None:
+    # btrfs lists what the directory held when the descriptor was opened or rewound
     os.lseek(fd, 0, os.SEEK_SET)
 
 
 def open_or_none(parent: int, name: bytes) -> int | None:
-    """A directory's descriptor; ``None`` where the name is missing. Raises ``RootfsError`` for other things."""
+    """Open a directory; return ``None`` if it is missing. Raises ``RootfsError`` for anything but a directory."""
     try:
         return os.open(name, DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
@@ -266,7 +256,7 @@ def open_or_none(parent: int, name: bytes) -> int | None:
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise RootfsError(
-                f"{show(name)} is not a directory but a link or file; remove it or choose another dest"
+                f"{show(name)} is a link or a file, not a directory; remove it or choose another dest"
             ) from error
         raise RootfsError(
             f"{show(name)} cannot be opened: {os_phrase(error)}"

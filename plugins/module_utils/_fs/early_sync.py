@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Writing out what is there already while more is made, so that the sync at the end has little left to wait for."""
+"""Sync a file system while it is being written to, so that the last sync has little left to do."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import typing as t
 
 from .syscalls import has_syncfs, syncfs
 
-# Bytes of layers between two syncs: the disk works meanwhile, and small images are left to the last sync.
+# Bytes of layers between two syncs. Small images are left to the last sync.
 _STEP = 128 * 1024 * 1024
 
 
 class EarlySync:
-    """Syncs the file system behind ``fd`` after every ``_STEP`` bytes, in a thread that ends with the context.
+    """Syncs the file system of ``fd`` after every ``_STEP`` bytes, in a thread that ends with the context.
 
-    The sync that the tree's durability rests on still has to come. Leaving the context raises ``OSError`` where an
-    early one failed: the kernel tells that only once.
+    The caller must still sync at the end. Leaving the context raises ``OSError`` if an early sync failed, because the
+    kernel reports each write error only once.
     """
 
     def __init__(self, fd: int) -> None:
@@ -50,7 +50,7 @@ class EarlySync:
             raise self._error
 
     def following(self, chunks: t.Iterable[bytes]) -> t.Iterator[bytes]:
-        """The same chunks, of which each counts as written when the next one is asked for."""
+        """Yield the chunks; each counts as written when the next one is requested."""
         for chunk in chunks:
             yield chunk
             self._bytes += len(chunk)
@@ -59,7 +59,7 @@ class EarlySync:
                 self._begin()
 
     def _begin(self) -> None:
-        # without it, all file systems of the machine would be written out
+        # without syncfs, all file systems of the machine would be synced
         if not has_syncfs():
             return
         if self._thread is None:

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What keeps even root from removing or moving a file: attributes, and read-only subvolumes (docs/behaviour.md, section 7).
+"""Attributes and read-only subvolumes that keep even root from removing a file (docs/behaviour.md, section 7).
 
-A container can have set them in a tree that is ours. Only regular files and directories are opened for it,
-never a FIFO or device, which could wait or act.
+A container can have set them in its tree. Only regular files and directories are opened to change them, because
+opening a FIFO can block and opening a device can act.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import stat
 import typing as t
 
+from .descriptors import opened
 from .syscalls import (
     inode_flags,
     is_read_only_subvolume,
@@ -27,14 +28,14 @@ from .syscalls import (
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-# the root of every subvolume
+# the inode number of the root of every subvolume
 _SUBVOLUME = 256
 
 
 def unprotect(fd: int) -> int | None:
-    """Take away what protects the regular file or directory ``fd``; return the attributes that it had.
+    """Remove what protects the regular file or directory ``fd``, and return the attributes that it had.
 
-    ``None`` if nothing was changed. Raises ``OSError`` for a user who may not do that.
+    Return ``None`` if nothing was changed. Raises ``OSError`` if the user may not change it.
     """
     if os.fstat(fd).st_ino == _SUBVOLUME and is_read_only_subvolume(fd):
         set_subvolume_writable(fd)
@@ -47,38 +48,34 @@ def unprotect(fd: int) -> int | None:
 
 @contextlib.contextmanager
 def unprotected(parent: int, name: bytes) -> t.Iterator[None]:
-    """Take away what protects a name in a directory, for that time.
+    """Remove what protects a name in a directory within the block.
 
-    Afterwards its attributes are as they were, where it is still somewhere: moved, or a file with another
-    name outside of the tree. Raises ``OSError`` as ``unprotect`` does.
+    Afterwards its attributes are restored if it still exists: it was moved, or has another name outside of the tree.
+    Raises ``OSError`` as ``unprotect`` does.
     """
     fd = _open(parent, name)
     if fd is None:
         yield
         return
-    try:
+    with opened(fd):
         before = unprotect(fd)
         try:
             yield
         finally:
             if before is not None and os.fstat(fd).st_nlink:
-                # what was asked for is done, or its own error is to be told
+                # the block has succeeded, or its own error is the one to report
                 with contextlib.suppress(OSError):
                     set_inode_flags(fd, before)
-    finally:
-        os.close(fd)
 
 
 def _open(parent: int, name: bytes) -> int | None:
-    """A descriptor to ask for attributes; ``None`` for what can have none, or is gone."""
+    """Open a regular file or directory for its attributes; return ``None`` if it is missing or another kind of file."""
     try:
         path = os.open(name, _PATH, dir_fd=parent)
     except FileNotFoundError:
         return None
-    try:
+    with opened(path):
         mode = os.fstat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             return None
         return os.open(f"/proc/self/fd/{path}", _READ)
-    finally:
-        os.close(path)

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Removing a tree that is on disk: never through a link, never onto another mount, at any depth.
+"""Remove trees of any depth without following links or entering other mounts.
 
-What is removed may have been written to by a container, so nothing is known about it. What cannot be removed
-stays, and keeps nothing else from being removed (docs/behaviour.md, section 7).
+A container may have written to the tree, so nothing in it can be trusted. What cannot be removed stays, and does not
+keep the rest from being removed (docs/behaviour.md, section 7).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import stat
 
 from .._errors import RootfsError, os_advice, os_phrase, show
+from .descriptors import opened
 from .directories import some_names_in
 from .protection import unprotect, unprotected
 from .syscalls import mount_id
@@ -25,13 +26,13 @@ from .syscalls import mount_id
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# Below this level a directory is moved up to the top first, so that depth costs no descriptors and no stack.
+# Directories below this level are moved to the top first, so that depth costs neither descriptors nor stack.
 _DEEPEST = 64
 # Names that are held of a directory, however many it has.
 _BATCH = 4096
 # Passes over a directory before a tree counts as one that something fills again and again.
 _MOST_PASSES = 100_000
-# What cannot be removed: how much of it is told, and after how much of it a removal gives up.
+# How many files that cannot be removed an error names, and after how many a removal gives up.
 _MOST_SHOWN = 5
 _MOST_LEFT = 1000
 
@@ -44,11 +45,11 @@ _UNMOUNT = "unmount it"
 
 
 class _TooMuch(Exception):
-    """So much cannot be removed that the rest is not tried."""
+    """Too many files cannot be removed to try the rest."""
 
 
 class Remains:
-    """What could not be removed of a tree, each by its path below the tree's root, and why."""
+    """Files of a tree that could not be removed, by their paths below its root, and the reasons."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -59,7 +60,7 @@ class Remains:
         return self.count > 0
 
     def add(self, path: bytes, why: str, advice: str) -> None:
-        """Note one."""
+        """Add a file."""
         self.count += 1
         if len(self._shown) < _MOST_SHOWN:
             self._shown.append((path, why))
@@ -69,7 +70,7 @@ class Remains:
             raise _TooMuch
 
     def describe(self, top: str | bytes) -> str:
-        """Say what stays, and why, with ``top`` as the path of the tree."""
+        """Return a phrase that names the files and the reasons; ``top`` is the path of the tree."""
         above = os.fsencode(top)
         text = ", ".join(
             f"{show(os.path.join(above, path) if path else above)} ({why})"
@@ -80,14 +81,14 @@ class Remains:
 
     @property
     def advice(self) -> str:
-        """What can be done about it."""
+        """What the user can do about them."""
         return ", ".join(self._advice)
 
 
 def remove_tree(parent: int, name: bytes) -> None:
-    """Remove ``name`` in the directory ``parent`` with all that it holds; nothing if it is missing.
+    """Remove ``name`` in the directory ``parent`` with its content, if it exists.
 
-    Raises ``RootfsError`` if something cannot be removed, after everything else was.
+    Raises ``RootfsError`` if something cannot be removed, after everything else has been removed.
     """
     remains = try_remove_tree(parent, name)
     if remains:
@@ -95,14 +96,14 @@ def remove_tree(parent: int, name: bytes) -> None:
 
 
 def empty_directory(fd: int, keep: frozenset[bytes] = frozenset()) -> None:
-    """Remove all that a directory holds but the names in ``keep``. Raises as ``remove_tree`` does."""
+    """Remove the content of a directory except the names in ``keep``. Raises ``RootfsError`` as ``remove_tree`` does."""
     remains = try_empty_directory(fd, keep)
     if remains:
         raise _error(remains, b"")
 
 
 def try_remove_tree(parent: int, name: bytes) -> Remains:
-    """Remove what can be removed of ``name`` in ``parent``, and return what cannot."""
+    """Remove as much of ``name`` in ``parent`` as possible, and return the rest."""
     removal = _Removal(-1, mount_id(parent))
     with contextlib.suppress(_TooMuch):
         removal.remove(parent, name, b"", 0)
@@ -110,7 +111,7 @@ def try_remove_tree(parent: int, name: bytes) -> Remains:
 
 
 def try_empty_directory(fd: int, keep: frozenset[bytes] = frozenset()) -> Remains:
-    """Remove what can be removed in a directory, but for the names in ``keep``, and return what cannot."""
+    """Remove as much as possible of a directory's content except the names in ``keep``, and return the rest."""
     removal = _Removal(fd, mount_id(fd))
     with contextlib.suppress(_TooMuch):
         removal.empty(fd, b"", 0, keep)
@@ -124,9 +125,9 @@ def _error(remains: Remains, top: bytes) -> RootfsError:
 
 
 class _Removal:
-    """One removal: ``top`` is where directories that lie too deep are moved to, ``mount`` the one to stay on.
+    """One removal. Directories that lie too deep are moved to ``top``; other mounts than ``mount`` are not entered.
 
-    Paths are those below the root of the tree; ``depth`` is how far below it the directory at hand lies.
+    Paths are relative to the root of the tree; ``depth`` counts the levels below it.
     """
 
     def __init__(self, top: int, mount: int) -> None:
@@ -137,7 +138,7 @@ class _Removal:
     def empty(
         self, fd: int, path: bytes, depth: int, keep: frozenset[bytes] = frozenset()
     ) -> None:
-        """Remove all that a directory holds, few names of it held at a time."""
+        """Remove the content of a directory, a batch of names at a time."""
         left = set(keep)
         for _pass in range(_MOST_PASSES):
             try:
@@ -158,7 +159,7 @@ class _Removal:
                     left.add(name)
 
     def remove(self, parent: int, name: bytes, path: bytes, depth: int) -> bool:
-        """Remove one name; false if it stays. With ``depth`` 0 it is the tree itself, in a directory that is not ours."""
+        """Remove one name; return false if it stays. With ``depth`` 0 it is the tree itself, and ``parent`` lies outside of it."""
         before = self.remains.count
         try:
             if _unlink(parent, name, depth > 0):
@@ -167,17 +168,16 @@ class _Removal:
         except OSError as error:
             return self._note(path, error)
         try:
-            if mount_id(fd) != self._mount:
-                self.remains.add(path, "a mount point", _UNMOUNT)
-                return False
-            if depth == 0:
-                self._top = fd
-            _unprotect_subvolume(fd)
-            self.empty(fd, path, depth)
+            with opened(fd):
+                if mount_id(fd) != self._mount:
+                    self.remains.add(path, "a mount point", _UNMOUNT)
+                    return False
+                if depth == 0:
+                    self._top = fd
+                _unprotect_subvolume(fd)
+                self.empty(fd, path, depth)
         except OSError as error:
             return self._note(path, error)
-        finally:
-            os.close(fd)
         if self.remains.count > before:
             return False
         try:
@@ -187,7 +187,7 @@ class _Removal:
         return True
 
     def _move_up(self, fd: int, name: bytes, path: bytes) -> bool:
-        """Remove one name, or move a directory to the top, where a later pass takes it."""
+        """Remove one name, or move a directory to the top, where a later pass removes it."""
         try:
             if not _unlink(fd, name, True):
                 _move(fd, name, self._top)
@@ -201,8 +201,8 @@ class _Removal:
         return False
 
 
-def _unlink(parent: int, name: bytes, ours: bool) -> bool:
-    """False for a directory, which is still there. ``ours``: the directory around it is part of the tree."""
+def _unlink(parent: int, name: bytes, inside: bool) -> bool:
+    """Unlink a file; return false for a directory. ``inside`` tells that ``parent`` is part of the tree."""
     try:
         os.unlink(name, dir_fd=parent)
     except FileNotFoundError:
@@ -212,20 +212,20 @@ def _unlink(parent: int, name: bytes, ours: bool) -> bool:
     except PermissionError:
         if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
             return False
-        if ours:
+        if inside:
             unprotect(parent)
         with unprotected(parent, name):
             os.unlink(name, dir_fd=parent)
     return True
 
 
-def _rmdir(parent: int, name: bytes, ours: bool) -> None:
+def _rmdir(parent: int, name: bytes, inside: bool) -> None:
     try:
         os.rmdir(name, dir_fd=parent)
     except FileNotFoundError:
         pass
     except PermissionError:
-        if ours:
+        if inside:
             unprotect(parent)
         with unprotected(parent, name):
             os.rmdir(name, dir_fd=parent)
@@ -243,18 +243,15 @@ def _move(parent: int, name: bytes, top: int) -> None:
 
 
 def _open(parent: int, name: bytes) -> int:
-    """A directory, made removable if its owner closed it to himself."""
+    """Open a directory, made writable first if its owner has no rights there."""
     if os.geteuid() != 0:
-        path = os.open(name, _PATH, dir_fd=parent)
-        try:
+        with opened(os.open(name, _PATH, dir_fd=parent)) as path:
             os.chmod(f"/proc/self/fd/{path}", 0o700)
-        finally:
-            os.close(path)
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
 def _unprotect_subvolume(fd: int) -> None:
-    """What lies in a read-only subvolume can only be removed if that was made writable before."""
-    # the root of every subvolume of btrfs
+    """Make a read-only subvolume writable, so that its content can be removed."""
+    # the inode number of the root of every subvolume of btrfs
     if os.fstat(fd).st_ino == 256:
         unprotect(fd)

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The few system calls that Python has no function for, through the C library."""
+"""System calls that Python has no function for, called through the C library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import os
 import platform
 import struct
 
-# Not in every C library's header, but in every kernel since 3.15: the numbers by machine.
+# System call numbers by machine, for C libraries without a wrapper; every kernel has the call since 3.15.
 _RENAMEAT2 = {
     "x86_64": 316,
     "aarch64": 276,
@@ -36,19 +36,19 @@ _RENAME_EXCHANGE = 2
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
 _STATX_SIZE = 256
-# stx_mask is the first field of struct statx, stx_btime's seconds and nanoseconds lie at 80
+# stx_mask is the first field of struct statx; stx_btime is at offset 80
 _STATX_MASK = struct.Struct("=I")
 _STATX_BIRTH = struct.Struct("=qI")
 _STATX_BIRTH_OFFSET = 80
 
-# mallopt(3): what the C library gives back to the system, and from which size on it asks for memory singly
+# mallopt(3): how much freed memory is kept, and from which size on allocations are mapped one by one
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT = 8 * 1024 * 1024
 # the most that a 32-bit C library accepts
 _SINGLE = 512 * 1024
 
-# ioctls of <linux/fs.h>; what they read and write is 32 bits long, although their numbers say a long
+# ioctls of <linux/fs.h>; they read and write 32 bits, although their numbers encode the size of a long
 _LONG = struct.calcsize("l")
 _FLAGS = struct.Struct("=I")
 _FS_IOC_GETFLAGS = 2 << 30 | _LONG << 16 | ord("f") << 8 | 1
@@ -61,7 +61,7 @@ _BTRFS_IOC_SUBVOL_GETFLAGS = 2 << 30 | 8 << 16 | 0x94 << 8 | 25
 _BTRFS_IOC_SUBVOL_SETFLAGS = 1 << 30 | 8 << 16 | 0x94 << 8 | 26
 _BTRFS_SUBVOL_RDONLY = 2
 
-# powerpc, mips, sparc and alpha write the direction of an ioctl otherwise
+# powerpc, mips, sparc and alpha encode the direction of an ioctl differently
 if platform.machine().startswith(("ppc", "mips", "sparc", "alpha")):
     _FS_IOC_GETFLAGS = 2 << 29 | _LONG << 16 | ord("f") << 8 | 1
     _FS_IOC_SETFLAGS = 4 << 29 | _LONG << 16 | ord("f") << 8 | 2
@@ -72,9 +72,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def keep_freed_memory() -> None:
-    """Let this process reuse what it frees, up to ``_KEPT`` bytes in each thread, where the C library can be told so.
+    """Have the C library keep up to ``_KEPT`` bytes of freed memory in each thread, if it supports that.
 
-    Without it, pieces of a layer cost a page fault for every 4 KiB: freed memory goes back to the system at once.
+    Otherwise it returns freed memory to the system at once, and each chunk of a layer costs a page fault per 4 KiB.
     """
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(ctypes.c_int(_M_TRIM_THRESHOLD), ctypes.c_int(_KEPT))
@@ -82,22 +82,22 @@ def keep_freed_memory() -> None:
 
 
 def exchange(first_dir: int, first: bytes, second_dir: int, second: bytes) -> None:
-    """Swap two names atomically. Raises ``OSError``; ``ENOSYS`` or ``EINVAL`` where it cannot be had."""
+    """Swap two names atomically. Raises ``OSError``, with ``ENOSYS`` or ``EINVAL`` if that is not supported."""
     _renameat2(first_dir, first, second_dir, second, _RENAME_EXCHANGE)
 
 
 def rename_new(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
-    """Rename, never over something that is there. Raises ``OSError`` as ``exchange`` does."""
+    """Rename, but never replace anything. Raises ``OSError`` as ``exchange`` does."""
     _renameat2(old_dir, old, new_dir, new, _RENAME_NOREPLACE)
 
 
 def has_syncfs() -> bool:
-    """Whether the C library can sync one file system alone."""
+    """Return whether the C library can sync a single file system."""
     return hasattr(_libc, "syncfs")
 
 
 def syncfs(fd: int) -> None:
-    """Make all of a file system durable. Raises ``OSError``, which must be taken as lost data."""
+    """Write out a whole file system. Raises ``OSError``, which means that data was lost."""
     if not has_syncfs():
         os.sync()
         return
@@ -106,7 +106,7 @@ def syncfs(fd: int) -> None:
 
 
 def birth_time(fd: int) -> str | None:
-    """When the file behind ``fd`` was made, as ``seconds.nanoseconds``; ``None`` where it is not known."""
+    """Return when the file was made, as ``seconds.nanoseconds``, or ``None`` if that is unknown."""
     if not hasattr(_libc, "statx"):
         return None
     buffer = ctypes.create_string_buffer(_STATX_SIZE)
@@ -124,7 +124,7 @@ def birth_time(fd: int) -> str | None:
 
 
 def mount_id(fd: int) -> int:
-    """The kernel's number of the mount that ``fd`` lies on. Raises ``OSError``."""
+    """Return the ID of the mount that ``fd`` lies on. Raises ``OSError``."""
     with open(f"/proc/self/fdinfo/{fd}", "rb") as info:
         for line in info:
             if line.startswith(b"mnt_id:"):
@@ -133,9 +133,9 @@ def mount_id(fd: int) -> int:
 
 
 def inode_flags(fd: int) -> int | None:
-    """The attributes (see ``chattr``) of a regular file or directory; ``None`` if its file system has none.
+    """Return the attributes (see chattr) of a regular file or directory, or ``None`` if its file system has none.
 
-    Never for a device, whose driver would take it for something else.
+    Never call it for a device, whose driver would interpret the ioctl as another one.
     """
     buffer = bytearray(8)
     try:
@@ -153,23 +153,23 @@ def set_inode_flags(fd: int, flags: int) -> None:
 
 
 def without_protection(flags: int) -> int:
-    """The same attributes, but neither immutable nor append-only."""
+    """Return the attributes without the immutable and the append-only one."""
     return flags & ~_FS_PROTECTING
 
 
 def is_read_only_subvolume(fd: int) -> bool:
-    """Whether a directory is the root of a btrfs subvolume that is set read-only."""
+    """Return whether a directory is the root of a read-only btrfs subvolume."""
     buffer = bytearray(_SUBVOLUME_FLAGS.size)
     try:
         fcntl.ioctl(fd, _BTRFS_IOC_SUBVOL_GETFLAGS, buffer)
     except OSError:
-        # another file system, or no subvolume
+        # another file system, or a directory inside of a subvolume
         return False
     return bool(_SUBVOLUME_FLAGS.unpack(buffer)[0] & _BTRFS_SUBVOL_RDONLY)
 
 
 def set_subvolume_writable(fd: int) -> None:
-    """Let a btrfs subvolume be written to. Raises ``OSError``."""
+    """Make a btrfs subvolume writable. Raises ``OSError``."""
     fcntl.ioctl(fd, _BTRFS_IOC_SUBVOL_SETFLAGS, _SUBVOLUME_FLAGS.pack(0))
 
 
@@ -185,7 +185,7 @@ def _renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -
         failed = _libc.renameat2(*arguments)
     else:
         call = _RENAMEAT2.get(platform.machine())
-        # a 32-bit Python on a 64-bit kernel would need the other table
+        # a 32-bit Python on a 64-bit kernel uses the numbers of another machine
         if call is None or struct.calcsize("P") * 8 != _bits(platform.machine()):
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         failed = _libc.syscall(ctypes.c_long(call), *arguments)

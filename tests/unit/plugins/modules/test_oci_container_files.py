@@ -289,7 +289,7 @@ def test_a_directory_that_is_swapped_when_it_is_made(
 
     monkeypatch.setattr(os, "mkdir", swapped)
     result = run(directories=[{"path": str(tmp_path / "new"), "passable": True}])
-    assert "was replaced by another user" in result["msg"]
+    assert "another user replaced the directory" in result["msg"]
     assert mode_of(tmp_path / "victim") == 0o700
 
 

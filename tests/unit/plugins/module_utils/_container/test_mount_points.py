@@ -215,6 +215,6 @@ def test_a_directory_that_is_swapped_when_it_is_made(
         os.chown(name, 1000, 1000, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "mkdir", swapped)
-    with pytest.raises(RootfsError, match="was replaced by another user"):
+    with pytest.raises(RootfsError, match="another user replaced the directory"):
         places(root, mount(root, "/run/new"))
     assert os.stat(root / "run/new").st_uid == 1000

@@ -144,7 +144,7 @@ def test_dest_as_something_else(tmp_path: Path, kind: str) -> None:
             (tmp_path / "real").mkdir()
         os.symlink("real", tmp_path / "x")
     assert refused(f"{tmp_path}/x") == (
-        "'x' is not a directory but a link or file; remove it or choose another dest"
+        "'x' is a link or a file, not a directory; remove it or choose another dest"
     )
 
 

@@ -170,7 +170,7 @@ def test_a_private_folder_that_is_open_to_others(
             open_it(above, b"x")
         assert caught.value.message == (
             "the folder 'x' beside dest belongs to another user or is open to others, so its records"
-            " cannot be trusted; look at it, remove it and run again"
+            " cannot be trusted; inspect it, remove it and run again"
         )
 
 
@@ -213,7 +213,7 @@ def test_dest_as_something_else(tmp_path: Path, above: int, kind: str) -> None:
     with pytest.raises(RootfsError) as caught:
         open_or_none(above, b"x")
     assert caught.value.message == (
-        "'x' is not a directory but a link or file; remove it or choose another dest"
+        "'x' is a link or a file, not a directory; remove it or choose another dest"
     )
     assert open_or_none(above, b"missing") is None
 
@@ -307,7 +307,7 @@ def test_one_that_is_swapped_when_it_is_made(
 
     monkeypatch.setattr(os, "mkdir", swapped)
     before = open_descriptors()
-    with pytest.raises(RootfsError, match="'new' was replaced by another user while"):
+    with pytest.raises(RootfsError, match="another user replaced the directory 'new' while"):
         make(above, b"new")
     assert open_descriptors() == before
 
@@ -345,7 +345,7 @@ def test_the_owner_of_the_directory_above_does_not_win(
 
     monkeypatch.setattr(os, "mkdir", made)
     try:
-        with pytest.raises(RootfsError, match="'new' was replaced by another user"):
+        with pytest.raises(RootfsError, match="another user replaced the directory 'new'"):
             make(above, b"new")
     finally:
         os.close(started)
