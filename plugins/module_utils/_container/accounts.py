@@ -20,10 +20,10 @@ from .._errors import RootfsError, show
 from .lookup import look_up
 from .._rootfs.users import (
     Files,
-    accounts_of,
+    parse_accounts,
     find_account,
-    lines_of,
-    number_of,
+    read_fields,
+    parse_id,
     supplementary_groups,
 )
 
@@ -84,18 +84,18 @@ def judge_getent(user: str, root: Files) -> GetentUser:
     ``/etc/nsswitch.conf`` may name other services.
     """
     name = user.partition(":")[0]
-    passwd = lines_of(root, b"etc/passwd")
-    group = lines_of(root, b"etc/group")
+    passwd = read_fields(root, b"etc/passwd")
+    group = read_fields(root, b"etc/group")
     if not _has_getent(root) or not _is_plain(root, passwd, group):
         return GetentUser(False)
     if name in ("", "root", "0"):
         # not looked up at all
         return GetentUser(True, 0, 0)
-    account = find_account(name, accounts_of(passwd))
+    account = find_account(name, parse_accounts(passwd))
     if account is None or _NO_ID in (account.uid, account.gid):
         return GetentUser(True)
     groups: tuple[int, ...] = ()
-    if number_of(name) is None:
+    if parse_id(name) is None:
         # a number is no name of a member
         groups = supplementary_groups(account.name, account.gid, group)
     return GetentUser(True, account.uid, account.gid, groups)
@@ -116,7 +116,7 @@ def _has_getent(root: Files) -> bool:
 
 def _is_plain(root: Files, passwd: list[list[str]], group: list[list[str]]) -> bool:
     """Whether the tree's name service asks nothing but its files."""
-    for fields in lines_of(root, b"etc/nsswitch.conf"):
+    for fields in read_fields(root, b"etc/nsswitch.conf"):
         if fields[0].strip() not in ("passwd", "group", "initgroups"):
             continue
         services = ":".join(fields[1:]).partition("#")[0].split()

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""POSIX ACLs: from the tar's text or the kernel's bytes to the kernel's bytes, ids mapped.
+"""POSIX ACLs: the text form of tar archives and the binary form of the kernel, with mapped ids.
 
 The binary form is version 2 of the kernel's ``posix_acl_xattr``: a 32-bit version, then tag, permissions
 (16 bits each) and id (32 bits) of every entry, little-endian (docs/behaviour.md, section 6).
@@ -38,11 +38,11 @@ _BITS = {"r": 4, "w": 2, "x": 1, "-": 0}
 
 
 class AclError(ValueError):
-    """An ACL that is none; the text is a phrase."""
+    """An invalid ACL; the text is a phrase."""
 
 
 class AclEntry(t.NamedTuple):
-    """One line of an ACL; ``id`` is ``0xFFFFFFFF`` where the tag has none."""
+    """One entry of an ACL; ``id`` is ``NO_ID`` for tags without one."""
 
     tag: int
     permissions: int
@@ -50,17 +50,17 @@ class AclEntry(t.NamedTuple):
 
 
 def parse_binary(value: bytes) -> list[AclEntry]:
-    """The entries of an xattr's value. Raises ``AclError``."""
+    """Parse an xattr's value. Raises ``AclError``."""
     body = value[_VERSION.size :]
     if len(value) < _VERSION.size or len(body) % _ENTRY.size:
-        raise AclError("the ACL has an impossible length")
+        raise AclError("the ACL has an invalid length")
     if _VERSION.unpack_from(value)[0] != 2:
-        raise AclError("the ACL is not of version 2")
+        raise AclError("the ACL does not have version 2")
     return [AclEntry(*fields) for fields in _ENTRY.iter_unpack(body)]
 
 
 def parse_text(text: bytes) -> list[AclEntry]:
-    """The entries of the textual form: ``user:ID:rwx`` or ``user:NAME:rwx:ID``. Raises ``AclError``."""
+    """Parse the text form: ``user:ID:rwx`` or ``user:NAME:rwx:ID``. Raises ``AclError``."""
     entries = []
     lines = text.decode("utf-8", "replace").replace("\n", ",").split(",")
     for line in lines:
@@ -71,7 +71,7 @@ def parse_text(text: bytes) -> list[AclEntry]:
 
 
 def to_binary(entries: t.Iterable[AclEntry], uids: IdMap, gids: IdMap) -> bytes:
-    """The xattr's value with the ids mapped. Raises ``UnmappedError``."""
+    """Return the xattr's value with mapped ids. Raises ``UnmappedError``."""
     parts = [_VERSION.pack(2)]
     for tag, permissions, number in entries:
         if tag == USER:
@@ -85,7 +85,7 @@ def to_binary(entries: t.Iterable[AclEntry], uids: IdMap, gids: IdMap) -> bytes:
 
 
 def group_bits_without(value: bytes, mode: int) -> int:
-    """The mode for a file that must do without this access ACL: group is ``group::`` and the mask."""
+    """Return the mode for a file that loses this access ACL: the group gets ``group::``, masked."""
     permissions = {entry.tag: entry.permissions for entry in parse_binary(value)}
     group = permissions.get(GROUP_OBJ, 0) & permissions.get(MASK, 7)
     return (mode & ~0o070) | ((group & 7) << 3)
@@ -94,7 +94,7 @@ def group_bits_without(value: bytes, mode: int) -> int:
 def _parse_line(line: str) -> AclEntry:
     fields = line.split(":")
     kind = _SHORT.get(fields[0], fields[0])
-    # `other::r--` may also be written `other:r--`
+    # other::r-- may also be written other:r--
     if kind in ("mask", "other") and len(fields) == 2:
         fields.insert(1, "")
     if len(fields) not in (3, 4):
@@ -109,7 +109,7 @@ def _parse_line(line: str) -> AclEntry:
         number = _id_of(digits)
         if number >= NO_ID:
             raise AclError(
-                f"the ACL line {line[:80]!r} names nobody by number, and names are not looked up"
+                f"the ACL line {line[:80]!r} has no valid id, and names are not looked up"
             )
     permissions = 0
     for bit in bits:
@@ -118,7 +118,7 @@ def _parse_line(line: str) -> AclEntry:
 
 
 def _id_of(digits: str) -> int:
-    """The number; ``0xFFFFFFFF``, which nobody has, for what is none."""
+    """Parse an id; return ``NO_ID`` if it is not a number."""
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
         return NO_ID
     return int(digits)

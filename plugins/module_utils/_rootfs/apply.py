@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The entries of a layer, applied to the root (docs/behaviour.md, sections 4 and 5)."""
+"""Apply the entries of layers to the root (docs/behaviour.md, sections 4 and 5)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from .._layer.entry import (
 )
 from .._layer.tar_entries import TarReader
 from .._unpack_options import UnpackOptions
+from .._fs.descriptors import opened
 from .attributes import Attributes, Policy, Writer, first_mode
 from .devices import SAFE_CHARACTER_DEVICES
 from .root import WHITEOUT, Directory, Names, Root
@@ -35,12 +36,12 @@ _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 
-# What may stand behind the last slash and is no name.
+# Last components that are not names.
 _NO_NAMES = (b"", b".", b"..")
 _LONGEST = 255
 _TOO_LONG = f"its name has a component of over {_LONGEST} bytes"
 
-# Directories keep their xattrs in memory until the end; each counts with what Python adds to it.
+# Directories keep their xattrs in memory until the end; each takes its size and what Python adds to it.
 _MOST_HELD = 64 * 1024 * 1024
 _XATTR_COST = 200
 
@@ -65,7 +66,7 @@ class Applier:
         self._held = 0
 
     def apply_layer(self, chunks: t.Iterable[bytes], digest: str) -> None:
-        """Apply one layer's tar; reads ``chunks`` to their end."""
+        """Apply one layer, whose tar archive comes in ``chunks``; read them to their end."""
         root = self._root
         report = self._report
         reader = TarReader(chunks, digest, report, self._budget)
@@ -74,7 +75,7 @@ class Applier:
         entries = iter(reader)
         try:
             while True:
-                # the reader's own errors name the place themselves
+                # errors of the reader name their position themselves
                 entry = None
                 entry = next(entries, None)
                 if entry is None:
@@ -102,7 +103,7 @@ class Applier:
         root = self._root
         writer = self._writer
         for directory in root.directories():
-            # the top alone may have been there before
+            # only the top may have existed before
             write = writer.to_fd if directory is root.top else writer.to_new_directory
             try:
                 write(root.fd(directory), directory.attributes)
@@ -154,7 +155,7 @@ class Applier:
     # -- whiteouts
 
     def _apply_whiteout(self, above: Names, last: bytes) -> bool:
-        """False where the name only looks like a whiteout's."""
+        """Apply an entry if it is a whiteout; return false otherwise."""
         for part in above:
             if part.startswith(_AUFS) and part != _OPAQUE:
                 self._report.count("aufs_leftovers")
@@ -192,7 +193,7 @@ class Applier:
         if parent is None or not self._root.white_out(parent, name):
             self._report.count("whiteouts_of_nothing")
 
-    # -- things
+    # -- entries
 
     def _make_file(
         self, entry: Entry, above: Names, name: bytes, reader: TarReader
@@ -200,22 +201,19 @@ class Applier:
         root = self._root
         attributes = self._policy.for_entry(entry)
         parent = root.make_parent(above)
-        fd = root.create_file(parent, name, first_mode(attributes))
-        try:
+        with opened(root.create_file(parent, name, first_mode(attributes))) as fd:
             if entry.regions is not None:
                 written = _write_sparse(fd, entry, reader)
             else:
                 written = entry.size
                 whole = reader.whole()
-                # most files are small: they come in one piece and need one write
+                # most files are small and need a single write
                 for data in reader.data() if whole is None else (whole,):
                     done = os.write(fd, data) if data else 0
-                    # a short write is legal: what is left goes on
+                    # a write may be short
                     while done < len(data):
                         done += os.write(fd, memoryview(data)[done:])
             self._writer.to_new_file(fd, attributes)
-        finally:
-            os.close(fd)
         root.add(parent, name)
         report = self._report
         report.files += 1
@@ -231,7 +229,7 @@ class Applier:
         if known is None and self._keep_dirlinks:
             known = root.follow_directory_link(parent, name)
             if known is not None and known.parent is not None:
-                # whiteouts of this layer must leave the directory alone as well as the link
+                # whiteouts of this layer must leave alone both the directory and the link
                 root.add(known.parent, known.name)
         if known is not None:
             known.attributes = attributes
@@ -246,7 +244,7 @@ class Applier:
     def _make_symlink(self, entry: Entry, above: Names, name: bytes) -> None:
         root = self._root
         if not entry.link:
-            raise EntryError("the symbolic link leads to an empty name")
+            raise EntryError("the target of the symbolic link is empty")
         attributes = self._policy.for_entry(entry)
         parent = root.make_parent(above)
         try:
@@ -269,7 +267,7 @@ class Applier:
         old = target[-1]
         if source is None or len(old) > 255:
             raise EntryError(
-                f"it is a hard link to {show(entry.link)}, which is not there"
+                f"it is a hard link to {show(entry.link)}, which does not exist"
             )
         if source is parent and old == name:
             raise EntryError("it is a hard link to itself")
@@ -281,7 +279,7 @@ class Applier:
             root.link_file(source, old, parent, name)
         except FileNotFoundError:
             raise EntryError(
-                f"it is a hard link to {show(entry.link)}, which is not there"
+                f"it is a hard link to {show(entry.link)}, which does not exist"
             ) from None
         root.add(parent, name)
 
@@ -295,7 +293,7 @@ class Applier:
             )
         if choice == "skip" or (choice == "safe" and not safe):
             self._report.count("devices_skipped")
-            # what lower layers have there is hidden all the same
+            # a skipped device still replaces what lower layers have there
             parent = self._root.find(above)
             if parent is not None:
                 self._root.remove(parent, name)
@@ -321,7 +319,7 @@ class Applier:
 
 
 def split_name(name: bytes) -> tuple[Names, bytes]:
-    """The cleaned components of an entry's name: those above it, and its own; none for the root itself.
+    """Split an entry's name into the components above it and its own, which is empty for the root itself.
 
     Raises ``EntryError``.
     """
@@ -337,7 +335,7 @@ def split_name(name: bytes) -> tuple[Names, bytes]:
     return _components(above) if above else (), last
 
 
-# entries mostly come one directory after the other; only the last, since a path may take a megabyte
+# most entries lie in the same directory as the one before; only one is cached, because a path may take a megabyte
 @functools.lru_cache(maxsize=1)
 def _components(path: bytes) -> Names:
     names = path.split(b"/")
@@ -353,7 +351,7 @@ def _components(path: bytes) -> Names:
 
 
 def _write_sparse(fd: int, entry: Entry, reader: TarReader) -> int:
-    """Write the regions of a sparse file, leaving the holes; returns the bytes written."""
+    """Write the regions of a sparse file, leave the holes, and return how many bytes were written."""
     os.ftruncate(fd, entry.size)
     regions = iter(entry.regions or ())
     offset = length = 0

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What an entry's owner, mode, times and xattrs become on this host, and writing them.
+"""Map owner, mode, times and xattrs of entries to this host, and write them.
 
-The policy decides (docs/behaviour.md, section 6); the writers keep the order of section 4: chown, chmod,
-xattrs (a chown drops capabilities), times.
+``Policy`` decides (docs/behaviour.md, section 6). ``Writer`` keeps the order of section 4: chown, chmod, xattrs
+(a chown drops capabilities), times.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .._errors import EntryError, show
 from .._layer.entry import DIRECTORY, FILE, SYMLINK, Entry
 from .._report import Report
 from .._unpack_options import UnpackOptions
+from .._fs.descriptors import opened
 from . import acl, capability
 from .ids import UnmappedError
 
@@ -30,7 +31,7 @@ _NOTHING: dict[str, bytes] = {}
 
 
 class Attributes(t.NamedTuple):
-    """Metadata for this host: ids are the host's, ``mtime`` in nanoseconds, ``xattrs`` all to be written."""
+    """Metadata for this host: ids of the host, ``mtime`` in nanoseconds, and the ``xattrs`` to write."""
 
     mode: int
     uid: int
@@ -40,7 +41,7 @@ class Attributes(t.NamedTuple):
 
 
 class CreationDefaults(t.NamedTuple):
-    """A file before anything is put onto it: its owner, and whether it has the mode that it was created with."""
+    """What new files get: their owner, and whether they keep the mode that they are created with."""
 
     uid: int
     gid: int
@@ -59,19 +60,19 @@ class Policy:
         self._extra = frozenset(options.xattrs)
 
     def owner(self, uid: int, gid: int) -> tuple[int, int]:
-        """The host's ids. Raises ``EntryError``."""
+        """Map a user and a group to the host. Raises ``EntryError``."""
         try:
             return self.uids.to_host(uid), self.gids.to_host(gid)
         except UnmappedError as error:
-            raise EntryError(str(error), "add a range that holds it") from error
+            raise EntryError(str(error), "add a range that contains it") from error
 
     def for_missing_parent(self) -> Attributes:
-        """A directory that no entry speaks of: 0755, of the mapped root, from the epoch."""
+        """Return the attributes of a directory that no entry describes: 0755, the mapped root, the epoch."""
         uid, gid = self.owner(0, 0)
         return Attributes(0o755, uid, gid, 0, _NOTHING)
 
     def for_entry(self, entry: Entry) -> Attributes:
-        """The attributes to write; counts what is left out. Raises ``EntryError``."""
+        """Return the attributes to write, and count what is left out. Raises ``EntryError``."""
         mode = entry.mode
         uid, gid = entry.uid, entry.gid
         if self.preserve:
@@ -96,7 +97,7 @@ class Policy:
         except (acl.AclError, capability.CapabilityError) as error:
             raise EntryError(str(error)) from error
         except UnmappedError as error:
-            raise EntryError(str(error), "add a range that holds it") from error
+            raise EntryError(str(error), "add a range that contains it") from error
         return kept
 
     def _keep(
@@ -115,7 +116,7 @@ class Policy:
             name.startswith("user.") and not name.startswith("user.overlay.")
         ):
             if name.startswith("user.") and entry.type not in (FILE, DIRECTORY):
-                # the kernel would refuse each of them
+                # the kernel refuses them on other files
                 self.report.count("user_xattrs_forbidden")
             else:
                 kept[name] = value
@@ -130,7 +131,7 @@ class Policy:
         value: bytes,
         parse: t.Callable[[bytes], list[acl.AclEntry]],
     ) -> None:
-        # not parsed where nothing comes of it
+        # filtered before it is parsed, so that a malformed one is no error
         if entry.type == SYMLINK or (name == acl.DEFAULT and entry.type != DIRECTORY):
             self.report.count("acls_filtered")
             return
@@ -138,10 +139,7 @@ class Policy:
 
 
 class Writer:
-    """Puts attributes onto what was made; the only place that does.
-
-    ``born`` is what new files are like; they need not be given what they have.
-    """
+    """Writes attributes, except those that new files have already, according to ``defaults``."""
 
     def __init__(self, policy: Policy, defaults: CreationDefaults) -> None:
         self._policy = policy
@@ -149,7 +147,7 @@ class Writer:
         self._default_uid, self._default_gid, self._keeps_mode = defaults
 
     def to_new_file(self, fd: int, attributes: Attributes) -> None:
-        """For a file that was created with ``first_mode``. Raises ``EntryError`` and ``OSError``."""
+        """Write to a file that was created with ``first_mode``. Raises ``EntryError`` and ``OSError``."""
         mode, uid, gid, mtime, xattrs = attributes
         if xattrs or mode > _PERMISSIONS or not self._keeps_mode:
             self.to_fd(fd, attributes)
@@ -159,7 +157,7 @@ class Writer:
         os.utime(fd, ns=(mtime, mtime))
 
     def to_new_directory(self, fd: int, attributes: Attributes) -> None:
-        """For a directory that this process made. Raises ``EntryError`` and ``OSError``."""
+        """Write to a directory that this process made. Raises ``EntryError`` and ``OSError``."""
         mode, uid, gid, mtime, xattrs = attributes
         if xattrs or self._changes_owner(uid, gid):
             self.to_fd(fd, attributes)
@@ -171,7 +169,7 @@ class Writer:
         return self._preserve and (uid != self._default_uid or gid != self._default_gid)
 
     def to_fd(self, fd: int, attributes: Attributes) -> None:
-        """For a file or directory that is open. Raises ``EntryError`` and ``OSError``."""
+        """Write to an open file or directory. Raises ``EntryError`` and ``OSError``."""
         mode, uid, gid, mtime, xattrs = attributes
         if self._preserve:
             os.fchown(fd, uid, gid)
@@ -185,7 +183,7 @@ class Writer:
         os.utime(fd, ns=(mtime, mtime))
 
     def _before_mode(self, fd: int, xattrs: dict[str, bytes]) -> dict[str, bytes]:
-        """Write all but ACLs while the mode still allows it to who is not root; returns the ACLs."""
+        """Write all but the ACLs while the mode still allows that to an ordinary user; return the ACLs."""
         acls = {}
         for name, value in xattrs.items():
             if name in (acl.ACCESS, acl.DEFAULT):
@@ -195,10 +193,10 @@ class Writer:
         return acls
 
     def to_node(self, parent: int, name: bytes, attributes: Attributes) -> None:
-        """For a device or FIFO, which must not be opened: through a descriptor of its path."""
+        """Write to a device or FIFO, which must not be opened, by an ``O_PATH`` descriptor."""
         mode, uid, gid, mtime, xattrs = attributes
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        with opened(os.open(name, flags, dir_fd=parent)) as fd:
             path = f"/proc/self/fd/{fd}"
             if self._preserve:
                 os.chown(path, uid, gid)
@@ -207,11 +205,9 @@ class Writer:
                 if not self._set_xattr(path, True, xattr, value):
                     os.chmod(path, acl.group_bits_without(value, mode))
             os.utime(path, ns=(mtime, mtime))
-        finally:
-            os.close(fd)
 
     def to_symlink(self, parent: int, name: bytes, attributes: Attributes) -> None:
-        """For a symlink, which has no mode of its own."""
+        """Write to a symlink, which has no mode."""
         _mode, uid, gid, mtime, xattrs = attributes
         if self._preserve:
             os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
@@ -227,7 +223,7 @@ class Writer:
         name: str,
         value: bytes,
     ) -> bool:
-        """False where an access ACL could not be held and its loss is accepted."""
+        """Write an xattr; return false if it is an access ACL that the file system cannot store and that may be dropped."""
         try:
             os.setxattr(target, os.fsencode(name), value, follow_symlinks=follow)
         except OSError as error:
@@ -236,8 +232,8 @@ class Writer:
             found = os.getxattr(target, name, follow_symlinks=follow)
             if found != value:
                 raise EntryError(
-                    "its file capability reads back otherwise than it was written",
-                    "give uid_map as the container's user namespace has it",
+                    "its file capability differs from what was written when read back",
+                    "set uid_map to that of the container's user namespace",
                 )
         return True
 
@@ -246,7 +242,7 @@ class Writer:
         if error.errno in (errno.ENOTSUP, errno.EOPNOTSUPP):
             if name == capability.NAME:
                 raise EntryError(
-                    "the file system cannot hold its file capability",
+                    "the file system cannot store its file capability",
                     "choose a dest on a file system with extended attributes",
                 ) from error
             if name == acl.ACCESS:
@@ -254,7 +250,7 @@ class Writer:
                     report.count("acls_dropped")
                     return False
                 raise EntryError(
-                    "the file system cannot hold its access ACL, and without it rights would widen",
+                    "the file system cannot store its access ACL, without which others would get more rights",
                     "choose a dest with POSIX ACLs, or set acl: drop",
                 ) from error
             report.count("xattrs_unsupported")
@@ -268,6 +264,6 @@ class Writer:
 
 
 def first_mode(attributes: Attributes) -> int:
-    """The mode to create a file with: all but what must wait for its owner and content."""
-    # xattrs can only be given to what its owner may write to
+    """Return the mode to create a file with; set-id bits must wait for its owner and content."""
+    # an ordinary user can set xattrs only on files that he may write to
     return 0o600 if attributes.xattrs else attributes.mode & _PERMISSIONS

@@ -6,8 +6,8 @@
 
 """File capabilities: the xattr ``security.capability`` for the host (docs/behaviour.md, section 6).
 
-Version 2 is magic and two pairs of sets, 20 bytes; version 3 adds the root's uid, 24 bytes; all
-little-endian. The kernel honours a version 3 only in a user namespace whose root is that uid.
+Version 2 is a magic number and two pairs of sets, 20 bytes. Version 3 adds the root's uid, 24 bytes. All numbers are
+little-endian. The kernel honours version 3 only in a user namespace whose root has that uid.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _V3_SIZE = 24
 
 
 class CapabilityError(ValueError):
-    """A capability that is none; the text is a phrase."""
+    """An invalid file capability; the text is a phrase."""
 
 
 def for_host(value: bytes, uids: IdMap) -> bytes:
-    """The value to write: version 2 without a map, version 3 with the host's root id with one.
+    """Return the value to write: version 2 without a map; with one, version 3 and the root id of the host.
 
-    Raises ``CapabilityError``, and ``UnmappedError`` for a root id that the map does not hold.
+    Raises ``CapabilityError``, and ``UnmappedError`` if the map does not contain the root id.
     """
     magic = _MAGIC.unpack_from(value)[0] if len(value) >= _MAGIC.size else 0
     revision = magic & _REVISION
@@ -42,7 +42,7 @@ def for_host(value: bytes, uids: IdMap) -> bytes:
         root = _MAGIC.unpack_from(value, _V2_SIZE)[0]
     elif revision != _V2 or len(value) != _V2_SIZE:
         raise CapabilityError(
-            f"its security.capability is neither of version 2 nor of version 3 ({len(value)} bytes)"
+            f"its security.capability has neither version 2 nor version 3 ({len(value)} bytes)"
         )
     flags = magic & ~_REVISION
     sets = value[_MAGIC.size : _V2_SIZE]

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""User and group ids: from the image's numbers to the host's (docs/behaviour.md, section 6)."""
+"""Map user and group ids of the image to those of the host (docs/behaviour.md, section 6)."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _IDS = 2**32 - 1
 
 
 class UnmappedError(ValueError):
-    """An id that no range holds; the text is a phrase."""
+    """An id that no range contains; the text is a phrase."""
 
 
 @dataclass(frozen=True)
 class IdMap:
-    """Ranges of ``(container, host, count)``, sorted; none at all leaves every id as it is."""
+    """Sorted ranges of ``(container, host, count)``; without any, ids are not mapped."""
 
     what: str
     ranges: tuple[tuple[int, int, int], ...] = ()
 
     def to_host(self, container_id: int) -> int:
-        """The host's id. Raises ``UnmappedError``."""
+        """Return the host's id. Raises ``UnmappedError``."""
         if not self.ranges:
             return container_id
-        # they are sorted, and there may be hundreds of them for each id of an image
+        # a map may have hundreds of ranges
         place = bisect.bisect_right(self.ranges, (container_id, _IDS, 0))
         if place:
             container, host, count = self.ranges[place - 1]
             if container_id < container + count:
                 return host + container_id - container
         raise UnmappedError(
-            f"the {self.what} {container_id} is in no range of {self.what}_map"
+            f"no range of {self.what}_map contains the {self.what} {container_id}"
         )
 
     def to_list(self) -> list[str]:
-        """As the user wrote it: ``container:host:count``."""
+        """Return the ranges as the user writes them: ``container:host:count``."""
         return [":".join(map(str, numbers)) for numbers in self.ranges]
 
 
@@ -57,11 +57,11 @@ def parse_id_map(what: str, ranges: t.Sequence[str]) -> IdMap:
         numbers = tuple(int(digits) for digits in match.groups()) if match else ()
         if len(numbers) != 3 or not numbers[2]:
             raise RootfsError(
-                f"{what}_map: {show(text)} is no range; write container:host:count, three numbers with a count above 0"
+                f"{what}_map: invalid range {show(text)}; expected container:host:count, three numbers with a count above 0"
             )
         if numbers[0] + numbers[2] > _IDS or numbers[1] + numbers[2] > _IDS:
             raise RootfsError(
-                f"{what}_map: the range {show(text)} goes beyond the largest id, {_IDS - 1}"
+                f"{what}_map: the range {show(text)} exceeds the largest id, {_IDS - 1}"
             )
         parsed.append((numbers[0], numbers[1], numbers[2]))
     for side, name in ((0, "container"), (1, "host")):
@@ -69,7 +69,7 @@ def parse_id_map(what: str, ranges: t.Sequence[str]) -> IdMap:
         for (start, count), (following, _count) in zip(spans, spans[1:]):
             if start + count > following:
                 raise RootfsError(
-                    f"{what}_map: two ranges overlap at {name} id {following}; each id may stand in one range only"
+                    f"{what}_map: two ranges overlap at {name} id {following}; each id may be in one range only"
                 )
     return IdMap(what, tuple(sorted(parsed)))
 
@@ -77,9 +77,9 @@ def parse_id_map(what: str, ranges: t.Sequence[str]) -> IdMap:
 def parse_id_maps(
     uid_map: t.Sequence[str], gid_map: t.Sequence[str]
 ) -> tuple[IdMap, IdMap]:
-    """Parse both maps of a container. Raises ``RootfsError``, also when only one of them is given."""
+    """Parse both maps of a container. Raises ``RootfsError``, also if only one of them is given."""
     uids = parse_id_map("uid", uid_map)
     gids = parse_id_map("gid", gid_map)
     if bool(uids.ranges) != bool(gids.ranges):
-        raise RootfsError("uid_map and gid_map belong together; give both or none")
+        raise RootfsError("uid_map and gid_map must be given together")
     return uids, gids

@@ -4,12 +4,11 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Every file-system operation inside the root, by directory descriptor.
+"""File system operations inside the root, by directory descriptor.
 
-The root starts as an empty directory that only this process fills, so all of its directories are known in
-memory: what is not a known directory is a file, a link, a node or nothing. No path string ever reaches
-the kernel with more than one component, and no component is followed by it: links are resolved here, as
-if chrooted (docs/behaviour.md, section 4).
+The root starts as an empty directory that only this process writes to, so all of its directories are known in memory:
+any other name is a file, a link, a node, or missing. The kernel gets single path components only, and never follows
+one: links are resolved here, as if chrooted (docs/behaviour.md, section 4).
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from collections import OrderedDict
 
 from .._errors import EntryError, show
 from .attributes import Attributes, CreationDefaults
+from .._fs.descriptors import opened
 from .._fs.directories import some_names_in
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,25 +31,25 @@ _EXISTING_FILE = (
     os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 )
 
-# What a name that hides another begins with.
+# The prefix of whiteouts.
 WHITEOUT = b".wh."
 
 # As many links as the kernel follows in one lookup.
 _MOST_LINKS = 40
-# Descriptors of directories that are held open at once.
+# Directories that are kept open at once.
 _MOST_OPEN = 128
-# Steps through links and reopened levels that an image may cause: some, and more with every entry.
+# Links followed and directories reopened that an image may cause: a base, and more for each entry.
 _FREE_STEPS = 1_000_000
 _STEPS_PER_ENTRY = 16
-# What may be remembered of directories and of names that a layer brings, in bytes of memory.
+# Bytes of memory for directories, and for the names that a layer adds.
 _MOST_REMEMBERED = 256 * 1024 * 1024
-# What Python takes for each beyond the name itself, and for a directory's first child (64-bit CPython 3.8 to 3.14).
+# What each takes beyond its name, and a directory's first child (64-bit CPython 3.8 to 3.14).
 _DIRECTORY_COST = 480
 _FIRST_CHILD_COST = 200
 _NAME_COST = 144
-# Names of one directory that are held at once.
+# Names of one directory that are read at once.
 _BATCH = 32_768
-# The children of a directory without any: one empty dictionary for all of them, which nothing is put into.
+# The children of all directories without any: one empty dictionary, never written to.
 _NO_CHILDREN: dict[bytes, Directory] = {}
 
 
@@ -58,11 +58,11 @@ Names = t.Sequence[bytes]
 
 
 class Directory:
-    """A directory of the root: its place, its metadata to be, and what the layer at hand did to it.
+    """A directory of the root, the metadata that it will get, and what the current layer did to it.
 
-    ``brought`` holds the names that layer number ``layer`` put here, and a directory above something that
-    was added has the same ``layer``: whiteouts must leave those alone (section 5). In a directory that
-    layer number ``born`` made there is nothing else, and so no name to remember.
+    ``added`` holds the names that layer number ``layer`` put here. Directories above them have the same ``layer``, so
+    that whiteouts of that layer leave them alone (section 5). A directory that the current layer made, see ``made_in``,
+    holds nothing of other layers, so its names are not recorded. ``cleared`` is the layer that last whited it out.
     """
 
     __slots__ = (
@@ -94,11 +94,11 @@ class Directory:
 
 
 class Root:
-    """A tree under construction in the directory behind ``fd``, which must be empty.
+    """A tree under construction in the empty directory ``fd``, which the caller closes.
 
-    ``count_directory`` is called for every directory that no entry asked for, so that links and names
-    cannot make more of them than ``max_entries``. Methods raise ``EntryError`` for what the image causes
-    and ``OSError`` for what the system does. The descriptor stays the caller's.
+    Directories that no entry describes get the attributes ``missing``. ``count_directory`` is called for each of them,
+    so that links and names cannot make more than ``max_entries``. Methods raise ``EntryError`` for faults of the image
+    and ``OSError`` for those of the system.
     """
 
     def __init__(
@@ -117,33 +117,30 @@ class Root:
         self._layer = -1
         self._tracked = False
         self._remembered = 0
-        # directories in which the layer at hand added names, and what these take of _remembered
+        # directories that the current layer added names to, and the part of _remembered that these take
         self._noted: list[Directory] = []
         self._noted_size = 0
 
     def close(self) -> None:
-        """Close what is held open."""
+        """Close all directories."""
         while self._fds:
             os.close(self._fds.popitem()[1])
 
     def probe_defaults(self) -> CreationDefaults:
-        """What a new file of this process is like in the tree, seen once: the root must be empty yet."""
+        """Probe the owner and mode that new files get in this tree. The root must still be empty."""
         name = b"probe"
-        fd = os.open(name, _NEW_FILE, 0o777, dir_fd=self._top_fd)
-        try:
-            status = os.fstat(fd)
-        finally:
-            os.close(fd)
+        with opened(os.open(name, _NEW_FILE, 0o777, dir_fd=self._top_fd)) as fd:
             os.unlink(name, dir_fd=self._top_fd)
+            status = os.fstat(fd)
         keeps_mode = stat.S_IMODE(status.st_mode) == 0o777
         return CreationDefaults(status.st_uid, status.st_gid, keeps_mode)
 
-    # -- layers: what is added by the one at hand, and what lies below it
+    # -- layers: what the current one adds, and what those below it hold
 
     def begin_layer(self) -> None:
-        """From here on, what is added belongs to a new layer."""
+        """Begin a layer; what is added from now on belongs to it."""
         self._layer += 1
-        # below nothing there is nothing to hide, and so nothing to tell apart
+        # above an empty root there is nothing to white out
         self._tracked = bool(some_names_in(self._top_fd, 1, frozenset()))
         for directory in self._noted:
             directory.added = None
@@ -152,7 +149,7 @@ class Root:
         self._noted_size = 0
 
     def add(self, parent: Directory, name: bytes) -> None:
-        """Note that the layer at hand put ``name`` into ``parent``."""
+        """Record that the current layer put ``name`` into ``parent``."""
         self._steps += _STEPS_PER_ENTRY
         if self._tracked:
             self._note_added(parent, name)
@@ -177,7 +174,7 @@ class Root:
             above = above.parent
 
     def remember(self, size: int) -> None:
-        """Count bytes that stay in memory until the tree is finished, or the layer. Raises ``EntryError``."""
+        """Count bytes that stay in memory until the layer or the tree is finished. Raises ``EntryError``."""
         self._remembered += size
         if self._remembered > _MOST_REMEMBERED:
             raise EntryError(
@@ -194,7 +191,7 @@ class Root:
         )
 
     def white_out(self, parent: Directory, name: bytes) -> bool:
-        """Remove what lower layers have at ``name``; false where there was nothing."""
+        """Remove what lower layers put at ``name``; return false if there was nothing."""
         if not self._tracked:
             return False
         child = parent.children.get(name)
@@ -206,7 +203,7 @@ class Root:
         return True
 
     def white_out_all(self, directory: Directory) -> bool:
-        """Remove what lower layers put into ``directory``; false where there was nothing to look at."""
+        """Remove what lower layers put into ``directory``; return false if it was not looked at."""
         if not self._tracked or directory.cleared == self._layer:
             return False
         self._memo = ((), self.top)
@@ -224,7 +221,7 @@ class Root:
     def _white_out_lower(
         self, above: Directory, name: bytes, pending: list[Directory]
     ) -> None:
-        """Remove what lower layers have at a name; what holds things of this layer is left to ``pending``."""
+        """Remove what lower layers put at a name; a directory with names of this layer goes to ``pending``."""
         child = above.children.get(name)
         added = self._is_added(above, name)
         if child is None:
@@ -248,7 +245,7 @@ class Root:
     # -- looking up
 
     def fd(self, directory: Directory) -> int:
-        """A descriptor of the directory, good until the next call."""
+        """Return a descriptor of the directory, valid until the next call."""
         if directory.parent is None:
             return self._top_fd
         fds = self._fds
@@ -275,18 +272,18 @@ class Root:
         return fd
 
     def make_parent(self, above: Names) -> Directory:
-        """The directory that ``above`` lead to, as ``find`` has it, but made where it is missing."""
+        """Return the directory that ``above`` leads to, links followed, and make what is missing."""
         known, directory = self._memo
         if above is known or above == known:
             return directory
         made = self._walk(above, True)
         if made is None:
-            raise EntryError("its parent cannot be made")
+            raise EntryError("its parent directory cannot be made")
         self._memo = (above, made)
         return made
 
     def find(self, names: Names) -> Directory | None:
-        """The directory that ``names`` lead to, links followed; ``None`` where there is none."""
+        """Return the directory that ``names`` lead to, links followed, or ``None``."""
         return self._walk(names, False)
 
     def _walk(
@@ -321,22 +318,28 @@ class Root:
                 if target[:1] == b"/":
                     directory = self.top
                 pending += further[::-1]
-                continue
-            if not create:
+            elif not create:
                 return None
-            if part.startswith(WHITEOUT):
-                raise EntryError(f"its path leads through the whiteout {show(part)}")
-            if target is not None:
-                self._unlink(directory, part)
-            self._count_directory()
-            if self._tracked:
-                # a link may lead through it and out again, and no entry would tell whose it is
-                self._note_added(directory, part)
-            directory = self.make_directory(directory, part, self._missing)
+            else:
+                directory = self._make_missing(directory, part, target is not None)
         return directory
 
+    def _make_missing(
+        self, parent: Directory, name: bytes, is_other: bool
+    ) -> Directory:
+        """Make a directory that no entry describes; ``is_other`` tells that a file has its name."""
+        if name.startswith(WHITEOUT):
+            raise EntryError(f"its path leads through the whiteout {show(name)}")
+        if is_other:
+            self._unlink(parent, name)
+        self._count_directory()
+        if self._tracked:
+            # a link may lead through it and out again, so no entry would record it
+            self._note_added(parent, name)
+        return self.make_directory(parent, name, self._missing)
+
     def _link_text(self, parent: Directory, name: bytes) -> bytes | None:
-        """The text of a symlink, nothing for another non-directory, ``None`` where nothing is."""
+        """Return a symlink's text, an empty text for another file, or ``None`` if the name is missing."""
         try:
             return os.readlink(name, dir_fd=self.fd(parent))
         except OSError as error:
@@ -347,7 +350,7 @@ class Root:
             raise
 
     def follow_directory_link(self, parent: Directory, name: bytes) -> Directory | None:
-        """The directory that a symlink of this name leads to; ``None`` if it is no such link."""
+        """Return the directory that the symlink ``name`` leads to, or ``None`` if it is not such a link."""
         target = self._link_text(parent, name)
         if not target:
             return None
@@ -355,11 +358,11 @@ class Root:
         try:
             return self._walk(target.split(b"/"), False, start)
         except EntryError:
-            # a loop leads nowhere
+            # a loop of links
             return None
 
     def open_file(self, path: bytes) -> int | None:
-        """A descriptor of a regular file for reading, links followed inside the root, nothing waited for."""
+        """Open a regular file for reading, links followed inside the root; return ``None`` if there is none."""
         parts = [part for part in path.split(b"/") if part]
         for _link in range(_MOST_LINKS):
             if not parts:
@@ -389,7 +392,7 @@ class Root:
     def make_directory(
         self, parent: Directory, name: bytes, attributes: Attributes
     ) -> Directory:
-        """A new directory, closed to others until ``finish`` gives it its mode."""
+        """Make a directory, closed to others until it gets its mode at the end."""
         os.mkdir(name, 0o700, dir_fd=self.fd(parent))
         child = Directory(parent, name, attributes, self._layer)
         if parent.children is _NO_CHILDREN:
@@ -401,7 +404,7 @@ class Root:
         return child
 
     def create_file(self, parent: Directory, name: bytes, mode: int = 0o600) -> int:
-        """A descriptor of a new, empty file, for writing; what was there is removed."""
+        """Create a file and open it for writing; whatever had the name is removed."""
         fd = self.fd(parent)
         try:
             return os.open(name, _NEW_FILE, mode, dir_fd=fd)
@@ -412,11 +415,10 @@ class Root:
     def link_file(
         self, source: Directory, old: bytes, parent: Directory, name: bytes
     ) -> None:
-        """A hard link to a non-directory, which is not followed; what was at ``name`` is removed."""
+        """Make a hard link to a file without following it; whatever had the name is removed."""
         self.remove(parent, name)
-        # a copy, since looking the other directory up may close this one's descriptor
-        source_fd = os.dup(self.fd(source))
-        try:
+        # a copy, because opening the other directory may close this descriptor
+        with opened(os.dup(self.fd(source))) as source_fd:
             os.link(
                 old,
                 name,
@@ -424,13 +426,11 @@ class Root:
                 dst_dir_fd=self.fd(parent),
                 follow_symlinks=False,
             )
-        finally:
-            os.close(source_fd)
 
     # -- removing
 
     def remove(self, parent: Directory, name: bytes) -> None:
-        """Remove whatever has this name, if anything has."""
+        """Remove whatever has this name."""
         child = parent.children.get(name)
         if child is not None:
             self.remove_tree(child)
@@ -438,12 +438,12 @@ class Root:
             self._unlink_if_there(parent, name)
 
     def remove_tree(self, directory: Directory) -> None:
-        """Remove a directory with all that it holds; only ever its own content."""
+        """Remove a directory with its content."""
         above = directory.parent
         if above is None:
             raise EntryError("the root itself cannot be removed")
         self._memo = ((), self.top)
-        # lists, since a dictionary takes ever longer to find its first item when those before are gone
+        # lists, because finding the first item of a dictionary takes longer the more items were deleted before it
         pending = [(directory, list(directory.children.values()))]
         while pending:
             current, below = pending[-1]
@@ -489,7 +489,7 @@ class Root:
     # -- finishing
 
     def directories(self) -> t.Iterator[Directory]:
-        """All directories, children before their parents."""
+        """Yield all directories, children before their parents."""
         pending = [(self.top, iter(list(self.top.children.values())))]
         while pending:
             directory, children = pending[-1]
@@ -501,9 +501,9 @@ class Root:
                 pending.append((child, iter(list(child.children.values()))))
 
     def _names(self, directory: Directory) -> t.Iterator[list[bytes]]:
-        """The names in a directory, some at a time: those may be removed before the next are asked for."""
+        """Yield the names in a directory in batches; a batch may be removed before the next one is requested."""
         fd = self.fd(directory)
-        # btrfs shows what was there when the descriptor was opened or set back
+        # btrfs lists what the directory held when the descriptor was opened or rewound
         os.lseek(fd, 0, os.SEEK_SET)
         with os.scandir(fd) as entries:
             while names := [
@@ -518,5 +518,5 @@ class Root:
                 raise EntryError(
                     f"the image's paths lead through more than {_FREE_STEPS} links and levels, and {_STEPS_PER_ENTRY} for each"
                     " entry, a fixed limit",
-                    "build the image with shorter ways",
+                    "build the image with shorter paths",
                 )

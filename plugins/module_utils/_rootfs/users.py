@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The image's user as numbers, from the root's own passwd and group (docs/behaviour.md, section 8)."""
+"""Resolve the image's user by the root's own passwd and group files (docs/behaviour.md, section 8)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import EntryError, show
+from .._fs.descriptors import opened
 
-# Account files are lines of text; what is larger is no account file.
+# Larger files are not read.
 _LIMIT = 1024 * 1024
 _LAST_ID = 2**32 - 2
 
 
 class Files(t.Protocol):
-    """A tree that finds files in itself, as if chrooted."""
+    """A tree that opens files in itself, as if chrooted."""
 
     def open_file(self, path: bytes) -> int | None:
-        """A descriptor of a regular file for reading; ``None`` where there is none."""
+        """Open a regular file for reading; return ``None`` if there is none."""
 
 
 @dataclass(frozen=True)
 class ResolvedUser:
-    """Container ids; ``groups`` are the supplementary ones. All null where the name does not exist.
+    """Ids of the container; ``groups`` are the supplementary ones. All are null if the name does not exist.
 
-    ``home`` is null where there is no account, too.
+    ``home`` is also null if there is no account.
     """
 
     uid: int | None
@@ -40,7 +41,7 @@ class ResolvedUser:
     home: str | None = None
 
     def to_facts(self) -> dict[str, t.Any]:
-        """The keys that join the image facts."""
+        """Return the keys that are added to the facts about the image."""
         known = self.uid is not None
         return {
             "uid": self.uid,
@@ -52,7 +53,7 @@ class ResolvedUser:
 
 @dataclass(frozen=True)
 class Account:
-    """A line of ``/etc/passwd``; ``home`` is null where it is no absolute path."""
+    """A line of ``/etc/passwd``; ``home`` is null if it is not an absolute path."""
 
     name: str
     uid: int
@@ -63,18 +64,17 @@ class Account:
 def resolve_user(user: str, root: Files) -> ResolvedUser:
     """Resolve ``USER[:GROUP]`` of an image config in the tree itself.
 
-    Empty is 0:0. A number is taken as it is, with its account's group and supplementary groups where
-    it has one. A group that is given leaves no supplementary ones. A name that is not there gives
-    nulls and a warning, never root.
+    An empty text is 0:0. A number needs no account, but gets the groups of its account if it has one. With a group in the
+    text, there are no supplementary groups. A name that does not exist gives nulls and a warning, never root.
     """
     name, colon, group = user.partition(":")
-    accounts = accounts_of(lines_of(root, b"etc/passwd"))
+    accounts = parse_accounts(read_fields(root, b"etc/passwd"))
     account = find_account(name or "0", accounts)
     home = account.home if account is not None else None
     if not user:
         return ResolvedUser(0, 0, (), home=home)
-    groups = lines_of(root, b"etc/group")
-    uid = number_of(name or "0") if account is None else account.uid
+    groups = read_fields(root, b"etc/group")
+    uid = parse_id(name or "0") if account is None else account.uid
     if uid is None:
         return _unknown(f"the image's user {show(user)} is not in its /etc/passwd")
     if colon and group:
@@ -94,20 +94,20 @@ def resolve_user(user: str, root: Files) -> ResolvedUser:
 
 def _unknown(warning: str) -> ResolvedUser:
     return ResolvedUser(
-        None, None, (), f"{warning}; name another user before you start a container"
+        None, None, (), f"{warning}; choose another user before you start a container"
     )
 
 
-def lines_of(root: Files, path: bytes) -> list[list[str]]:
-    """The fields of each line; none where the file is missing, no regular file, closed, or too large."""
+def read_fields(root: Files, path: bytes) -> list[list[str]]:
+    """Return the fields of each line; nothing if the file is missing, unreadable, too large, or not a regular file."""
     try:
         fd = root.open_file(path)
     except (EntryError, PermissionError):
-        # an ordinary user cannot read what the image closed to its owner
+        # an ordinary user cannot read files that the image closes to their owner
         return []
     if fd is None:
         return []
-    try:
+    with opened(fd):
         if os.fstat(fd).st_size > _LIMIT:
             return []
         content = b""
@@ -116,8 +116,6 @@ def lines_of(root: Files, path: bytes) -> list[list[str]]:
             if not chunk:
                 break
             content += chunk
-    finally:
-        os.close(fd)
     return [
         line.split(":")
         for line in content.decode("utf-8", "surrogateescape").split("\n")
@@ -125,56 +123,58 @@ def lines_of(root: Files, path: bytes) -> list[list[str]]:
     ]
 
 
-def accounts_of(lines: list[list[str]]) -> list[Account]:
-    """The lines of ``/etc/passwd`` that are accounts."""
+def parse_accounts(lines: list[list[str]]) -> list[Account]:
+    """Return the lines of ``/etc/passwd`` that are valid accounts."""
     accounts = []
     for fields in lines:
-        uid = number_of(fields[2]) if len(fields) > 3 else None
-        gid = number_of(fields[3]) if len(fields) > 3 else None
+        uid = parse_id(fields[2]) if len(fields) > 3 else None
+        gid = parse_id(fields[3]) if len(fields) > 3 else None
         if uid is not None and gid is not None:
             accounts.append(Account(fields[0], uid, gid, _home(fields)))
     return accounts
 
 
 def _home(fields: list[str]) -> str | None:
-    """An absolute path in UTF-8: what is none can be no value of ``HOME``."""
+    """Return the home directory if it can be a value of ``HOME``: an absolute path in UTF-8."""
     home = fields[5] if len(fields) > 5 else ""
     is_text = not any("\udc80" <= c <= "\udcff" for c in home)
     return home if home.startswith("/") and is_text else None
 
 
 def find_account(name: str, accounts: list[Account]) -> Account | None:
-    number = number_of(name)
+    """Return the account with this name or, if it is a number, with this id."""
+    number = parse_id(name)
     for account in accounts:
-        # a number is an id, whatever accounts may be called
+        # a number is always an id, even if an account has that name
         if (account.name == name) if number is None else (account.uid == number):
             return account
     return None
 
 
 def _find_group(name: str, lines: list[list[str]]) -> int | None:
-    number = number_of(name)
+    number = parse_id(name)
     if number is not None:
         return number
     for fields in lines:
         if len(fields) > 2 and fields[0] == name:
-            return number_of(fields[2])
+            return parse_id(fields[2])
     return None
 
 
 def supplementary_groups(
     name: str, primary: int, lines: list[list[str]]
 ) -> tuple[int, ...]:
-    """The groups of ``/etc/group`` that name the account, without its primary one."""
+    """Return the groups of ``/etc/group`` that list the account, without its primary one."""
     found = set()
     for fields in lines:
-        gid = number_of(fields[2]) if len(fields) > 3 else None
+        gid = parse_id(fields[2]) if len(fields) > 3 else None
         if gid is not None and gid != primary and name in fields[3].split(","):
             found.add(gid)
     return tuple(sorted(found))
 
 
-def number_of(text: str) -> int | None:
+def parse_id(text: str) -> int | None:
+    """Return the id that a text is, or ``None`` if it is not a number in range."""
     if text.isascii() and text.isdigit() and len(text) <= 10:
         number = int(text)
         return number if number <= _LAST_ID else None

@@ -81,12 +81,12 @@ def test_devices_and_owners(
         (
             0,
             {"uid_map": ["0:1:1"]},
-            "uid_map and gid_map belong together; give both or none",
+            "uid_map and gid_map must be given together",
         ),
         (
             0,
             {"gid_map": ["0:1:1"]},
-            "uid_map and gid_map belong together; give both or none",
+            "uid_map and gid_map must be given together",
         ),
         (
             0,

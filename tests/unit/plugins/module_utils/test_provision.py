@@ -718,7 +718,7 @@ FAULTS: dict[str, tuple[t.Any, dict[str, t.Any], str]] = {
     ),
     "a hard link to nothing": (
         Layer(hardlink("h", "nothing")), {},
-        "layer {digest}, entry 'h': it is a hard link to 'nothing', which is not there; ",
+        "layer {digest}, entry 'h': it is a hard link to 'nothing', which does not exist; ",
     ),
     "a whiteout of nothing": (
         Layer(entry(".wh.", "0")), {},
@@ -1225,7 +1225,7 @@ def test_a_user_that_is_not_there(tmp_path: Path, dest: Path) -> None:
         assert (image["user"], image["uid"], image["gid"], image["groups"]) == ("nobody", None, None, None)  # fmt: skip
         assert result["warnings"] == [
             "the image's user 'nobody' is not in its /etc/passwd;"
-            " name another user before you start a container"
+            " choose another user before you start a container"
         ]
 
 

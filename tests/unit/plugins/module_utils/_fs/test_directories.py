@@ -307,7 +307,9 @@ def test_one_that_is_swapped_when_it_is_made(
 
     monkeypatch.setattr(os, "mkdir", swapped)
     before = open_descriptors()
-    with pytest.raises(RootfsError, match="another user replaced the directory 'new' while"):
+    with pytest.raises(
+        RootfsError, match="another user replaced the directory 'new' while"
+    ):
         make(above, b"new")
     assert open_descriptors() == before
 
@@ -345,7 +347,9 @@ def test_the_owner_of_the_directory_above_does_not_win(
 
     monkeypatch.setattr(os, "mkdir", made)
     try:
-        with pytest.raises(RootfsError, match="another user replaced the directory 'new'"):
+        with pytest.raises(
+            RootfsError, match="another user replaced the directory 'new'"
+        ):
             make(above, b"new")
     finally:
         os.close(started)

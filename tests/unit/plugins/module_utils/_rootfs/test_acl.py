@@ -73,7 +73,7 @@ def test_names_are_not_looked_up(line: str) -> None:
     with pytest.raises(AclError) as caught:
         parse_text(f"user::rwx,{line},other::---".encode())
     assert str(caught.value) == (
-        f"the ACL line {line!r} names nobody by number, and names are not looked up"
+        f"the ACL line {line!r} has no valid id, and names are not looked up"
     )
 
 
@@ -111,19 +111,21 @@ def test_ids_are_mapped() -> None:
 
 @pytest.mark.parametrize(("tag", "what"), [(USER, "uid"), (GROUP, "gid")])
 def test_an_id_outside_of_the_map(tag: int, what: str) -> None:
-    with pytest.raises(UnmappedError, match=f"the {what} 5000 is in no range of"):
+    with pytest.raises(
+        UnmappedError, match=f"no range of {what}_map contains the {what} 5000"
+    ):
         to_binary([AclEntry(tag, 7, 5000)], UIDS, GIDS)
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (b"", "the ACL has an impossible length"),
-        (b"\2\0", "the ACL has an impossible length"),
-        (binary(*FULL)[:-1], "the ACL has an impossible length"),
-        (binary(*FULL) + b"\0", "the ACL has an impossible length"),
-        (b"\1" + binary(*FULL)[1:], "the ACL is not of version 2"),
-        (b"\0\0\0\0", "the ACL is not of version 2"),
+        (b"", "the ACL has an invalid length"),
+        (b"\2\0", "the ACL has an invalid length"),
+        (binary(*FULL)[:-1], "the ACL has an invalid length"),
+        (binary(*FULL) + b"\0", "the ACL has an invalid length"),
+        (b"\1" + binary(*FULL)[1:], "the ACL does not have version 2"),
+        (b"\0\0\0\0", "the ACL does not have version 2"),
     ],
 )
 def test_bytes_that_are_no_acl(value: bytes, message: str) -> None:

@@ -548,7 +548,7 @@ def test_a_symlink_says_what_the_archive_says(tmp_path: Path, text: str) -> None
 
 def test_a_symlink_that_says_nothing(tmp_path: Path) -> None:
     text = refused(tmp_path, [symlink("s", "")])
-    assert text == f"'s': the symbolic link leads to an empty name; {ADVICE}"
+    assert text == f"'s': the target of the symbolic link is empty; {ADVICE}"
 
 
 def test_a_symlink_that_is_longer_than_the_system_takes(tmp_path: Path) -> None:
@@ -597,10 +597,10 @@ def test_a_hard_link_to_a_symlink_links_the_symlink(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "what"),
     [
-        ("nothing", "'nothing', which is not there"),
-        ("no/thing", "'no/thing', which is not there"),
-        ("f/below", "'f/below', which is not there"),
-        ("n" * 300, "which is not there"),
+        ("nothing", "'nothing', which does not exist"),
+        ("no/thing", "'no/thing', which does not exist"),
+        ("f/below", "'f/below', which does not exist"),
+        ("n" * 300, "which does not exist"),
         ("d", "'d', which is a directory"),
         ("d/", "'d/', which is a directory"),
         ("", "'', which is a directory"),
@@ -624,7 +624,7 @@ def test_wrong_hard_links(tmp_path: Path, target: str, what: str) -> None:
 
 def test_a_hard_link_to_what_it_replaces_the_folder_of(tmp_path: Path) -> None:
     text = refused(tmp_path, [file("d/f"), hardlink("d", "d/f")])
-    assert text == f"'d': it is a hard link to 'd/f', which is not there; {ADVICE}"
+    assert text == f"'d': it is a hard link to 'd/f', which does not exist; {ADVICE}"
 
 
 # -- devices
@@ -1129,7 +1129,7 @@ def test_a_hard_link_to_what_is_hidden(tmp_path: Path) -> None:
     )
     assert contents(tmp_path / "good")["h"] == b"a"
     text = refused(tmp_path / "bad", LOWER, [whiteout("d/a"), hardlink("h", "d/a")])
-    assert "'d/a', which is not there" in text
+    assert "'d/a', which does not exist" in text
 
 
 def test_a_hidden_target_of_a_parent_link(tmp_path: Path) -> None:
@@ -1235,7 +1235,7 @@ def test_long_ways_through_links_are_bounded(tmp_path: Path) -> None:
     assert time.monotonic() - began < 20
     assert (
         ": the image's paths lead through more than 1000000 links and levels, and 16 for each entry, a fixed limit;"
-        " build the image with shorter ways"
+        " build the image with shorter paths"
     ) in text
     few = [entry(f"l0/.wh.{number}", "0") for number in range(5)]
     unpack(tmp_path / "good", [file("f")], [*members, *few])

@@ -166,7 +166,7 @@ def test_an_id_outside_of_the_map(
         tmp_path, [make("etc/x", **{key: number})], preserve=True, uids=UIDS, gids=GIDS
     )
     assert text.rstrip("/").replace("/'", "'") == (
-        f"'etc/x': the {key} {number} is in no range of {key}_map; add a range that holds it"
+        f"'etc/x': no range of {key}_map contains the {key} {number}; add a range that contains it"
     )
 
 
@@ -395,7 +395,8 @@ def test_a_capability_whose_root_is_in_no_range(tmp_path: Path, preserve: bool) 
         preserve=preserve,
     )  # fmt: skip
     assert (
-        text == "'f': the uid 3000 is in no range of uid_map; add a range that holds it"
+        text
+        == "'f': no range of uid_map contains the uid 3000; add a range that contains it"
     )
 
 
@@ -406,7 +407,7 @@ def test_a_capability_that_is_none(tmp_path: Path, value: bytes) -> None:
     """Section 6."""
     text = refused(tmp_path, [file("f", xattrs={CAPABILITY: value})])
     assert text == (
-        "'f': its security.capability is neither of version 2 nor of version 3"
+        "'f': its security.capability has neither version 2 nor version 3"
         f" ({len(value)} bytes); do not use this image, or build it without"
     )
 
@@ -420,8 +421,8 @@ def test_what_was_written_is_read_back(
     monkeypatch.setattr(os, "getxattr", lambda *_args, **_keywords: b"other")
     text = refused(tmp_path / "top", [file("f", xattrs={CAPABILITY: capability()})])
     assert text == (
-        "'f': its file capability reads back otherwise than it was written;"
-        " give uid_map as the container's user namespace has it"
+        "'f': its file capability differs from what was written when read back;"
+        " set uid_map to that of the container's user namespace"
     )
 
 
@@ -434,7 +435,7 @@ def test_a_file_system_without_capabilities(
     monkeypatch.setattr(os, "fchown", lambda *_args: None)
     text = refused(tmp_path, members, preserve=True)
     assert text == (
-        "'f': the file system cannot hold its file capability;"
+        "'f': the file system cannot store its file capability;"
         " choose a dest on a file system with extended attributes"
     )
 
@@ -494,7 +495,7 @@ def test_an_id_of_an_acl_outside_of_the_map(tmp_path: Path, attributes: t.Any) -
     )
     assert (
         text
-        == "'d/': the uid 3000 is in no range of uid_map; add a range that holds it"
+        == "'d/': no range of uid_map contains the uid 3000; add a range that contains it"
     )
 
 
@@ -558,11 +559,11 @@ def test_acls_that_have_no_meaning_are_not_parsed(
     [
         (
             {"acl_access": "user::rw-,user:app:r--,group::r--,other::r--"},
-            "the ACL line 'user:app:r--' names nobody by number, and names are not looked up",
+            "the ACL line 'user:app:r--' has no valid id, and names are not looked up",
         ),
         ({"acl_access": "nonsense"}, "the ACL line 'nonsense' is malformed"),
-        ({"xattrs": {ACCESS: b"\2\0\0"}}, "the ACL has an impossible length"),
-        ({"xattrs": {ACCESS: b"\1\0\0\0"}}, "the ACL is not of version 2"),
+        ({"xattrs": {ACCESS: b"\2\0\0"}}, "the ACL has an invalid length"),
+        ({"xattrs": {ACCESS: b"\1\0\0\0"}}, "the ACL does not have version 2"),
     ],
 )
 def test_acls_that_are_none(tmp_path: Path, attributes: t.Any, message: str) -> None:
@@ -578,7 +579,7 @@ def test_an_acl_that_the_kernel_refuses(tmp_path: Path) -> None:
 
 
 NO_ACL = (
-    "the file system cannot hold its access ACL, and without it rights would widen;"
+    "the file system cannot store its access ACL, without which others would get more rights;"
     " choose a dest with POSIX ACLs, or set acl: drop"
 )
 

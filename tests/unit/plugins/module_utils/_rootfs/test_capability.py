@@ -65,7 +65,7 @@ def test_a_root_that_the_map_does_not_hold(
 ) -> None:
     with pytest.raises(UnmappedError) as caught:
         for_host(value, uids)
-    assert str(caught.value) == f"the uid {number} is in no range of uid_map"
+    assert str(caught.value) == f"no range of uid_map contains the uid {number}"
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,6 @@ def test_values_that_are_no_capability(value: bytes, uids: IdMap) -> None:
     with pytest.raises(CapabilityError) as caught:
         for_host(value, uids)
     assert str(caught.value) == (
-        "its security.capability is neither of version 2 nor of version 3"
+        "its security.capability has neither version 2 nor version 3"
         f" ({len(value)} bytes)"
     )

@@ -42,7 +42,7 @@ def test_an_id_outside_of_all_ranges(number: int) -> None:
     """Section 6: an error; the entry's name is added where it is applied."""
     with pytest.raises(UnmappedError) as caught:
         parse_id_map("gid", ["10:100:10"]).to_host(number)
-    assert str(caught.value) == f"the gid {number} is in no range of gid_map"
+    assert str(caught.value) == f"no range of gid_map contains the gid {number}"
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_ranges_that_are_none(text: str) -> None:
     with pytest.raises(RootfsError) as caught:
         parse_id_map("uid", ["5:5:5", text])
     assert caught.value.message == (
-        f"uid_map: {text!r} is no range;"
-        " write container:host:count, three numbers with a count above 0"
+        f"uid_map: invalid range {text!r};"
+        " expected container:host:count, three numbers with a count above 0"
     )
 
 
@@ -65,7 +65,7 @@ def test_ranges_beyond_the_largest_id(text: str) -> None:
     with pytest.raises(RootfsError) as caught:
         parse_id_map("gid", [text])
     assert caught.value.message == (
-        f"gid_map: the range '{text}' goes beyond the largest id, 4294967294"
+        f"gid_map: the range '{text}' exceeds the largest id, 4294967294"
     )
 
 
@@ -83,7 +83,7 @@ def test_ranges_that_overlap(ranges: list[str], side: str, number: int) -> None:
     with pytest.raises(RootfsError) as caught:
         parse_id_map("uid", ranges)
     assert caught.value.message == (
-        f"uid_map: two ranges overlap at {side} id {number}; each id may stand in one range only"
+        f"uid_map: two ranges overlap at {side} id {number}; each id may be in one range only"
     )
 
 

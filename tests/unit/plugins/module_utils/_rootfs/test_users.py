@@ -198,7 +198,7 @@ def test_names_that_are_not_there(tmp_path: Path, user: str, what: str) -> None:
         "home": None,
     }
     assert found.warning == (
-        f"the image's {what}; name another user before you start a container"
+        f"the image's {what}; choose another user before you start a container"
     )
 
 

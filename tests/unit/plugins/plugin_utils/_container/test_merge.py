@@ -402,9 +402,21 @@ def test_id_maps() -> None:
         (["0:1:10", "5:100:1"], ["0:100000:65536"], "overlap"),
         ("0:100000:65536", ["0:100000:65536"], "uid_map must be a list"),
         # a process could not become its user
-        (["0:100000:1000"], ["0:100000:65536"], "the uid 1000 is in no range"),
-        (["0:100000:65536"], ["0:100000:1001"], "the gid 1001 is in no range"),
-        (["0:100000:65536"], ["0:100000:5", "1001:1:1"], "the gid 20 is in no range"),
+        (
+            ["0:100000:1000"],
+            ["0:100000:65536"],
+            "no range of uid_map contains the uid 1000",
+        ),
+        (
+            ["0:100000:65536"],
+            ["0:100000:1001"],
+            "no range of gid_map contains the gid 1001",
+        ),
+        (
+            ["0:100000:65536"],
+            ["0:100000:5", "1001:1:1"],
+            "no range of gid_map contains the gid 20",
+        ),
     ],
 )
 def test_id_maps_that_are_none(uid_map: t.Any, gid_map: t.Any, what: str) -> None:
