@@ -748,7 +748,7 @@ FAULTS: dict[str, tuple[t.Any, dict[str, t.Any], str]] = {
     ),
     "a capability that is none": (
         Layer(file("f", xattrs={"security.capability": "x"})), {},
-        "layer {digest}, entry 'f': its security.capability is neither ",
+        "layer {digest}, entry 'f': its security.capability has neither ",
     ),
 }  # fmt: skip
 
