@@ -22,13 +22,13 @@ from ansible.utils.display import Display
 from ..module_utils._errors import OciError, visible
 from ..module_utils._size_arguments import parse_max_size
 from ..module_utils._remote.url import is_url
-from ..plugin_utils._answer import check_tmp, parse_need, without_foreign
+from ..plugin_utils._answer import check_tmp, parse_request, without_foreign
 from ..plugin_utils._progress import Progress
-from ..plugin_utils._shelf import Shelf
-from ..plugin_utils._wish import wish_of
+from ..plugin_utils._staging import Staging
+from ..plugin_utils._criteria import parse_criteria
 
 _NEEDS_SRC = ("present", "staged")
-_PRIVATE = ("_offer", "_drop")
+_PRIVATE = ("_offer", "_upload_folder")
 # Another run may finish the same work, or a node lose what was sent: then the node is asked again.
 _MOST_ROUNDS = 3
 # Of a node's answer in a message, in characters.
@@ -115,16 +115,16 @@ class ActionModule(ActionBase):
         try:
             local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
             max_size = parse_max_size(args)
-            with Shelf(
-                source, real_path, local_tmp, wish_of(args), max_size=max_size
-            ) as shelf:
-                return self._offer_and_send({**args, "src": source}, shelf)
+            with Staging(
+                source, real_path, local_tmp, parse_criteria(args), max_size=max_size
+            ) as staging:
+                return self._offer_and_send({**args, "src": source}, staging)
         finally:
             for path in decrypted:
                 self._loader.cleanup_tmp_file(path)
 
-    def _offer_and_send(self, args: Args, shelf: Shelf) -> Args:
-        offer = shelf.offer()
+    def _offer_and_send(self, args: Args, staging: Staging) -> Args:
+        offer = staging.offer()
         tmp = check_tmp(self._connection._shell.tmpdir or self._make_tmp_path())
         args["_offer"] = self._connection._shell.join_path(tmp, "offer")
         self._put(offer, args["_offer"])
@@ -132,37 +132,37 @@ class ActionModule(ActionBase):
         lost: AnsibleError | None = None
         for rounds_left in range(_MOST_ROUNDS, -1, -1):
             result = self._run_module(args)
-            if result.get("_need") is None:
+            if result.get("_upload_request") is None:
                 return result
-            need = parse_need(result["_need"], shelf.sizes())
+            request = parse_request(result["_upload_request"], staging.sizes())
             if not rounds_left:
                 break
-            args["_drop"] = need.drop or tmp
+            args["_upload_folder"] = request.folder or tmp
             try:
-                self._send(need.names, args["_drop"], shelf)
+                self._send(request.names, args["_upload_folder"], staging)
                 lost = None
             except AnsibleConnectionFailure:
                 raise
             except AnsibleError as error:
                 # another run's success removed the folder, or the disk is full: the node knows
                 lost = error
-                del args["_drop"]
+                del args["_upload_folder"]
         raise lost or AnsibleActionFail(
             f"the node still lacks blobs although they were sent to it {_MOST_ROUNDS} times; look for what removes"
-            f" files below {args['_drop']}, and run again"
+            f" files below {args['_upload_folder']}, and run again"
         )
 
-    def _send(self, names: t.Sequence[str], drop: str, shelf: Shelf) -> None:
+    def _send(self, names: t.Sequence[str], folder: str, staging: Staging) -> None:
         """Send layers that the node was offered, by the archive's own names, into a folder of the node."""
-        sizes = shelf.sizes()
+        sizes = staging.sizes()
         progress = Progress(
             self._host(), {name: sizes[name] for name in names}, self._say
         )
         sent = []
-        for parcel in shelf.parcels(names):
-            with progress.of(parcel.names):
-                remote = self._connection._shell.join_path(drop, parcel.file)
-                self._put(parcel.path, remote)
+        for bundle in staging.bundles(names):
+            with progress.of(bundle.names):
+                remote = self._connection._shell.join_path(folder, bundle.file)
+                self._put(bundle.path, remote)
                 sent.append(remote)
         self._let_become_user_read(sent)
 

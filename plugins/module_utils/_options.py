@@ -66,7 +66,7 @@ def options_from(params: dict[str, t.Any]) -> Options:
         keep=params["keep"],
         reachable=params["reachable"],
         offer=params.get("_offer") or "",
-        drop=params.get("_drop") or "",
+        upload_folder=params.get("_upload_folder") or "",
         http=http_options(params),
         cache_dir=cache_dir,
         cache_max_size=params["cache_max_size"] if cache_dir else 0,

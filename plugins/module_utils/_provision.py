@@ -27,7 +27,7 @@ from ._image.selection import select_image
 from ._dest.exchange import Beside
 from ._fs.directories import open_existing
 from ._rootfs.ids import parse_id_maps
-from ._dest.place import DROPS, Place, Site, find_place, open_site
+from ._dest.place import UPLOADS, Place, Site, find_place, open_site
 from ._dest.reach import FAIL, MappedRoot, ReachRule, Spot, mapped_root
 from ._dest.record import FORMAT, Binding, Record, Tree, bind
 from ._fs.syscalls import syncfs
@@ -65,7 +65,7 @@ class Options:
     """What the user asked for. ``state`` is ``present``, ``staged``, ``previous`` or ``absent``.
 
     ``platform`` is ``None`` for the node's own; ``lock_timeout`` in seconds; ``keep`` old trees stay. ``offer``
-    is what the controller tells of an image that it has, ``drop`` the folder that it has sent blobs to.
+    is what the controller tells of an image that it has, ``upload_folder`` the folder that it has sent blobs to.
     ``reachable`` says what becomes of a dest that other users can reach: ``fail``, ``warn`` or ``allow``.
     ``http`` says how a server is spoken to. Blobs stay in ``cache_dir``, where one is named: at most
     ``cache_max_size`` bytes, and unused for ``cache_max_age`` days, 0 for ever. Only images of one ``cache_scope`` share
@@ -86,7 +86,7 @@ class Options:
     keep: int = 1
     reachable: str = FAIL
     offer: str = ""
-    drop: str = ""
+    upload_folder: str = ""
     http: HttpOptions | None = None
     cache_dir: str = ""
     cache_max_size: int = 0
@@ -199,13 +199,13 @@ def _present_image(
             if options.offer:
                 transfer = _transfer(options, site, source, image, cache)
                 stack.callback(transfer.close)
-                if transfer.is_busy:
+                if transfer.other_sender_active:
                     return None
-                needed = transfer.needed()
+                needed = transfer.missing()
                 if needed:
                     _require_room(site.place, image, sum(needed.values()), cache)
-                    need = transfer.ask().to_result()
-                    return {"changed": False, "need": need, "warnings": []}
+                    request = transfer.request().to_result()
+                    return {"changed": False, "upload_request": request, "warnings": []}
                 stack.enter_context(transfer.used())
             record = _stage(
                 options, source, image, site, steps, record, fingerprint, cache
@@ -265,16 +265,18 @@ def _transfer(
     # a run that changes nothing never comes here, and need not read all of that code
     from ._transfer import Transfer
 
-    return Transfer(site, t.cast("OfferSource", source), image, options.drop, cache)
+    return Transfer(
+        site, t.cast("OfferSource", source), image, options.upload_folder, cache
+    )
 
 
 def _forget_transfers(site: Site, active: bool = False) -> None:
     """What was to come is here, or is no longer wanted; the ``active`` one of another run is spared."""
-    if site.read(DROPS) is None:
+    if site.read(UPLOADS) is None:
         return
-    from ._transfer import forget_transfers
+    from ._transfer import remove_uploads
 
-    forget_transfers(site, active)
+    remove_uploads(site, active)
 
 
 def _previous(options: Options, check_mode: bool) -> Result:
@@ -325,7 +327,7 @@ def _absent(options: Options, check_mode: bool) -> Result:
 
 
 def _state_of(site: Site) -> tuple[Record, bytes | None]:
-    return site.load(), site.read(DROPS)
+    return site.load(), site.read(UPLOADS)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,12 @@ from ._image.digest import new_hash
 from ._image.image import Image, Layer
 from ._interrupt import InterruptedRunError
 from ._fs.directories import DIRECTORY
-from ._dest.uploads import Drop, load_drops, make_drop, remove_drop
+from ._dest.uploads import (
+    UploadFolder,
+    load_upload_folders,
+    make_upload_folder,
+    remove_upload_folder,
+)
 from ._dest.place import Site
 from ._source.offer import OfferSource
 from ._source.sent import Sent, find_sent
@@ -32,25 +37,25 @@ _CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Need:
-    """What is to be sent: ``blobs`` by name and size in bytes, into the folder ``drop``.
+class UploadRequest:
+    """What is to be sent: ``blobs`` by name and size in bytes, into the folder ``folder``.
 
-    ``drop`` is ``None`` where the user who logs in can be given none; his own temporary folder must do then.
+    ``folder`` is ``None`` where the user who logs in can be given none; his own temporary folder must do then.
     """
 
-    drop: str | None
+    folder: str | None
     blobs: dict[str, int]
 
     def to_result(self) -> dict[str, t.Any]:
         """As the action plugin reads it."""
         blobs = [{"name": name, "size": size} for name, size in self.blobs.items()]
-        return {"drop": self.drop, "blobs": blobs}
+        return {"folder": self.folder, "blobs": blobs}
 
 
 class Transfer:
     """The blobs of one image on their way to one dest; ``sent_to`` is the folder of a transfer that is over.
 
-    ``is_busy`` says that somebody else is sending to that dest: then nothing more can be done but to wait.
+    ``other_sender_active`` says that somebody else is sending to that dest: then nothing more can be done but to wait.
     """
 
     def __init__(
@@ -69,15 +74,15 @@ class Transfer:
         }
         self._sent_to = sent_to
         self._cache = cache
-        self._drops = load_drops(site)
-        self.is_busy = False
+        self._uploads = load_upload_folders(site)
+        self.other_sender_active = False
         # what is whole, and where
         self._found: dict[str, Sent] = {}
         self._cached: dict[str, bool] = {}
         self._folders: list[int] = []
         self._look()
 
-    def needed(self) -> dict[str, int]:
+    def missing(self) -> dict[str, int]:
         """Name and size in bytes of each blob that is not there."""
         return {
             name: layer.size or 0
@@ -85,27 +90,29 @@ class Transfer:
             if name not in self._found and not self._is_cached(layer)
         }
 
-    def ask(self) -> Need:
+    def request(self) -> UploadRequest:
         """Prepare a folder for what is needed, with what is there already moved into it."""
-        needed = self.needed()
+        needed = self.missing()
         if self._own() is not None:
-            return Need(self._sent_to, needed)
+            return UploadRequest(self._sent_to, needed)
         source = self._source
-        drop = make_drop(self._site, self._identity, source.owner, source.group)
-        fd = None if drop is None else drop.open()
-        if drop is None or fd is None:
+        upload = make_upload_folder(
+            self._site, self._identity, source.owner, source.group
+        )
+        fd = None if upload is None else upload.open()
+        if upload is None or fd is None:
             # nothing can be moved there, so all is needed
             self._found = {}
-            needed = self.needed()
+            needed = self.missing()
         else:
             try:
                 for folder, file in {(s.folder, s.file) for s in self._found.values()}:
                     os.rename(file, file, src_dir_fd=folder, dst_dir_fd=fd)
             finally:
                 os.close(fd)
-        for old in self._drops:
-            remove_drop(self._site, old)
-        return Need(None if drop is None else drop.path, needed)
+        for old in self._uploads:
+            remove_upload_folder(self._site, old)
+        return UploadRequest(None if upload is None else upload.path, needed)
 
     @contextlib.contextmanager
     def used(self) -> t.Iterator[None]:
@@ -136,10 +143,10 @@ class Transfer:
             self._cached[layer.name] = asked(layer.digest, layer.size)
         return self._cached[layer.name]
 
-    def _own(self) -> Drop | None:
-        for drop in self._drops:
-            if drop.path == self._sent_to:
-                return drop
+    def _own(self) -> UploadFolder | None:
+        for upload in self._uploads:
+            if upload.path == self._sent_to:
+                return upload
         return None
 
     def _look(self) -> None:
@@ -149,10 +156,12 @@ class Transfer:
         elif self._sent_to and (fd := _open_plain(self._sent_to)) is not None:
             self._take(fd, False)
         else:
-            self.is_busy = any(drop.is_active() for drop in self._drops)
-            for drop in self._drops:
-                if drop.image == self._identity and not self.is_busy:
-                    self._take(drop.open(), True)
+            self.other_sender_active = any(
+                upload.is_active() for upload in self._uploads
+            )
+            for upload in self._uploads:
+                if upload.image == self._identity and not self.other_sender_active:
+                    self._take(upload.open(), True)
 
     def _take(self, folder: int | None, verify: bool) -> None:
         """Note what is whole in a folder; what was sent a moment ago is verified when it is read."""
@@ -171,20 +180,20 @@ class Transfer:
             if verify and not _is_intact(sent, self._wanted[name])
         }
         for name, sent in found.items():
-            # of a parcel with a damaged blob nothing is used: it would hide the one that is sent again
+            # of a bundle with a damaged blob nothing is used: it would hide the one that is sent again
             if sent.file not in damaged:
                 self._found[name] = sent
 
     def _forget(self) -> None:
-        for drop in self._drops:
-            remove_drop(self._site, drop)
+        for upload in self._uploads:
+            remove_upload_folder(self._site, upload)
 
 
-def forget_transfers(site: Site, active: bool) -> None:
+def remove_uploads(site: Site, active: bool) -> None:
     """Remove what unfinished transfers left; only with ``active`` where somebody is sending."""
-    for drop in load_drops(site):
-        if active or not drop.is_active():
-            remove_drop(site, drop)
+    for upload in load_upload_folders(site):
+        if active or not upload.is_active():
+            remove_upload_folder(site, upload)
 
 
 def _is_intact(sent: Sent, layer: Layer) -> bool:

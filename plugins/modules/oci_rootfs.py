@@ -255,7 +255,7 @@ options:
       - B(Private), set by the action plugin alone, which refuses it in a task.
       - A file with the documents of an image that lies on the controller.
     type: str
-  _drop:
+  _upload_folder:
     description:
       - B(Private), set by the action plugin alone, which refuses it in a task.
       - The folder that blobs of that image were sent to.
@@ -527,7 +527,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "cache_max_age": {"type": "int", "default": 30},
     **HTTP_ARGUMENTS,
     "_offer": {"type": "str"},
-    "_drop": {"type": "str"},
+    "_upload_folder": {"type": "str"},
 }
 
 
@@ -558,9 +558,9 @@ def main() -> None:
     for warning in bounded_warnings(result.pop("warnings")):
         module.warn(warning)
     result = to_json_safe(result)
-    if "need" in result:
+    if "upload_request" in result:
         # for the action plugin, which sends it and runs the module again
-        module.exit_json(changed=False, _need=result["need"])
+        module.exit_json(changed=False, _upload_request=result["upload_request"])
     facts = {key: result[key] for key in result if key not in ("changed", "diff")}
     if not module._diff:
         del result["diff"]

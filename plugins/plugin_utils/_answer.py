@@ -15,7 +15,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ..module_utils._errors import OciError, show
-from ..module_utils._source.sent import is_drop_path, is_plain_path
+from ..module_utils._source.sent import is_upload_path, is_plain_path
 
 # With these in its result any module adds hosts and groups to the controller's inventory, or to its statistics.
 _NOT_OURS = ("add_host", "add_group", "ansible_stats")
@@ -35,30 +35,30 @@ class AnswerError(OciError):
 
 
 @dataclass(frozen=True)
-class Need:
+class UploadRequest:
     """What a node lacks: the ``names`` of layers that it was offered, and the folder to send them to.
 
-    ``drop`` is ``None`` where that is the temporary folder of the task.
+    ``folder`` is ``None`` where that is the temporary folder of the task.
     """
 
-    drop: str | None
+    folder: str | None
     names: tuple[str, ...]
 
 
-def parse_need(value: object, layers: t.Mapping[str, int]) -> Need:
+def parse_request(value: object, layers: t.Mapping[str, int]) -> UploadRequest:
     """Check what the module answers; ``layers`` are offered, by name in bytes. Raises ``AnswerError``."""
-    if not isinstance(value, dict) or set(value) != {"drop", "blobs"}:
+    if not isinstance(value, dict) or set(value) != {"folder", "blobs"}:
         raise AnswerError("what it needs is not a folder and blobs")
-    drop = value["drop"]
-    if drop is not None and not (isinstance(drop, str) and is_drop_path(drop)):
-        raise AnswerError(f"{_shown(drop)} is not the path of a folder for blobs")
+    folder = value["folder"]
+    if folder is not None and not (isinstance(folder, str) and is_upload_path(folder)):
+        raise AnswerError(f"{_shown(folder)} is not the path of a folder for blobs")
     blobs = value["blobs"]
     if not isinstance(blobs, list) or not 0 < len(blobs) <= len(layers):
         raise AnswerError(f"its blobs are not a list of 1 to {len(layers)}")
     names = [_name_of(blob, layers) for blob in blobs]
     if len(set(names)) != len(names):
         raise AnswerError("it needs a blob twice")
-    return Need(None if drop is None else str(drop), tuple(names))
+    return UploadRequest(None if folder is None else str(folder), tuple(names))
 
 
 def _name_of(blob: object, layers: t.Mapping[str, int]) -> str:

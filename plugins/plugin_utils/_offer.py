@@ -24,7 +24,7 @@ from ..module_utils._source.offer import FORMAT, LIMIT, Offer
 
 from ..module_utils._source.sent import blob_digest
 from ..module_utils._source.source import ENTRANCES, missing
-from ._wish import Wish, choose, entrances
+from ._criteria import Criteria, choose, entrances
 
 if t.TYPE_CHECKING:
     from ..module_utils._image.image import Layer
@@ -32,13 +32,13 @@ if t.TYPE_CHECKING:
     from ..module_utils._source.source import Source
 
 
-def make_offer(source: Source, wish: Wish) -> Offer:
+def make_offer(source: Source, criteria: Criteria) -> Offer:
     """All that a node may ask. Raises ``ImageError`` and ``SourceError`` for what is wrong for every node.
 
     What is wrong with one image of several is told by the node that would choose it.
     """
     known = _Known(source)
-    choice = choose(known, wish)
+    choice = choose(known, criteria)
     recorder = _Recorder(known, entrances(choice.candidates, source.path))
     for candidate in find_candidates(recorder):
         try:

@@ -14,7 +14,7 @@ import typing as t
 
 from ansible.module_utils.common.text.formatters import bytes_to_human
 
-from ..module_utils._source.sent import drop_name
+from ..module_utils._source.sent import upload_name
 
 # Transfers of fewer bytes are over before anybody wonders; they are told of with -vv.
 LONG = 32 * 1024 * 1024
@@ -50,7 +50,7 @@ class Progress:
         self._number += len(names)
         size = sum(self._sizes[name] for name in names)
         if len(names) == 1:
-            blob = drop_name(names[0]).replace("-", ":")[:_SHOWN]
+            blob = upload_name(names[0]).replace("-", ":")[:_SHOWN]
             what = f"blob {first} of {len(self._sizes)}, {blob}"
         else:
             what = f"blobs {first} to {self._number} of {len(self._sizes)} together"

@@ -38,8 +38,8 @@ import json, subprocess, sys
 {before}
 done = subprocess.run([{python!r}, *sys.argv[1:]], stdout=subprocess.PIPE)
 answer = json.loads(done.stdout)
-need = answer.get("_need")
-if need:
+request = answer.get("_upload_request")
+if request:
     {edit}
 print(json.dumps(answer))
 sys.exit(done.returncode)
@@ -92,7 +92,7 @@ def node_that_answers_a_command(lab: Lab) -> str:
     part = sample("answer", _MB)
     (digest,) = part.blobs
     archive = write_oci_archive(os.path.join(lab.images, "answer.oci.tar"), part.image)
-    edit = f"need['drop'] = {'/tmp/' + _COMMAND!r}"
+    edit = f"request['folder'] = {'/tmp/' + _COMMAND!r}"
     run = _hostile(lab, edit, src=archive, dest=f"{DISK}/answer/rootfs")
     require(not _attacked(lab), "a node's answer was a command")
     message = failed(run, DELTA)
@@ -116,7 +116,7 @@ def node_that_asks_for_another_image(lab: Lab) -> str:
     messages = []
     for name, size in blobs:
         os.makedirs(loot, exist_ok=True)
-        edit = f"need['blobs'] = [dict(name={name!r}, size={size})]"
+        edit = f"request['blobs'] = [dict(name={name!r}, size={size})]"
         before = f"subprocess.run({keep!r}, shell=True, check=True)"
         run = _hostile(lab, edit, before, src=archive, dest=dest, ref="one")
         found = _looted(loot)

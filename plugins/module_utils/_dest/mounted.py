@@ -23,7 +23,7 @@ from dataclasses import replace
 from .._errors import RootfsError, show
 from .._fs.directories import make_private, move, names_in, open_or_none, open_private
 from .in_use import require_no_mount_below, require_unused
-from .place import DROPS, Site
+from .place import UPLOADS, Site
 from .._fs.protection import unprotect
 from .record import (
     MOVING,
@@ -285,7 +285,7 @@ class Inside:
         if record.next is not None:
             own.add(record.next.name.encode())
         own.add(_LOST_AND_FOUND)
-        own.update(_names_of_drops(self._site))
+        own.update(_names_of_uploads(self._site))
         return [name for name in names_in(dest) if name not in own]
 
     def _open_staging(self, dest: int, tree: Tree) -> int:
@@ -445,9 +445,9 @@ class Inside:
             os.close(folder)
 
 
-def _names_of_drops(site: Site) -> list[bytes]:
+def _names_of_uploads(site: Site) -> list[bytes]:
     """Folders for blobs, which may lie in the mount as long as their transfer goes on."""
-    if site.read(DROPS) is None:
+    if site.read(UPLOADS) is None:
         return []
     from .uploads import names_in_dest
 

@@ -48,8 +48,8 @@ _FORBIDDEN = frozenset(
 )
 
 _RECORD = b"record.json"
-# the folders of unfinished transfers, see drop.py
-DROPS = b"drops.json"
+# the folders of unfinished transfers, see uploads.py
+UPLOADS = b"uploads.json"
 _NEW_RECORD = b"record.json.new"
 _LONGEST_NAME = 230
 _POLL_SECONDS = 0.1

@@ -22,19 +22,19 @@ from dataclasses import asdict, dataclass, replace
 
 from .._errors import RootfsError, os_phrase
 from .._fs.directories import DIRECTORY, make_private, open_existing
-from .place import DROPS, Site
+from .place import UPLOADS, Site
 from .reach import everyone_passes
 from .record import Binding, bind, random_name
 from .._fs.removal import try_empty_directory
 from .._fs.syscalls import mount_id
-from .._source.sent import DROP_PREFIX, is_drop_path
+from .._source.sent import UPLOAD_PREFIX, is_upload_path
 
 # A transfer to which nothing came for so many seconds counts as given up.
 QUIET = 15.0
 
 
 @dataclass(frozen=True)
-class Drop:
+class UploadFolder:
     """A folder for blobs: its absolute ``path``, and the digest of the ``image`` that they are for.
 
     ``made`` are the directories above dest that were made for it, the outermost first.
@@ -72,14 +72,14 @@ class Drop:
             os.close(fd)
 
 
-def load_drops(site: Site) -> list[Drop]:
+def load_upload_folders(site: Site) -> list[UploadFolder]:
     """The folders that the record of a site knows, the newest first. Raises ``RootfsError``."""
-    data = site.read(DROPS)
+    data = site.read(UPLOADS)
     if data is None:
         return []
     try:
         return [
-            Drop(
+            UploadFolder(
                 str(item["path"]),
                 str(item["image"]),
                 Binding(**item["binding"]),
@@ -89,12 +89,14 @@ def load_drops(site: Site) -> list[Drop]:
         ]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RootfsError(
-            f"the record of an unfinished transfer to {site.path!r} is damaged; remove {DROPS.decode()} in the"
+            f"the record of an unfinished transfer to {site.path!r} is damaged; remove {UPLOADS.decode()} in the"
             " folder beside dest, and run again"
         ) from error
 
 
-def make_drop(site: Site, image: str, owner: int, group: int) -> Drop | None:
+def make_upload_folder(
+    site: Site, image: str, owner: int, group: int
+) -> UploadFolder | None:
     """A new, empty folder that the user ``owner`` can write to; ``None`` where none can be had for him.
 
     The record comes first, so that nothing lies around that it does not know.
@@ -103,76 +105,76 @@ def make_drop(site: Site, image: str, owner: int, group: int) -> Drop | None:
     if found is None:
         return None
     parent, path = found
-    name = DROP_PREFIX + random_name()
-    if not is_drop_path(os.path.join(path, name)):
+    name = UPLOAD_PREFIX + random_name()
+    if not is_upload_path(os.path.join(path, name)):
         # the controller would refuse it
         os.close(parent)
         return None
     try:
         with _same_times(site, path, parent):
-            known = load_drops(site)
+            known = load_upload_folders(site)
             made = [*site.made, *(path for other in known for path in other.made)]
-            drop = Drop(
+            upload = UploadFolder(
                 os.path.join(path, name), image, Binding(None, 0, None), tuple(made)
             )
-            _save(site, [drop, *known])
+            _save(site, [upload, *known])
             fd = make_private(parent, name.encode())
             try:
                 if owner != os.geteuid() and os.geteuid() == 0:
                     os.fchown(fd, owner, group)
-                drop = replace(drop, binding=bind(fd))
+                upload = replace(upload, binding=bind(fd))
             finally:
                 os.close(fd)
     finally:
         os.close(parent)
-    _save(site, [drop, *known])
-    return drop
+    _save(site, [upload, *known])
+    return upload
 
 
-def remove_drop(site: Site, drop: Drop) -> None:
+def remove_upload_folder(site: Site, upload: UploadFolder) -> None:
     """Remove a folder with all that is in it, and its record where that speaks of it.
 
     What cannot be removed now stays recorded for the next run, with a warning.
     """
-    above, name = os.path.split(drop.path)
+    above, name = os.path.split(upload.path)
     try:
         parent, missing = open_existing(os.fsencode(above))
         try:
             if not missing:
                 with _same_times(site, above, parent):
-                    _remove(parent, name, drop)
+                    _remove(parent, name, upload)
         finally:
             os.close(parent)
     except RootfsError as error:
-        site.warn_kept(drop.path, error.message)
+        site.warn_kept(upload.path, error.message)
         return
     except OSError as error:
-        site.warn_kept(drop.path, os_phrase(error))
+        site.warn_kept(upload.path, os_phrase(error))
         return
-    _save(site, [other for other in load_drops(site) if other != drop])
-    site.made += drop.made
+    _save(site, [other for other in load_upload_folders(site) if other != upload])
+    site.made += upload.made
 
 
 def names_in_dest(site: Site) -> list[bytes]:
     """The folders' names where they lie in dest itself, which is a mount point then."""
     return [
-        os.fsencode(os.path.basename(drop.path))
-        for drop in load_drops(site)
-        if os.path.dirname(drop.path) == site.path
+        os.fsencode(os.path.basename(upload.path))
+        for upload in load_upload_folders(site)
+        if os.path.dirname(upload.path) == site.path
     ]
 
 
-def _save(site: Site, drops: list[Drop]) -> None:
-    if drops:
-        site.write(DROPS, json.dumps(list(map(asdict, drops))).encode())
+def _save(site: Site, uploads: list[UploadFolder]) -> None:
+    if uploads:
+        site.write(UPLOADS, json.dumps(list(map(asdict, uploads))).encode())
     else:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(DROPS, dir_fd=site.state)
+            os.unlink(UPLOADS, dir_fd=site.state)
         os.fsync(site.state)
 
 
-def _remove(parent: int, name: str, drop: Drop) -> None:
-    fd = drop.open()
+def _remove(parent: int, name: str, upload: UploadFolder) -> None:
+    fd = upload.open()
     if fd is None:
         # its owner may have put something else in its place, and that is not ours to empty
         with contextlib.suppress(OSError):
@@ -183,7 +185,7 @@ def _remove(parent: int, name: str, drop: Drop) -> None:
     finally:
         os.close(fd)
     if remains:
-        raise RootfsError(f"{remains.describe(drop.path)}; {remains.advice}")
+        raise RootfsError(f"{remains.describe(upload.path)}; {remains.advice}")
     os.rmdir(name, dir_fd=parent)
 
 

@@ -4,9 +4,9 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Blobs in the folder that they were sent to: a file each, or several small ones in a parcel.
+"""Blobs in the folder that they were sent to: a file each, or several small ones in a bundle.
 
-A parcel is a line of JSON with names and sizes, and the blobs behind it. Each file costs a connection a
+A bundle is a line of JSON with names and sizes, and the blobs behind it. Each file costs a connection a
 command, which takes longer than a small blob itself (docs/behaviour.md, section 7).
 """
 
@@ -24,16 +24,16 @@ from .._errors import SourceError
 from .range_reader import OPEN_FLAGS, FileAccess, RangeReader
 
 _BLOB = re.compile(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})\Z")
-_PARCEL = re.compile(r"parcel-[0-9a-f]{64}\Z")
+_BUNDLE = re.compile(r"bundle-[0-9a-f]{64}\Z")
 
 # How the folder on a node is named that blobs are sent to: this, and 32 random hexadecimal digits.
-DROP_PREFIX = ".oci_rootfs-"
-_DROP = re.compile(re.escape(DROP_PREFIX) + r"[0-9a-f]{32}\Z")
+UPLOAD_PREFIX = ".oci_rootfs-"
+_UPLOAD = re.compile(re.escape(UPLOAD_PREFIX) + r"[0-9a-f]{32}\Z")
 _LONGEST_PATH = 4096
 
-# Fixed limits: the line of a parcel in bytes, and how many parcels of a folder are looked at.
-PARCEL_HEAD = 64 * 1024
-_MOST_PARCELS = 256
+# Fixed limits: the line of a bundle in bytes, and how many bundles of a folder are looked at.
+BUNDLE_HEAD = 64 * 1024
+_MOST_BUNDLES = 256
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def blob_digest(name: str) -> str | None:
     return None if match is None else match.group(1).replace("/", ":")
 
 
-def drop_name(name: str) -> str:
+def upload_name(name: str) -> str:
     """The name of a sent blob in its folder, the same on both sides: a plain one, whatever the archive's is."""
     digest = blob_digest(name)
     if digest is not None:
@@ -84,19 +84,19 @@ def is_plain_path(path: str) -> bool:
     return not {".", ".."} & {*path.split("/")}
 
 
-def is_drop_path(path: str) -> bool:
+def is_upload_path(path: str) -> bool:
     """Return whether a path is one that a node gives to a folder which it makes for blobs."""
-    return is_plain_path(path) and _DROP.match(path.rpartition("/")[2]) is not None
+    return is_plain_path(path) and _UPLOAD.match(path.rpartition("/")[2]) is not None
 
 
-def parcel_name(names: t.Sequence[str]) -> str:
-    """The name of the parcel with these blobs, in this order."""
-    return "parcel-" + hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()
+def bundle_name(names: t.Sequence[str]) -> str:
+    """The name of the bundle with these blobs, in this order."""
+    return "bundle-" + hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()
 
 
-def parcel_head(sizes: t.Mapping[str, int]) -> bytes:
-    """What stands before the blobs of a parcel: their names in the folder, and sizes in bytes."""
-    items = [[drop_name(name), size] for name, size in sizes.items()]
+def bundle_head(sizes: t.Mapping[str, int]) -> bytes:
+    """What stands before the blobs of a bundle: their names in the folder, and sizes in bytes."""
+    items = [[upload_name(name), size] for name, size in sizes.items()]
     return json.dumps(items, separators=(",", ":")).encode("ascii") + b"\n"
 
 
@@ -109,28 +109,28 @@ def find_sent(folder: int, sizes: t.Mapping[str, int]) -> dict[str, Sent]:
     found = {}
     wanted = {}
     for name, size in sizes.items():
-        file = drop_name(name)
+        file = upload_name(name)
         if _size(folder, file) == size:
             found[name] = Sent(folder, file, 0, size)
         else:
             wanted[file] = name
     if wanted:
-        parcels = [file for file in os.listdir(folder) if _PARCEL.match(file)]
-        for parcel in sorted(parcels)[:_MOST_PARCELS]:
-            for file, sent in _contents(folder, parcel).items():
+        bundles = [file for file in os.listdir(folder) if _BUNDLE.match(file)]
+        for bundle in sorted(bundles)[:_MOST_BUNDLES]:
+            for file, sent in _contents(folder, bundle).items():
                 name = wanted.get(file, "")
                 if name and sent.size == sizes[name]:
                     found.setdefault(name, sent)
     return found
 
 
-def _contents(folder: int, parcel: str) -> dict[str, Sent]:
-    """The blobs that a parcel holds as a whole, by their names in the folder; none where it cannot be read."""
-    access = _open(folder, parcel)
+def _contents(folder: int, bundle: str) -> dict[str, Sent]:
+    """The blobs that a bundle holds as a whole, by their names in the folder; none where it cannot be read."""
+    access = _open(folder, bundle)
     if access is None:
         return {}
     try:
-        head, newline, _rest = access.read_at(0, PARCEL_HEAD).partition(b"\n")
+        head, newline, _rest = access.read_at(0, BUNDLE_HEAD).partition(b"\n")
         offset = len(head) + len(newline)
         contents = {}
         for file, size in json.loads(head):
@@ -139,7 +139,7 @@ def _contents(folder: int, parcel: str) -> dict[str, Sent]:
                 break
             if not 0 <= size <= access.size - offset:
                 break
-            contents[str(file)] = Sent(folder, parcel, offset, size)
+            contents[str(file)] = Sent(folder, bundle, offset, size)
             offset += size
         return contents
     except (SourceError, ValueError, TypeError, RecursionError):

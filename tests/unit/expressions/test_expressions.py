@@ -67,7 +67,7 @@ _SECONDS = 0.25
 # What a match may have begun with, what comes over and over, and what ends it otherwise.
 _BEGINNINGS = (
     "", "/", "a", "A", "0", "v", "-", "1:", "1.", "a:", "a.", "[", "[a", "lxc.a", "lxc.a =", "lxc.a:", "lxc.net.",
-    "SIG", "SIGA", "net", "mp", "sha256:", "blobs/sha256/", "parcel-", "http://", "bytes 1-", "bytes 1-1/", "\\",
+    "SIG", "SIGA", "net", "mp", "sha256:", "blobs/sha256/", "bundle-", "http://", "bytes 1-", "bytes 1-1/", "\\",
     "lxc.environment", "Environment", "export A=", "export A='",
 )  # fmt: skip
 _RUNS = (

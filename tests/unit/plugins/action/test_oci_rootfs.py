@@ -31,11 +31,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer impor
     unpack_offer,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    drop_name,
-    parcel_head,
-    parcel_name,
+    upload_name,
+    bundle_head,
+    bundle_name,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils import _shelf
+from ansible_collections.hypervisor.oci.plugins.plugin_utils import _staging
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -49,15 +49,15 @@ IMAGE = Image(LAYERS, ref="demo:1")
 NAMES = [f"blobs/sha256/{layer.digest[7:]}" for layer in LAYERS]
 SIZES = {name: len(layer.data) for name, layer in zip(NAMES, LAYERS)}
 REMOTE = "/remote/tmp 1"
-DROP = "/srv/a b/.oci_rootfs-" + "0123456789abcdef" * 2
+UPLOAD = "/srv/a b/.oci_rootfs-" + "0123456789abcdef" * 2
 OTHER = "/srv/.oci_rootfs-" + "f" * 32
 DONE: dict[str, t.Any] = {"changed": True}
 
 
-def need(*names: str, drop: str | None = DROP) -> dict[str, t.Any]:
+def request(*names: str, folder: str | None = UPLOAD) -> dict[str, t.Any]:
     """What the module answers where it lacks blobs."""
     blobs = [{"name": name, "size": SIZES.get(name, 1)} for name in names]
-    return {"changed": False, "_need": {"drop": drop, "blobs": blobs}}
+    return {"changed": False, "_upload_request": {"folder": folder, "blobs": blobs}}
 
 
 class Node:
@@ -148,7 +148,7 @@ def fixture_node() -> Node:
 @pytest.fixture(autouse=True)
 def _no_blob_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that each is a file."""
-    monkeypatch.setattr(_shelf, "_SMALL", -1)
+    monkeypatch.setattr(_staging, "_SMALL", -1)
 
 
 @pytest.fixture(name="local_tmp", autouse=True)
@@ -242,14 +242,14 @@ def test_a_node_that_lacks_nothing_gets_the_offer_alone(node: Node, src: str) ->
 def test_blobs_are_sent_where_and_as_the_module_asks(
     node: Node, src: str, local_tmp: Path
 ) -> None:
-    node.answers = [need(NAMES[1])]
+    node.answers = [request(NAMES[1])]
     result = run(node, src=src, dest="/srv/x")
-    remote = f"{DROP}/{drop_name(NAMES[1])}"
+    remote = f"{UPLOAD}/{upload_name(NAMES[1])}"
     assert node.order == [f"{REMOTE}/offer", remote]
     assert node.files[remote] == LAYERS[1].data
     first, second = node.modules
-    assert "_drop" not in first
-    assert second == {**first, "_drop": DROP}
+    assert "_upload_folder" not in first
+    assert second == {**first, "_upload_folder": UPLOAD}
     assert result == DONE
     # nobody else could read them on the controller, and what took room is gone
     assert node.modes == {0o600}
@@ -260,26 +260,26 @@ def test_blobs_are_sent_where_and_as_the_module_asks(
 def test_small_blobs_are_sent_together(
     node: Node, src: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_shelf, "_SMALL", 100_000)
-    node.answers = [need(*NAMES)]
+    monkeypatch.setattr(_staging, "_SMALL", 100_000)
+    node.answers = [request(*NAMES)]
     assert run(node, src=src, dest="/srv/x") == DONE
-    assert node.order[1:] == [f"{DROP}/{parcel_name(NAMES)}"]
+    assert node.order[1:] == [f"{UPLOAD}/{bundle_name(NAMES)}"]
     sizes = {name: len(layer.data) for name, layer in zip(NAMES, LAYERS)}
     blobs = b"".join(layer.data for layer in LAYERS)
-    assert node.files[node.order[1]] == parcel_head(sizes) + blobs
+    assert node.files[node.order[1]] == bundle_head(sizes) + blobs
 
 
 def test_a_user_who_cannot_be_given_a_folder_sends_to_his_own(
     node: Node, src: str
 ) -> None:
-    node.answers = [need(*NAMES, drop=None)]
+    node.answers = [request(*NAMES, folder=None)]
     run(node, src=src, dest="/srv/x")
-    assert node.order[1:] == [f"{REMOTE}/{drop_name(name)}" for name in NAMES]
-    assert node.modules[1]["_drop"] == REMOTE
+    assert node.order[1:] == [f"{REMOTE}/{upload_name(name)}" for name in NAMES]
+    assert node.modules[1]["_upload_folder"] == REMOTE
 
 
 def test_another_ordinary_user_is_let_read_what_was_sent(node: Node, src: str) -> None:
-    node.answers = [need(*NAMES)]
+    node.answers = [request(*NAMES)]
     run(node, src=src, dest="/srv/x", unprivileged=True)
     assert node.fixed == [REMOTE, *node.order]
 
@@ -333,9 +333,9 @@ def test_an_encrypted_archive_is_decrypted_for_as_long_as_it_is_read(
     tmp_path: Path, node: Node, src: str, local_tmp: Path
 ) -> None:
     path, loader = vault(tmp_path, src)
-    node.answers = [need(NAMES[0])]
+    node.answers = [request(NAMES[0])]
     run(node, src=path, dest="/srv/x", loader=loader)
-    assert node.files[f"{DROP}/{drop_name(NAMES[0])}"] == LAYERS[0].data
+    assert node.files[f"{UPLOAD}/{upload_name(NAMES[0])}"] == LAYERS[0].data
     # messages name what the user knows
     assert node.modules[0]["src"] == path
     assert unpack_offer(node.files[f"{REMOTE}/offer"], "x").path == path
@@ -353,10 +353,10 @@ def test_blobs_of_a_layout_are_sent_as_they_are(
     os.rename(layout / NAMES[0], tmp_path / "elsewhere")
     os.symlink(tmp_path / "elsewhere", layout / NAMES[0])
     os.mkfifo(layout / "fifo")
-    node.answers = [need(*NAMES)]
+    node.answers = [request(*NAMES)]
     run(node, src=str(layout), dest="/srv/x")
     for name, layer in zip(NAMES, LAYERS):
-        assert node.files[f"{DROP}/{drop_name(name)}"] == layer.data
+        assert node.files[f"{UPLOAD}/{upload_name(name)}"] == layer.data
     assert len(node.files) == 3
     assert not list(local_tmp.glob("*/sha256-*"))
 
@@ -398,12 +398,12 @@ def test_states_that_need_an_image(node: Node, src: str, state: str) -> None:
 def test_the_tasks_own_arguments_stay(node: Node, src: str) -> None:
     """A loop runs the same task again."""
     args: dict[str, t.Any] = {"src": src, "dest": "/srv/x"}
-    node.answers = [need(*NAMES)]
+    node.answers = [request(*NAMES)]
     run(node, **args)
     assert args == {"src": src, "dest": "/srv/x"}
 
 
-@pytest.mark.parametrize("name", ["_offer", "_drop"])
+@pytest.mark.parametrize("name", ["_offer", "_upload_folder"])
 def test_private_arguments_are_no_users(node: Node, src: str, name: str) -> None:
     with pytest.raises(AnsibleActionFail, match=f"^{name} is private"):
         given: dict[str, t.Any] = {name: "/x"}
@@ -462,14 +462,14 @@ def test_async_cannot_send(node: Node, src: str) -> None:
 
 
 def test_a_failed_module_is_the_result(node: Node, src: str) -> None:
-    node.answers = [need(*NAMES), {"failed": True, "msg": "the disk is full"}]
+    node.answers = [request(*NAMES), {"failed": True, "msg": "the disk is full"}]
     assert run(node, src=src, dest="/srv/x")["failed"] is True
 
 
 @pytest.mark.parametrize("at", [0, 1])
 def test_a_lost_connection_is_not_tried_again(node: Node, src: str, at: int) -> None:
     """It makes the host unreachable, for Ansible to say; the next run goes on (section 7)."""
-    node.answers = [need(*NAMES)]
+    node.answers = [request(*NAMES)]
     node.fails = [None] * at + [AnsibleConnectionFailure("lost")]
     with pytest.raises(AnsibleConnectionFailure):
         run(node, src=src, dest="/srv/x")
@@ -482,7 +482,7 @@ def test_what_a_node_answers_a_transfer_is_made_visible(
     node: Node, src: str, before: int
 ) -> None:
     """The node's own words stand in that error, and no terminal obeys them (section 8)."""
-    node.answers = [need(*NAMES) for _round in range(4)]
+    node.answers = [request(*NAMES) for _round in range(4)]
     refused = AnsibleError("no room \x1b]0;owned\x07" + "x" * 10_000)
     node.fails = [*[None] * before, *[refused] * 8]
     with pytest.raises(AnsibleActionFail) as caught:
@@ -493,18 +493,18 @@ def test_what_a_node_answers_a_transfer_is_made_visible(
 
 def test_a_folder_that_went_away_is_asked_for_again(node: Node, src: str) -> None:
     """Another run finished the same work meanwhile, or took over."""
-    node.answers = [need(*NAMES), need(NAMES[1], drop=OTHER)]
+    node.answers = [request(*NAMES), request(NAMES[1], folder=OTHER)]
     node.fails = [None, None, AnsibleError("no such file or directory")]
     assert run(node, src=src, dest="/srv/x") == DONE
     first, second, third = node.modules
-    assert "_drop" not in second
+    assert "_upload_folder" not in second
     assert second == first
-    assert third["_drop"] == OTHER
-    assert node.names() == ["offer", *map(drop_name, NAMES)]
+    assert third["_upload_folder"] == OTHER
+    assert node.names() == ["offer", *map(upload_name, NAMES)]
 
 
 def test_a_node_that_takes_nothing_is_given_up(node: Node, src: str) -> None:
-    node.answers = [need(*NAMES)] * 9
+    node.answers = [request(*NAMES)] * 9
     node.fails = [None, *[AnsibleError("the disk is full")] * 9]
     with pytest.raises(AnsibleError, match="the disk is full"):
         run(node, src=src, dest="/srv/x")
@@ -512,8 +512,8 @@ def test_a_node_that_takes_nothing_is_given_up(node: Node, src: str) -> None:
 
 
 def test_a_node_that_loses_everything_is_given_up(node: Node, src: str) -> None:
-    node.answers = [need(*NAMES)] * 9
-    with pytest.raises(AnsibleActionFail, match=f"still lacks blobs .* below {DROP}"):
+    node.answers = [request(*NAMES)] * 9
+    with pytest.raises(AnsibleActionFail, match=f"still lacks blobs .* below {UPLOAD}"):
         run(node, src=src, dest="/srv/x")
     assert (len(node.modules), len(node.files)) == (4, 3)
 
@@ -522,7 +522,7 @@ def test_a_node_that_loses_everything_is_given_up(node: Node, src: str) -> None:
 def test_a_node_gets_nothing_but_what_it_was_offered(
     node: Node, src: str, name: str
 ) -> None:
-    node.answers = [need(NAMES[0], name)]
+    node.answers = [request(NAMES[0], name)]
     with pytest.raises(AnsibleActionFail, match="which it was not offered"):
         run(node, src=src, dest="/srv/x")
     assert len(node.files) == 1
@@ -531,17 +531,22 @@ def test_a_node_gets_nothing_but_what_it_was_offered(
 @pytest.mark.parametrize(
     "answer",
     [
-        need(*NAMES, drop="/srv/x\\'\"\n!touch attacked\n"),
-        need(*NAMES, drop="/etc"),
-        need(*NAMES, drop=""),
-        need(NAMES[0], NAMES[0]),
-        need(),
-        {"_need": {"drop": DROP, "blobs": [{"name": NAMES[0], "size": 0}]}},
-        {"_need": []},
-        {"_need": 0},
-        {"_need": {}, "failed": True},
+        request(*NAMES, folder="/srv/x\\'\"\n!touch attacked\n"),
+        request(*NAMES, folder="/etc"),
+        request(*NAMES, folder=""),
+        request(NAMES[0], NAMES[0]),
+        request(),
+        {
+            "_upload_request": {
+                "folder": UPLOAD,
+                "blobs": [{"name": NAMES[0], "size": 0}],
+            }
+        },
+        {"_upload_request": []},
+        {"_upload_request": 0},
+        {"_upload_request": {}, "failed": True},
     ],
-    ids=lambda answer: ascii(answer["_need"])[:40],
+    ids=lambda answer: ascii(answer["_upload_request"])[:40],
 )
 def test_an_odd_answer_is_the_end_for_that_host(
     node: Node, src: str, answer: dict[str, t.Any]
@@ -555,7 +560,7 @@ def test_an_odd_answer_is_the_end_for_that_host(
 
 
 def test_an_odd_answer_to_what_was_sent_is_the_end_too(node: Node, src: str) -> None:
-    node.answers = [need(*NAMES), need(*NAMES, drop="/srv/\n")]
+    node.answers = [request(*NAMES), request(*NAMES, folder="/srv/\n")]
     with pytest.raises(AnsibleActionFail, match="is not the path of a folder"):
         run(node, src=src, dest="/srv/x")
     assert (len(node.modules), len(node.files)) == (2, 3)
@@ -590,7 +595,7 @@ def test_a_node_gets_nothing_of_an_image_that_its_task_does_not_name(
     other = Image([Layer(file("o", "o"))], {"Env": ["PASSWORD=x"]}, ref="other:1")
     src = write_oci_archive(tmp_path / "two.tar", IMAGE, other)
     for name in (other.layers[0].path, other.path, other.config.path):
-        node.answers = [need(name)]
+        node.answers = [request(name)]
         with pytest.raises(AnsibleActionFail, match="which it was not offered"):
             run(node, src=src, dest="/srv/x", ref="demo:1")
         offer = unpack_offer(node.files.pop(f"{REMOTE}/offer"), "x")
@@ -647,7 +652,7 @@ def fixture_lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 def test_short_transfers_are_told_to_who_asks(
     node: Node, src: str, lines: list[tuple[str, str]]
 ) -> None:
-    node.answers = [need(*NAMES)]
+    node.answers = [request(*NAMES)]
     run(node, src=src, dest="/srv/x", delegate_to="node2")
     assert [how for how, _line in lines] == ["vv"] * 3
     assert lines[0][1].startswith("[node1 -> node2] sending blob 1 of 2, sha256:")
@@ -661,10 +666,10 @@ def test_long_transfers_are_told_to_all(
 ) -> None:
     progress = "ansible_collections.hypervisor.oci.plugins.plugin_utils._progress"
     monkeypatch.setattr(f"{progress}.LONG", 1)
-    node.answers = [need(*NAMES)]
+    node.answers = [request(*NAMES)]
     run(node, src=src, dest="/srv/x")
     assert [how for how, _line in lines] == ["display"] * 3
     assert lines[2][1].startswith("[node1] sent ")
-    node.answers = [need(*NAMES)]
+    node.answers = [request(*NAMES)]
     run(node, src=src, dest="/srv/x", no_log=True)
     assert len(lines) == 3

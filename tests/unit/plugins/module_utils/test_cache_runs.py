@@ -23,7 +23,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     RootfsError,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    drop_name,
+    upload_name,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
@@ -32,7 +32,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
     make_offer,
     pack,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import Wish
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -465,7 +465,7 @@ def test_what_the_cache_has_is_not_sent(tmp_path: Path, cache: Path) -> None:
     )
     path = write_oci_archive(tmp_path / "b", TWO)
     with contextlib.closing(open_source(path)) as source:
-        (tmp_path / "offer").write_bytes(pack(make_offer(source, Wish())))
+        (tmp_path / "offer").write_bytes(pack(make_offer(source, Criteria())))
     arguments: dict[str, t.Any] = {
         "src": path,
         "_offer": str(tmp_path / "offer"),
@@ -473,19 +473,19 @@ def test_what_the_cache_has_is_not_sent(tmp_path: Path, cache: Path) -> None:
     }
     entry = cache / "sha256" / BASE.digest[7:]
     entry.write_bytes(bytes(BASE.size))
-    need = run(tmp_path / "2", **arguments)["need"]
+    request = run(tmp_path / "2", **arguments)["upload_request"]
     sent = [BASE, TWO.layers[2]]
-    assert [blob["name"] for blob in need["blobs"]] == [layer.path for layer in sent]
+    assert [blob["name"] for blob in request["blobs"]] == [layer.path for layer in sent]
     for layer in sent:
-        Path(need["drop"], drop_name(layer.path)).write_bytes(layer.data)
-    result = run(tmp_path / "2", _drop=need["drop"], **arguments)
+        Path(request["folder"], upload_name(layer.path)).write_bytes(layer.data)
+    result = run(tmp_path / "2", _upload_folder=request["folder"], **arguments)
     assert result["changed"]
     assert counts(result) == (1, 1)
     assert contents(tmp_path / "2") == {**TREE, "two": b"2"}
     assert entries(cache) == digests(ONE, TWO)
     # and then nothing is sent at all
     result = run(tmp_path / "3", **arguments)
-    assert "need" not in result
+    assert "upload_request" not in result
     assert counts(result) == (3, 0)
 
 
@@ -498,21 +498,23 @@ def test_a_cache_that_is_lost_between_offer_and_use(
     )
     path = write_oci_archive(tmp_path / "b", TWO)
     with contextlib.closing(open_source(path)) as source:
-        (tmp_path / "offer").write_bytes(pack(make_offer(source, Wish())))
+        (tmp_path / "offer").write_bytes(pack(make_offer(source, Criteria())))
     arguments: dict[str, t.Any] = {
         "src": path,
         "_offer": str(tmp_path / "offer"),
         "cache_dir": str(cache),
     }
-    need = run(tmp_path / "2", **arguments)["need"]
+    request = run(tmp_path / "2", **arguments)["upload_request"]
     last = TWO.layers[2]
-    assert [blob["name"] for blob in need["blobs"]] == [last.path]
-    Path(need["drop"], drop_name(last.path)).write_bytes(last.data)
+    assert [blob["name"] for blob in request["blobs"]] == [last.path]
+    Path(request["folder"], upload_name(last.path)).write_bytes(last.data)
     (cache / "sha256" / BASE.digest[7:]).unlink()
-    need = run(tmp_path / "2", _drop=need["drop"], **arguments)["need"]
-    assert [blob["name"] for blob in need["blobs"]] == [BASE.path]
-    Path(need["drop"], drop_name(BASE.path)).write_bytes(BASE.data)
-    assert run(tmp_path / "2", _drop=need["drop"], **arguments)["changed"]
+    request = run(tmp_path / "2", _upload_folder=request["folder"], **arguments)[
+        "upload_request"
+    ]
+    assert [blob["name"] for blob in request["blobs"]] == [BASE.path]
+    Path(request["folder"], upload_name(BASE.path)).write_bytes(BASE.data)
+    assert run(tmp_path / "2", _upload_folder=request["folder"], **arguments)["changed"]
     assert contents(tmp_path / "2") == {**TREE, "two": b"2"}
 
 
@@ -557,7 +559,7 @@ def _only_named(path: Path) -> str:
 
 def _offered(path: str, offer: Path) -> dict[str, t.Any]:
     with contextlib.closing(open_source(path)) as source:
-        offer.write_bytes(pack(make_offer(source, Wish())))
+        offer.write_bytes(pack(make_offer(source, Criteria())))
     return {"src": path, "_offer": str(offer)}
 
 
@@ -588,7 +590,9 @@ def test_nor_does_it_where_the_controller_offers(tmp_path: Path, cache: Path) ->
     for check in (True, False):
         result = run_alone(tmp_path / "2", check, cache_dir=str(cache), **mine)
         if not check:
-            assert [blob["name"] for blob in result["need"]["blobs"]] == [SECRET.path]
+            assert [blob["name"] for blob in result["upload_request"]["blobs"]] == [
+                SECRET.path
+            ]
     assert not (tmp_path / "2").exists()
 
 

@@ -31,13 +31,13 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     InterruptedRunError,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    uploads as drop,
+    uploads,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    drop_name,
-    parcel_head,
-    parcel_name,
+    upload_name,
+    bundle_head,
+    bundle_name,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
@@ -46,7 +46,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
     make_offer,
     pack,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import Wish
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Index,
@@ -78,7 +78,7 @@ USER = 54321
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     without_waiting(monkeypatch)
     # nothing that a test sends a moment ago passes for somebody else's
-    monkeypatch.setattr(drop, "QUIET", -1.0)
+    monkeypatch.setattr(uploads, "QUIET", -1.0)
 
 
 @pytest.fixture(name="dest")
@@ -91,45 +91,47 @@ def fixture_dest(tmp_path: Path) -> Path:
 class Controller:
     """An archive on a controller, and the steps of the action plugin."""
 
-    def __init__(self, folder: Path, path: str, wish: Wish | None = None) -> None:
+    def __init__(
+        self, folder: Path, path: str, criteria: Criteria | None = None
+    ) -> None:
         self.path = path
         with contextlib.closing(open_source(path)) as source:
             self.offer = folder / f"offer {os.urandom(4).hex()}"
-            self.offer.write_bytes(pack(make_offer(source, wish or Wish())))
+            self.offer.write_bytes(pack(make_offer(source, criteria or Criteria())))
 
     def run(self, dest: Path, **options: t.Any) -> dict[str, t.Any]:
         """The module with the offer."""
         return run(dest, src=self.path, _offer=str(self.offer), **options)
 
-    def need(self, dest: Path, **options: t.Any) -> tuple[str, list[str]]:
+    def request(self, dest: Path, **options: t.Any) -> tuple[str, list[str]]:
         """The folder and the names that the module answers with."""
-        need = self.run(dest, **options)["need"]
-        return need["drop"], [blob["name"] for blob in need["blobs"]]
+        request = self.run(dest, **options)["upload_request"]
+        return request["folder"], [blob["name"] for blob in request["blobs"]]
 
-    def send(self, drop_path: str, wanted: list[str]) -> None:
+    def send(self, upload_path: str, wanted: list[str]) -> None:
         """Each blob, into the folder."""
         with contextlib.closing(open_source(self.path)) as source:
             for name in wanted:
                 with contextlib.closing(source.open(name)) as reader:
-                    Path(drop_path, drop_name(name)).write_bytes(reader.read())
+                    Path(upload_path, upload_name(name)).write_bytes(reader.read())
 
-    def pack(self, drop_path: str, wanted: list[str]) -> Path:
-        """All blobs as one parcel; returns its path."""
+    def pack(self, upload_path: str, wanted: list[str]) -> Path:
+        """All blobs as one bundle; returns its path."""
         blobs = {}
         with contextlib.closing(open_source(self.path)) as source:
             for name in wanted:
                 with contextlib.closing(source.open(name)) as reader:
                     blobs[name] = reader.read()
         sizes = {name: len(data) for name, data in blobs.items()}
-        path = Path(drop_path, parcel_name(wanted))
-        path.write_bytes(parcel_head(sizes) + b"".join(blobs.values()))
+        path = Path(upload_path, bundle_name(wanted))
+        path.write_bytes(bundle_head(sizes) + b"".join(blobs.values()))
         return path
 
     def provision(self, dest: Path, **options: t.Any) -> dict[str, t.Any]:
         """All steps."""
-        drop_path, wanted = self.need(dest, **options)
-        self.send(drop_path, wanted)
-        return self.run(dest, _drop=drop_path, **options)
+        upload_path, wanted = self.request(dest, **options)
+        self.send(upload_path, wanted)
+        return self.run(dest, _upload_folder=upload_path, **options)
 
 
 @pytest.fixture(name="one")
@@ -154,20 +156,20 @@ def around(dest: Path) -> list[str]:
     return [name for name in names(dest.parent) if not f"{name}/".startswith("web/")]
 
 
-# -- offer, need, send
+# -- offer, request, send
 
 
 def test_a_node_asks_for_its_own_platforms_blobs(dest: Path, one: Controller) -> None:
     """A mixed fleet is served from one archive, each node its part."""
-    need = one.run(dest)
-    assert need["changed"] is False
-    assert need["need"]["blobs"] == [{"name": layer.path, "size": len(layer.data)} for layer in ONE.layers]  # fmt: skip
-    assert one.need(dest, platform="linux/arm64")[1] == paths(ARM)
+    request = one.run(dest)
+    assert request["changed"] is False
+    assert request["upload_request"]["blobs"] == [{"name": layer.path, "size": len(layer.data)} for layer in ONE.layers]  # fmt: skip
+    assert one.request(dest, platform="linux/arm64")[1] == paths(ARM)
     assert not dest.exists()
 
 
 def test_the_folder_is_the_senders_alone(dest: Path, one: Controller) -> None:
-    path, _names = one.need(dest)
+    path, _names = one.request(dest)
     status = os.stat(path)
     assert stat.S_IMODE(status.st_mode) == 0o700
     assert status.st_uid == os.geteuid()
@@ -193,7 +195,7 @@ def test_a_pin_holds_whatever_was_offered(
     index = Index(ONE, ARM)
     digests = {"index": index.digest, "manifest": ONE.digest, "config": ONE.config.digest}  # fmt: skip
     path = write_oci_archive(tmp_path / "i.tar", index, TWO)
-    pinned = Controller(tmp_path, path, Wish(digest=digests[which]))
+    pinned = Controller(tmp_path, path, Criteria(digest=digests[which]))
     result = pinned.provision(dest, digest=digests[which])
     local = run(dest.parent / "other", src=path, digest=digests[which])
     for key in ("manifest_digest", "layers", "image", "report", "platform", "ref"):
@@ -246,12 +248,12 @@ def test_every_form_of_source(tmp_path: Path, dest: Path, form: str) -> None:
         style: t.Literal["old", "new"] = "old" if form == "old docker" else "new"
         path = write_docker_archive(tmp_path / "d.tar", ONE, style=style, links="symlink")  # fmt: skip
     controller = Controller(tmp_path, path)
-    drop_path, wanted = controller.need(dest)
+    upload_path, wanted = controller.request(dest)
     assert len(wanted) == 3
     if form == "compressed":
         controller.path = write_oci_archive(tmp_path / "i.tar", ONE)
-    controller.send(drop_path, wanted)
-    assert controller.run(dest, _drop=drop_path)["changed"] is True
+    controller.send(upload_path, wanted)
+    assert controller.run(dest, _upload_folder=upload_path)["changed"] is True
     assert sorted(contents(dest)) == ["last", "one", "shared"]
     assert controller.run(dest)["changed"] is False
 
@@ -262,10 +264,10 @@ def test_inline_layers_and_equal_ones_are_not_sent_twice(
     inline = Layer(file("inline"), inline=True)
     image = Image([SHARED, inline, SHARED])
     controller = Controller(tmp_path, write_oci_archive(tmp_path / "i.tar", image))
-    drop_path, wanted = controller.need(dest)
+    upload_path, wanted = controller.request(dest)
     assert wanted == [SHARED.path]
-    controller.send(drop_path, wanted)
-    assert controller.run(dest, _drop=drop_path)["changed"] is True
+    controller.send(upload_path, wanted)
+    assert controller.run(dest, _upload_folder=upload_path)["changed"] is True
 
 
 def test_a_users_mistake_is_told_before_anything_is_sent(
@@ -300,9 +302,9 @@ def test_what_did_not_arrive_is_asked_for_again(
     tmp_path: Path, dest: Path, one: Controller, how: str
 ) -> None:
     """In the same folder."""
-    drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted)
-    path = Path(drop_path, drop_name(wanted[1]))
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted)
+    path = Path(upload_path, upload_name(wanted[1]))
     content = path.read_bytes()
     path.unlink()
     if how == "short":
@@ -313,22 +315,22 @@ def test_what_did_not_arrive_is_asked_for_again(
         (tmp_path / "secret").write_bytes(content)
         make = os.symlink if how == "link" else os.link
         make(tmp_path / "secret", path)
-    assert one.need(dest, _drop=drop_path) == (drop_path, [wanted[1]])
+    assert one.request(dest, _upload_folder=upload_path) == (upload_path, [wanted[1]])
     if how != "missing":
         path.unlink()
-    one.send(drop_path, [wanted[1]])
-    assert one.run(dest, _drop=drop_path)["changed"] is True
+    one.send(upload_path, [wanted[1]])
+    assert one.run(dest, _upload_folder=upload_path)["changed"] is True
 
 
 def test_other_bytes_are_an_error_and_nothing_stays(
     dest: Path, one: Controller
 ) -> None:
-    drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted)
-    path = Path(drop_path, drop_name(wanted[1]))
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted)
+    path = Path(upload_path, upload_name(wanted[1]))
     path.write_bytes(flip(40)(path.read_bytes()))
     with pytest.raises(LayerError, match=ONE.layers[1].digest):
-        one.run(dest, _drop=drop_path)
+        one.run(dest, _upload_folder=upload_path)
     assert names(dest.parent) == []
 
 
@@ -336,124 +338,124 @@ def test_a_blob_that_changes_behind_the_check_is_an_error(
     dest: Path, one: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever sends may write there at any time; what is read is what is hashed."""
-    drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted)
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted)
     real = _unpack.unpack
 
     def unpack(*arguments: t.Any) -> t.Any:
-        path = Path(drop_path, drop_name(wanted[2]))
+        path = Path(upload_path, upload_name(wanted[2]))
         path.unlink()
         path.symlink_to("/etc/passwd")
         return real(*arguments)
 
     monkeypatch.setattr(_unpack, "unpack", unpack)
     with pytest.raises(Exception, match="did not arrive on the node as a whole"):
-        one.run(dest, _drop=drop_path)
+        one.run(dest, _upload_folder=upload_path)
     assert names(dest.parent) == []
 
 
 def test_a_full_disk_is_freed_of_what_was_sent(
     dest: Path, one: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted)
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted)
 
     def full(*_arguments: t.Any) -> t.NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(_unpack, "unpack", full)
     with pytest.raises(RootfsError, match="no room left"):
-        one.run(dest, _drop=drop_path)
+        one.run(dest, _upload_folder=upload_path)
     assert names(dest.parent) == []
 
 
-def test_a_parcel_is_as_good_as_its_blobs(
+def test_a_bundle_is_as_good_as_its_blobs(
     tmp_path: Path, dest: Path, one: Controller
 ) -> None:
-    drop_path, wanted = one.need(dest)
-    one.pack(drop_path, wanted)
-    assert one.run(dest, _drop=drop_path)["changed"] is True
+    upload_path, wanted = one.request(dest)
+    one.pack(upload_path, wanted)
+    assert one.run(dest, _upload_folder=upload_path)["changed"] is True
     assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
     other = tmp_path / "guests" / "other"
     one.provision(other)
     assert contents(other) == contents(dest)
 
 
-def test_a_damaged_parcel_is_an_error(dest: Path, one: Controller) -> None:
-    drop_path, wanted = one.need(dest)
-    path = one.pack(drop_path, wanted)
+def test_a_damaged_bundle_is_an_error(dest: Path, one: Controller) -> None:
+    upload_path, wanted = one.request(dest)
+    path = one.pack(upload_path, wanted)
     path.write_bytes(flip(-40)(path.read_bytes()))
     with pytest.raises(LayerError, match=ONE.layers[2].digest):
-        one.run(dest, _drop=drop_path)
+        one.run(dest, _upload_folder=upload_path)
     assert names(dest.parent) == []
 
 
 # -- unfinished transfers
 
 
-def test_a_parcel_that_is_cut_off_gives_what_is_whole(
+def test_a_bundle_that_is_cut_off_gives_what_is_whole(
     dest: Path, one: Controller
 ) -> None:
     """It moves as it is, and the rest is asked for; a blob of its own goes before what is cut off."""
-    drop_path, wanted = one.need(dest)
-    path = one.pack(drop_path, wanted)
+    upload_path, wanted = one.request(dest)
+    path = one.pack(upload_path, wanted)
     path.write_bytes(path.read_bytes()[:-1])
-    again, missing = one.need(dest)
+    again, missing = one.request(dest)
     assert missing == wanted[2:]
     assert os.listdir(again) == [path.name]
     one.send(again, missing)
-    assert one.run(dest, _drop=again)["changed"] is True
+    assert one.run(dest, _upload_folder=again)["changed"] is True
     assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_parcel_with_a_damaged_blob_stays_behind(
+def test_a_bundle_with_a_damaged_blob_stays_behind(
     dest: Path, one: Controller, alone: bool
 ) -> None:
     """Else it would be read again instead of the one that is sent for it."""
-    drop_path, wanted = one.need(dest)
-    path = one.pack(drop_path, wanted)
+    upload_path, wanted = one.request(dest)
+    path = one.pack(upload_path, wanted)
     path.write_bytes(flip(-40)(path.read_bytes()))
-    again, missing = one.need(dest)
+    again, missing = one.request(dest)
     assert missing == wanted
     assert os.listdir(again) == []
     if alone:
         one.send(again, missing)
     else:
         one.pack(again, missing)
-    assert one.run(dest, _drop=again)["changed"] is True
+    assert one.run(dest, _upload_folder=again)["changed"] is True
 
 
 def test_the_next_run_asks_for_what_did_not_come(dest: Path, one: Controller) -> None:
     """Interrupted runs resume at the blob; the folder is another one, so that no late writer can disturb."""
-    drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted[:2])
-    partial = Path(drop_path, drop_name(wanted[2]))
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted[:2])
+    partial = Path(upload_path, upload_name(wanted[2]))
     partial.write_bytes(ONE.layers[2].data[:9])
-    again, missing = one.need(dest)
+    again, missing = one.request(dest)
     assert missing == wanted[2:]
-    assert again != drop_path
-    assert not os.path.exists(drop_path)
-    assert sorted(os.listdir(again)) == sorted(map(drop_name, wanted[:2]))
+    assert again != upload_path
+    assert not os.path.exists(upload_path)
+    assert sorted(os.listdir(again)) == sorted(map(upload_name, wanted[:2]))
     one.send(again, missing)
-    assert one.run(dest, _drop=again)["changed"] is True
+    assert one.run(dest, _upload_folder=again)["changed"] is True
     assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
 
 
 def test_blobs_that_stay_are_verified_before_they_count(
     dest: Path, one: Controller
 ) -> None:
-    drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted)
-    path = Path(drop_path, drop_name(wanted[0]))
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted)
+    path = Path(upload_path, upload_name(wanted[0]))
     path.write_bytes(flip(40)(path.read_bytes()))
-    assert one.need(dest)[1] == wanted[:1]
+    assert one.request(dest)[1] == wanted[:1]
 
 
 def test_a_transfer_that_was_complete_is_used_at_once(
     dest: Path, one: Controller
 ) -> None:
-    one.send(*one.need(dest))
+    one.send(*one.request(dest))
     assert one.run(dest)["changed"] is True
     assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
 
@@ -461,8 +463,8 @@ def test_a_transfer_that_was_complete_is_used_at_once(
 def test_a_run_that_is_ended_keeps_what_was_sent(
     dest: Path, one: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted)
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted)
 
     def ended(*_arguments: t.Any) -> t.NoReturn:
         raise InterruptedRunError("SIGTERM")
@@ -470,7 +472,7 @@ def test_a_run_that_is_ended_keeps_what_was_sent(
     with monkeypatch.context() as patch:
         patch.setattr(_unpack, "unpack", ended)
         with pytest.raises(InterruptedRunError):
-            one.run(dest, _drop=drop_path)
+            one.run(dest, _upload_folder=upload_path)
     assert one.run(dest)["changed"] is True
 
 
@@ -481,25 +483,25 @@ def test_old_docker_layers_are_verified_by_what_they_hold(
     for compressed in (False, True):
         path = write_docker_archive(tmp_path / "d.tar", ONE, style="old", compressed=compressed)  # fmt: skip
         controller = Controller(tmp_path, path)
-        drop_path, wanted = controller.need(dest)
-        controller.send(drop_path, wanted)
-        bad = Path(drop_path, drop_name(wanted[1]))
+        upload_path, wanted = controller.request(dest)
+        controller.send(upload_path, wanted)
+        bad = Path(upload_path, upload_name(wanted[1]))
         bad.write_bytes(flip(40)(bad.read_bytes()))
-        again, missing = controller.need(dest)
+        again, missing = controller.request(dest)
         assert missing == (wanted if compressed else wanted[1:2])
         controller.send(again, missing)
-        assert controller.run(dest, _drop=again)["changed"] is True
+        assert controller.run(dest, _upload_folder=again)["changed"] is True
         run(dest, state="absent")
 
 
 def test_another_image_removes_what_was_sent(
     dest: Path, one: Controller, two: Controller
 ) -> None:
-    drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted)
-    other, missing = two.need(dest)
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted)
+    other, missing = two.request(dest)
     assert missing == paths(TWO)
-    assert not os.path.exists(drop_path)
+    assert not os.path.exists(upload_path)
     assert os.listdir(other) == []
 
 
@@ -507,17 +509,17 @@ def test_a_run_with_a_source_of_its_own_removes_what_was_sent(
     dest: Path, one: Controller, two: Controller
 ) -> None:
     for source in (one, two):
-        drop_path, wanted = source.need(dest)
-        source.send(drop_path, wanted[:1])
+        upload_path, wanted = source.request(dest)
+        source.send(upload_path, wanted[:1])
         assert run(dest, src=one.path)["changed"] is (source is one)
         assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
 
 
 def test_absent_removes_what_was_sent(dest: Path, one: Controller) -> None:
-    drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted[:1])
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted[:1])
     assert run(dest, True, state="absent")["changed"] is True
-    assert os.path.exists(drop_path)
+    assert os.path.exists(upload_path)
     assert run(dest, state="absent")["changed"] is True
     assert names(dest.parent) == []
     assert run(dest, state="absent")["changed"] is False
@@ -529,7 +531,7 @@ def test_previous_leaves_what_was_sent(
     one.provision(dest)
     two.provision(dest)
     three = Controller(tmp_path, write_oci_archive(tmp_path / "3.tar", Image([Layer(file("3"))])))  # fmt: skip
-    three.send(*three.need(dest))
+    three.send(*three.request(dest))
     assert run(dest, state="previous")["changed"] is True
     assert three.run(dest)["changed"] is True
 
@@ -540,17 +542,17 @@ def test_directories_above_go_where_nothing_comes_of_it(
 ) -> None:
     """The run that asks makes them, and another one has to remove them."""
     dest = tmp_path / "a" / "b" / "web"
-    drop_path, wanted = one.need(dest)
+    upload_path, wanted = one.request(dest)
     if how == "in a second try":
-        drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted)
+        upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted)
     if how == "absent":
         run(dest, state="absent")
     else:
-        path = Path(drop_path, drop_name(wanted[1]))
+        path = Path(upload_path, upload_name(wanted[1]))
         path.write_bytes(flip(40)(path.read_bytes()))
         with pytest.raises(LayerError):
-            one.run(dest, _drop=drop_path)
+            one.run(dest, _upload_folder=upload_path)
     assert not (tmp_path / "a").exists()
     one.provision(dest)
     assert sorted(os.listdir(tmp_path / "a" / "b")) == [".web.oci_rootfs", "web"]
@@ -564,19 +566,19 @@ def test_a_second_run_waits_while_another_sends(
 ) -> None:
     """Whatever the image: as where another run holds the lock."""
     monkeypatch.setattr(_provision, "_POLL_SECONDS", 0.01)
-    drop_path, wanted = one.need(dest)
-    monkeypatch.setattr(drop, "QUIET", 15.0)
-    one.send(drop_path, wanted[:1])
+    upload_path, wanted = one.request(dest)
+    monkeypatch.setattr(uploads, "QUIET", 15.0)
+    one.send(upload_path, wanted[:1])
     for second in (one, two):
         with pytest.raises(RootfsError, match="another run sends an image .* after 0 seconds"):  # fmt: skip
             second.run(dest, lock_timeout=0)
-    one.send(drop_path, wanted[1:])
+    one.send(upload_path, wanted[1:])
     slept = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 3:
-            assert one.run(dest, _drop=drop_path)["changed"] is True
+            assert one.run(dest, _upload_folder=upload_path)["changed"] is True
 
     monkeypatch.setattr(time, "sleep", sleep)
     assert one.run(dest)["changed"] is False
@@ -587,22 +589,22 @@ def test_a_run_that_changes_nothing_does_not_wait_nor_disturb(
     dest: Path, one: Controller, two: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two.provision(dest)
-    drop_path, wanted = one.need(dest)
-    monkeypatch.setattr(drop, "QUIET", 15.0)
+    upload_path, wanted = one.request(dest)
+    monkeypatch.setattr(uploads, "QUIET", 15.0)
     assert two.run(dest, lock_timeout=0)["changed"] is False
-    one.send(drop_path, wanted)
-    assert one.run(dest, _drop=drop_path)["changed"] is True
+    one.send(upload_path, wanted)
+    assert one.run(dest, _upload_folder=upload_path)["changed"] is True
 
 
 def test_a_run_whose_folder_was_taken_over_begins_again(
     dest: Path, one: Controller
 ) -> None:
-    drop_path, wanted = one.need(dest)
-    one.send(drop_path, wanted[:1])
-    other, missing = one.need(dest)
-    again, rest = one.need(dest, _drop=drop_path)
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted[:1])
+    other, missing = one.request(dest)
+    again, rest = one.request(dest, _upload_folder=upload_path)
     assert rest == missing == wanted[1:]
-    assert again not in (other, drop_path)
+    assert again not in (other, upload_path)
     assert not os.path.exists(other)
 
 
@@ -626,13 +628,13 @@ class TestOtherUser:
         with passable(tmp_path) as top:
             (top / "closed").mkdir(0o700)
             dest = top / "closed" / "deep" / "web"
-            drop_path, wanted = offered.need(dest)
-            assert os.path.dirname(drop_path) == str(top)
-            status = os.stat(drop_path)
+            upload_path, wanted = offered.request(dest)
+            assert os.path.dirname(upload_path) == str(top)
+            status = os.stat(upload_path)
             assert (status.st_uid, status.st_gid) == (USER, USER + 1)
             assert stat.S_IMODE(status.st_mode) == 0o700
-            as_user(lambda: offered.send(drop_path, wanted))
-            assert offered.run(dest, _drop=drop_path)["changed"] is True
+            as_user(lambda: offered.send(upload_path, wanted))
+            assert offered.run(dest, _upload_folder=upload_path)["changed"] is True
             assert sorted(os.listdir(top)) == ["closed"]
             assert sorted(os.listdir(top / "closed" / "deep")) == [".web.oci_rootfs", "web"]  # fmt: skip
 
@@ -646,16 +648,16 @@ class TestOtherUser:
             os.chown(home, USER, USER)
             dest = home / "guests" / "web"
             (home / "guests").mkdir(0o700)
-            drop_path, _wanted = offered.need(dest)
-            assert os.path.dirname(drop_path) == str(home)
+            upload_path, _wanted = offered.request(dest)
+            assert os.path.dirname(upload_path) == str(home)
             roots = home / "roots"
             roots.mkdir(0o755)
             (roots / "precious").write_text("")
-            os.rename(drop_path, home / "away")
-            os.rename(roots, drop_path)
+            os.rename(upload_path, home / "away")
+            os.rename(roots, upload_path)
             assert run(dest, state="absent")["changed"] is True
-            assert (Path(drop_path) / "precious").exists()
-            assert list(home.glob(".oci_rootfs-*")) == [Path(drop_path)]
+            assert (Path(upload_path) / "precious").exists()
+            assert list(home.glob(".oci_rootfs-*")) == [Path(upload_path)]
 
     def test_no_folder_can_be_had_for_him(
         self, tmp_path: Path, offered: Controller
@@ -664,17 +666,17 @@ class TestOtherUser:
         with passable(tmp_path) as top, mounted(top):
             os.chmod(top, 0o700)
             dest = top / "guests" / "web"
-            need = offered.run(dest)["need"]
-            assert need["drop"] is None
+            request = offered.run(dest)["upload_request"]
+            assert request["folder"] is None
             assert os.listdir(top) == []
             remote_tmp = tmp_path / "remote"
             remote_tmp.mkdir()
-            wanted = [blob["name"] for blob in need["blobs"]]
+            wanted = [blob["name"] for blob in request["blobs"]]
             offered.send(str(remote_tmp), wanted[:2])
-            again = offered.run(dest, _drop=str(remote_tmp))["need"]
-            assert (again["drop"], len(again["blobs"])) == (None, 3)
+            again = offered.run(dest, _upload_folder=str(remote_tmp))["upload_request"]
+            assert (again["folder"], len(again["blobs"])) == (None, 3)
             offered.send(str(remote_tmp), wanted)
-            assert offered.run(dest, _drop=str(remote_tmp))["changed"] is True
+            assert offered.run(dest, _upload_folder=str(remote_tmp))["changed"] is True
             assert len(os.listdir(remote_tmp)) == 3
             assert sorted(os.listdir(top / "guests")) == [".web.oci_rootfs", "web"]
 
@@ -701,11 +703,11 @@ class TestMountPoint:
 
     def test_blobs_travel_on_the_mount(self, dest: Path, one: Controller) -> None:
         before = os.stat(dest).st_mtime_ns
-        drop_path, wanted = one.need(dest)
-        assert os.path.dirname(drop_path) == str(dest)
+        upload_path, wanted = one.request(dest)
+        assert os.path.dirname(upload_path) == str(dest)
         assert os.stat(dest).st_mtime_ns == before
-        one.send(drop_path, wanted)
-        assert one.run(dest, _drop=drop_path)["changed"] is True
+        one.send(upload_path, wanted)
+        assert one.run(dest, _upload_folder=upload_path)["changed"] is True
         assert sorted(contents(dest)) == ["last", "one", "shared"]
         assert one.run(dest)["changed"] is False
 
@@ -713,16 +715,16 @@ class TestMountPoint:
         self, dest: Path, one: Controller, two: Controller
     ) -> None:
         """Neither foreign, nor part of a tree that moves in or out."""
-        drop_path, wanted = one.need(dest)
-        one.send(drop_path, wanted[:1])
-        assert one.need(dest)[1] == wanted[1:]
+        upload_path, wanted = one.request(dest)
+        one.send(upload_path, wanted[:1])
+        assert one.request(dest)[1] == wanted[1:]
         two.provision(dest)
         assert sorted(contents(dest)) == ["shared", "two"]
-        drop_path, wanted = one.need(dest)
-        one.send(drop_path, wanted[:1])
+        upload_path, wanted = one.request(dest)
+        one.send(upload_path, wanted[:1])
         assert two.run(dest)["changed"] is False
         assert sorted(contents(dest)) == ["shared", "two"]
-        one.need(dest)
+        one.request(dest)
         assert run(dest, state="absent")["changed"] is True
         assert os.listdir(dest) == []
 

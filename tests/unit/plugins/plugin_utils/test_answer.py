@@ -11,16 +11,16 @@ import typing as t
 import pytest
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._answer import (
     AnswerError,
-    Need,
+    UploadRequest,
     check_tmp,
-    parse_need,
+    parse_request,
     without_foreign,
 )
 
 LAYERS = {"blobs/sha256/" + letter * 64: number for number, letter in enumerate("abc")}
 A, B, _C = LAYERS
 FOLDER = ".oci_rootfs-" + "0123456789abcdef" * 2
-DROP = f"/srv/guests/.web 1.oci_rootfs/{FOLDER}"
+UPLOAD = f"/srv/guests/.web 1.oci_rootfs/{FOLDER}"
 
 
 def blob(name: t.Any, size: t.Any = None) -> dict[str, t.Any]:
@@ -30,15 +30,17 @@ def blob(name: t.Any, size: t.Any = None) -> dict[str, t.Any]:
 
 def answer(**fields: t.Any) -> dict[str, t.Any]:
     """A right one, with other fields."""
-    return {"drop": DROP, "blobs": [blob(A)], **fields}
+    return {"folder": UPLOAD, "blobs": [blob(A)], **fields}
 
 
 def test_an_answer_of_the_module_is_understood() -> None:
-    assert parse_need(answer(blobs=[blob(B), blob(A)]), LAYERS) == Need(DROP, (B, A))
-    assert parse_need(answer(drop=None), LAYERS) == Need(None, (A,))
-    assert parse_need(answer(drop=f"/{FOLDER}"), LAYERS).drop == f"/{FOLDER}"
+    assert parse_request(answer(blobs=[blob(B), blob(A)]), LAYERS) == UploadRequest(
+        UPLOAD, (B, A)
+    )
+    assert parse_request(answer(folder=None), LAYERS) == UploadRequest(None, (A,))
+    assert parse_request(answer(folder=f"/{FOLDER}"), LAYERS).folder == f"/{FOLDER}"
     # what a node has in its own language
-    assert parse_need(answer(drop=f"/srv/größer 日本/{FOLDER}"), LAYERS).drop
+    assert parse_request(answer(folder=f"/srv/größer 日本/{FOLDER}"), LAYERS).folder
 
 
 BAD_PATHS: t.Sequence[str] = [
@@ -89,7 +91,7 @@ BAD_PATHS: t.Sequence[str] = [
 @pytest.mark.parametrize("path", BAD_PATHS, ids=ascii)
 def test_a_folder_that_the_module_would_not_make(path: str) -> None:
     with pytest.raises(AnswerError, match="is not the path of a folder for blobs"):
-        parse_need(answer(drop=path), LAYERS)
+        parse_request(answer(folder=path), LAYERS)
 
 
 @pytest.mark.parametrize(
@@ -102,17 +104,17 @@ def test_a_folder_that_the_module_would_not_make(path: str) -> None:
         "",
         "x",
         [],
-        [DROP, [blob(A)]],
+        [UPLOAD, [blob(A)]],
         {},
-        {"drop": DROP},
+        {"folder": UPLOAD},
         {"blobs": [blob(A)]},
         answer(more=1),
-        {"drop": DROP, "blobs": [blob(A)], 1: 2},
-        answer(drop=True),
-        answer(drop=0),
-        answer(drop=[DROP]),
-        answer(drop={"path": DROP}),
-        answer(drop=DROP.encode()),
+        {"folder": UPLOAD, "blobs": [blob(A)], 1: 2},
+        answer(folder=True),
+        answer(folder=0),
+        answer(folder=[UPLOAD]),
+        answer(folder={"path": UPLOAD}),
+        answer(folder=UPLOAD.encode()),
         answer(blobs=None),
         answer(blobs=[]),
         answer(blobs={}),
@@ -155,7 +157,7 @@ def test_a_folder_that_the_module_would_not_make(path: str) -> None:
 )
 def test_an_odd_answer_is_refused(value: object) -> None:
     with pytest.raises(AnswerError) as caught:
-        parse_need(value, LAYERS)
+        parse_request(value, LAYERS)
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 1000
 
@@ -164,14 +166,14 @@ def test_an_answer_of_any_depth_is_not_looked_into() -> None:
     deep: t.Any = []
     for _level in range(100_000):
         deep = [deep]
-    for value in (deep, answer(drop=deep), answer(blobs=[deep]), answer(blobs=[{"name": deep, "size": deep}])):  # fmt: skip
+    for value in (deep, answer(folder=deep), answer(blobs=[deep]), answer(blobs=[{"name": deep, "size": deep}])):  # fmt: skip
         with pytest.raises(AnswerError):
-            parse_need(value, LAYERS)
+            parse_request(value, LAYERS)
 
 
 def test_nobody_may_ask_where_nothing_was_offered() -> None:
     with pytest.raises(AnswerError, match="are not a list of 1 to 0"):
-        parse_need(answer(), {})
+        parse_request(answer(), {})
 
 
 # -- what a node says of its temporary folder

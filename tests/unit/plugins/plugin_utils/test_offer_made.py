@@ -39,14 +39,14 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
     open_source,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils import _offer, _wish
+from ansible_collections.hypervisor.oci.plugins.plugin_utils import _offer, _criteria
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
     make_offer,
     pack,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import (
-    Wish,
-    wish_of,
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import (
+    Criteria,
+    parse_criteria,
 )
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     ABSENT,
@@ -72,15 +72,15 @@ SILENT = Image(
 INDEX = Index(AMD, ARM, GONE, SILENT, attestation(AMD), artifact(), ref="demo:1")
 
 
-def offered(path: str, wish: Wish | None = None) -> Offer:
-    """What a node with this wish is told."""
+def offered(path: str, criteria: Criteria | None = None) -> Offer:
+    """What a node with this criteria is told."""
     with contextlib.closing(open_source(path)) as source:
-        return unpack_offer(pack(make_offer(source, wish or Wish())), "x")
+        return unpack_offer(pack(make_offer(source, criteria or Criteria())), "x")
 
 
-def sent(path: str, wish: Wish | None = None) -> OfferSource:
+def sent(path: str, criteria: Criteria | None = None) -> OfferSource:
     """The source as a node has it."""
-    return OfferSource(offered(path, wish), 0, 0)
+    return OfferSource(offered(path, criteria), 0, 0)
 
 
 def chosen(
@@ -125,7 +125,7 @@ def test_an_offer_holds_what_can_be_asked_for_and_no_more(tmp_path: Path) -> Non
         tmp_path / "i.tar", INDEX, members=[file("junk", bytes(9999)), file("n.json", b"{}")]
     )  # fmt: skip
     with contextlib.closing(open_source(path)) as source:
-        made = make_offer(source, Wish())
+        made = make_offer(source, Criteria())
         opened = source.opened
     layers = [layer.path for image in (AMD, ARM, SILENT) for layer in image.layers]
     assert sorted(made.layers) == sorted(layers)
@@ -201,7 +201,7 @@ def test_an_offer_of_many_images_stays_small(tmp_path: Path) -> None:
     ]  # fmt: skip
     path = write_oci_archive(tmp_path / "i.tar", *images)
     with contextlib.closing(open_source(path)) as source:
-        assert len(pack(make_offer(source, Wish()))) < 100_000
+        assert len(pack(make_offer(source, Criteria()))) < 100_000
 
 
 # -- a task that names its image (section 7)
@@ -232,7 +232,7 @@ def everything(folder: Path) -> dict[str, str]:
     }
 
 
-WISHES: t.Sequence[tuple[dict[str, str], t.Sequence[Image]]] = [
+CRITERIA: t.Sequence[tuple[dict[str, str], t.Sequence[Image]]] = [
     ({"ref": "one"}, [ONE]),
     ({"ref": "registry.example.org/app:1"}, [ONE, ONE_ARM]),
     # a bare tag
@@ -247,23 +247,23 @@ WISHES: t.Sequence[tuple[dict[str, str], t.Sequence[Image]]] = [
     ({"ref": "reg.example.org/two:2"}, [TWO]),
 ]
 
-WISH_IDS = [
-    f"{number}-{'-'.join(options)}" for number, (options, _meant) in enumerate(WISHES)
+CRITERIA_IDS = [
+    f"{number}-{'-'.join(options)}" for number, (options, _meant) in enumerate(CRITERIA)
 ]
 
 
-def wish_for(options: dict[str, str]) -> Wish:
+def criteria_for(options: dict[str, str]) -> Criteria:
     """As the action plugin makes it of a task."""
-    return wish_of({"src": "/x", "dest": "/y", **options})
+    return parse_criteria({"src": "/x", "dest": "/y", **options})
 
 
 @pytest.mark.parametrize("form", ["archive", "compressed", "layout"])
-@pytest.mark.parametrize(("options", "meant"), WISHES, ids=WISH_IDS)
+@pytest.mark.parametrize(("options", "meant"), CRITERIA, ids=CRITERIA_IDS)
 def test_a_node_is_told_of_nothing_but_what_its_task_names(
     tmp_path: Path, form: str, options: dict[str, str], meant: t.Sequence[Image]
 ) -> None:
     path = everything(tmp_path)[form]
-    made = offered(path, wish_for(options))
+    made = offered(path, criteria_for(options))
     text = told(made)
     for image in (ONE, ONE_ARM, TWO):
         (words,) = re.findall(rb"PASSWORD=[a-z-]+", image.config.data)
@@ -278,12 +278,12 @@ def test_a_node_is_told_of_nothing_but_what_its_task_names(
 
 
 @pytest.mark.parametrize("form", ["archive", "compressed", "layout"])
-@pytest.mark.parametrize(("options", "meant"), WISHES, ids=WISH_IDS)
+@pytest.mark.parametrize(("options", "meant"), CRITERIA, ids=CRITERIA_IDS)
 def test_a_node_chooses_the_same_from_what_is_left(
     tmp_path: Path, form: str, options: dict[str, str], meant: t.Sequence[Image]
 ) -> None:
     path = everything(tmp_path)[form]
-    source = sent(path, wish_for(options))
+    source = sent(path, criteria_for(options))
     ref, digest = options.get("ref"), options.get("digest")
     for platform in [options["platform"]] if "platform" in options else ["linux/amd64", "linux/arm64"]:  # fmt: skip
         with contextlib.closing(open_source(path)) as whole:
@@ -302,14 +302,17 @@ def test_docker_archives_are_narrowed_too(tmp_path: Path) -> None:
         path = write_docker_archive(
             tmp_path / f"{style}.tar", ONE, TWO, repo_tags=[["one:1", "uno:1"], ["two:1"]], style=style
         )  # fmt: skip
-        made = offered(path, Wish(ref="one:1"))
+        made = offered(path, Criteria(ref="one:1"))
         assert b"PASSWORD=of-one" in told(made)
         assert b"of-two" not in told(made)
         assert b"two:1" not in told(made)
         assert len(made.layers) == 1
         with contextlib.closing(open_source(path)) as whole:
             expected = chosen(whole, "linux/amd64", "one:1")
-        assert chosen(sent(path, Wish(ref="one:1")), "linux/amd64", "one:1") == expected
+        assert (
+            chosen(sent(path, Criteria(ref="one:1")), "linux/amd64", "one:1")
+            == expected
+        )
         assert expected.ref == "one:1"
 
 
@@ -330,7 +333,7 @@ def test_what_no_node_could_choose_is_told_on_the_controller_with_all_there_is(
 ) -> None:
     path = write_oci_archive(tmp_path / "i.tar", BOTH, TWO)
     with pytest.raises(ImageError) as caught:
-        offered(path, wish_for(options))
+        offered(path, criteria_for(options))
     assert said in caught.value.message
     assert "'one', 'registry.example.org/app:1'" in caught.value.message or "'registry.example.org/app:1', 'one'" in caught.value.message  # fmt: skip
     assert "'reg.example.org/two:2'" in caught.value.message
@@ -350,25 +353,29 @@ def test_options_that_are_wrong(
 ) -> None:
     path = write_oci_archive(tmp_path / "i.tar", ONE)
     with pytest.raises(ImageError, match=said):
-        offered(path, wish_for(options))
+        offered(path, criteria_for(options))
 
 
 def test_what_a_task_does_not_say_is_no_wish() -> None:
-    assert wish_of({}) == wish_of({"ref": None, "digest": "", "platform": ""}) == Wish()
+    assert (
+        parse_criteria({})
+        == parse_criteria({"ref": None, "digest": "", "platform": ""})
+        == Criteria()
+    )
     # YAML's numbers are names
-    assert wish_of({"ref": 2.1}).ref == "2.1"
-    keys = {wish_of({name: "a/b"}).key for name in ("ref", "platform")}
-    assert len(keys | {Wish().key, Wish(digest="a/b").key}) == 4
+    assert parse_criteria({"ref": 2.1}).ref == "2.1"
+    keys = {parse_criteria({name: "a/b"}).key for name in ("ref", "platform")}
+    assert len(keys | {Criteria().key, Criteria(digest="a/b").key}) == 4
 
 
 def test_more_names_than_a_list_can_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_oci_archive(tmp_path / "i.tar", BOTH, TWO)
-    monkeypatch.setattr(_wish, "DOCUMENT_LIMIT", 600)
+    monkeypatch.setattr(_criteria, "DOCUMENT_LIMIT", 600)
     with pytest.raises(SourceError, match="too many images and names .* choose fewer by ref, digest or platform"):  # fmt: skip
         offered(path)
-    offered(path, Wish(ref="reg.example.org/two:2"))
+    offered(path, Criteria(ref="reg.example.org/two:2"))
 
 
 # -- links of a layout are its author's (section 7)
@@ -407,9 +414,9 @@ def test_documents_without_a_digest_stay_inside_of_a_layout(tmp_path: Path) -> N
     source = LayoutDirectory(str(layout))
     source.confined = True
     with pytest.raises(SourceError, match="'c.json' of .* is a link out of it"):
-        make_offer(source, Wish())
+        make_offer(source, Criteria())
     # what a source is entered by may be a link, but nobody is told what it holds
     (layout / "oci-layout").symlink_to(secret)
     (layout / "manifest.json").write_text('[{"Config": "oci-layout", "Layers": []}]')
     with pytest.raises(SourceError, match="holds no 'oci-layout'"):
-        make_offer(source, Wish())
+        make_offer(source, Criteria())

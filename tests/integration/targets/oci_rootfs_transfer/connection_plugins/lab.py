@@ -71,7 +71,7 @@ mount --rbind / /media/root
 mount --move /media/disk /media/root/mnt
 exec chroot /media/root "$@"
 """
-_BLOB = re.compile(r"(sha256|member|parcel)-[0-9a-f]{64}\Z")
+_BLOB = re.compile(r"(sha256|member|bundle)-[0-9a-f]{64}\Z")
 
 
 class Connection(ConnectionBase):

@@ -17,13 +17,13 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.uploads import (
     QUIET,
-    Drop,
-    load_drops,
-    make_drop,
-    remove_drop,
+    UploadFolder,
+    load_upload_folders,
+    make_upload_folder,
+    remove_upload_folder,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
-    DROPS,
+    UPLOADS,
     Site,
     find_place,
     open_site,
@@ -32,7 +32,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import
     Binding,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    is_drop_path,
+    is_upload_path,
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     set_xattr_or_skip,
@@ -50,19 +50,19 @@ def fixture_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[
         yield site
 
 
-def made(site: Site) -> Drop:
+def made(site: Site) -> UploadFolder:
     """A folder for whoever runs the tests."""
-    found = make_drop(site, IMAGE, os.geteuid(), os.getegid())
+    found = make_upload_folder(site, IMAGE, os.geteuid(), os.getegid())
     assert found is not None
     return found
 
 
 def test_a_folder_is_made_and_known_again(site: Site) -> None:
-    drop = made(site)
-    status = os.lstat(drop.path)
+    upload = made(site)
+    status = os.lstat(upload.path)
     assert stat.S_IMODE(status.st_mode) == 0o700
-    assert load_drops(site) == [drop]
-    fd = drop.open()
+    assert load_upload_folders(site) == [upload]
+    fd = upload.open()
     assert fd is not None
     assert os.path.samestat(os.fstat(fd), status)
     os.close(fd)
@@ -70,76 +70,76 @@ def test_a_folder_is_made_and_known_again(site: Site) -> None:
 
 def test_a_folder_goes_with_all_that_is_in_it(site: Site) -> None:
     first, second = made(site), made(site)
-    assert load_drops(site) == [second, first]
+    assert load_upload_folders(site) == [second, first]
     (Path(first.path) / "sha256-0").write_text("")
     (Path(first.path) / "sub" / "sub").mkdir(parents=True)
-    remove_drop(site, first)
+    remove_upload_folder(site, first)
     assert not os.path.exists(first.path)
-    assert load_drops(site) == [second]
-    remove_drop(site, second)
-    assert site.read(DROPS) is None
+    assert load_upload_folders(site) == [second]
+    remove_upload_folder(site, second)
+    assert site.read(UPLOADS) is None
     assert os.listdir(site.state) == []
 
 
 def test_a_folder_that_is_gone_is_forgotten(site: Site) -> None:
-    drop = made(site)
-    os.rmdir(drop.path)
-    assert drop.open() is None
-    assert not drop.is_active()
-    remove_drop(site, drop)
-    assert load_drops(site) == []
+    upload = made(site)
+    os.rmdir(upload.path)
+    assert upload.open() is None
+    assert not upload.is_active()
+    remove_upload_folder(site, upload)
+    assert load_upload_folders(site) == []
 
 
 def test_a_folder_is_forgotten_once(site: Site) -> None:
     """Another run may have been there between the look and the removal."""
-    drop = made(site)
-    remove_drop(site, drop)
-    remove_drop(site, drop)
-    assert load_drops(site) == []
+    upload = made(site)
+    remove_upload_folder(site, upload)
+    remove_upload_folder(site, upload)
+    assert load_upload_folders(site) == []
 
 
 def test_a_crash_before_it_was_made_leaves_a_record_that_goes(site: Site) -> None:
     path = made(site).path
-    drop = Drop(path, IMAGE, Binding(None, 0, None))
-    assert drop.open() is None
-    remove_drop(site, drop)
+    upload = UploadFolder(path, IMAGE, Binding(None, 0, None))
+    assert upload.open() is None
+    remove_upload_folder(site, upload)
     assert not os.path.exists(path)
 
 
 @pytest.mark.parametrize("how", ["link", "other", "file"])
 def test_something_else_in_its_place_is_left_alone(site: Site, how: str) -> None:
-    drop = made(site)
-    os.rename(drop.path, drop.path + "-away")
-    path = Path(drop.path)
+    upload = made(site)
+    os.rename(upload.path, upload.path + "-away")
+    path = Path(upload.path)
     if how == "link":
-        path.symlink_to(drop.path + "-away")
-        (Path(drop.path + "-away") / "f").write_text("")
+        path.symlink_to(upload.path + "-away")
+        (Path(upload.path + "-away") / "f").write_text("")
     elif how == "other":
         path.mkdir()
         (path / "f").write_text("")
     else:
         path.write_text("")
-    assert drop.open() is None
-    remove_drop(site, drop)
+    assert upload.open() is None
+    remove_upload_folder(site, upload)
     assert os.path.lexists(path)
     assert how == "file" or (path / "f").exists()
 
 
 def test_it_is_active_while_it_changes(site: Site) -> None:
-    drop = made(site)
-    blob = Path(drop.path) / "sha256-0"
+    upload = made(site)
+    blob = Path(upload.path) / "sha256-0"
     blob.write_text("")
-    assert drop.is_active()
+    assert upload.is_active()
     old = time.time() - QUIET - 1
-    os.utime(drop.path, (old, old))
-    assert drop.is_active()
+    os.utime(upload.path, (old, old))
+    assert upload.is_active()
     os.utime(blob, (old, old))
-    assert not drop.is_active()
-    os.utime(drop.path)
-    assert drop.is_active()
+    assert not upload.is_active()
+    os.utime(upload.path)
+    assert upload.is_active()
     # a clock that was set back
-    os.utime(drop.path, (time.time() + 3600, time.time() + 3600))
-    assert not drop.is_active()
+    os.utime(upload.path, (time.time() + 3600, time.time() + 3600))
+    assert not upload.is_active()
 
 
 def test_a_default_acl_from_above_opens_it_to_nobody(site: Site) -> None:
@@ -148,22 +148,22 @@ def test_a_default_acl_from_above_opens_it_to_nobody(site: Site) -> None:
     acl = struct.pack("<I", 2)
     acl += b"".join(struct.pack("<HHi", tag, 7, name) for tag, name in entries)
     set_xattr_or_skip(f"/proc/self/fd/{site.state}", "system.posix_acl_default", acl)
-    drop = made(site)
-    assert "system.posix_acl_access" not in os.listxattr(drop.path)
-    assert stat.S_IMODE(os.stat(drop.path).st_mode) == 0o700
+    upload = made(site)
+    assert "system.posix_acl_access" not in os.listxattr(upload.path)
+    assert stat.S_IMODE(os.stat(upload.path).st_mode) == 0o700
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"{}x", b"3", b'[{"path": 1}]', b'[["a"]]', b"[" * 100000]
 )
 def test_a_damaged_record_says_what_to_do(site: Site, data: bytes) -> None:
-    site.write(DROPS, data)
-    with pytest.raises(RootfsError, match=r"is damaged; remove drops\.json"):
-        load_drops(site)
+    site.write(UPLOADS, data)
+    with pytest.raises(RootfsError, match=r"is damaged; remove uploads\.json"):
+        load_upload_folders(site)
 
 
 def test_a_folder_is_named_as_the_controller_knows_it(site: Site) -> None:
-    assert is_drop_path(made(site).path)
+    assert is_upload_path(made(site).path)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_path_that_the_controller_would_refuse(
     (tmp_path / name).mkdir()
     place = find_place(str(tmp_path / name / "web"))
     with open_site(place, 5, 0o700, False) as site:
-        assert make_drop(site, IMAGE, os.geteuid(), os.getegid()) is None
-        assert site.read(DROPS) is None
+        assert make_upload_folder(site, IMAGE, os.geteuid(), os.getegid()) is None
+        assert site.read(UPLOADS) is None
         assert os.listdir(site.state) == []
     assert {path.name for path in (tmp_path / name).iterdir()} <= {".web.oci_rootfs"}

@@ -24,7 +24,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer impor
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
     Sent,
-    drop_name,
+    upload_name,
 )
 
 HEX = "0123456789abcdef" * 4
@@ -167,12 +167,12 @@ def test_documents_are_bounded_as_in_every_source() -> None:
 
 
 def test_blobs_are_read_from_their_folder(tmp_path: Path) -> None:
-    (tmp_path / drop_name(BLOB)).write_bytes(b"layer")
+    (tmp_path / upload_name(BLOB)).write_bytes(b"layer")
     given = source(sizes={BLOB: 5, "else": 3})
     fd = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(SourceError, match="did not arrive"):
         given.open(BLOB)
-    given.receive_from({BLOB: Sent(fd, drop_name(BLOB), 0, 5), "else": Sent(fd, "else", 0, 4)})  # fmt: skip
+    given.receive_from({BLOB: Sent(fd, upload_name(BLOB), 0, 5), "else": Sent(fd, "else", 0, 4)})  # fmt: skip
     with contextlib.closing(given.open(BLOB)) as reader:
         assert reader.read() == b"layer"
     for name in ("else", "unknown"):

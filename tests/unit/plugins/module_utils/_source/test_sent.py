@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import sent
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    DROP_PREFIX,
-    PARCEL_HEAD,
+    UPLOAD_PREFIX,
+    BUNDLE_HEAD,
     blob_digest,
-    drop_name,
+    upload_name,
     find_sent,
-    is_drop_path,
+    is_upload_path,
     is_plain_path,
-    parcel_head,
-    parcel_name,
+    bundle_head,
+    bundle_name,
 )
 
 HEX = "0123456789abcdef" * 4
@@ -46,8 +46,8 @@ def test_names_of_blobs() -> None:
 
 
 def test_names_of_files_are_plain_whatever_the_archive_says() -> None:
-    assert drop_name(BLOB) == f"sha256-{HEX}"
-    names = [drop_name(name) for name in ("../../etc/passwd", "/x", "", ".", "a\0b", "\udcff", "a" * 5000)]  # fmt: skip
+    assert upload_name(BLOB) == f"sha256-{HEX}"
+    names = [upload_name(name) for name in ("../../etc/passwd", "/x", "", ".", "a\0b", "\udcff", "a" * 5000)]  # fmt: skip
     assert len(set(names)) == 7
     for name in names:
         assert name.startswith("member-")
@@ -59,7 +59,7 @@ def test_nothing_but_a_whole_file_of_one_name_is_found(
     tmp_path: Path, folder: int
 ) -> None:
     """Whoever logs in owns the folder: no link, FIFO, device, second name of another's file."""
-    path = tmp_path / drop_name(BLOB)
+    path = tmp_path / upload_name(BLOB)
     other = tmp_path / "other"
     other.write_bytes(b"12345")
 
@@ -96,12 +96,12 @@ def read(folder: int, sizes: dict[str, int]) -> dict[str, bytes]:
     return contents
 
 
-# -- parcels
+# -- bundles
 
 
-def test_a_parcel_holds_several(tmp_path: Path, folder: int) -> None:
-    name = parcel_name(list(BLOBS))
-    (tmp_path / name).write_bytes(parcel_head(BLOBS) + b"12345" + b"abcdefg")
+def test_a_bundle_holds_several(tmp_path: Path, folder: int) -> None:
+    name = bundle_name(list(BLOBS))
+    (tmp_path / name).write_bytes(bundle_head(BLOBS) + b"12345" + b"abcdefg")
     first, second, third = BLOBS
     whole = {first: b"12345", second: b"", third: b"abcdefg"}
     assert read(folder, BLOBS) == whole
@@ -109,28 +109,28 @@ def test_a_parcel_holds_several(tmp_path: Path, folder: int) -> None:
     # the size decides as well as the name
     assert read(folder, {first: 4, third: 8}) == {}
     # a file of its own goes before it
-    (tmp_path / drop_name(first)).write_bytes(b"54321")
+    (tmp_path / upload_name(first)).write_bytes(b"54321")
     assert read(folder, BLOBS) == {**whole, first: b"54321"}
 
 
-def test_of_a_parcel_that_is_cut_off_counts_what_is_whole(
+def test_of_a_bundle_that_is_cut_off_counts_what_is_whole(
     tmp_path: Path, folder: int
 ) -> None:
-    path = tmp_path / parcel_name(list(BLOBS))
-    data = parcel_head(BLOBS) + b"12345" + b"abcdefg"
+    path = tmp_path / bundle_name(list(BLOBS))
+    data = bundle_head(BLOBS) + b"12345" + b"abcdefg"
     path.write_bytes(data[:-1])
     assert list(find_sent(folder, BLOBS)) == list(BLOBS)[:2]
     path.write_bytes(data[:-8])
     assert list(find_sent(folder, BLOBS)) == []
-    path.write_bytes(data[: len(parcel_head(BLOBS)) - 1])
+    path.write_bytes(data[: len(bundle_head(BLOBS)) - 1])
     assert list(find_sent(folder, BLOBS)) == []
 
 
-def test_a_parcel_that_becomes_shorter_is_not_read(tmp_path: Path, folder: int) -> None:
-    path = tmp_path / parcel_name(list(BLOBS))
-    path.write_bytes(parcel_head(BLOBS) + b"12345" + b"abcdefg")
+def test_a_bundle_that_becomes_shorter_is_not_read(tmp_path: Path, folder: int) -> None:
+    path = tmp_path / bundle_name(list(BLOBS))
+    path.write_bytes(bundle_head(BLOBS) + b"12345" + b"abcdefg")
     found = find_sent(folder, BLOBS)
-    path.write_bytes(parcel_head(BLOBS))
+    path.write_bytes(bundle_head(BLOBS))
     assert [place.open() for place in found.values()] == [None] * 3
     path.unlink()
     assert [place.open() for place in found.values()] == [None] * 3
@@ -159,22 +159,22 @@ def test_a_parcel_that_becomes_shorter_is_not_read(tmp_path: Path, folder: int) 
         b'[["x", -5], ["NAME", 5]]',
         b'[["x", 99999999999999999999], ["NAME", 5]]',
         b'[["NAME", ' + b"9" * 9000 + b"]]",
-        b'[["NAME", 5]' + b" " * PARCEL_HEAD + b"]",
+        b'[["NAME", 5]' + b" " * BUNDLE_HEAD + b"]",
     ],
 )
-def test_what_a_parcel_says_of_itself_is_not_believed(
+def test_what_a_bundle_says_of_itself_is_not_believed(
     tmp_path: Path, folder: int, head: bytes
 ) -> None:
-    line = head.replace(b"NAME", drop_name(BLOB).encode())
-    (tmp_path / parcel_name([BLOB])).write_bytes(line + b"\n" + b"12345")
+    line = head.replace(b"NAME", upload_name(BLOB).encode())
+    (tmp_path / bundle_name([BLOB])).write_bytes(line + b"\n" + b"12345")
     assert find_sent(folder, {BLOB: 5}) == {}
 
 
 @pytest.mark.parametrize("how", ["link", "second name", "fifo", "directory"])
-def test_a_parcel_is_a_file_of_one_name(tmp_path: Path, folder: int, how: str) -> None:
+def test_a_bundle_is_a_file_of_one_name(tmp_path: Path, folder: int, how: str) -> None:
     other = tmp_path / "other"
-    other.write_bytes(parcel_head({BLOB: 5}) + b"12345")
-    path = tmp_path / parcel_name([BLOB])
+    other.write_bytes(bundle_head({BLOB: 5}) + b"12345")
+    path = tmp_path / bundle_name([BLOB])
     if how == "link":
         path.symlink_to(other)
     elif how == "second name":
@@ -192,13 +192,13 @@ def test_a_parcel_is_a_file_of_one_name(tmp_path: Path, folder: int, how: str) -
     assert list(find_sent(folder, {BLOB: 5})) == [BLOB]
 
 
-def test_not_more_parcels_than_some_are_looked_at(
+def test_not_more_bundles_than_some_are_looked_at(
     tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sent, "_MOST_PARCELS", 2)
+    monkeypatch.setattr(sent, "_MOST_BUNDLES", 2)
     for number in range(3):
-        name = f"parcel-{number:064x}"
-        content = [[drop_name(f"blobs/sha256/{number:064x}"), 1]]
+        name = f"bundle-{number:064x}"
+        content = [[upload_name(f"blobs/sha256/{number:064x}"), 1]]
         (tmp_path / name).write_bytes(json.dumps(content).encode() + b"\n1")
     names = [f"blobs/sha256/{number:064x}" for number in range(3)]
     assert list(find_sent(folder, dict.fromkeys(names, 1))) == names[:2]
@@ -212,7 +212,7 @@ def test_not_more_parcels_than_some_are_looked_at(
 )
 def test_a_path_that_programs_leave_as_it_is(path: str) -> None:
     assert is_plain_path(path)
-    assert not is_drop_path(path)
+    assert not is_upload_path(path)
 
 
 @pytest.mark.parametrize(
@@ -223,4 +223,4 @@ def test_a_path_that_programs_leave_as_it_is(path: str) -> None:
 )  # fmt: skip
 def test_a_path_that_is_told_to_nobody(path: str) -> None:
     assert not is_plain_path(path)
-    assert not is_drop_path(f"{path or '.'}/{DROP_PREFIX}{'0' * 32}")
+    assert not is_upload_path(f"{path or '.'}/{UPLOAD_PREFIX}{'0' * 32}")

@@ -39,7 +39,7 @@ _REF = "org.opencontainers.image.ref.name"
 
 
 @dataclass(frozen=True)
-class Wish:
+class Criteria:
     """What a task says of the image that it wants; ``None`` where it says nothing."""
 
     ref: str | None = None
@@ -48,7 +48,7 @@ class Wish:
 
     @property
     def key(self) -> str:
-        """A text that differs from that of any other wish."""
+        """A text that differs from that of any other criteria."""
         return json.dumps([self.ref, self.digest, str(self.platform or "")])
 
 
@@ -60,34 +60,40 @@ class Choice:
     pinned: str = ""
 
 
-def wish_of(args: t.Mapping[str, t.Any]) -> Wish:
-    """The wish in a task's arguments, as the module reads them. Raises ``ImageError``."""
+def parse_criteria(args: t.Mapping[str, t.Any]) -> Criteria:
+    """The criteria in a task's arguments, as the module reads them. Raises ``ImageError``."""
     ref, digest, platform = (
         str(args[name]) if args.get(name) not in (None, "") else None
         for name in ("ref", "digest", "platform")
     )
-    return Wish(ref, digest, parse_platform(platform) if platform else None)
+    return Criteria(ref, digest, parse_platform(platform) if platform else None)
 
 
-def choose(source: Source, wish: Wish) -> Choice:
+def choose(source: Source, criteria: Criteria) -> Choice:
     """All candidates that a node may come to choose. Raises ``ImageError`` and ``SourceError`` as a node would."""
     candidates = find_candidates(source)
-    if wish.platform is not None:
+    if criteria.platform is not None:
         # then the node decides nothing
-        one = select(source, candidates, wish.ref, wish.digest, wish.platform)
-        return _choice([one.candidate], wish.digest, one.digests[:2])
-    chosen = by_ref(candidates, wish.ref)
+        one = select(
+            source, candidates, criteria.ref, criteria.digest, criteria.platform
+        )
+        return _choice([one.candidate], criteria.digest, one.digests[:2])
+    chosen = by_ref(candidates, criteria.ref)
     own: tuple[str, ...] = ()
-    if wish.digest is None:
+    if criteria.digest is None:
         chosen = [candidate for candidate in chosen if _may_be_image(source, candidate)]
     else:
-        check_digest(wish.digest, "the option digest")
-        loaded = [item for item in load(source, chosen) if wish.digest in item.digests]
+        check_digest(criteria.digest, "the option digest")
+        loaded = [
+            item for item in load(source, chosen) if criteria.digest in item.digests
+        ]
         chosen = [item.candidate for item in loaded]
         own = tuple(digest for item in loaded for digest in item.digests[:2])
-    if not chosen and (wish.ref or wish.digest):
-        raise no_image(source, candidates, asked_in_words(wish.ref, wish.digest, None))
-    return _choice(chosen, wish.digest, own)
+    if not chosen and (criteria.ref or criteria.digest):
+        raise no_image(
+            source, candidates, asked_in_words(criteria.ref, criteria.digest, None)
+        )
+    return _choice(chosen, criteria.digest, own)
 
 
 def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:

@@ -29,11 +29,11 @@ from ..module_utils._errors import SourceError, os_phrase, show
 from ..module_utils._source.directory import LayoutDirectory
 from ..module_utils._source.offer import Offer, read_offer
 from ..module_utils._source.sent import (
-    PARCEL_HEAD,
+    BUNDLE_HEAD,
     blob_digest,
-    drop_name,
-    parcel_head,
-    parcel_name,
+    upload_name,
+    bundle_head,
+    bundle_name,
 )
 from ..module_utils._source.source import DEFAULT_MAX_SIZE, missing
 from ..module_utils._source.sources import open_source
@@ -41,7 +41,7 @@ from ._offer import make_offer, pack
 
 if t.TYPE_CHECKING:
     from ..module_utils._source.source import Source
-    from ._wish import Wish
+    from ._criteria import Criteria
 
 _CHUNK = 1024 * 1024
 # An image is a new one when one of these changes.
@@ -49,12 +49,12 @@ _LOOKED_AT = ("", "index.json", "manifest.json")
 # What to add to others in a file, in bytes, and how large that file may become: a lost connection loses all of it.
 _SMALL = 512 * 1024
 _LOAD = 4 * 1024 * 1024
-# A name in a parcel's head, with its size.
+# A name in a bundle's head, with its size.
 _HEAD_ENTRY = 192
 
 
 @dataclass(frozen=True)
-class Parcel:
+class Bundle:
     """A file to send: from ``path`` here to the name ``file`` there, with the blobs ``names``."""
 
     file: str
@@ -62,10 +62,10 @@ class Parcel:
     names: tuple[str, ...]
 
 
-class Shelf:
-    """What the task with this ``wish`` may send of the image at ``path``, for as long as the context lasts.
+class Staging:
+    """What the task with this ``criteria`` may send of the image at ``path``, for as long as the context lasts.
 
-    Tasks that wish for others have offers of their own, and share the blobs. ``real_path`` gives the file to
+    Tasks that criteria for others have offers of their own, and share the blobs. ``real_path`` gives the file to
     read: it is called only when something is to be made, since it may have to decrypt. ``local_tmp`` is a private
     folder of all forks. ``max_size`` bounds what an archive may hold that is compressed as a whole. Raises
     ``SourceError``, ``ImageError`` and ``MissingLibraryError``.
@@ -76,20 +76,20 @@ class Shelf:
         path: str,
         real_path: t.Callable[[], str],
         local_tmp: str,
-        wish: Wish,
+        criteria: Criteria,
         max_size: int = DEFAULT_MAX_SIZE,
     ) -> None:
         self._path = path
-        self._wish = wish
+        self._criteria = criteria
         self._real_path = real_path
         self._max_size = max_size
         self._folder = os.path.join(local_tmp, f"hypervisor.oci-{_key(path)}")
-        self._offer_name = f"offer-{_hashed(wish.key)}"
+        self._offer_name = f"offer-{_hashed(criteria.key)}"
         self._source: Source | None = None
         self._offer: Offer | None = None
         self._in_use = -1
 
-    def __enter__(self) -> Shelf:
+    def __enter__(self) -> Staging:
         with self._disk():
             os.makedirs(self._folder, 0o700, exist_ok=True)
             self._in_use = self._lock("in-use", fcntl.LOCK_SH)
@@ -106,7 +106,7 @@ class Shelf:
             # no other fork uses it: what took room can go, the offer is small
             fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for name in os.listdir(self._folder):
-                if name.startswith(("sha", "member-", "parcel-", ".")):
+                if name.startswith(("sha", "member-", "bundle-", ".")):
                     os.unlink(os.path.join(self._folder, name))
         os.close(self._in_use)
 
@@ -115,7 +115,7 @@ class Shelf:
         path = os.path.join(self._folder, self._offer_name)
         with self._disk(), self._making():
             if not os.path.exists(path):
-                offer = make_offer(self._open(), self._wish)
+                offer = make_offer(self._open(), self._criteria)
                 self._write(self._offer_name, iter([pack(offer)]))
         return path
 
@@ -125,7 +125,7 @@ class Shelf:
             self._offer = read_offer(self.offer())[0]
         return self._offer.layers
 
-    def parcels(self, names: t.Sequence[str]) -> t.Iterator[Parcel]:
+    def bundles(self, names: t.Sequence[str]) -> t.Iterator[Bundle]:
         """Blobs as files to send, each carved as late as can be; small ones together, and first.
 
         Raises ``SourceError``, before anything is carved, for a name that is not among ``sizes()``.
@@ -139,33 +139,33 @@ class Shelf:
             # the stream is read once for all of them
             with self._disk(), self._making():
                 for load in loads:
-                    self._lay(load)
+                    self._stage(load)
                 self._close_source()
         for load in loads:
             with self._disk(), self._making():
-                parcel = self._lay(load)
-            yield parcel
+                bundle = self._stage(load)
+            yield bundle
 
-    def _lay(self, names: tuple[str, ...]) -> Parcel:
+    def _stage(self, names: tuple[str, ...]) -> Bundle:
         if len(names) == 1:
-            return Parcel(drop_name(names[0]), self._lay_blob(names[0]), names)
-        file = parcel_name(names)
+            return Bundle(upload_name(names[0]), self._stage_blob(names[0]), names)
+        file = bundle_name(names)
         path = os.path.join(self._folder, file)
         if not os.path.exists(path):
             self._write(file, self._packed(names))
-        return Parcel(file, path, names)
+        return Bundle(file, path, names)
 
     def _packed(self, names: tuple[str, ...]) -> t.Iterator[bytes]:
         sizes = self.sizes()
-        yield parcel_head({name: sizes[name] for name in names})
+        yield bundle_head({name: sizes[name] for name in names})
         source = self._readable()
         for name in names:
             yield from self._verified(source, name)
 
-    def _lay_blob(self, name: str) -> str:
-        path = os.path.join(self._folder, drop_name(name))
+    def _stage_blob(self, name: str) -> str:
+        path = os.path.join(self._folder, upload_name(name))
         if not os.path.exists(path):
-            self._write(drop_name(name), self._verified(self._readable(), name))
+            self._write(upload_name(name), self._verified(self._readable(), name))
         return path
 
     def _verified(self, source: Source, name: str) -> t.Iterator[bytes]:
@@ -277,7 +277,7 @@ def _loads(sizes: t.Mapping[str, int]) -> list[tuple[str, ...]]:
     for name, size in sizes.items():
         if size > _SMALL:
             continue
-        if weight + size > _LOAD or (len(load) + 1) * _HEAD_ENTRY > PARCEL_HEAD:
+        if weight + size > _LOAD or (len(load) + 1) * _HEAD_ENTRY > BUNDLE_HEAD:
             loads.append(tuple(load))
             load, weight = [], 0
         load.append(name)

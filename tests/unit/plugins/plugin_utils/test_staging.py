@@ -25,13 +25,13 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer impor
     read_offer,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    PARCEL_HEAD,
-    drop_name,
+    BUNDLE_HEAD,
+    upload_name,
     find_sent,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils import _shelf
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._shelf import Shelf
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import Wish
+from ansible_collections.hypervisor.oci.plugins.plugin_utils import _staging
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._staging import Staging
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -55,14 +55,14 @@ class Controller:
         self.folder = folder
         self.opened = 0
 
-    def shelf(self, path: str, wish: Wish | None = None) -> Shelf:
-        """A shelf as a fork has it."""
+    def staging(self, path: str, criteria: Criteria | None = None) -> Staging:
+        """A staging as a fork has it."""
 
         def real_path() -> str:
             self.opened += 1
             return path
 
-        return Shelf(path, real_path, str(self.folder), wish or Wish())
+        return Staging(path, real_path, str(self.folder), criteria or Criteria())
 
     def left(self) -> list[str]:
         """The names of all files, an offer's without what tells it from others."""
@@ -80,15 +80,15 @@ def fixture_controller(tmp_path: Path) -> Controller:
     return Controller(folder)
 
 
-def content(shelf: Shelf, names: t.Sequence[str]) -> list[bytes]:
+def content(staging: Staging, names: t.Sequence[str]) -> list[bytes]:
     """What would be sent."""
-    return [Path(parcel.path).read_bytes() for parcel in shelf.parcels(names)]
+    return [Path(bundle.path).read_bytes() for bundle in staging.bundles(names)]
 
 
 @pytest.fixture(autouse=True)
 def _no_blob_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that each is a file."""
-    monkeypatch.setattr(_shelf, "_SMALL", -1)
+    monkeypatch.setattr(_staging, "_SMALL", -1)
 
 
 def write(folder: Path, form: str) -> str:
@@ -105,10 +105,10 @@ def test_blobs_are_files_in_every_form(
     tmp_path: Path, controller: Controller, form: str
 ) -> None:
     path = write(tmp_path, form)
-    with controller.shelf(path) as shelf:
-        assert set(shelf.sizes()) == set(NAMES)
-        assert content(shelf, NAMES) == [layer.data for layer in LAYERS]
-        assert content(shelf, NAMES[1:]) == [LAYERS[1].data]
+    with controller.staging(path) as staging:
+        assert set(staging.sizes()) == set(NAMES)
+        assert content(staging, NAMES) == [layer.data for layer in LAYERS]
+        assert content(staging, NAMES[1:]) == [LAYERS[1].data]
         files = [path for path in controller.folder.rglob("*") if path.is_file()]
         assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert controller.left() == ["in-use", "making", "offer"]
@@ -119,15 +119,15 @@ def test_what_one_fork_made_the_others_find(
     tmp_path: Path, controller: Controller, form: str
 ) -> None:
     path = write(tmp_path, form)
-    with controller.shelf(path) as first:
+    with controller.staging(path) as first:
         assert len(content(first, NAMES)) == 2
         opened = controller.opened
-        with controller.shelf(path) as second:
+        with controller.staging(path) as second:
             assert content(second, NAMES) == content(first, NAMES)
         assert controller.opened == opened
         # the other one is gone, and took nothing away
         assert content(first, NAMES) == [layer.data for layer in LAYERS]
-    with controller.shelf(path) as third:
+    with controller.staging(path) as third:
         third.offer()
     assert controller.opened == opened
 
@@ -136,19 +136,19 @@ def test_blobs_are_carved_as_late_as_can_be(
     tmp_path: Path, controller: Controller
 ) -> None:
     """The first one travels while nobody has read the second."""
-    with controller.shelf(write(tmp_path, "archive")) as shelf:
-        parcels = shelf.parcels(NAMES)
-        next(parcels)
-        assert drop_name(NAMES[1]) not in controller.left()
-        assert [parcel.names for parcel in parcels] == [(NAMES[1],)]
+    with controller.staging(write(tmp_path, "archive")) as staging:
+        bundles = staging.bundles(NAMES)
+        next(bundles)
+        assert upload_name(NAMES[1]) not in controller.left()
+        assert [bundle.names for bundle in bundles] == [(NAMES[1],)]
 
 
 def test_a_compressed_archive_is_spooled_once(
     tmp_path: Path, controller: Controller
 ) -> None:
-    with controller.shelf(write(tmp_path, "gzip")) as shelf:
-        next(shelf.parcels(NAMES))
-        assert set(map(drop_name, NAMES)) < set(controller.left())
+    with controller.staging(write(tmp_path, "gzip")) as staging:
+        next(staging.bundles(NAMES))
+        assert set(map(upload_name, NAMES)) < set(controller.left())
         # once for the offer, and not again for the spool
         assert controller.opened == 1
 
@@ -158,8 +158,8 @@ def test_an_image_that_was_made_anew_is_another_one(
 ) -> None:
     for name in ("archive", "layout"):
         path = write(tmp_path, name)
-        with controller.shelf(path) as shelf:
-            before = Path(shelf.offer()).read_bytes()
+        with controller.staging(path) as staging:
+            before = Path(staging.offer()).read_bytes()
         other = Image([Layer(file("other"))])
         if name == "archive":
             write_oci_archive(path, other)
@@ -169,8 +169,8 @@ def test_an_image_that_was_made_anew_is_another_one(
             os.rename(tmp_path / "new" / "index.json", Path(path, "index.json"))
             for blob in (tmp_path / "new" / "blobs" / "sha256").iterdir():
                 os.rename(blob, Path(path, "blobs", "sha256", blob.name))
-        with controller.shelf(path) as shelf:
-            assert Path(shelf.offer()).read_bytes() != before
+        with controller.staging(path) as staging:
+            assert Path(staging.offer()).read_bytes() != before
 
 
 # -- small blobs travel together
@@ -189,7 +189,7 @@ def test_small_blobs_are_one_file(
     tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     """What a node finds in it are the blobs; large ones follow, each alone."""
-    monkeypatch.setattr(_shelf, "_SMALL", 20_000)
+    monkeypatch.setattr(_staging, "_SMALL", 20_000)
     layers = layers_of(30_000, 9, 5, 25_000, 7)
     image = Image(layers)
     if form == "docker":
@@ -200,16 +200,16 @@ def test_small_blobs_are_one_file(
         path = write_oci_archive(tmp_path / "i.tar", image, compression="gzip" if form == "gzip" else "none")  # fmt: skip
     received = tmp_path / "received"
     received.mkdir()
-    with controller.shelf(path) as shelf:
-        sizes = read_offer(shelf.offer())[0].layers
-        parcels = list(shelf.parcels(list(sizes)))
-        assert sorted(len(parcel.names) for parcel in parcels) == [1, 1, 3]
-        assert len(parcels[0].names) == 3
-        for parcel in parcels:
-            shutil.copy(parcel.path, received / parcel.file)
+    with controller.staging(path) as staging:
+        sizes = read_offer(staging.offer())[0].layers
+        bundles = list(staging.bundles(list(sizes)))
+        assert sorted(len(bundle.names) for bundle in bundles) == [1, 1, 3]
+        assert len(bundles[0].names) == 3
+        for bundle in bundles:
+            shutil.copy(bundle.path, received / bundle.file)
         # the same again is made no second time
         opened = controller.opened
-        assert list(shelf.parcels(list(sizes))) == parcels
+        assert list(staging.bundles(list(sizes))) == bundles
         assert controller.opened == opened
     assert controller.left() == ["in-use", "making", "offer"]
     fd = os.open(received, os.O_RDONLY)
@@ -227,48 +227,48 @@ def test_small_blobs_are_one_file(
     )
 
 
-def test_a_parcel_does_not_grow_for_ever(
+def test_a_bundle_does_not_grow_for_ever(
     tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lost connection loses what is on its way."""
     path = write_oci_archive(tmp_path / "i.tar", Image(layers_of(1, 2, 3, 4, 5)))
-    monkeypatch.setattr(_shelf, "_SMALL", 20_000)
-    monkeypatch.setattr(_shelf, "_LOAD", 200)
-    with controller.shelf(path) as shelf:
-        names = list(read_offer(shelf.offer())[0].layers)
-        parcels = shelf.parcels(names)
-        assert len(next(parcels).names) == 2
+    monkeypatch.setattr(_staging, "_SMALL", 20_000)
+    monkeypatch.setattr(_staging, "_LOAD", 200)
+    with controller.staging(path) as staging:
+        names = list(read_offer(staging.offer())[0].layers)
+        bundles = staging.bundles(names)
+        assert len(next(bundles).names) == 2
         # the next one is carved when this one was sent
-        assert len([name for name in controller.left() if name[:6] == "parcel"]) == 1
-        assert [len(parcel.names) for parcel in parcels] == [2, 1]
+        assert len([name for name in controller.left() if name[:6] == "bundle"]) == 1
+        assert [len(bundle.names) for bundle in bundles] == [2, 1]
 
 
-def test_the_head_of_a_parcel_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_head_of_a_bundle_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many names as a node reads, of the longest kind."""
-    monkeypatch.setattr(_shelf, "_SMALL", 512 * 1024)
+    monkeypatch.setattr(_staging, "_SMALL", 512 * 1024)
     names = [f"blobs/sha512/{number:0128x}" for number in range(1000)]
     sizes = dict.fromkeys(names, 4000)
-    loads = _shelf._loads(sizes)
+    loads = _staging._loads(sizes)
     assert [name for load in loads for name in load] == names
     for load in loads:
-        head = _shelf.parcel_head({name: 512 * 1024 for name in load})
-        assert len(head) <= PARCEL_HEAD
+        head = _staging.bundle_head({name: 512 * 1024 for name in load})
+        assert len(head) <= BUNDLE_HEAD
     assert len(loads) < 5
 
 
-def test_a_damaged_blob_spoils_its_parcel(
+def test_a_damaged_blob_spoils_its_bundle(
     tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = Image([LAYERS[0], Layer(file("c", "c"), edit_stored=flip(20))])
     path = write_oci_archive(tmp_path / "i.tar", broken)
-    monkeypatch.setattr(_shelf, "_SMALL", 20_000)
-    with controller.shelf(path) as shelf:
+    monkeypatch.setattr(_staging, "_SMALL", 20_000)
+    with controller.staging(path) as staging:
         with pytest.raises(SourceError, match=f"{broken.layers[1].digest} .* another"):
-            content(shelf, [layer.path for layer in broken.layers])
+            content(staging, [layer.path for layer in broken.layers])
         assert controller.left() == ["in-use", "making", "offer"]
 
 
-def test_a_link_out_of_an_old_docker_layout_is_in_no_parcel(
+def test_a_link_out_of_an_old_docker_layout_is_in_no_bundle(
     tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = write_docker_archive(tmp_path / "d.tar", Image(layers_of(1, 2)), style="old")  # fmt: skip
@@ -278,10 +278,10 @@ def test_a_link_out_of_an_old_docker_layout_is_in_no_parcel(
     first, second = sorted(folder.glob("*/layer.tar"))
     os.rename(second, tmp_path / "secret")
     second.symlink_to(tmp_path / "secret")
-    monkeypatch.setattr(_shelf, "_SMALL", 20_000)
+    monkeypatch.setattr(_staging, "_SMALL", 20_000)
     names = [f"{path.parent.name}/layer.tar" for path in (first, second)]
-    with controller.shelf(str(folder)) as shelf, pytest.raises(SourceError, match="is a link out of it"):  # fmt: skip
-        content(shelf, names)
+    with controller.staging(str(folder)) as staging, pytest.raises(SourceError, match="is a link out of it"):  # fmt: skip
+        content(staging, names)
 
 
 # -- what is sent is a copy of ours
@@ -302,16 +302,16 @@ def test_no_name_of_an_image_is_part_of_a_path_that_is_sent(
     path = write(tmp_path, "layout")
     for number, name in enumerate(NAMES):
         link_blob(path, name, tmp_path / f"{number}\\'\"\n!touch attacked\n")
-    monkeypatch.setattr(_shelf, "_SMALL", small)
-    with controller.shelf(path) as shelf:
-        parcels = list(shelf.parcels(NAMES))
-        assert b"".join(Path(parcel.path).read_bytes() for parcel in parcels).endswith(LAYERS[1].data)  # fmt: skip
-        for parcel in parcels:
-            folder, file_name = os.path.split(parcel.path)
-            assert os.path.realpath(parcel.path) == parcel.path
+    monkeypatch.setattr(_staging, "_SMALL", small)
+    with controller.staging(path) as staging:
+        bundles = list(staging.bundles(NAMES))
+        assert b"".join(Path(bundle.path).read_bytes() for bundle in bundles).endswith(LAYERS[1].data)  # fmt: skip
+        for bundle in bundles:
+            folder, file_name = os.path.split(bundle.path)
+            assert os.path.realpath(bundle.path) == bundle.path
             assert Path(folder).parent == controller.folder
-            assert file_name == parcel.file
-            assert re.fullmatch("(sha256|sha512|member|parcel)-[0-9a-f]+", file_name)
+            assert file_name == bundle.file
+            assert re.fullmatch("(sha256|sha512|member|bundle)-[0-9a-f]+", file_name)
 
 
 def test_what_was_verified_is_sent_by_a_later_fork_too(
@@ -320,18 +320,18 @@ def test_what_was_verified_is_sent_by_a_later_fork_too(
     """Whoever may write to a layout changes its blob after one fork has looked at it."""
     path = write(tmp_path, "layout")
     blob = Path(path, NAMES[0])
-    with controller.shelf(path) as first:
+    with controller.staging(path) as first:
         assert content(first, NAMES[:1]) == [LAYERS[0].data]
         with open(blob, "r+b") as opened:
             opened.write(b"hostile")
-        with controller.shelf(path) as second:
+        with controller.staging(path) as second:
             assert content(second, NAMES[:1]) == [LAYERS[0].data]
-        (parcel,) = first.parcels(NAMES[:1])
-        assert os.stat(parcel.path).st_nlink == 1
-        assert not os.path.samefile(parcel.path, blob)
+        (bundle,) = first.bundles(NAMES[:1])
+        assert os.stat(bundle.path).st_nlink == 1
+        assert not os.path.samefile(bundle.path, blob)
     # the room is given back, and what is there now is no blob
     assert controller.left() == ["in-use", "making", "offer"]
-    with controller.shelf(path) as third, pytest.raises(SourceError, match="another digest"):  # fmt: skip
+    with controller.staging(path) as third, pytest.raises(SourceError, match="another digest"):  # fmt: skip
         content(third, NAMES[:1])
 
 
@@ -339,12 +339,12 @@ def test_a_blob_takes_no_more_room_than_was_offered(
     tmp_path: Path, controller: Controller
 ) -> None:
     path = write(tmp_path, "layout")
-    with controller.shelf(path) as shelf:
-        shelf.offer()
+    with controller.staging(path) as staging:
+        staging.offer()
         with open(Path(path, NAMES[0]), "r+b") as opened:
             opened.truncate(1 << 40)
         with pytest.raises(SourceError, match="has another size than a moment ago"):
-            content(shelf, NAMES[:1])
+            content(staging, NAMES[:1])
     assert controller.left() == ["in-use", "making", "offer"]
 
 
@@ -356,8 +356,8 @@ def test_tasks_share_blobs_and_no_offer(tmp_path: Path, controller: Controller) 
     one = Image([LAYERS[0], Layer(file("one", "1"))], ref="one")
     two = Image([LAYERS[0], Layer(file("two", "2"))], ref="two")
     path = write_oci_archive(tmp_path / "i.tar", one, two)
-    with controller.shelf(path, Wish(ref="one")) as first:
-        with controller.shelf(path, Wish(ref="two")) as second:
+    with controller.staging(path, Criteria(ref="one")) as first:
+        with controller.staging(path, Criteria(ref="two")) as second:
             assert first.offer() != second.offer()
             assert set(first.sizes()) == {layer.path for layer in one.layers}
             assert set(second.sizes()) == {layer.path for layer in two.layers}
@@ -365,9 +365,9 @@ def test_tasks_share_blobs_and_no_offer(tmp_path: Path, controller: Controller) 
                 with pytest.raises(SourceError, match="holds no"):
                     content(second, [name])
             assert controller.left() == ["in-use", "making", "offer", "offer"]
-            (ours,) = first.parcels(NAMES[:1])
+            (ours,) = first.bundles(NAMES[:1])
             before = os.stat(ours.path)
-            (theirs,) = second.parcels(NAMES[:1])
+            (theirs,) = second.bundles(NAMES[:1])
             assert os.path.samestat(os.stat(theirs.path), before)
         assert os.path.exists(ours.path)
     assert controller.left() == ["in-use", "making", "offer", "offer"]
@@ -378,12 +378,12 @@ def test_documents_are_nothing_to_ask_for(
 ) -> None:
     """A node has them, or is not to have them."""
     path = write(tmp_path, "archive")
-    with controller.shelf(path) as shelf:
-        documents = read_offer(shelf.offer())[0].documents
+    with controller.staging(path) as staging:
+        documents = read_offer(staging.offer())[0].documents
         assert len(documents) == 3
         for name in documents:
             with pytest.raises(SourceError, match="holds no"):
-                content(shelf, [name])
+                content(staging, [name])
 
 
 # -- hostile and damaged images
@@ -401,13 +401,13 @@ def test_a_damaged_blob_is_never_sent(
         path = write_oci_archive(
             tmp_path / "i.tar", broken, compression="gzip" if form == "gzip" else "none"
         )
-    with controller.shelf(path) as shelf:
-        shelf.offer()
+    with controller.staging(path) as staging:
+        staging.offer()
         for _again in range(2):
             with pytest.raises(
                 SourceError, match=f"{broken.layers[1].digest} .* another digest"
             ):
-                content(shelf, [name])
+                content(staging, [name])
     assert controller.left() == ["in-use", "making", "offer"]
 
 
@@ -421,9 +421,9 @@ def test_a_link_in_a_layout_sends_no_secret_of_the_controller(
     blob = Path(path, NAMES[0])
     blob.unlink()
     blob.symlink_to(secret)
-    with controller.shelf(path) as shelf:
+    with controller.staging(path) as staging:
         with pytest.raises(SourceError, match="another digest"):
-            content(shelf, NAMES[:1])
+            content(staging, NAMES[:1])
         assert controller.left() == ["in-use", "making", "offer"]
 
 
@@ -441,13 +441,13 @@ def test_old_docker_layouts_send_no_link_out(
     secret = tmp_path / "secret"
     os.rename(second, secret)
     second.symlink_to(secret)
-    with controller.shelf(str(folder)) as shelf:
-        assert content(shelf, names[:1]) == [first.read_bytes()]
+    with controller.staging(str(folder)) as staging:
+        assert content(staging, names[:1]) == [first.read_bytes()]
         with pytest.raises(SourceError, match="is a link out of it"):
-            content(shelf, names[1:])
+            content(staging, names[1:])
         second.unlink()
         second.symlink_to(os.path.join("..", names[0]))
-        assert content(shelf, names[1:]) == [first.read_bytes()]
+        assert content(staging, names[1:]) == [first.read_bytes()]
 
 
 def test_old_docker_archives_are_carved_by_their_own_names(
@@ -456,12 +456,12 @@ def test_old_docker_archives_are_carved_by_their_own_names(
     layers = [Layer(file("a")), Layer(file("b"))]
     image = Image(layers)
     path = write_docker_archive(tmp_path / "d.tar", image, style="old", links="symlink")
-    with controller.shelf(path) as shelf:
-        offer, _status = read_offer(shelf.offer())
-        found = content(shelf, list(offer.layers))
+    with controller.staging(path) as staging:
+        offer, _status = read_offer(staging.offer())
+        found = content(staging, list(offer.layers))
         assert sorted(found) == sorted(layer.tar for layer in layers)
         with pytest.raises(SourceError, match="holds no"):
-            content(shelf, ["../../etc/passwd"])
+            content(staging, ["../../etc/passwd"])
 
 
 def test_no_room_for_a_spool(
@@ -469,14 +469,14 @@ def test_no_room_for_a_spool(
 ) -> None:
     """Told before anything is written."""
     path = write(tmp_path, "gzip")
-    with controller.shelf(path) as shelf:
-        shelf.offer()
+    with controller.staging(path) as staging:
+        staging.offer()
         real = os.statvfs(tmp_path)
         monkeypatch.setattr(
             os, "statvfs", lambda _path: os.statvfs_result([4096, 4096, 9, 1, 1, *list(real)[5:]])
         )  # fmt: skip
         with pytest.raises(SourceError, match=r"needs \d+ bytes .* has 4096 free; make room there, set local_tmp"):  # fmt: skip
-            content(shelf, NAMES)
+            content(staging, NAMES)
 
 
 def test_max_size_bounds_the_controller_too(
@@ -484,11 +484,13 @@ def test_max_size_bounds_the_controller_too(
 ) -> None:
     """A bomb is told by the offer, before a byte of it is on the disk."""
     path = write(tmp_path, "gzip")
-    shelf = Shelf(path, lambda: path, str(controller.folder), Wish(), max_size=2000)
-    with shelf, pytest.raises(
+    staging = Staging(
+        path, lambda: path, str(controller.folder), Criteria(), max_size=2000
+    )
+    with staging, pytest.raises(
         SourceError, match="more than the 2000 bytes of max_size; raise max_size"
     ):
-        shelf.offer()
+        staging.offer()
     assert controller.left() == ["in-use", "making"]
 
 
@@ -496,8 +498,8 @@ def test_a_disk_that_fails(
     tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, "archive")
-    with controller.shelf(path) as shelf:
-        shelf.offer()
+    with controller.staging(path) as staging:
+        staging.offer()
 
         def full(*_arguments: t.Any) -> t.NoReturn:
             raise OSError(28, "No space left on device")
@@ -505,10 +507,10 @@ def test_a_disk_that_fails(
         with monkeypatch.context() as patch:
             patch.setattr(os, "rename", full)
             with pytest.raises(SourceError, match="cannot be made ready .* no room left"):  # fmt: skip
-                content(shelf, NAMES)
+                content(staging, NAMES)
         assert controller.left() == ["in-use", "making", "offer"]
     with pytest.raises(SourceError, match="cannot be made ready"):
-        Shelf(path, lambda: path, "/proc/nowhere", Wish()).__enter__()
+        Staging(path, lambda: path, "/proc/nowhere", Criteria()).__enter__()
 
 
 # -- forks
@@ -516,14 +518,14 @@ def test_a_disk_that_fails(
 
 _FORK = """
 import os, sys
-from ansible_collections.hypervisor.oci.plugins.plugin_utils import _shelf
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._shelf import Shelf
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._wish import Wish
-_shelf._SMALL = -1
+from ansible_collections.hypervisor.oci.plugins.plugin_utils import _staging
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._staging import Staging
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
+_staging._SMALL = -1
 path, local, names = sys.argv[1], sys.argv[2], sys.argv[3:]
-with Shelf(path, lambda: path, local, Wish()) as shelf:
-    for parcel in shelf.parcels(names):
-        print(os.path.getsize(parcel.path), flush=True)
+with Staging(path, lambda: path, local, Criteria()) as staging:
+    for bundle in staging.bundles(names):
+        print(os.path.getsize(bundle.path), flush=True)
     sys.stdin.read()
 """
 
@@ -545,12 +547,12 @@ def test_forks_work_at_once_and_a_killed_one_leaves_no_lock(
             assert fork.stdout is not None
             for layer in LAYERS:
                 assert int(fork.stdout.readline()) == len(layer.data)
-        assert set(map(drop_name, NAMES)) < set(controller.left())
+        assert set(map(upload_name, NAMES)) < set(controller.left())
         forks[0].kill()
         forks[0].wait()
         for fork in forks[1:-1]:
             fork.communicate("")
-            assert set(map(drop_name, NAMES)) < set(controller.left())
+            assert set(map(upload_name, NAMES)) < set(controller.left())
         forks[-1].communicate("")
     assert controller.left() == ["in-use", "making", "offer"]
 
@@ -560,18 +562,18 @@ def test_who_waits_for_another_fork_makes_nothing(
 ) -> None:
     path = write(tmp_path, "archive")
     made = []
-    real = _shelf.make_offer
+    real = _staging.make_offer
 
-    def slowly(source: t.Any, wish: Wish) -> t.Any:
+    def slowly(source: t.Any, criteria: Criteria) -> t.Any:
         made.append(source)
         time.sleep(0.2)
-        return real(source, wish)
+        return real(source, criteria)
 
-    monkeypatch.setattr(_shelf, "make_offer", slowly)
+    monkeypatch.setattr(_staging, "make_offer", slowly)
 
     def fork() -> None:
-        with controller.shelf(path) as shelf:
-            shelf.offer()
+        with controller.staging(path) as staging:
+            staging.offer()
 
     threads = [threading.Thread(target=fork) for _number in range(3)]
     for thread in threads:
