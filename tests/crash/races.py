@@ -340,18 +340,20 @@ def meet(lab: Laboratory, seconds: float, rounds: int = 10**9) -> str:
         {"src": "a"},
         {"src": "b"},
         {"state": "absent"},
-        {"src": "a", "state": "staged"},
         {"src": "a", "check_mode": True},
         _BAD,
         _BAD,
     )
+    # nothing is staged in a mount point
+    staged: dict[str, t.Any] = {"src": "a", "state": "staged"}
     while played < rounds and time.monotonic() < deadline:
         scenario = random.choice((_BESIDE, _BELOW_MISSING, _INSIDE))
         lab.prepare(scenario)
         try:
             if random.random() < 0.5:
                 lab.must({"src": random.choice("ab")})
-            chosen = random.sample(steps, 3)
+            possible = steps if scenario is _INSIDE else (*steps, staged)
+            chosen = random.sample(possible, 3)
             runs = []
             for step in chosen:
                 runs.append(lab.start({"lock_timeout": _PATIENCE, **step}))
