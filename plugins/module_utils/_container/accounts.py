@@ -4,9 +4,9 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Accounts of a tree that is on disk, and what systemd-nspawn would make of them (docs/behaviour.md, sections 8 and 9).
+"""Look up accounts in a tree on disk, also as systemd-nspawn would (docs/behaviour.md, sections 8 and 9).
 
-The tree may have been written to by a container, and none of its programs is ever run.
+A container may have written to the tree, so none of its programs is run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import RootfsError, show
+from .._fs.descriptors import opened
 from .lookup import look_up
 from .._rootfs.users import (
     Files,
@@ -29,28 +30,28 @@ from .._rootfs.users import (
 
 _EXISTING_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _GETENT = (b"usr/bin/getent", b"bin/getent")
-# Services whose answer for an account of the files is what the files say.
+# Name services that answer for an account in the files with what the files say.
 _PLAIN = ("files", "compat", "systemd")
-# What systemd takes for no id, since 16 bits of it mean -1.
+# systemd treats this id as invalid, because it is -1 in 16 bits.
 _NO_ID = 65535
 
 
 @dataclass(frozen=True)
 class TreeOnDisk:
-    """Finds files below the directory ``fd`` as if chrooted to it."""
+    """Opens files below the directory ``fd`` as if chrooted to it."""
 
     fd: int
 
     def open_file(self, path: bytes) -> int | None:
-        """A descriptor of a regular file for reading; ``None`` where there is none. Raises ``RootfsError``."""
+        """Open a regular file for reading; return ``None`` if there is none. Raises ``RootfsError``."""
         try:
             with look_up(self.fd, path) as found:
                 if found.missing or not stat.S_ISREG(found.mode):
                     return None
-                # the file that was looked at, whatever its name means by now
+                # by descriptor, because the name may lead to another file by now
                 return os.open(f"/proc/self/fd/{found.fd}", _EXISTING_FILE)
         except RootfsError:
-            # a loop of links leads to nothing
+            # a loop of links
             return None
         except PermissionError as error:
             raise RootfsError(
@@ -60,7 +61,7 @@ class TreeOnDisk:
 
 @dataclass(frozen=True)
 class GetentUser:
-    """What nspawn's ``User=`` would give; null where ``getent`` is false, and where there is no such account."""
+    """What ``User=`` of nspawn would resolve to; null if ``getent`` is false or the account does not exist."""
 
     getent: bool
     uid: int | None = None
@@ -68,7 +69,7 @@ class GetentUser:
     groups: tuple[int, ...] = ()
 
     def to_facts(self) -> dict[str, t.Any]:
-        """The ``nspawn`` value of a result."""
+        """Return the ``nspawn`` value of the result."""
         return {
             "getent": self.getent,
             "uid": self.uid,
@@ -78,10 +79,10 @@ class GetentUser:
 
 
 def judge_getent(user: str, root: Files) -> GetentUser:
-    """Judge by the files what ``getent passwd`` and ``getent initgroups`` would print in the tree.
+    """Predict from the files what ``getent passwd`` and ``getent initgroups`` would print in the tree.
 
-    ``getent`` is false where there is none, and where more than files could answer: it may be a script, as in Alpine, or
-    ``/etc/nsswitch.conf`` may name other services.
+    ``getent`` of the result is false if the program is missing or if its answer may not come from the files: it can be a
+    script, as in Alpine, or ``/etc/nsswitch.conf`` can name other services.
     """
     name = user.partition(":")[0]
     passwd = read_fields(root, b"etc/passwd")
@@ -89,14 +90,14 @@ def judge_getent(user: str, root: Files) -> GetentUser:
     if not _has_getent(root) or not _is_plain(root, passwd, group):
         return GetentUser(False)
     if name in ("", "root", "0"):
-        # not looked up at all
+        # nspawn does not look up root
         return GetentUser(True, 0, 0)
     account = find_account(name, parse_accounts(passwd))
     if account is None or _NO_ID in (account.uid, account.gid):
         return GetentUser(True)
     groups: tuple[int, ...] = ()
     if parse_id(name) is None:
-        # a number is no name of a member
+        # groups list their members by name only
         groups = supplementary_groups(account.name, account.gid, group)
     return GetentUser(True, account.uid, account.gid, groups)
 
@@ -106,21 +107,19 @@ def _has_getent(root: Files) -> bool:
         fd = root.open_file(path)
         if fd is None:
             continue
-        try:
+        with opened(fd):
             if os.fstat(fd).st_mode & 0o111:
                 return os.read(fd, 4) == b"\x7fELF"
-        finally:
-            os.close(fd)
     return False
 
 
 def _is_plain(root: Files, passwd: list[list[str]], group: list[list[str]]) -> bool:
-    """Whether the tree's name service asks nothing but its files."""
+    """Return whether the name services of the tree ask only its files."""
     for fields in read_fields(root, b"etc/nsswitch.conf"):
         if fields[0].strip() not in ("passwd", "group", "initgroups"):
             continue
         services = ":".join(fields[1:]).partition("#")[0].split()
         if not services or services[0] == "systemd" or set(services) - set(_PLAIN):
             return False
-    # lines that bring in accounts from elsewhere, or take some away
+    # such lines add accounts from other services, or exclude some
     return not any(fields[0][:1] in ("+", "-") for fields in (*passwd, *group))

@@ -4,11 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Copying a tree that a container may be changing: never through a link, never onto another mount.
+"""Copy a tree that a container may be changing, without following links or entering other mounts.
 
-Each thing is opened by its name in an open directory, without following and without using it, is looked at, and only
-then read through that very descriptor. So whatever is swapped meanwhile, nothing outside of the tree is ever read
-(docs/behaviour.md, section 9).
+Each file is opened with ``O_PATH`` by its name in an open directory, inspected, and read through the same descriptor.
+So nothing outside of the tree is ever read, whatever a container replaces meanwhile (docs/behaviour.md, section 9).
 """
 
 from __future__ import annotations
@@ -22,23 +21,24 @@ from .._report import Report
 from .._rootfs import acl, capability
 from .._rootfs.attributes import Attributes, CreationDefaults, Policy, Writer
 from .._rootfs.devices import SAFE_CHARACTER_DEVICES
+from .._fs.descriptors import opened
 from .._fs.directories import DIRECTORY
 from .._unpack_options import UnpackOptions
 from .._fs.syscalls import mount_id
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# Levels cost three descriptors each, and processes usually have 1,024.
+# Each level takes three descriptors, and processes usually may have 1,024.
 _DEEPEST = 200
 _MOST_AT_ONCE = 1 << 30
 _XATTRS = (acl.ACCESS, acl.DEFAULT, capability.NAME)
 
 
 def copy_tree(source: int, target: int, links: int) -> Report:
-    """Copy what the directory ``source`` holds to the empty directory ``target``, and then its own metadata.
+    """Copy the content of the directory ``source`` to the empty directory ``target``, and then its metadata.
 
-    ``links`` is another empty directory on the file system of ``target``, where the first name of each file with hard
-    links is kept. Both must be the caller's alone. Raises ``RootfsError``.
+    ``links`` is another empty directory on the file system of ``target``, for one name of each file with hard links.
+    Both must be private to the caller. Raises ``RootfsError``.
     """
     report = Report()
     _Copy(source, links, report).run(source, target)
@@ -61,7 +61,7 @@ class _Copy:
         self._writer = Writer(
             policy, CreationDefaults(os.geteuid(), os.getegid(), False)
         )
-        # the names that lead to what is worked on, for messages
+        # the path of the current file, for messages
         self._names: list[bytes] = []
 
     def run(self, source: int, target: int, content: bool = True) -> None:
@@ -89,11 +89,11 @@ class _Copy:
         return show(b"/".join(self._names) or b".")
 
     def _directory(self, source: int, target: int) -> None:
-        """What it holds first, since that changes its times."""
+        """Copy a directory: its content first, because that changes its times."""
         before = os.fstat(source)
         if len(self._names) > _DEEPEST:
             raise RootfsError(
-                f"{self._shown} is over {_DEEPEST} levels deep, and is not copied"
+                f"{self._shown} is more than {_DEEPEST} levels deep and cannot be copied"
             )
         with os.scandir(source) as entries:
             for entry in entries:
@@ -108,7 +108,7 @@ class _Copy:
             fd = os.open(name, _PATH, dir_fd=source)
         except FileNotFoundError as error:
             raise self._changed() from error
-        try:
+        with opened(fd):
             status = os.fstat(fd)
             if (entry.is_symlink(), entry.is_dir(follow_symlinks=False)) != (
                 stat.S_ISLNK(status.st_mode),
@@ -117,7 +117,7 @@ class _Copy:
                 raise self._changed()
             if mount_id(fd) != self._mount:
                 raise RootfsError(
-                    f"{self._shown} is a mount point inside of what is to be copied; unmount it and run again"
+                    f"{self._shown} is a mount point inside of the tree to copy; unmount it and run again"
                 )
             if stat.S_ISDIR(status.st_mode):
                 self._below(fd, target, name)
@@ -126,25 +126,18 @@ class _Copy:
                 self._linked(fd, status, target, name)
             else:
                 self._other(fd, status, target, name)
-        finally:
-            os.close(fd)
 
     def _below(self, path: int, target: int, name: bytes) -> None:
         os.mkdir(name, 0o700, dir_fd=target)
-        source = os.open(b".", DIRECTORY, dir_fd=path)
-        try:
-            copied = os.open(name, DIRECTORY, dir_fd=target)
-            try:
-                self._directory(source, copied)
-            finally:
-                os.close(copied)
-        finally:
-            os.close(source)
+        with opened(os.open(b".", DIRECTORY, dir_fd=path)) as source, opened(
+            os.open(name, DIRECTORY, dir_fd=target)
+        ) as copied:
+            self._directory(source, copied)
 
     def _linked(
         self, fd: int, status: os.stat_result, target: int, name: bytes
     ) -> None:
-        """A file with several names: its number finds the copy, so no name has to be remembered."""
+        """Copy a file with several names. Its copy is found by the inode number, so no names have to be kept in memory."""
         kept = b"%d-%d" % (status.st_dev, status.st_ino)
         try:
             os.link(
@@ -165,7 +158,7 @@ class _Copy:
                 )
 
     def _other(self, fd: int, status: os.stat_result, target: int, name: bytes) -> bool:
-        """Copy what is no directory; false for what is left out."""
+        """Copy anything but a directory; return false if it is left out."""
         mode = status.st_mode
         if stat.S_ISREG(mode):
             self._file(fd, status, target, name)
@@ -184,23 +177,16 @@ class _Copy:
     def _file(
         self, path: int, status: os.stat_result, target: int, name: bytes
     ) -> None:
-        # the same file, whatever its name leads to by now
-        source = os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            copied = os.open(name, _NEW_FILE, 0o600, dir_fd=target)
-            try:
-                _copy_data(source, copied, status.st_size)
-                now = os.fstat(source)
-                if (now.st_size, now.st_mtime_ns) != (
-                    status.st_size,
-                    status.st_mtime_ns,
-                ):
-                    raise self._changed()
-                self._writer.to_fd(copied, _attributes(source, status))
-            finally:
-                os.close(copied)
-        finally:
-            os.close(source)
+        # by descriptor, because the name may lead to another file by now
+        before = (status.st_size, status.st_mtime_ns)
+        with opened(
+            os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)
+        ) as source, opened(os.open(name, _NEW_FILE, 0o600, dir_fd=target)) as copied:
+            _copy_data(source, copied, status.st_size)
+            now = os.fstat(source)
+            if (now.st_size, now.st_mtime_ns) != before:
+                raise self._changed()
+            self._writer.to_fd(copied, _attributes(source, status))
 
     def _require_same(self, above: int, name: bytes, before: os.stat_result) -> None:
         try:
@@ -212,7 +198,7 @@ class _Copy:
 
     def _changed(self) -> RootfsError:
         return RootfsError(
-            f"{self._shown} was changed by somebody else while it was copied; stop what uses the root and run again"
+            f"{self._shown} was changed while it was being copied; stop the processes that use the root and run again"
         )
 
 
@@ -222,7 +208,7 @@ def _is_safe_device(status: os.stat_result) -> bool:
 
 
 def _attributes(fd: int, status: os.stat_result) -> Attributes:
-    """What is kept of the metadata; ``fd`` may be one of a path alone."""
+    """Return the metadata to keep; ``fd`` may be an ``O_PATH`` descriptor."""
     xattrs = {}
     if not stat.S_ISLNK(status.st_mode):
         path = f"/proc/self/fd/{fd}"
@@ -252,7 +238,7 @@ def _is_user_xattr(name: str) -> bool:
 
 
 def _copy_data(source: int, target: int, size: int) -> None:
-    """The first ``size`` bytes, however much the file grows; holes stay holes."""
+    """Copy the first ``size`` bytes, even if the file grows, and keep its holes."""
     position = 0
     while position < size:
         start = _next_data(source, position, size)
@@ -264,7 +250,7 @@ def _copy_data(source: int, target: int, size: int) -> None:
         while start < end:
             sent = os.sendfile(target, source, start, min(end - start, _MOST_AT_ONCE))
             if not sent:
-                # it was cut off meanwhile, which its size tells
+                # truncated meanwhile; the caller compares the size
                 break
             start += sent
         position = end

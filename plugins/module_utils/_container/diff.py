@@ -4,9 +4,9 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What ``--diff`` may show of an image and of the files that describe a container: never the value of a variable.
+"""Render what ``--diff`` shows of images and container files, without values of environment variables.
 
-A variable is shown by its name, and by whether its value changed. What cannot be understood is not shown at all
+Variables are shown by name, with a mark if the value changed. Content that cannot be parsed is not shown
 (docs/behaviour.md, sections 8 and 9).
 """
 
@@ -24,38 +24,36 @@ from .._errors import visible
 MASK = "********"
 CHANGED = f"{MASK} (changed)"
 
-# What is compared, which may take time by the square of it, and what is shown.
+# Lines that are compared, which can take quadratic time, and lines that are shown.
 _MOST_COMPARED = 1000
 _MOST_LINES = 500
 _LONGEST_LINE = 1000
-# How much of an image's value.
+# Items of a list or dictionary of an image that are shown, and characters of a text.
 _MOST_ITEMS = 100
 _LONGEST_ITEM = 500
-# LXC's, with ':' in Proxmox VE, and systemd-nspawn's
+# settings of LXC (with ':' in Proxmox VE) and systemd-nspawn
 _ENVIRONMENT = re.compile(
     r"[ \t]*(?:lxc\.environment(?:\.[a-z]+)?|Environment|env)[ \t]*[=:]"
 )
-# as the exec wrapper is made: a name, and pieces in single quotes with escaped ones between them
+# an export of the exec wrapper: a name, and text in single quotes with escaped quotes in between
 _EXPORT = re.compile(r"export ([A-Za-z_][A-Za-z0-9_]*)=((?:'[^']*'|\\')*)\n")
 
 
 @dataclass(frozen=True)
 class _Line:
-    """``text`` may be shown; ``secret``, where there is one, stands behind it and may not."""
+    """A line: ``text`` may be shown; ``secret``, which follows it, may not."""
 
     text: str
     secret: str | None = None
 
 
 def diff_of(path: str, kind: str, old: bytes | None, new: bytes | None) -> str:
-    """A unified diff of a file's content, as its ``kind`` allows; empty where it is the same."""
+    """Return a unified diff of a file's content, as far as its ``kind`` allows; empty if nothing changes."""
     if old == new:
         return ""
     before, after = (_lines(kind, content or b"") for content in (old, new))
     if before is None or after is None:
-        return (
-            f"{visible(path, _LONGEST_LINE)}: the content changes, and is not shown\n"
-        )
+        return f"{visible(path, _LONGEST_LINE)}: the content changes but is not shown\n"
     is_cut = max(len(before), len(after)) > _MOST_COMPARED
     before, after = before[:_MOST_COMPARED], after[:_MOST_COMPARED]
     known = Counter(before)
@@ -73,7 +71,9 @@ def diff_of(path: str, kind: str, old: bytes | None, new: bytes | None) -> str:
     if len(lines) > _MOST_LINES:
         shown.append(f"... and {len(lines) - _MOST_LINES} more lines")
     if is_cut:
-        shown.append(f"... what follows the first {_MOST_COMPARED} lines of the file")
+        shown.append(
+            f"... lines after the first {_MOST_COMPARED} of the file are not compared"
+        )
     return "".join(f"{line}\n" for line in shown)
 
 
@@ -82,7 +82,7 @@ def _shown(line: _Line, mask: str) -> str:
 
 
 def _lines(kind: str, content: bytes) -> list[_Line] | None:
-    """The lines of a text that is understood; ``None`` for what is not."""
+    """Parse a text into lines; return ``None`` if it cannot be parsed."""
     readers = {"all": _plain, "settings": _settings, "spec": _spec, "script": _script}
     if not content:
         return []
@@ -95,7 +95,7 @@ def _plain(text: str) -> list[_Line] | None:
 
 
 def _settings(text: str) -> list[_Line] | None:
-    """``key = value`` and ``Key=value``; a line that is continued belongs to the one before."""
+    """Parse ``key = value`` and ``Key=value``; a continuation belongs to the line before."""
     found = []
     hidden = False
     for line in text.split("\n"):
@@ -116,7 +116,7 @@ def _settings(text: str) -> list[_Line] | None:
 
 
 def _spec(text: str) -> list[_Line] | None:
-    """``config.json``: what stands below a key ``env``, wherever it is, is an environment."""
+    """Parse ``config.json``; everything below a key ``env``, at any level, is an environment."""
     try:
         document = json.loads(text)
         pending: list[_Line] = []
@@ -127,7 +127,7 @@ def _spec(text: str) -> list[_Line] | None:
 
 
 def _walk(value: t.Any, where: str, found: list[_Line], hidden: bool) -> None:
-    """A line for each value, with the way to it."""
+    """Append a line for each value, with its path."""
     if isinstance(value, dict):
         for key, item in value.items():
             name = f"{where}.{key}" if where else key
@@ -151,7 +151,7 @@ def _walk(value: t.Any, where: str, found: list[_Line], hidden: bool) -> None:
 
 
 def _script(text: str) -> list[_Line] | None:
-    """The exec wrapper: comments, exports, and what it becomes."""
+    """Parse the exec wrapper: comments, exports, and the command."""
     found = []
     place = 0
     while text.startswith("#", place):
@@ -170,7 +170,7 @@ def _script(text: str) -> list[_Line] | None:
 
 
 def bounded(value: t.Any) -> t.Any:
-    """Return an image's value as a diff shows it: visible, and not larger than anybody reads."""
+    """Return a value of an image as a diff shows it: printable, and limited in size."""
     if isinstance(value, str):
         return visible(value, _LONGEST_ITEM)
     if isinstance(value, dict):

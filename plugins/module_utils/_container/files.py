@@ -4,11 +4,11 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The files of the host that describe a container, written together and brought back together.
+"""Write the files of the host that describe a container, and restore their earlier versions.
 
-A runtime believes them as root, and they may lie near what a container or another user can write to. So each is reached
-by descriptors: no link is followed below the directories that belong to the container, above them only those that nobody
-else can change, and nothing is written to a folder that is another's (docs/behaviour.md, section 9).
+A runtime trusts them as root, and containers or other users may be able to write near them. So paths are resolved by
+descriptor: no link is followed below the container's directories, and above them only links that nobody else can change.
+Nothing is written to a folder of another user (docs/behaviour.md, section 9).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 from .diff import diff_of
 from .._errors import RootfsError, os_advice, os_phrase, show
+from .._fs.descriptors import opened
 from .._fs.directories import DIRECTORY, drop_inherited_acl, open_made
 from .host_path import HostPaths, is_closed
 from .lookup import Found, Guard, look_up
@@ -37,9 +38,10 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Directory:
-    """Made with ``mode`` where it is missing; ``passable`` lets the container's mapped root through, even an existing one.
+    """A directory to make with ``mode`` if it is missing.
 
-    Where it is ``shared``, containers with other id maps have folders in it.
+    ``passable`` lets the container's mapped root pass it, also if it exists. Containers with other id maps have folders in
+    a ``shared`` one.
     """
 
     path: str
@@ -53,7 +55,7 @@ class Directory:
 
 @dataclass(frozen=True)
 class File:
-    """What a file is to be; ``content`` of ``None`` stands for no file."""
+    """The wanted state of a file; with ``None`` as ``content`` it is removed."""
 
     path: str
     content: bytes | None
@@ -67,7 +69,7 @@ class File:
 
 def _require_absolute(path: str) -> None:
     if not path.startswith("/"):
-        raise RootfsError(f"the path {show(path)} is not absolute; write it from / on")
+        raise RootfsError(f"the path {show(path)} is not absolute")
 
 
 def provide(
@@ -77,10 +79,10 @@ def provide(
     check_mode: bool,
     root: MappedRoot | None = None,
 ) -> list[str]:
-    """Make directories and files as they are said to be; returns the paths of those that were not.
+    """Make directories and files as described, and return the paths of those that change.
 
-    Where a file changes, what all of them were before goes to the directory ``keep``. ``root`` is the container's
-    on the host, where it has an id map. Raises ``RootfsError``.
+    If a file changes, the earlier versions of all files are stored in the directory ``keep``. ``root`` is the container's
+    root on the host, if the container has an id map. Raises ``RootfsError``.
     """
     own = tuple(item.path for item in directories)
     changed = [
@@ -98,18 +100,18 @@ def provide(
 
 
 def restore(keep: str, check_mode: bool) -> list[str]:
-    """Bring back what ``provide`` put into ``keep``; returns the paths of what was otherwise. Raises ``RootfsError``."""
+    """Restore the files that ``provide`` stored in ``keep``; return the paths that change. Raises ``RootfsError``."""
     _require_absolute(keep)
     manifest = _read(os.path.join(keep, _MANIFEST), 0, (keep,))
     if manifest.content is None:
         raise RootfsError(
-            f"there is nothing to restore in {show(keep)}; only files that were changed are kept there"
+            f"{show(keep)} has nothing to restore; earlier versions are stored only when a file changes"
         )
     try:
         files = [_from_json(item) for item in json.loads(manifest.content)]
     except (ValueError, KeyError, TypeError) as error:
         raise RootfsError(
-            f"{show(manifest.path)} is damaged, so nothing can be restored; provision the container again"
+            f"{show(manifest.path)} is damaged, so no file can be restored; provision the container again"
         ) from error
     differing = [file for file in files if _read(file.path, file.mode) != file]
     if not check_mode:
@@ -119,7 +121,7 @@ def restore(keep: str, check_mode: bool) -> list[str]:
 
 
 def difference(file: File, kind: str) -> str:
-    """What ``provide`` would change in one file, as much of it as ``kind`` allows to be shown."""
+    """Return a diff of what ``provide`` would change in a file, as far as ``kind`` allows."""
     old = _read(file.path, file.mode).content
     return diff_of(file.path, kind, old, file.content)
 
@@ -129,15 +131,15 @@ def _sentences(path: str) -> t.Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = os_advice(error) or "look at the folder that it lies in"
+        advice = os_advice(error) or "check the folder that contains it"
         raise RootfsError(
-            f"{show(path)} could not be worked on: {os_phrase(error)}; {advice}"
+            f"{show(path)} cannot be read or written: {os_phrase(error)}; {advice}"
         ) from error
 
 
 @contextlib.contextmanager
 def _resolved(path: str, own: t.Sequence[str]) -> t.Iterator[Found]:
-    """Resolve a path; below the outermost of the directories ``own``, no component may be a link."""
+    """Resolve a path; below the outermost of the directories ``own``, links are errors."""
     path = os.path.normpath(path)
     bases = [base for base in map(os.path.normpath, own) if _is_below(path, base)]
     base = min(bases, key=len, default=path)
@@ -162,8 +164,8 @@ def _refuse_links(path: str) -> Guard:
     def guard(_above: int, name: bytes, fd: int) -> None:
         if fd >= 0 and stat.S_ISLNK(os.fstat(fd).st_mode):
             raise RootfsError(
-                f"the path {show(path)} leads through the link {show(name)}, and none is followed there; remove it and run"
-                " again"
+                f"the path {show(path)} leads through the link {show(name)}, which is not allowed there; remove it and"
+                " run again"
             )
 
     return guard
@@ -176,18 +178,18 @@ def _make_directory(
         try:
             return _provide_directory(item, own, root, check_mode)
         except FileExistsError:
-            # another run makes the same one, for another container
+            # another run has made the same one for another container
             return _provide_directory(item, own, root, check_mode)
 
 
 def _provide_directory(
     item: Directory, own: t.Sequence[str], root: MappedRoot | None, check_mode: bool
 ) -> bool:
-    """Make a directory, or let the mapped ``root`` pass it, where there is one."""
+    """Make a directory, or let the mapped ``root`` pass an existing one; return whether it changes."""
     with _resolved(item.path, own) as found:
         if not stat.S_ISDIR(found.mode):
             raise RootfsError(
-                f"{show(item.path)} is not a directory; remove it or choose another place"
+                f"{show(item.path)} is not a directory; remove it or choose another path"
             )
         if found.missing:
             if not check_mode:
@@ -196,28 +198,24 @@ def _provide_directory(
         status = os.fstat(found.fd)
         if status.st_uid not in (0, os.geteuid()):
             raise RootfsError(
-                f"the directory {show(item.path)} belongs to another user; choose another place, or give it to root"
+                f"the directory {show(item.path)} belongs to another user; choose another path, or give it to root"
             )
         if root is None or can_pass(found.fd, root):
             return False
         if not check_mode:
-            fd = os.open(b".", DIRECTORY, dir_fd=found.fd)
-            try:
+            with opened(os.open(b".", DIRECTORY, dir_fd=found.fd)) as fd:
                 let_pass(fd, root, item.path)
-            finally:
-                os.close(fd)
         return True
 
 
 def _make_missing(found: Found, item: Directory, root: MappedRoot | None) -> None:
-    """Those above are for nobody else either, but for passing."""
-    with contextlib.ExitStack() as opened:
+    """Make a directory and those missing above it, all of which only the mapped root may pass."""
+    with contextlib.ExitStack() as stack:
         fd = found.fd
         for number, part in enumerate(found.missing, 1):
             os.mkdir(part, 0o700, dir_fd=fd)
-            fd = open_made(fd, part, 0o700)
-            opened.callback(os.close, fd)
-            # another run may let its own root pass already, and that is not to be undone
+            fd = stack.enter_context(opened(open_made(fd, part, 0o700)))
+            # 0700 is set already; setting it again could undo that another run lets its own root pass
             if item.mode != 0o700:
                 os.fchmod(fd, item.mode)
             above = number < len(found.missing)
@@ -230,18 +228,18 @@ def _let_pass_new(fd: int, item: Directory, root: MappedRoot) -> None:
         drop_inherited_acl(fd)
         let_pass_by_group(fd, root, item.path)
     elif not add_entry(fd, root):
-        # what lies in it is closed itself
+        # the folders in it are closed themselves
         os.fchmod(fd, item.mode | stat.S_IXGRP | stat.S_IXOTH)
 
 
 @contextlib.contextmanager
 def _folder(path: str, own: t.Sequence[str]) -> t.Iterator[int | None]:
-    """The folder of a file, open; ``None`` where it is missing. Raises ``RootfsError`` where it is not ours alone."""
+    """Open the folder of a file, or return ``None`` if it is missing. Raises ``RootfsError`` if others can write to it."""
     above = os.path.dirname(os.path.normpath(path))
     with _sentences(path), _resolved(above, own) as found:
         if not stat.S_ISDIR(found.mode):
             raise RootfsError(
-                f"{show(above)} is not a directory; remove it or choose another place"
+                f"{show(above)} is not a directory; remove it or choose another path"
             )
         if found.missing:
             yield None
@@ -255,7 +253,7 @@ def _folder(path: str, own: t.Sequence[str]) -> t.Iterator[int | None]:
 
 
 def _read(path: str, mode: int, own: t.Sequence[str] = ()) -> File:
-    """The file as it is; one that is not there has the mode that it would get."""
+    """Read a file; a missing one has no content and the ``mode`` that it would get."""
     with _folder(path, own) as folder:
         found = None if folder is None else _open_file(folder, path)
         if found is None:
@@ -268,24 +266,22 @@ def _read(path: str, mode: int, own: t.Sequence[str] = ()) -> File:
 
 
 def _open_file(folder: int, path: str) -> int | None:
-    """A descriptor of a regular file; nothing else is opened for more than looking at it."""
+    """Open a regular file for reading; other files are only opened with ``O_PATH``."""
     name = os.fsencode(os.path.basename(path))
     try:
         fd = os.open(name, _PATH, dir_fd=folder)
     except FileNotFoundError:
         return None
-    try:
+    with opened(fd):
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise RootfsError(
                 f"{show(path)} is not a regular file; remove it and run again"
             )
         return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(fd)
 
 
 def _write(file: File, own: t.Sequence[str] = ()) -> None:
-    """Whole or not at all, also when the machine stops."""
+    """Write a file atomically and durably, or remove it."""
     with _folder(file.path, own) as folder:
         name = os.path.basename(file.path)
         if file.content is None:
@@ -295,7 +291,7 @@ def _write(file: File, own: t.Sequence[str] = ()) -> None:
             return
         if folder is None:
             raise RootfsError(
-                f"the folder of {show(file.path)} is missing; make it, or list it among the directories"
+                f"the folder of {show(file.path)} is missing; create it, or add it to directories"
             )
         new = f".{name}.new"
         with contextlib.suppress(FileNotFoundError):

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Paths of the host: links on the way are followed where nobody but the administrator can have made them.
+"""Resolve paths of the host, and follow only links that nobody but the administrator can have made.
 
-A container's volumes are the container's: it can put a link to any place of the host into one. So no path of the host
-may lead through what a container can write to, and none through a link of another user (docs/behaviour.md, section 9).
+A container can put links to any path of the host into its volumes. So a path of the host must not lead through a
+directory that a container can write to, nor through a link of another user (docs/behaviour.md, section 9).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import stat
 import typing as t
 
 from .._errors import RootfsError, show
+from .._fs.descriptors import opened
 from .lookup import Found, look_up
 
 _OTHERS_WRITE = 0o022
@@ -26,40 +27,37 @@ _OTHERS_WRITE = 0o022
 class HostPaths:
     """Resolves paths of the host; ``writable`` are the directories that containers can write to.
 
-    ``/`` does not count as one: a container that has it is not held back by anything.
+    ``/`` is ignored, because nothing can protect the host from a container that can write to all of it.
     """
 
     def __init__(self, writable: t.Iterable[str] = ()) -> None:
         self._texts = [os.path.normpath(path) for path in writable]
         self._writable: dict[tuple[int, int], str] = {}
         for path in self._texts:
-            # one that is missing has nothing in it yet
+            # a missing directory contains no links
             with contextlib.suppress(OSError):
                 self._writable[_identity(os.stat(path))] = path
         self._writable.pop(_identity(os.stat("/")), None)
 
     @contextlib.contextmanager
     def open(self, path: str) -> t.Iterator[Found]:
-        """Resolve an absolute path. Raises ``RootfsError`` where others than the administrator decide where it leads."""
+        """Resolve an absolute path. Raises ``RootfsError`` if anybody but the administrator controls where it leads."""
         if not path.startswith("/"):
-            raise RootfsError(
-                f"the path {show(path)} is not absolute; write it from / on"
-            )
+            raise RootfsError(f"the path {show(path)} is not absolute")
         self._require_apart(path)
 
         def guard(above: int, name: bytes, fd: int) -> None:
             self._require_trusted(path, above, name, fd)
 
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with look_up(root, os.fsencode(path), guard) as found:
-                yield found
-        finally:
-            os.close(root)
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        with opened(os.open("/", flags)) as root, look_up(
+            root, os.fsencode(path), guard
+        ) as found:
+            yield found
 
     @contextlib.contextmanager
     def open_above(self, path: str) -> t.Iterator[Found]:
-        """As ``open``, for the directory that holds the last component, which is the caller's to open without following."""
+        """Resolve the directory above the last component. The caller opens the last one without following it."""
         above, name = os.path.split(os.path.normpath(path))
         self._require_apart(path)
         with self.open(above) as found:
@@ -68,7 +66,7 @@ class HostPaths:
             yield found
 
     def _require_apart(self, path: str) -> None:
-        """By their texts, since what is missing has no identity."""
+        """Compare the texts of paths, because missing directories cannot be compared by identity."""
         clean = os.path.normpath(path)
         for place in self._texts:
             if place != "/" and clean.startswith(place + "/"):
@@ -87,15 +85,15 @@ class HostPaths:
         if not is_closed(status) or entry.st_uid not in (0, os.geteuid()):
             raise RootfsError(
                 f"the path {show(path)} leads through the link {show(name)}, which another user can change;"
-                " choose a path without it"
+                " choose another path"
             )
 
 
 def is_closed(status: os.stat_result) -> bool:
-    """Whether only root and the caller can replace what the directory with this ``status`` holds of theirs."""
+    """Return whether only root and the caller can replace their files in a directory with this ``status``."""
     if status.st_uid not in (0, os.geteuid()):
         return False
-    # as /tmp: nobody can rename or remove what is another's
+    # as in /tmp, nobody can rename or remove files of others
     return bool(status.st_mode & stat.S_ISVTX) or not status.st_mode & _OTHERS_WRITE
 
 
@@ -105,6 +103,6 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 def _below_writable(path: str, place: str) -> RootfsError:
     return RootfsError(
-        f"the path {show(path)} leads through {show(place)}, to which a container can write, so the container could lead"
-        " it to any place of the node; choose a path outside of that"
+        f"the path {show(path)} leads through {show(place)}, which a container can write to and so redirect to any"
+        " path of the node; choose a path outside of it"
     )

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Where a path of the container leads in a tree that is on disk, as if chrooted (docs/behaviour.md, section 9).
+"""Resolve paths of a container in a tree on disk, as if chrooted (docs/behaviour.md, section 9).
 
-The tree may have been written to by a container, so no component is followed by the kernel: links are
-resolved here, and nothing outside of the tree is ever reached.
+A container may have written to the tree, so the kernel never follows a link: links are resolved here, inside of the
+tree.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import RootfsError, show
+from .._fs.descriptors import closed_on_error, opened
 from .._fs.directories import DIRECTORY, open_existing, open_made
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# Sees the directory, the name of a component in it, and a descriptor of that one (-1 where it is missing).
+# Called with a directory, the name of a component in it, and a descriptor of that one, or -1 if it is missing.
 Guard = t.Callable[[int, bytes, int], None]
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# As many links as the kernel follows in one lookup, and levels that cost a descriptor each.
+# As many links as the kernel follows in one lookup; each level takes a descriptor.
 _MOST_LINKS = 40
 _DEEPEST = 200
 
 
 @dataclass(frozen=True)
 class Found:
-    """``parts`` lead to ``fd``, an ``O_PATH`` descriptor of what has ``mode``; ``missing`` is not there below it."""
+    """A resolved path: ``parts`` lead to the ``O_PATH`` descriptor ``fd`` with ``mode``; ``missing`` do not exist below it."""
 
     parts: tuple[bytes, ...]
     missing: tuple[bytes, ...]
@@ -42,119 +43,144 @@ class Found:
 
     @property
     def path(self) -> bytes:
-        """The absolute path inside, without links in it."""
+        """The absolute path inside the tree, without links."""
         return b"/" + b"/".join((*self.parts, *self.missing))
 
     @property
     def is_directory(self) -> bool:
-        """Whether the whole path is there and leads to a directory."""
+        """Whether the path leads to an existing directory."""
         return not self.missing and stat.S_ISDIR(self.mode)
 
 
 @contextlib.contextmanager
 def opened_root(path: str) -> t.Iterator[int]:
-    """A descriptor of a root, or of a mount's source, at a path of the host's. Raises ``RootfsError``."""
-    fd, missing = open_existing(os.fsencode(os.path.realpath(path)))
-    try:
+    """Open a root, or the source of a mount, at a path of the host. Raises ``RootfsError``."""
+    existing, missing = open_existing(os.fsencode(os.path.realpath(path)))
+    with opened(existing) as fd:
         if missing:
-            raise RootfsError(f"there is nothing at {show(path)}; provision it first")
+            raise RootfsError(f"{show(path)} does not exist; provision it first")
         yield fd
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager
 def look_up(root: int, path: bytes, guard: Guard | None = None) -> t.Iterator[Found]:
-    """Follow ``path`` from the directory ``root``. Raises ``RootfsError`` for loops and ways through files.
+    """Resolve ``path`` from the directory ``root``. Raises ``RootfsError`` for loops of links and paths through files.
 
-    ``guard`` sees each component before it is entered or followed, and may raise ``RootfsError``.
+    ``guard`` is called for each component before it is entered or followed, and may raise ``RootfsError``.
     """
-    opened: list[tuple[bytes, int]] = [(b"", os.open(b".", DIRECTORY, dir_fd=root))]
-    try:
-        missing = _walk(opened, path, guard)
-        fd = opened[-1][1]
-        parts = tuple(name for name, _fd in opened[1:])
-        yield Found(parts, missing, fd, os.fstat(fd).st_mode)
-    finally:
-        for _name, fd in opened:
-            os.close(fd)
+    with contextlib.closing(_Walk(root, path, guard)) as walk:
+        missing = walk.run()
+        fd = walk.fd
+        yield Found(walk.parts, missing, fd, os.fstat(fd).st_mode)
 
 
-def _walk(
-    opened: list[tuple[bytes, int]], path: bytes, guard: Guard | None
-) -> tuple[bytes, ...]:
-    """Extend ``opened`` as far as there is something; returns the rest."""
-    pending = path.split(b"/")[::-1]
-    links = 0
-    while pending:
-        part = pending.pop()
-        if part in (b"", b"."):
-            continue
-        if part == b"..":
-            if len(opened) > 1:
-                os.close(opened.pop()[1])
-            continue
+class _Walk:
+    """The way along ``path``, with a descriptor of each directory on it."""
+
+    def __init__(self, root: int, path: bytes, guard: Guard | None) -> None:
+        self._path = path
+        self._guard = guard
+        self._links = 0
+        self._pending = path.split(b"/")[::-1]
+        self._opened = [(b"", os.open(b".", DIRECTORY, dir_fd=root))]
+
+    @property
+    def fd(self) -> int:
+        """A descriptor of where the walk is."""
+        return self._opened[-1][1]
+
+    @property
+    def parts(self) -> tuple[bytes, ...]:
+        """The components that lead there."""
+        return tuple(name for name, _fd in self._opened[1:])
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        while self._opened:
+            os.close(self._opened.pop()[1])
+
+    def run(self) -> tuple[bytes, ...]:
+        """Walk along the path while it exists; return the missing components."""
+        while self._pending:
+            part = self._pending.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                self._go_up(max(len(self._opened) - 1, 1))
+                continue
+            fd = self._open(part)
+            if fd is None:
+                return _rest(self._path, [part, *self._pending[::-1]])
+            with closed_on_error(fd):
+                is_link = self._inspect(part, fd)
+            if not is_link:
+                self._opened.append((part, fd))
+                if len(self._opened) > _DEEPEST:
+                    raise RootfsError(
+                        f"{show(self._path)} is more than {_DEEPEST} levels deep"
+                    )
+                continue
+            with opened(fd):
+                self._follow(os.readlink(b"", dir_fd=fd))
+        return ()
+
+    def _open(self, part: bytes) -> int | None:
         try:
-            fd = os.open(part, _PATH, dir_fd=opened[-1][1])
+            return os.open(part, _PATH, dir_fd=self.fd)
         except FileNotFoundError:
-            if guard is not None:
-                guard(opened[-1][1], part, -1)
-            return _rest(path, [part, *pending[::-1]])
+            if self._guard is not None:
+                self._guard(self.fd, part, -1)
+            return None
         except NotADirectoryError as error:
             raise RootfsError(
-                f"{show(path)} leads through a file; choose another path"
+                f"{show(self._path)} leads through a file; choose another path"
             ) from error
-        if guard is not None:
-            try:
-                guard(opened[-1][1], part, fd)
-            except BaseException:
-                os.close(fd)
-                raise
-        if not stat.S_ISLNK(os.fstat(fd).st_mode):
-            opened.append((part, fd))
-            if len(opened) > _DEEPEST:
-                raise RootfsError(f"{show(path)} is over {_DEEPEST} levels deep")
-            continue
-        try:
-            target = os.readlink(b"", dir_fd=fd)
-        finally:
-            os.close(fd)
-        links += 1
-        if links > _MOST_LINKS:
+
+    def _inspect(self, part: bytes, fd: int) -> bool:
+        """Have the guard check a component; return whether it is a link."""
+        if self._guard is not None:
+            self._guard(self.fd, part, fd)
+        return stat.S_ISLNK(os.fstat(fd).st_mode)
+
+    def _follow(self, target: bytes) -> None:
+        self._links += 1
+        if self._links > _MOST_LINKS:
             raise RootfsError(
-                f"{show(path)} leads through a loop of symbolic links; choose another path"
+                f"{show(self._path)} leads through a loop of symbolic links; choose another path"
             )
         if target[:1] == b"/":
-            while len(opened) > 1:
-                os.close(opened.pop()[1])
-        pending += target.split(b"/")[::-1]
-    return ()
+            self._go_up(1)
+        self._pending += target.split(b"/")[::-1]
+
+    def _go_up(self, count: int) -> None:
+        """Go back until ``count`` directories are open."""
+        while len(self._opened) > count:
+            os.close(self._opened.pop()[1])
 
 
 def _rest(path: bytes, parts: list[bytes]) -> tuple[bytes, ...]:
     rest = tuple(part for part in parts if part not in (b"", b"."))
     if b".." in rest:
         raise RootfsError(
-            f"{show(path)} leads back from a directory that is not there; choose another path"
+            f"{show(path)} leads back from a directory that does not exist; choose another path"
         )
     if len(rest) > _DEEPEST:
-        raise RootfsError(f"{show(path)} is over {_DEEPEST} levels deep")
+        raise RootfsError(f"{show(path)} is more than {_DEEPEST} levels deep")
     return rest
 
 
 def make_missing(found: Found, is_directory: bool) -> None:
-    """Make what is missing: directories, the last one a file unless ``is_directory``, with the owner of what is above."""
+    """Make the missing components, with the owner of the directory above; the last is a file unless ``is_directory``."""
     if not found.missing:
         return
     if not stat.S_ISDIR(found.mode):
         raise RootfsError(
             f"{show(found.path)} leads through a file; choose another path"
         )
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as stack:
 
         def keep(fd: int) -> int:
-            opened.callback(os.close, fd)
-            return fd
+            return stack.enter_context(opened(fd))
 
         fd = keep(os.open(b".", DIRECTORY, dir_fd=found.fd))
         owner = os.fstat(fd)
@@ -168,13 +194,9 @@ def make_missing(found: Found, is_directory: bool) -> None:
 
 
 def _make_directory(above: int, name: bytes, owner: os.stat_result) -> int:
-    """Make a directory with the owner of what is above, and open it."""
+    """Make a directory with the ``owner`` of the one above, and open it."""
     os.mkdir(name, 0o755, dir_fd=above)
-    fd = open_made(above, name, 0o755)
-    try:
+    with closed_on_error(open_made(above, name, 0o755)) as fd:
         os.fchmod(fd, 0o755)
         os.fchown(fd, owner.st_uid, owner.st_gid)
-    except OSError:
-        os.close(fd)
-        raise
     return fd

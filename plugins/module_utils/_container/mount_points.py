@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Where mounts of a container land in its root, and that there is something to mount on (docs/behaviour.md, section 9)."""
+"""Find where mounts of a container land in its root, and make what is missing there (docs/behaviour.md, section 9)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .reserved import ignored_volume, mount_problem
 
 Mount = t.Dict[str, t.Any]
 
-# What mounts say to this module alone, and renderers do not know.
+# Keys of mounts that only this module reads; renderers do not know them.
 _HINTS = ("is_file", "from_image")
 
 
 class MountPoints(t.NamedTuple):
-    """Mounts in an order in which they can be mounted, targets without links; why some of the image's are ``ignored``."""
+    """Mounts in the order to mount them, with targets without links; ``ignored`` are warnings about volumes of the image."""
 
     mounts: list[Mount]
     changed: bool
@@ -34,15 +34,15 @@ class MountPoints(t.NamedTuple):
 def provide_mount_points(
     rootfs: str, mounts: list[Mount], check_mode: bool
 ) -> MountPoints:
-    """Find where mounts land in the root, and make what is missing to mount on.
+    """Find where mounts land in the root, and make missing targets.
 
-    Each has ``target``, and a ``source`` on the host where its ``type`` is ``bind``. ``is_file`` says what a source is going
-    to be that is not there yet, ``from_image`` that it is a volume of the image's; neither comes back. A target that is
-    missing is made: in the root, or in the source of the mount that it lies in. Raises ``RootfsError``.
+    Each mount has a ``target`` and, if its ``type`` is ``bind``, a ``source`` on the host. ``is_file`` tells what a missing
+    source is going to be, ``from_image`` that the image declares the volume; the result has neither. A missing target is
+    made in the root, or in the source of the mount that contains it. Raises ``RootfsError``.
     """
     try:
         _require_sources(rootfs, mounts)
-        # links first: one may lead a mount into another
+        # before sorting, because a link may lead a mount into another one
         led = [
             {**mount, "target": _look(rootfs, mount["target"])[0]} for mount in mounts
         ]
@@ -54,12 +54,12 @@ def provide_mount_points(
             target, made = _provide(rootfs, mount, done, check_mode)
             if any(other["target"] == target for other in done):
                 raise RootfsError(
-                    f"two mounts lead to {show(target)} in the image; leave one out"
+                    f"two mounts have the target {show(target)} in the image; remove one"
                 )
             done.append({**mount, "target": target})
             changed = changed or made
     except OSError as error:
-        advice = os_advice(error) or "look at the root file system"
+        advice = os_advice(error) or "check the root file system"
         raise RootfsError(
             f"a mount point in {show(rootfs)} cannot be made: {os_phrase(error)}; {advice}"
         ) from error
@@ -70,9 +70,9 @@ def provide_mount_points(
 
 
 def _require_sources(rootfs: str, mounts: list[Mount]) -> None:
-    """Raises ``RootfsError`` for a source that leads through what the container can write to, or another user's link.
+    """Raise ``RootfsError`` if a source leads through a directory that the container can write to, or another user's link.
 
-    A runtime follows all links on the way whenever the container starts, so it is not enough that none is there now.
+    A runtime follows links each time that the container starts, so it is not enough that there is none now.
     """
     sources = [mount for mount in mounts if mount["type"] == "bind"]
     writable = [
@@ -90,9 +90,9 @@ def _require_sources(rootfs: str, mounts: list[Mount]) -> None:
 def _without_reserved(
     mounts: list[Mount], led: list[Mount]
 ) -> tuple[list[Mount], list[str]]:
-    """The mounts that may be where links led them, and in words the image's volumes that may not.
+    """Return the mounts whose resolved targets are allowed, and warnings about volumes of the image that are not.
 
-    Raises ``RootfsError`` for a mount of the task's.
+    Raises ``RootfsError`` for a mount of the task.
     """
     kept: list[Mount] = []
     ignored: list[str] = []
@@ -113,7 +113,7 @@ def _without_reserved(
 
 
 def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool:
-    """Make directories inside of the root where they are missing; returns whether there was one. Raises ``RootfsError``."""
+    """Make missing directories in the root; return whether one was missing. Raises ``RootfsError``."""
     changed = False
     for path in paths:
         try:
@@ -122,7 +122,7 @@ def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool
                 if not check_mode:
                     make_missing(found, is_directory=True)
         except OSError as error:
-            advice = os_advice(error) or "look at the root file system"
+            advice = os_advice(error) or "check the root file system"
             raise RootfsError(
                 f"the directory {show(path)} in {show(rootfs)} cannot be made: {os_phrase(error)}; {advice}"
             ) from error
@@ -132,13 +132,13 @@ def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool
 def _provide(
     rootfs: str, mount: Mount, done: list[Mount], check_mode: bool
 ) -> tuple[str, bool]:
-    """The target, and whether it was made."""
+    """Return the target, and whether it is made."""
     is_directory = _is_directory(mount)
     base, above, inside = rootfs, "", mount["target"]
     for other in done:
         if mount["target"].startswith(other["target"] + "/"):
             if other["type"] != "bind":
-                # empty whenever the container starts: the runtime's to make
+                # empty when the container starts, so the runtime makes the target
                 return mount["target"], False
             base, above = other["source"], other["target"]
     inside, there, is_one = _look(base, inside[len(above) :])
@@ -148,7 +148,7 @@ def _provide(
     if there and is_one != is_directory:
         kind = "directory" if is_directory else "file"
         raise RootfsError(
-            f"{show(target)} in the image is no {kind}, as its source is; choose another target"
+            f"{show(target)} in the image is not a {kind}, but the source is; choose another target"
         )
     if there or check_mode:
         return target, not there
@@ -168,11 +168,11 @@ def _is_directory(mount: Mount) -> bool:
     except OSError as error:
         raise RootfsError(
             f"the source {show(source or '')} of the mount {show(mount['target'])} cannot be used: {os_phrase(error)};"
-            " make it first"
+            " create it first"
         ) from error
 
 
 def _look(base: str, path: str) -> tuple[str, bool, bool]:
-    """The path without links, whether it is there, and whether it is a directory."""
+    """Return the path without links, whether it exists, and whether it is a directory."""
     with opened_root(base) as root, look_up(root, os.fsencode(path)) as found:
         return os.fsdecode(found.path), not found.missing, found.is_directory

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Let the root of one id map pass a directory, and nobody else: by an ACL entry, or by the directory's group."""
+"""Let the root of an id map pass a directory, and nobody else: by an ACL entry, or by the directory's group."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .._rootfs.ids import IdMap
 from .._dest.reach import MappedRoot, read_acl
 
 _SEARCH = 1
-# how often, and after how many seconds each time, a directory is tried to be locked
+# attempts to lock a directory, and the seconds between two of them
 _ATTEMPTS = 50
 _PAUSE = 0.1
 _NO_MAP = IdMap("id")
 
 
 def can_pass(fd: int, root: MappedRoot) -> bool:
-    """Return whether the root of an id map may pass a directory, as the kernel judges it."""
+    """Return whether the kernel lets the root of an id map pass a directory."""
     status = os.fstat(fd)
     if status.st_uid == root.uid:
         return bool(status.st_mode & stat.S_IXUSR)
-    # an ACL whose mask lets nothing through is not looked at
+    # the kernel ignores an ACL whose mask is empty
     masked_out = not status.st_mode & stat.S_IRWXG
     entries = [] if masked_out else read_acl(fd)
     entries = entries or _entries_of(status.st_mode)
@@ -50,38 +50,38 @@ def can_pass(fd: int, root: MappedRoot) -> bool:
 
 
 def let_pass(fd: int, root: MappedRoot, path: str) -> None:
-    """Let the root of an id map pass a directory, and leave what everybody else may do there as it is.
+    """Let the root of an id map pass a directory without changing the rights of others.
 
-    Raises ``RootfsError`` where the file system has no ACLs and the directory's group has rights already.
+    Raises ``RootfsError`` if the file system has no ACLs and the directory's group has rights already.
     """
     if not add_entry(fd, root):
         let_pass_by_group(fd, root, path)
 
 
 def let_pass_by_group(fd: int, root: MappedRoot, path: str) -> None:
-    """Give a directory, whose group has no rights there yet, to the group of an id map's root, for passing.
+    """Give a directory to the group of an id map's root, and let that group pass it.
 
-    Raises ``RootfsError`` where the group has rights.
+    Raises ``RootfsError`` if the present group has rights.
     """
     mode = stat.S_IMODE(os.fstat(fd).st_mode)
     if mode & stat.S_IRWXG:
         raise RootfsError(
             f"the container's root (user {root.uid} of the node) cannot pass {show(path)}, which is open to another group;"
-            f" run chown root:{root.gid} and chmod 0710 on it, or choose another place"
+            f" run chown root:{root.gid} and chmod 0710 on it, or choose another path"
         )
     os.fchown(fd, -1, root.gid)
     os.fchmod(fd, mode | stat.S_IXGRP)
 
 
 def add_entry(fd: int, root: MappedRoot) -> bool:
-    """Add an ACL entry with which the root of an id map may pass; false where the file system has no ACLs."""
+    """Add an ACL entry that lets the root of an id map pass; return false if the file system has no ACLs."""
     with _locked(fd):
         return _add_entry(fd, root)
 
 
 @contextlib.contextmanager
 def _locked(fd: int) -> t.Iterator[None]:
-    """Let two runs for two containers add their entries one after the other, as far as nobody else holds the lock."""
+    """Serialise runs for several containers; continue without the lock if another process keeps it."""
     for _attempt in range(_ATTEMPTS):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,7 +95,7 @@ def _locked(fd: int) -> t.Iterator[None]:
 
 def _add_entry(fd: int, root: MappedRoot) -> bool:
     entries = read_acl(fd) or _entries_of(os.fstat(fd).st_mode)
-    # what the mask has hidden of other entries must not show when the mask lets more through
+    # rights that the mask has hidden must stay hidden when the mask grows
     kept = [
         entry
         for entry in entries

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Places in a container that belong to the kernel and the runtime (docs/behaviour.md, section 9).
+"""Paths in a container that belong to the kernel and the runtime (docs/behaviour.md, section 9).
 
-A directory of an image's in the place of procfs would let it say what programs of the container believe of their
-processes, labels and limits, and would leave the runtime's masks without effect.
+If a directory replaced procfs, an image could forge what programs of the container read about processes, labels and
+limits, and the runtime's masks would have no effect.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ RESERVED = ("/proc", "/sys", "/dev")
 
 
 def reserved_place(target: str) -> str | None:
-    """Return which of the reserved places an absolute path lies at or below, or ``None``."""
-    # POSIX keeps two slashes at the beginning
+    """Return the reserved path that an absolute path is or lies below, or ``None``."""
+    # normpath keeps two leading slashes
     clean = posixpath.normpath("/" + target.lstrip("/"))
     for place in RESERVED:
         if clean == place or clean.startswith(place + "/"):
@@ -30,10 +30,10 @@ def reserved_place(target: str) -> str | None:
 
 
 def mount_problem(given: str, target: str, kind: str, source: str) -> str | None:
-    """Return why a mount of the user's may not be at ``target``, where links led the one that was ``given``, or ``None``.
+    """Return why a mount of the task is not allowed at ``target``, or ``None``; ``given`` is the path before links.
 
-    What belongs there is allowed: the node's own files of the same place, such as ``/dev/fuse`` or ``/sys/fs/cgroup``, and
-    file systems in memory below ``/dev``, such as ``/dev/shm``.
+    Allowed are the node's own files of the same reserved path, such as ``/dev/fuse`` or ``/sys/fs/cgroup``, and file systems
+    in memory below ``/dev``, such as ``/dev/shm``.
     """
     place = reserved_place(target)
     if place is None:
@@ -43,21 +43,21 @@ def mount_problem(given: str, target: str, kind: str, source: str) -> str | None
     if kind == "tmpfs" and place == "/dev" and posixpath.normpath(target) != place:
         return None
     return (
-        f"the mount target {_led(given, target)} lies in {place}, which is the runtime's; mount what the node has in"
-        f" {place} there, or choose another target"
+        f"the mount target {_resolved(given, target)} is in {place}, which belongs to the runtime; mount the node's own files"
+        f" of {place} there, or choose another target"
     )
 
 
 def volume_problem(given: str, target: str) -> str | None:
-    """Return why there can be no volume at ``target``, where links led the one that was ``given``, or ``None``."""
+    """Return why ``target`` cannot be a volume, or ``None``; ``given`` is the path before links."""
     if posixpath.normpath("/" + target.lstrip("/")) == "/":
-        why = "it is the root itself"
+        why = "it is the root directory"
     else:
         place = reserved_place(target)
         if place is None:
             return None
-        why = f"{place} is the runtime's"
-    return f"{_led(given, target)} cannot be a volume: {why}"
+        why = f"{place} belongs to the runtime"
+    return f"{_resolved(given, target)} cannot be a volume: {why}"
 
 
 def ignored_volume(given: str, target: str) -> str | None:
@@ -66,7 +66,7 @@ def ignored_volume(given: str, target: str) -> str | None:
     return None if problem is None else f"a volume of the image is ignored: {problem}"
 
 
-def _led(given: str, target: str) -> str:
+def _resolved(given: str, target: str) -> str:
     if given == target:
         return show(given)
-    return f"{show(given)} (which is {show(target)} in the root)"
+    return f"{show(given)} (which leads to {show(target)} in the root)"

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Count what gives rights away in a tree that is on disk: set-id bits, file capabilities, device nodes."""
+"""Count files of a tree on disk that grant rights: set-id bits, file capabilities, device nodes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import stat
 from collections import Counter
 
 from .._errors import RootfsError
+from .._fs.descriptors import closed_on_error, opened
 from .._fs.directories import DIRECTORY
 
 _CAPABILITY = "security.capability"
@@ -22,36 +23,38 @@ _ABSENT = (errno.ENODATA, errno.ENOTSUP, errno.ENOENT)
 
 
 def count_rights(top: int) -> dict[str, int]:
-    """Count the files below the directory ``top`` that give rights away, by the names that a report has for them.
+    """Count the files below the directory ``top`` that grant rights, by kinds of ``Report``.
 
-    No link is followed, and depth costs no descriptors. Raises ``RootfsError`` when directories move meanwhile.
+    No link is followed, and depth takes no descriptors. Raises ``RootfsError`` if directories are moved meanwhile.
     """
     counts: Counter[str] = Counter()
-    current = os.open(b".", DIRECTORY, dir_fd=top)
-    try:
-        waiting = [_count_in(current, counts)]
-        above: list[os.stat_result] = []
-        while waiting:
-            if waiting[-1]:
-                below = _open_below(current, waiting[-1].pop())
-                if below is None:
-                    continue
-                above.append(os.fstat(current))
-                waiting.append(_count_in(below, counts))
-            else:
-                waiting.pop()
-                if not above:
-                    break
-                below = _open_above(current, above.pop())
-            os.close(current)
-            current = below
-        return dict(counts)
-    finally:
-        os.close(current)
+    # names that are left in the current directory and in those above it, and the identities of the latter
+    waiting: list[list[bytes]] = []
+    above: list[os.stat_result] = []
+    following: int | None = os.open(b".", DIRECTORY, dir_fd=top)
+    while following is not None:
+        with opened(following) as current:
+            if len(waiting) == len(above):
+                waiting.append(_count_in(current, counts))
+            following = _open_next(current, waiting, above)
+    return dict(counts)
+
+
+def _open_next(
+    current: int, waiting: list[list[bytes]], above: list[os.stat_result]
+) -> int | None:
+    """Open the next subdirectory, or the directory above after the last one; return ``None`` at the end."""
+    while waiting[-1]:
+        below = _open_below(current, waiting[-1].pop())
+        if below is not None:
+            above.append(os.fstat(current))
+            return below
+    waiting.pop()
+    return _open_above(current, above.pop()) if above else None
 
 
 def _count_in(fd: int, counts: Counter[str]) -> list[bytes]:
-    """Count the files of one directory; returns the names of the directories in it."""
+    """Count the files of one directory, and return the names of its subdirectories."""
     directories = []
     with os.scandir(fd) as entries:
         for entry in entries:
@@ -84,16 +87,15 @@ def _open_below(fd: int, name: bytes) -> int | None:
         return os.open(name, DIRECTORY, dir_fd=fd)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            # gone since its name was read
+            # removed or replaced since its name was read
             return None
         raise
 
 
 def _open_above(fd: int, expected: os.stat_result) -> int:
-    above = os.open(b"..", DIRECTORY, dir_fd=fd)
-    if os.path.samestat(os.fstat(above), expected):
-        return above
-    os.close(above)
-    raise RootfsError(
-        "directories of the root file system move while they are read; stop its container and run again"
-    )
+    with closed_on_error(os.open(b"..", DIRECTORY, dir_fd=fd)) as above:
+        if not os.path.samestat(os.fstat(above), expected):
+            raise RootfsError(
+                "directories of the root file system are moved while they are read; stop its container and run again"
+            )
+    return above

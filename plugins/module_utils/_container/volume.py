@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Persistent directories for volumes, filled once from the image (docs/behaviour.md, section 9)."""
+"""Provide persistent directories for volumes, filled once from the image (docs/behaviour.md, section 9)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from .._errors import RootfsError, os_advice, os_phrase, show
 from .._report import Report
 from .copying import copy_metadata, copy_tree
+from .._fs.descriptors import opened
 from .._fs.directories import (
     DIRECTORY,
     make_directories,
@@ -36,7 +37,7 @@ from .rights import count_rights
 from .._fs.syscalls import syncfs
 
 _NEW_MODE = 0o755
-# The private folder that a volume is made in: beside a new one, inside of one that is there.
+# The private folder that a volume is made in: beside a new one, inside of an existing one.
 _BESIDE = b".%s.oci_volume"
 _INSIDE = b".oci_volume"
 _TREE = b"tree"
@@ -48,11 +49,19 @@ _MOST_ATTEMPTS = 100
 class Volume:
     """A directory ``path`` of the host for ``target`` in the root file system ``rootfs``.
 
-    ``fill_empty`` allows to fill one that is there and empty, ``ignore_users`` to fill it while something uses the root
-    or the volume. ``from_image`` says that the image asks for it, not the task. ``writable`` are directories of the
-    host that containers can write to. ``reach`` says what becomes of setuid files and the like that ordinary users
-    could reach.
+    ``fill_empty`` allows to fill an existing, empty directory; ``ignore_users`` allows to fill while the root or the volume
+    is in use. ``from_image`` tells that the image declares the volume, not the task. ``writable`` are directories of the
+    host that containers can write to. ``reach`` decides about files that would grant rights to ordinary users.
     """
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.path.startswith("/"):
+            raise RootfsError(f"the path {show(self.path)} of a volume is not absolute")
+
+    @property
+    def name(self) -> bytes:
+        """The last component of the path."""
+        return os.fsencode(os.path.basename(os.path.normpath(self.path)))
 
     path: str
     rootfs: str
@@ -64,7 +73,7 @@ class Volume:
     reach: ReachRule = ReachRule()
 
     def judge(self, above: int, folder: str, found: Found, filling: bool) -> list[str]:
-        """Return warnings about what the image has for it, in the open directory ``above``. Raises ``RootfsError``."""
+        """Return warnings about the content for it; ``above`` is open, at the path ``folder``. Raises ``RootfsError``."""
         if not found.is_directory or find_way(above, folder, self.reach.root) is None:
             return []
         with _readable(found) as source:
@@ -72,7 +81,7 @@ class Volume:
         return self.reach.judge(Spot("path", self.path, above, folder), rights, filling)
 
     def make_above(self, fd: int, missing: list[bytes]) -> int:
-        """Make the directories above it, which only root and the container's own root can pass."""
+        """Make the directories above the volume, which only root and the container's own root can pass."""
         root = self.reach.root
         if root is None:
             return make_directories(fd, missing, 0o700)
@@ -81,7 +90,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Provided:
-    """Whether something ``changed``, why the volume is ``ignored`` (empty where it is not), and what was left out."""
+    """The result: ``ignored`` is the reason if the volume is ignored, ``skipped`` counts the files that were left out."""
 
     changed: bool
     ignored: str = ""
@@ -90,9 +99,9 @@ class Provided:
 
 
 def provide_volume(volume: Volume, check_mode: bool) -> Provided:
-    """Make the directory of a volume as the image's target is, with its content.
+    """Make the directory of a volume like the target in the image, with its content.
 
-    A directory that is there is left alone, unless it is empty and may be filled. Nothing is ever there half filled.
+    An existing directory is left alone, unless it is empty and may be filled. It is filled completely or not at all.
     Raises ``RootfsError``.
     """
     try:
@@ -108,39 +117,30 @@ def provide_volume(volume: Volume, check_mode: bool) -> Provided:
                 return Provided(False, ignored)
             if not found.missing and not stat.S_ISDIR(found.mode):
                 raise RootfsError(
-                    f"{show(volume.target)} is a file in the image, and a volume is a directory; choose another target"
+                    f"{show(volume.target)} is a file in the image, but a volume must be a directory; choose another target"
                 )
             return _provide(volume, root, found, check_mode)
     except OSError as error:
-        advice = (
-            os_advice(error) or "look at the file systems of the volume and the root"
-        )
+        advice = os_advice(error) or "check the file systems of the volume and the root"
         raise RootfsError(
             f"the volume {show(volume.path)} cannot be made: {os_phrase(error)}; {advice}"
         ) from error
 
 
 def _provide(volume: Volume, root: int, found: Found, check_mode: bool) -> Provided:
-    name = os.path.basename(os.path.normpath(volume.path))
-    if not name or not volume.path.startswith("/"):
-        raise RootfsError(
-            f"the path {show(volume.path)} of a volume is not absolute; give one"
-        )
     for _attempt in range(_MOST_ATTEMPTS):
         above, folder, missing = _open_above(volume)
-        try:
-            fd = None if missing else open_or_none(above, os.fsencode(name))
+        with opened(above):
+            fd = None if missing else open_or_none(above, volume.name)
             if fd is not None:
-                try:
+                with opened(fd):
                     fills = volume.fill_empty and _is_fillable(fd, found)
                     warnings = volume.judge(above, folder, found, fills)
                     if not fills:
                         return Provided(False, warnings=warnings)
                     filled = _fill_empty(volume, fd, root, found, check_mode)
                     return replace(filled, warnings=warnings)
-                finally:
-                    os.close(fd)
-            # the directories that are missing are made closed
+            # missing directories are made closed, so nobody can reach the volume
             warnings = [] if missing else volume.judge(above, folder, found, True)
             if found.is_directory:
                 _require_unused(volume, root)
@@ -149,24 +149,20 @@ def _provide(volume: Volume, root: int, found: Found, check_mode: bool) -> Provi
             try:
                 below = volume.make_above(above, missing)
             except FileExistsError:
-                # another run makes the same ones, for another container: once more
+                # another run has made the same directories for another container: try again
                 continue
-        finally:
-            os.close(above)
-        try:
-            made = _make(below, os.fsencode(name), root, found)
+        with opened(below):
+            made = _make(below, volume.name, root, found)
             return replace(made, warnings=warnings)
-        finally:
-            os.close(below)
     raise RootfsError(
-        f"the directories above {show(volume.path)} are made and removed by somebody else all the time; find out by whom"
+        f"another process keeps making and removing the directories above {show(volume.path)}; find out which"
     )
 
 
 def _open_above(volume: Volume) -> tuple[int, str, list[bytes]]:
-    """A descriptor of the deepest directory above the volume that is there, its path, and the names of the others.
+    """Open the deepest existing directory above the volume; return it, its path, and the missing names.
 
-    Where some are missing, the path is the one that they will make.
+    The path includes the missing directories.
     """
     with HostPaths([volume.rootfs, *volume.writable]).open_above(volume.path) as place:
         if not stat.S_ISDIR(place.mode):
@@ -183,7 +179,7 @@ def _require_unused(volume: Volume, root: int) -> None:
 
 
 def _is_fillable(fd: int, found: Found) -> bool:
-    # what a run that was killed left in it is no content
+    # the folder that a killed run left does not count as content
     if not found.is_directory or some_names_in(fd, 1, frozenset([_INSIDE])):
         return False
     with _readable(found) as source:
@@ -208,24 +204,22 @@ def _fill_empty(
 
 
 def _move_content(work: int, volume: int) -> None:
-    """All or nothing, but for a crash."""
-    tree = os.open(_TREE, DIRECTORY, dir_fd=work)
+    """Move everything or, unless the process is killed, nothing."""
     moved = []
-    try:
-        for name in names_in(tree):
-            move(tree, name, volume, name)
-            moved.append(name)
-    except BaseException:
-        for name in moved:
-            with contextlib.suppress(OSError, RootfsError):
-                remove_tree(volume, name)
-        raise
-    finally:
-        os.close(tree)
+    with opened(os.open(_TREE, DIRECTORY, dir_fd=work)) as tree:
+        try:
+            for name in names_in(tree):
+                move(tree, name, volume, name)
+                moved.append(name)
+        except BaseException:
+            for name in moved:
+                with contextlib.suppress(OSError, RootfsError):
+                    remove_tree(volume, name)
+            raise
 
 
 def _make(parent: int, name: bytes, root: int, found: Found) -> Provided:
-    """Beside the volume first, so that one that is there is whole."""
+    """Make a volume beside its path first, so that an existing one is always complete."""
     with _workspace(parent, _BESIDE % name[:200]) as work:
         if found.is_directory:
             with _readable(found) as source:
@@ -240,26 +234,18 @@ def _make(parent: int, name: bytes, root: int, found: Found) -> Provided:
 
 
 def _make_as_runtime(work: int, root: int) -> None:
-    """An empty directory, as a runtime would make it in the root."""
+    """Make an empty directory as a runtime would make it in the root."""
     owner = os.fstat(root)
-    fd = make_private(work, _TREE)
-    try:
+    with opened(make_private(work, _TREE)) as fd:
         os.fchmod(fd, _NEW_MODE)
         os.fchown(fd, owner.st_uid, owner.st_gid)
-    finally:
-        os.close(fd)
 
 
 def _copy(source: int, work: int) -> Report:
-    tree = make_private(work, _TREE)
-    try:
-        links = make_private(work, _LINKS)
-        try:
-            return copy_tree(source, tree, links)
-        finally:
-            os.close(links)
-    finally:
-        os.close(tree)
+    with opened(make_private(work, _TREE)) as tree, opened(
+        make_private(work, _LINKS)
+    ) as links:
+        return copy_tree(source, tree, links)
 
 
 def _filled(report: Report) -> Provided:
@@ -270,25 +256,18 @@ def _filled(report: Report) -> Provided:
 
 @contextlib.contextmanager
 def _workspace(parent: int, name: bytes) -> t.Iterator[int]:
-    """A private folder for as long as it is needed; what a run that was killed left of it goes first."""
+    """Make a private folder for the block, after removing the one that a killed run left."""
     remove_tree(parent, name)
-    fd = make_private(parent, name)
     try:
-        yield fd
+        with opened(make_private(parent, name)) as fd:
+            yield fd
     except BaseException:
-        # the first error is the one to tell
+        # the first error is the one to report
         with contextlib.suppress(OSError, RootfsError):
             remove_tree(parent, name)
         raise
-    finally:
-        os.close(fd)
     remove_tree(parent, name)
 
 
-@contextlib.contextmanager
-def _readable(found: Found) -> t.Iterator[int]:
-    fd = os.open(b".", DIRECTORY, dir_fd=found.fd)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def _readable(found: Found) -> opened:
+    return opened(os.open(b".", DIRECTORY, dir_fd=found.fd))

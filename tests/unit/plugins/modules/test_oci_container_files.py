@@ -206,7 +206,7 @@ def test_no_link_is_followed_below_the_container_s_own_folder(
     else:
         arguments["directories"].append({"path": str(path), "passable": True})
     result = run(**arguments)
-    assert "leads through the link 'etc', and none is followed" in result["msg"]
+    assert "leads through the link 'etc', which is not allowed" in result["msg"]
     assert list(outside.iterdir()) == []
     assert not (tmp_path / "own/config").exists()
 
@@ -307,7 +307,7 @@ def test_content_is_nothing_for_a_log_but_for_a_diff(tmp_path: Path, run: Run) -
     assert "hunter2" not in json.dumps(result)
     (tmp_path / "config").write_text("a\nPASSWORD=old\n")
     assert run(files=files, _ansible_diff=True)["diff"][0]["prepared"] == (
-        f"{tmp_path}/config: the content changes, and is not shown\n"
+        f"{tmp_path}/config: the content changes but is not shown\n"
     )
     (tmp_path / "config").write_text("a\nPASSWORD=old\n")
     files[0]["shown"] = "all"

@@ -128,7 +128,7 @@ def test_users_that_are_not_there(rootfs: Path, module: Module, user: str) -> No
 
 def test_a_root_that_is_none(tmp_path: Path, module: Module) -> None:
     (tmp_path / "file").write_text("")
-    for name, what in (("nothing", "there is nothing at"), ("file", "not a directory")):
+    for name, what in (("nothing", "does not exist"), ("file", "not a directory")):
         result = module(rootfs=str(tmp_path / name), user="0")
         assert result["failed"] is True
         assert what in result["msg"]

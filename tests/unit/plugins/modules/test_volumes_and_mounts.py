@@ -104,7 +104,7 @@ def test_a_volume_of_the_image_on_procfs(
         "rootfs": str(tmp_path / "root"),
         "target": "/p",
     }
-    assert "the runtime's" in run(oci_volume, **arguments)["msg"]
+    assert "belongs to the runtime" in run(oci_volume, **arguments)["msg"]
     result = run(oci_volume, **arguments, from_image=True)
     assert (result["changed"], result["ignored"]) == (False, True)
     mounts = [{"source": str(tmp_path), "target": "/p", "from_image": True}]
@@ -160,8 +160,8 @@ def test_mounts_come_back_as_filters_take_them(tmp_path: Path, run: Run) -> None
 @pytest.mark.parametrize(
     ("module", "arguments", "says"),
     [
-        (oci_volume, {"path": "/v/w", "target": "/data"}, "nothing at"),
-        (oci_mount_points, {"mounts": [{"target": "/a"}]}, "nothing at"),
+        (oci_volume, {"path": "/v/w", "target": "/data"}, "does not exist"),
+        (oci_mount_points, {"mounts": [{"target": "/a"}]}, "does not exist"),
     ],
 )
 def test_errors_are_one_sentence(

@@ -121,7 +121,7 @@ def test_a_wrapper() -> None:
 def test_what_is_not_understood_is_not_shown(kind: str, content: str) -> None:
     for old, new in ((content, "other"), ("other", content), ("", content)):
         found = diff_of("/f", kind, old.encode(), new.encode())
-        assert found == "/f: the content changes, and is not shown\n"
+        assert found == "/f: the content changes but is not shown\n"
     assert diff_of("/f", kind, content.encode(), content.encode()) == ""
 
 
@@ -130,7 +130,7 @@ def test_a_diff_is_visible_and_bounded() -> None:
     lines = diff_of("/f", "all", b"", content).splitlines()
     assert len(lines) == 502
     assert lines[-2] == "... and 503 more lines"
-    assert lines[-1] == "... what follows the first 1000 lines of the file"
+    assert lines[-1] == "... lines after the first 1000 of the file are not compared"
     assert all(line.isprintable() for line in lines)
     assert max(map(len, lines)) < 1100
 

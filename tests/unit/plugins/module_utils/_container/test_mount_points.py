@@ -93,10 +93,10 @@ def test_one_inside_of_another_is_made_in_that_ones_source(root: Path) -> None:
     [
         ("/", "volume", "nothing can be mounted on /"),
         ("/var/..", "volume", "nothing can be mounted on /"),
-        ("/etc/hosts", "volume", "is no directory"),
-        ("/etc", "file", "is no file"),
+        ("/etc/hosts", "volume", "is not a directory"),
+        ("/etc", "file", "is not a file"),
         ("/etc/hosts/below", "volume", "file"),
-        ("/run", "missing", "make it first"),
+        ("/run", "missing", "create it first"),
     ],
 )
 def test_what_cannot_be_mounted(
@@ -116,7 +116,7 @@ def test_a_source_that_is_not_there_yet(root: Path, is_file: bool) -> None:
 
 
 def test_two_on_one_place(root: Path) -> None:
-    with pytest.raises(RootfsError, match="two mounts lead to '/run/app'"):
+    with pytest.raises(RootfsError, match="two mounts have the target '/run/app'"):
         places(root, mount(root, "/var/run/app"), mount(root, "/run/app"))
 
 
@@ -133,12 +133,12 @@ def test_directories_are_made_inside(root: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "kind", "says"),
     [
-        ("/proc", "bind", "lies in /proc, which is the runtime's"),
-        ("/run/../p/sys/", "bind", "which is '/proc/sys' in the root"),
-        ("/proc/sys", "tmpfs", "lies in /proc"),
-        ("/sys", "tmpfs", "lies in /sys"),
-        ("/dev", "tmpfs", "lies in /dev"),
-        ("/d", "tmpfs", "lies in /dev"),
+        ("/proc", "bind", "is in /proc, which belongs to the runtime"),
+        ("/run/../p/sys/", "bind", "which leads to '/proc/sys' in the root"),
+        ("/proc/sys", "tmpfs", "is in /proc"),
+        ("/sys", "tmpfs", "is in /sys"),
+        ("/dev", "tmpfs", "is in /dev"),
+        ("/d", "tmpfs", "is in /dev"),
     ],
 )
 @pytest.mark.parametrize("check_mode", [True, False])
@@ -179,7 +179,7 @@ def test_a_source_through_what_the_container_writes(root: Path, source: str) -> 
     (root.parent / "volume/below").symlink_to(root.parent / "etc")
     (root.parent / "link").symlink_to("volume/below")
     mounts = [mount(root, "/run"), mount(root, "/etc", source)]
-    with pytest.raises(RootfsError, match="to which a container can write"):
+    with pytest.raises(RootfsError, match="which a container can write to"):
         places(root, *mounts)
     if source != "volume/missing":
         read_only = [mount(root, "/run", read_only=True), mounts[1]]
@@ -187,7 +187,7 @@ def test_a_source_through_what_the_container_writes(root: Path, source: str) -> 
 
 
 def test_a_source_in_the_root(root: Path) -> None:
-    with pytest.raises(RootfsError, match="to which a container can write"):
+    with pytest.raises(RootfsError, match="which a container can write to"):
         places(root, mount(root, "/run", "root/etc"))
 
 

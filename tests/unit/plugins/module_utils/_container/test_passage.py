@@ -161,5 +161,5 @@ def test_the_group_where_there_are_no_acls(folder: int) -> None:
         let_pass(folder, OTHER, "/folder")
     assert caught.value.message == (
         "the container's root (user 200000 of the node) cannot pass '/folder', which is open to another group;"
-        " run chown root:200001 and chmod 0710 on it, or choose another place"
+        " run chown root:200001 and chmod 0710 on it, or choose another path"
     )

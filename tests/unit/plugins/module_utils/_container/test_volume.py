@@ -174,7 +174,7 @@ def test_a_path_through_what_a_container_writes(root: Path, path: str) -> None:
     (root.parent / "volume").mkdir()
     (root.parent / "volume/below").symlink_to(root.parent / "outside")
     (root.parent / "link").symlink_to("volume/below")
-    with pytest.raises(RootfsError, match="to which a container can write"):
+    with pytest.raises(RootfsError, match="which a container can write to"):
         provide(root, path, writable=(str(root.parent / "volume"),))
     assert [p.name for p in (root.parent / "outside").iterdir()] == ["secret"]
     assert not (root / "inside").exists()
@@ -196,12 +196,12 @@ def test_a_path_through_the_link_of_another_user(root: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("/proc", "'/proc' cannot be a volume: /proc is the runtime's"),
-        ("//proc/self/../new/", "/proc is the runtime's"),
-        ("/p", r"'/p' \(which is '/proc' in the root\) cannot be a volume"),
-        ("/data/p/../devices", "/dev is the runtime's"),
-        ("/r", "it is the root itself"),
-        ("/data/..", "it is the root itself"),
+        ("/proc", "'/proc' cannot be a volume: /proc belongs to the runtime"),
+        ("//proc/self/../new/", "/proc belongs to the runtime"),
+        ("/p", r"'/p' \(which leads to '/proc' in the root\) cannot be a volume"),
+        ("/data/p/../devices", "/dev belongs to the runtime"),
+        ("/r", "it is the root directory"),
+        ("/data/..", "it is the root directory"),
     ],
 )
 def test_places_of_the_runtime(root: Path, target: str, says: str) -> None:
@@ -244,7 +244,7 @@ def test_parents_that_another_run_makes_meanwhile(
     [
         ({"target": "/file"}, "is a file"),
         ({"path": "volume"}, "not absolute"),
-        ({"rootfs": "/nowhere"}, "nothing at"),
+        ({"rootfs": "/nowhere"}, "does not exist"),
     ],
 )
 def test_what_cannot_be(root: Path, changed: dict[str, t.Any], says: str) -> None:

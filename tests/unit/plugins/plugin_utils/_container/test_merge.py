@@ -448,12 +448,12 @@ def test_facts_of_another_shape(field: str) -> None:
     [
         (
             [{"source": "/a", "target": "/proc"}],
-            "lies in /proc, which is the runtime's",
+            "is in /proc, which belongs to the runtime",
         ),
-        ([{"source": "/a", "target": "//sys/fs/"}], "lies in /sys"),
-        ([{"source": "/sys", "target": "/proc"}], "lies in /proc"),
-        ([{"source": "/a", "target": "/dev/x"}], "lies in /dev"),
-        ([{"type": "tmpfs", "target": "/dev"}], "lies in /dev"),
+        ([{"source": "/a", "target": "//sys/fs/"}], "is in /sys"),
+        ([{"source": "/sys", "target": "/proc"}], "is in /proc"),
+        ([{"source": "/a", "target": "/dev/x"}], "is in /dev"),
+        ([{"type": "tmpfs", "target": "/dev"}], "is in /dev"),
         ([{"source": "/srv/web/etc", "target": "/a"}], "lies in '/srv/web'"),
         (
             [{"source": "/a", "target": "/a"}, {"source": "/a/b/c", "target": "/c"}],

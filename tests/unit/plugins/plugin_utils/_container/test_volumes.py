@@ -89,7 +89,7 @@ def test_an_image_without_volumes() -> None:
         ([{"source": "/a"}], "is no path"),
         (["/a"], "must be mappings"),
         ("/a", "must be a list"),
-        ([{"target": "/"}], "root itself"),
+        ([{"target": "/"}], "root directory"),
         ([{"target": "/a\0b"}], "NUL"),
     ],
 )
@@ -140,7 +140,7 @@ def test_places_that_only_look_like_those(warnings: list[str]) -> None:
             [{"target": "/b", "source": "/v/a/b//c"}],
             "lies in '/v/a'",
         ),
-        ([], [{"target": "/proc/x", "source": "/srv"}], "lies in /proc"),
+        ([], [{"target": "/proc/x", "source": "/srv"}], "is in /proc"),
         ([], ["/a"], "must be mappings"),
     ],
 )
