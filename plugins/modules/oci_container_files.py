@@ -7,16 +7,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: oci_container_files
-short_description: Files that describe a container to its runtime
+short_description: Write the files that describe a container to its runtime
 version_added: 0.1.0
 author:
   - the hypervisor.oci authors (@hypervisor-oci)
 description:
-  - Writes the files that describe a container, all of them in one task, and brings the earlier ones back.
-  - The role P(hypervisor.oci.container#role) works with it. Each file is replaced atomically, and none that is right
-    already is touched.
-  - Links in a path are followed where only the administrator can have made them, and none below O(directories). A folder
-    for files that belongs to another user, or that others can write to, is an error.
+  - Writes all files that describe a container in one task, and restores their earlier versions.
+  - The role P(hypervisor.oci.container#role) uses it. Each file is replaced atomically. Files that have the wanted content,
+    mode and owner are not touched.
+  - Links in a path are followed if only the administrator can have made them, but never below O(directories). A file in a
+    folder that belongs to another user, or that others can write to, is an error.
 requirements:
   - Python 3.8 or newer on the node
 extends_documentation_fragment:
@@ -40,20 +40,19 @@ attributes:
   safe_file_operations:
     support: none
     details:
-      - Files are renamed into place in their own folder, which is root's, by directory descriptor.
+      - The module writes each file in its folder and renames it there, by directory descriptor.
 options:
   state:
     description:
-      - V(present) makes directories and files as they are listed.
-      - V(restored) brings back what the files in O(keep) were before the last run that changed one. Files that were not
-        there are removed.
+      - V(present) makes the directories and files that are listed.
+      - V(restored) restores the files from O(keep) as they were before the last run that changed one. Files that did not
+        exist are removed.
     type: str
     choices: [present, restored]
     default: present
   directories:
     description:
-      - Directories to make where they are missing, before the files. One that is there must belong to root or the running
-        user.
+      - Directories to make if they are missing, before the files. An existing one must belong to root or the running user.
     type: list
     elements: dict
     default: []
@@ -68,15 +67,15 @@ options:
         default: '0700'
       passable:
         description:
-          - Whether the container's root may pass it, which is another user of the node where there is an O(uid_map). Nobody
-            else may. A new directory belongs to the group of that root then (0710), one that is there gets an ACL entry
-            where it is needed.
+          - Whether the container's root, which is another user of the node if O(uid_map) is set, may pass the directory.
+            A new directory then belongs to the group of that root, with mode 0710. An existing one gets an ACL entry if it
+            needs one.
         type: bool
         default: false
       shared:
         description:
-          - Whether containers with other id maps have folders in the directory. Then a new one gets an ACL entry as well. Where
-            the file system has no ACLs, every user may pass a new one (0711), so close what lies in it.
+          - Whether containers with other id maps have folders in the directory. A new one then gets an ACL entry, too. If
+            the file system has no ACLs, it gets mode 0711 and every user may pass it, so its content must be closed.
         type: bool
         default: false
   uid_map:
@@ -87,13 +86,13 @@ options:
     default: []
   gid_map:
     description:
-      - The same for groups. Required together with O(uid_map).
+      - The ranges of group ids. Required together with O(uid_map).
     type: list
     elements: str
     default: []
   files:
     description:
-      - The files. Their folders must be there, or among O(directories).
+      - The files. Their folders must exist or be listed in O(directories).
     type: list
     elements: dict
     default: []
@@ -103,16 +102,16 @@ options:
         type: path
         required: true
       content:
-        description: The whole content. It is neither logged nor returned.
+        description: The content. It is neither logged nor returned.
         type: str
         required: true
       shown:
         description:
-          - How much of the content a diff shows. Values of environment variables are never shown, only their names, and
-            whether a value changed.
-          - V(none) shows only that the content changes, V(all) everything, which is for files without secrets.
-          - V(settings) is for the lines of LXC, Proxmox VE and systemd-nspawn, V(spec) for a C(config.json) of an OCI bundle,
-            V(script) for the exec wrapper. Content that is not understood is not shown.
+          - How much of the content a diff shows.
+          - V(none) shows only that the content changes. V(all) shows everything and is for files without secrets.
+          - V(settings) is for files of LXC, Proxmox VE and systemd-nspawn, V(spec) for the C(config.json) of an OCI bundle,
+            V(script) for the exec wrapper. They show names of environment variables and whether values change, but no values.
+            Content that cannot be parsed is not shown.
         type: str
         choices: [none, all, settings, spec, script]
         default: none
@@ -121,16 +120,16 @@ options:
         type: str
         default: '0600'
       owner:
-        description: The number of the owner.
+        description: The uid of the owner.
         type: int
         default: 0
       group:
-        description: The number of the group.
+        description: The gid of the group.
         type: int
         default: 0
   keep:
     description:
-      - A directory for what the files were before, for O(state=restored). It is closed to other users.
+      - The directory that earlier versions of the files are stored in, for O(state=restored). It is closed to other users.
     type: path
 seealso:
   - module: hypervisor.oci.oci_rootfs
@@ -145,7 +144,7 @@ EXAMPLES = r"""
         content: "{{ web.image | hypervisor.oci.lxc_config(name='web', rootfs=web.dest) }}"
     keep: /var/lib/lxc/web/previous
 
-- name: Go back
+- name: Restore the earlier files
   hypervisor.oci.oci_container_files:
     state: restored
     keep: /var/lib/lxc/web/previous
@@ -153,7 +152,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changed_paths:
-  description: The directories and files that were not as they should be.
+  description: The directories and files that were changed.
   returned: success
   type: list
   elements: str
@@ -197,8 +196,8 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
         "default": [],
         "options": {
             "path": {"type": "path", "required": True},
-            # hidden below: ansible-core 2.22 would mask the name of a container wherever it stands, since that is the
-            # whole of a file, and those before log the values of a list as they are
+            # masked by without_contents instead: ansible-core 2.22 would mask a short content, such as the name of a
+            # container, wherever it occurs, and earlier versions log the values in lists
             "content": {"type": "str", "required": True, "no_log": False},
             "shown": {
                 "type": "str",
@@ -218,14 +217,14 @@ _HARMLESS = ("path", "shown", "mode", "owner", "group")
 
 
 def without_contents(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Return what may be shown of the arguments: the environment of a container is in the files."""
+    """Return the arguments that may be logged, without contents, which hold the environment of a container."""
     files = params.get("files")
     if not isinstance(files, list):
         return {} if files is None else {"files": MASK}
     return {
         "files": [
             (
-                # a key that is none may be a mistyped one
+                # an unknown key may be a misspelled one with a content
                 {key: file[key] if key in _HARMLESS else MASK for key in file}
                 if isinstance(file, dict)
                 else MASK
@@ -239,14 +238,45 @@ def _mode(text: str) -> int:
     try:
         mode = int(text, 8)
     except ValueError as error:
-        raise RootfsError(f"{show(text)} is no mode; write one as '0600'") from error
+        raise _invalid_mode(text) from error
     if not 0 <= mode <= 0o7777:
-        raise RootfsError(f"{show(text)} is no mode; write one as '0600'")
+        raise _invalid_mode(text)
     return mode
 
 
+def _invalid_mode(text: str) -> RootfsError:
+    return RootfsError(f"invalid mode {show(text)}; use an octal string such as '0600'")
+
+
+def _present(
+    params: dict[str, t.Any], check_mode: bool, diff_mode: bool
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Make directories and files; return the changed paths, and diffs if they are wanted."""
+    directories = [
+        Directory(item["path"], _mode(item["mode"]), item["passable"], item["shared"])
+        for item in params["directories"]
+    ]
+    files = [
+        File(
+            path=item["path"],
+            content=item["content"].encode("utf-8", "surrogateescape"),
+            mode=_mode(item["mode"]),
+            uid=item["owner"],
+            gid=item["group"],
+        )
+        for item in params["files"]
+    ]
+    diff = []
+    if diff_mode:
+        kinds = [item["shown"] for item in params["files"]]
+        texts = map(difference, files, kinds)
+        diff = [{"prepared": text} for text in texts if text]
+    root = mapped_root(*parse_id_maps(params["uid_map"], params["gid_map"]))
+    return provide(directories, files, params["keep"], check_mode, root), diff
+
+
 def main() -> None:
-    """Arguments in, one result out."""
+    """Run the module."""
     module = QuietModule(
         without_contents,
         argument_spec=ARGUMENT_SPEC,
@@ -254,39 +284,13 @@ def main() -> None:
         required_if=[("state", "restored", ["keep"])],
     )
     params = module.given
-    diff = []
+    diff: list[dict[str, str]] = []
     try:
         with interruptible():
             if params["state"] == "restored":
                 changed = restore(params["keep"], module.check_mode)
             else:
-                directories = [
-                    Directory(
-                        item["path"],
-                        _mode(item["mode"]),
-                        item["passable"],
-                        item["shared"],
-                    )
-                    for item in params["directories"]
-                ]
-                files = [
-                    File(
-                        path=item["path"],
-                        content=item["content"].encode("utf-8", "surrogateescape"),
-                        mode=_mode(item["mode"]),
-                        uid=item["owner"],
-                        gid=item["group"],
-                    )
-                    for item in params["files"]
-                ]
-                if module._diff:
-                    kinds = [item["shown"] for item in params["files"]]
-                    texts = map(difference, files, kinds)
-                    diff = [{"prepared": text} for text in texts if text]
-                root = mapped_root(*parse_id_maps(params["uid_map"], params["gid_map"]))
-                changed = provide(
-                    directories, files, params["keep"], module.check_mode, root
-                )
+                changed, diff = _present(params, module.check_mode, module._diff)
     except OciError as error:
         module.fail_json(msg=error.message)
     result = {"changed": bool(changed), "changed_paths": changed}

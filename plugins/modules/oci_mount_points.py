@@ -7,15 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: oci_mount_points
-short_description: Places in a root file system for mounts
+short_description: Prepare mount points in a root file system
 version_added: 0.1.0
 author:
   - the hypervisor.oci authors (@hypervisor-oci)
 description:
-  - Says where mounts of a container land in its root file system, links in the image followed inside of its root only.
-    Runtimes refuse, or follow, such links in different ways.
-  - Makes directories and empty files to mount on where there is nothing.
-  - Makes other directories, such as the one to start in, which some runtimes want to be there.
+  - Finds where the mounts of a container land in its root file system. Links in the image are followed inside of the root,
+    because runtimes refuse or follow them in different ways.
+  - Makes missing mount points, as directories or empty files.
+  - Makes other directories that some runtimes require, such as the working directory.
 requirements:
   - Python 3.8 or newer on the node
 extends_documentation_fragment:
@@ -56,45 +56,45 @@ options:
       source:
         description:
           - The directory or file on the node. Required for O(mounts[].type=bind).
-          - It may not lead through O(rootfs), through another source that is not read-only, or through a link that other
-            users can change. A container could put a link there that leads the mount to any place of the node.
+          - It must not lead through O(rootfs), through another source that is not read-only, or through a link that other
+            users can change. A container could put a link there that redirects the mount to any path of the node.
         type: path
       is_file:
         description:
-          - Whether the source is going to be a file. The source must be there unless this is said.
+          - Whether the source is going to be a file. If this is not set, the source must exist.
         type: bool
       from_image:
         description:
-          - Whether this is a volume that the image asks for. Where it must not be, it is ignored with a warning.
+          - Whether the image declares this volume. If its target is not allowed, it is ignored with a warning.
         type: bool
         default: false
       target:
         description:
           - The absolute path inside of the container.
-          - One at or below F(/proc), F(/sys) and F(/dev), where links of the image lead too, is an error, but for what the
-            node has at the same place, and for O(mounts[].type=tmpfs) below F(/dev).
+          - Targets in F(/proc), F(/sys) and F(/dev), also by links of the image, are errors. Exceptions are sources in the
+            same directory of the node, and O(mounts[].type=tmpfs) below F(/dev).
         type: str
         required: true
       read_only:
         description:
-          - Whether the container may only read there.
+          - Whether to mount read-only.
         type: bool
         default: false
       type:
         description:
-          - What is mounted.
+          - The type of the mount.
         type: str
         choices: [bind, tmpfs]
         default: bind
       options:
         description:
-          - Further options, in the runtime's words.
+          - Further mount options, as the runtime expects them.
         type: list
         elements: str
         default: []
   directories:
     description:
-      - Absolute paths inside of the container that are to be directories.
+      - Absolute paths inside of the container to make as directories if they are missing.
     type: list
     elements: str
     default: []
@@ -116,7 +116,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 mounts:
-  description: The mounts in an order in which they can be mounted, with targets that no link leads through.
+  description: The mounts in the order to mount them, with targets that contain no links.
   returned: success
   type: list
   elements: dict
@@ -155,7 +155,7 @@ ARGUMENT_SPEC = {
 
 
 def main() -> None:
-    """Arguments in, one result out."""
+    """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     rootfs = module.params["rootfs"]
     try:
@@ -163,7 +163,7 @@ def main() -> None:
             points = provide_mount_points(
                 rootfs, module.params["mounts"], module.check_mode
             )
-            # after the mounts, since one that lies in a mount is that one's
+            # after the mount points, because a mount may contain one of them
             made = provide_directories(
                 rootfs, module.params["directories"], module.check_mode
             )

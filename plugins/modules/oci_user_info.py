@@ -12,9 +12,9 @@ version_added: 0.1.0
 author:
   - the hypervisor.oci authors (@hypervisor-oci)
 description:
-  - Says which numbers a user has in a root file system, by its own F(/etc/passwd) and F(/etc/group), by Docker's rules.
+  - Looks up the ids of a user in F(/etc/passwd) and F(/etc/group) of a root file system, by Docker's rules.
   - Reads inside of the root file system only, as if chrooted, and runs none of its programs.
-  - M(hypervisor.oci.oci_rootfs) does the same for the user that the image names. This module is for another one.
+  - M(hypervisor.oci.oci_rootfs) returns the same for the user that the image names. This module is for other users.
 requirements:
   - Python 3.8 or newer
 extends_documentation_fragment:
@@ -52,10 +52,10 @@ options:
   user:
     description:
       - V(USER) or V(USER:GROUP), each a name or a number.
-      - A name that is not there is an error. A number is taken as it is, with the group and the supplementary groups of its
-        account where it has one, else with group 0.
-      - A group that is given leaves no supplementary ones.
-      - An empty text is root, as in an image that names no user.
+      - A name that does not exist is an error. A number needs no account. It gets the groups of its account if it has one,
+        and group 0 otherwise.
+      - With a group in the text, there are no supplementary groups.
+      - An empty text means root, as in an image that names no user.
     type: str
     required: true
 seealso:
@@ -92,15 +92,15 @@ user:
   type: dict
   contains:
     name:
-      description: What was asked for.
+      description: The value of O(user).
       type: str
       sample: www-data
     uid:
-      description: The user's number in the container.
+      description: The uid in the container.
       type: int
       sample: 33
     gid:
-      description: The number of the group in the container.
+      description: The gid in the container.
       type: int
       sample: 33
     groups:
@@ -108,29 +108,29 @@ user:
       type: list
       elements: int
     home:
-      description: The home directory. Null where the user has no account, or the account's is no absolute path.
+      description: The home directory. Null if the user has no account, or if the path is not absolute.
       type: str
       sample: /var/www
 nspawn:
   description:
-    - What C(systemd-nspawn) itself would find for this user. It asks the C(getent) of the root file system, which is not
-      run here, but judged by the files that it reads.
+    - What C(systemd-nspawn) itself would find for this user. It runs C(getent) of the root file system. This module does
+      not run it, but reads the same files.
   returned: success
   type: dict
   contains:
     getent:
       description:
-        - Whether the answer is known. False where there is no such program, where it is a script, and where
-          F(/etc/nsswitch.conf) lets others than files answer.
+        - Whether the answer is known. False if the program is missing or a script, or if F(/etc/nsswitch.conf) names other
+          services than files.
       type: bool
     uid:
-      description: The user's number. Null where there is no such account, and where the answer is not known.
+      description: The uid. Null if the account does not exist, or if the answer is not known.
       type: int
     gid:
-      description: The number of the group, as RV(nspawn.uid).
+      description: The gid. Null if RV(nspawn.uid) is.
       type: int
     groups:
-      description: Supplementary groups, as RV(nspawn.uid).
+      description: Supplementary groups. Null if RV(nspawn.uid) is.
       type: list
       elements: int
 """
@@ -152,7 +152,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 
 def look_up_user(rootfs: str, user: str) -> dict[str, t.Any]:
-    """The result's values. Raises ``RootfsError`` where the user is not there."""
+    """Return the values of the result. Raises ``RootfsError`` if the user does not exist."""
     with opened_root(rootfs) as fd:
         tree = TreeOnDisk(fd)
         found = resolve_user(user, tree)
@@ -166,7 +166,7 @@ def look_up_user(rootfs: str, user: str) -> dict[str, t.Any]:
 
 
 def main() -> None:
-    """Arguments in, one result out."""
+    """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     rootfs = module.params["rootfs"]
     try:

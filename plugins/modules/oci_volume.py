@@ -7,17 +7,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: oci_volume
-short_description: A persistent directory for a container's volume
+short_description: Make a persistent directory for a volume of a container
 version_added: 0.1.0
 author:
   - the hypervisor.oci authors (@hypervisor-oci)
 description:
-  - Makes a directory outside of the root file system, for a container to have as a volume.
-  - What the image has at that place is copied there once, with owners, modes, times, links and extended attributes, as
-    users of Docker expect. Without anything there, the directory belongs to the root's owner.
-  - Links in the image are followed inside of its root only. A directory that could not be filled is not left behind.
-  - Nothing outside of the root is ever read, even while a container swaps directories of it for links. What changes while
-    it is copied is an error. Devices other than the harmless ones, and sockets, are left out with a warning.
+  - Makes a directory outside of the root file system that a container can mount as a volume.
+  - The content that the image has at the target is copied once, with owners, modes, times, links and extended attributes,
+    as with Docker. If the image has none, the directory belongs to the owner of the root.
+  - Links in the image are followed inside of its root only. If the copy fails, no directory is left behind.
+  - Nothing outside of the root is ever read, even if a container replaces directories by links meanwhile. Files that change
+    while they are copied are an error. Sockets, and devices other than those of O(hypervisor.oci.oci_rootfs#module:devices=safe),
+    are left out with a warning.
 requirements:
   - Python 3.8 or newer on the node
 extends_documentation_fragment:
@@ -45,9 +46,9 @@ attributes:
 options:
   path:
     description:
-      - The directory on the node, as an absolute path. Directories above it that are missing are made, the last one
-        closed to other users.
-      - It may not lead through O(rootfs), through a directory of O(writable), or through a link that other users can change.
+      - The absolute path of the directory on the node. Missing directories above it are made, the last one closed to other
+        users.
+      - It must not lead through O(rootfs), through a directory of O(writable), or through a link that other users can change.
     type: path
     required: true
   rootfs:
@@ -57,26 +58,26 @@ options:
     required: true
   target:
     description:
-      - The absolute path inside of the container where the volume is going to be. F(/), and what lies at or below F(/proc),
-        F(/sys) and F(/dev), where links of the image lead too, is an error; see O(from_image).
+      - The absolute path of the volume inside of the container. F(/) and paths in F(/proc), F(/sys) and F(/dev), also by
+        links of the image, are errors; see O(from_image).
     type: str
     required: true
   fill:
     description:
-      - V(new) copies only into a directory that this run makes. V(empty) copies into one that is there and empty, too.
+      - V(new) copies only into a directory that this run makes. V(empty) also copies into an existing, empty directory.
     type: str
     choices: [new, empty]
     default: new
   in_use:
     description:
-      - What happens where something is to be copied while a process or a mount uses the root file system, or the empty
-        directory that is to be filled. V(fail) lists them. V(ignore) copies what is there.
+      - What to do if a process or a mount uses the root file system, or the empty directory to fill, when content has to be
+        copied. V(fail) lists them. V(ignore) copies nevertheless.
     type: str
     choices: [fail, ignore]
     default: fail
   from_image:
     description:
-      - Whether it is the image that asks for this volume. Where it must not be, it is then ignored with a warning.
+      - Whether the image declares this volume. If O(target) is not allowed, the volume is then ignored with a warning.
     type: bool
     default: false
   writable:
@@ -87,22 +88,22 @@ options:
     default: []
   reachable:
     description:
-      - What to do with setuid and setgid files, file capabilities and device nodes that the image has at O(target), where
-        ordinary users of the node can reach O(path); as O(hypervisor.oci.oci_rootfs#module:reachable).
-      - V(fail) stops before anything is copied. A volume that is not filled by this run is only a warning.
+      - What to do if the image has setuid or setgid files, file capabilities or device nodes at O(target), and ordinary users
+        of the node can reach O(path); see O(hypervisor.oci.oci_rootfs#module:reachable).
+      - V(fail) stops before anything is copied. For a volume that this run does not fill, it only warns.
     type: str
     choices: [fail, warn, allow]
     default: fail
   uid_map:
     description:
-      - The C(uid_map) that O(rootfs) was unpacked with. The container's root may then pass the directory that is made above
+      - The C(uid_map) that O(rootfs) was unpacked with. The container's root may then pass a directory that is made above
         O(path).
     type: list
     elements: str
     default: []
   gid_map:
     description:
-      - The same for groups. Required together with O(uid_map).
+      - The C(gid_map) that O(rootfs) was unpacked with. Required together with O(uid_map).
     type: list
     elements: str
     default: []
@@ -122,12 +123,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 path:
-  description: The directory, as it was given.
+  description: The value of O(path).
   returned: success
   type: str
   sample: /srv/web/data
 ignored:
-  description: Whether the volume was ignored, since the image asks for it where none can be.
+  description: Whether the volume was ignored, because the image declares it at a target that is not allowed.
   returned: success
   type: bool
   sample: false
@@ -156,7 +157,7 @@ ARGUMENT_SPEC = {
 
 
 def main() -> None:
-    """Arguments in, one result out."""
+    """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params
     try:
