@@ -69,7 +69,7 @@ _STEPS = frozenset(
 )
 # These go through the C library, where a profiler only sees the function around them.
 _WRAPPED = frozenset(["exchange", "rename_new", "syncfs"])
-_WRAPPERS = os.path.join("_rootfs", "syscalls.py")
+_WRAPPERS = os.path.join("_fs", "syscalls.py")
 
 _TOKEN = Ignore(xattrs=frozenset(["trusted.hypervisor_oci"]))
 _STAGING = re.compile(r"\.[0-9a-f]{32}\Z")
@@ -213,11 +213,15 @@ def _cripple(function: str) -> None:
     def unknown(*_arguments: t.Any) -> None:
         raise OSError(38, os.strerror(38))
 
-    rooms = "ansible_collections.hypervisor.oci.plugins.module_utils._rootfs."
-    for room in ("beside", "directories"):
+    rooms = "ansible_collections.hypervisor.oci.plugins.module_utils."
+    found = False
+    for room in ("_dest.exchange", "_fs.directories"):
         module = importlib.import_module(rooms + room)
         if hasattr(module, function):
             setattr(module, function, unknown)
+            found = True
+    if not found:
+        raise AttributeError(f"no room calls {function}")
 
 
 # -- what is checked
