@@ -27,7 +27,6 @@ from .._layer.entry import (
 )
 from .._layer.tar_entries import TarReader
 from .._unpack_options import UnpackOptions
-from .._fs.descriptors import opened
 from .attributes import Attributes, Policy, Writer, first_mode
 from .devices import SAFE_CHARACTER_DEVICES
 from .root import WHITEOUT, Directory, Names, Root
@@ -201,7 +200,9 @@ class Applier:
         root = self._root
         attributes = self._policy.for_entry(entry)
         parent = root.make_parent(above)
-        with opened(root.create_file(parent, name, first_mode(attributes))) as fd:
+        fd = root.create_file(parent, name, first_mode(attributes))
+        # not in a with statement, which costs 1 % of the time for each small file
+        try:
             if entry.regions is not None:
                 written = _write_sparse(fd, entry, reader)
             else:
@@ -214,6 +215,8 @@ class Applier:
                     while done < len(data):
                         done += os.write(fd, memoryview(data)[done:])
             self._writer.to_new_file(fd, attributes)
+        finally:
+            os.close(fd)
         root.add(parent, name)
         report = self._report
         report.files += 1
