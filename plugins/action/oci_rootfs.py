@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's half of ``oci_rootfs``: offers the image to the node, and sends the blobs that it lacks.
+"""The controller's half of ``oci_rootfs``: offer the image to the node, then send the blobs that it requests.
 
-The module runs once with the offer, which is all that an up-to-date node costs, and once more when the
-blobs that it asked for have been sent (docs/architecture.md).
+The module runs once with the offer, which is all that happens on an up-to-date node, and once more after the
+requested blobs have been sent (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ansible.utils.display import Display
 from ..module_utils._errors import OciError, visible
 from ..module_utils._size_arguments import parse_max_size
 from ..module_utils._remote.url import is_url
-from ..plugin_utils._answer import check_tmp, parse_request, without_foreign
+from ..plugin_utils._answer import check_tmp, parse_request, remove_foreign_keys
 from ..plugin_utils._progress import Progress
 from ..plugin_utils._staging import Staging
 from ..plugin_utils._criteria import parse_criteria
 
-_NEEDS_SRC = ("present", "staged")
+_STATES_WITH_SRC = ("present", "staged")
 _PRIVATE = ("_offer", "_upload_folder")
-# Another run may finish the same work, or a node lose what was sent: then the node is asked again.
+# Another run may finish the same work, or the node may lose what was sent: then the module runs again.
 _MOST_ROUNDS = 3
-# Of a node's answer in a message, in characters.
+# How many characters of a node's answer an error message quotes.
 _LONGEST_ANSWER = 2000
 
 Args = t.Dict[str, t.Any]
@@ -40,7 +40,7 @@ display = Display()
 
 
 class ActionModule(ActionBase):
-    """Runs the module where the image is; else offers it, and sends what is asked for."""
+    """Run the module when the node can read the image; otherwise offer the image and send what is requested."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
             )
         self._task_vars = task_vars or {}
         try:
-            if self._is_on_the_node(args):
+            if self._needs_no_transfer(args):
                 return self._run_module(args)
             source = self._find_needle("files", os.path.expanduser(str(args["src"])))
             if self._connection.transport == "local" and not self._is_become_unprivileged():  # fmt: skip
@@ -73,10 +73,10 @@ class ActionModule(ActionBase):
             if not self._task.async_val:
                 self._remove_tmp_path(self._connection._shell.tmpdir)
 
-    def _is_on_the_node(self, args: Args) -> bool:
-        """Whether nothing is to be sent: the image is there, the node fetches it, or none is needed."""
+    def _needs_no_transfer(self, args: Args) -> bool:
+        """Return whether the node has the image, fetches it by itself, or needs none."""
         source = args.get("src")
-        if not source or args.get("state", "present") not in _NEEDS_SRC:
+        if not source or args.get("state", "present") not in _STATES_WITH_SRC:
             return True
         return boolean(args.get("remote_src", False), strict=False) or is_url(
             str(source)
@@ -89,14 +89,14 @@ class ActionModule(ActionBase):
             task_vars=self._task_vars,
             wrap_async=self._task.async_val,
         )
-        return without_foreign(result)
+        return remove_foreign_keys(result)
 
     def _read_in_place(self, args: Args, source: str) -> Args:
-        """The node is the controller, by the same user or root: nothing needs to be copied."""
+        """Run the module on the image itself: the node is the controller, as the same user or root."""
         real = source if os.path.isdir(source) else self._loader.get_real_file(source)
         if self._task.async_val and not os.path.samefile(real, source):
             raise AnsibleActionFail(
-                "async cannot read src that is encrypted by ansible-vault; decrypt it first"
+                "async cannot read an src that is encrypted by ansible-vault; decrypt it first"
             )
         try:
             return self._run_module({**args, "src": real, "remote_src": True})
@@ -129,7 +129,7 @@ class ActionModule(ActionBase):
         args["_offer"] = self._connection._shell.join_path(tmp, "offer")
         self._put(offer, args["_offer"])
         self._let_become_user_read([tmp, args["_offer"]])
-        lost: AnsibleError | None = None
+        send_error: AnsibleError | None = None
         for rounds_left in range(_MOST_ROUNDS, -1, -1):
             result = self._run_module(args)
             if result.get("_upload_request") is None:
@@ -140,44 +140,44 @@ class ActionModule(ActionBase):
             args["_upload_folder"] = request.folder or tmp
             try:
                 self._send(request.names, args["_upload_folder"], staging)
-                lost = None
+                send_error = None
             except AnsibleConnectionFailure:
                 raise
             except AnsibleError as error:
-                # another run's success removed the folder, or the disk is full: the node knows
-                lost = error
+                # Another run has succeeded and removed the folder, or the disk is full: the module can tell.
+                send_error = error
                 del args["_upload_folder"]
-        raise lost or AnsibleActionFail(
-            f"the node still lacks blobs although they were sent to it {_MOST_ROUNDS} times; look for what removes"
-            f" files below {args['_upload_folder']}, and run again"
+        raise send_error or AnsibleActionFail(
+            f"blobs are still missing on the node after they were sent {_MOST_ROUNDS} times; check what removes files"
+            f" from {args['_upload_folder']}"
         )
 
     def _send(self, names: t.Sequence[str], folder: str, staging: Staging) -> None:
-        """Send layers that the node was offered, by the archive's own names, into a folder of the node."""
+        """Send the offered layers ``names`` into a folder on the node."""
         sizes = staging.sizes()
         progress = Progress(
-            self._host(), {name: sizes[name] for name in names}, self._say
+            self._host(), {name: sizes[name] for name in names}, self._show_progress
         )
         sent = []
         for bundle in staging.bundles(names):
-            with progress.of(bundle.names):
+            with progress.sending(bundle.names):
                 remote = self._connection._shell.join_path(folder, bundle.file)
                 self._put(bundle.path, remote)
                 sent.append(remote)
         self._let_become_user_read(sent)
 
     def _put(self, path: str, remote: str) -> None:
-        """Send one file; an error quotes what the node answered, and no terminal obeys that."""
+        """Send one file. Errors quote the node's answer with control characters escaped."""
         try:
             self._transfer_file(path, remote)
         except AnsibleConnectionFailure:
             raise
         except AnsibleError as error:
-            # from None: Ansible would append the message of a cause as it is
+            # "from None", because Ansible appends the message of a cause unescaped
             raise AnsibleActionFail(visible(str(error), _LONGEST_ANSWER)) from None
 
     def _let_become_user_read(self, paths: list[str]) -> None:
-        """Root can read all, and so can whoever stays himself; this costs the node a command."""
+        """Make files readable for an unprivileged become_user. Others can read them; this saves a command."""
         if self._is_become_unprivileged():
             self._fixup_perms2(paths)
 
@@ -186,7 +186,7 @@ class ActionModule(ActionBase):
         delegate = self._task.delegate_to
         return f"{host} -> {delegate}" if delegate else host
 
-    def _say(self, line: str, is_long: bool) -> None:
+    def _show_progress(self, line: str, is_long: bool) -> None:
         if self._task.no_log:
             return
         if is_long:

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Blobs from the controller: what a node lacks of an image, where it is to be sent, what an earlier run left.
+"""Blobs from the controller: which ones a node is missing, where to send them, which ones an earlier run left.
 
-A transfer has no process on the node. So it counts as running while its folder changes, and as given up
-when nothing came for a while (docs/behaviour.md, section 7).
+A transfer has no process on the node. It counts as running while its upload folder changes, and as abandoned
+when nothing has arrived for a while (docs/behaviour.md, section 7).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from ._cache.blobs import BlobCache
 from ._errors import OciError, SourceError
-from ._image.digest import new_hash
 from ._image.image import Image, Layer
 from ._interrupt import InterruptedRunError
+from ._fs.descriptors import opened
 from ._fs.directories import DIRECTORY
 from ._dest.uploads import (
     UploadFolder,
@@ -31,31 +31,30 @@ from ._dest.uploads import (
 )
 from ._dest.place import Site
 from ._source.offer import OfferSource
-from ._source.sent import Sent, find_sent
-
-_CHUNK = 1024 * 1024
+from ._source.sent import SentBlob, find_sent
+from ._source.verified_reader import VerifiedReader
 
 
 @dataclass(frozen=True)
 class UploadRequest:
-    """What is to be sent: ``blobs`` by name and size in bytes, into the folder ``folder``.
+    """The ``blobs`` that the controller should send, by name and size in bytes, into ``folder``.
 
-    ``folder`` is ``None`` where the user who logs in can be given none; his own temporary folder must do then.
+    ``folder`` is ``None`` when the user who logs in can get none: his own temporary folder is used instead.
     """
 
     folder: str | None
     blobs: dict[str, int]
 
     def to_result(self) -> dict[str, t.Any]:
-        """As the action plugin reads it."""
+        """Return what the action plugin parses."""
         blobs = [{"name": name, "size": size} for name, size in self.blobs.items()]
         return {"folder": self.folder, "blobs": blobs}
 
 
 class Transfer:
-    """The blobs of one image on their way to one dest; ``sent_to`` is the folder of a transfer that is over.
+    """The transfer of one image's blobs to one dest; ``sent_to`` is the folder that this task has already sent to.
 
-    ``other_sender_active`` says that somebody else is sending to that dest: then nothing more can be done but to wait.
+    ``other_sender_active`` is true while another run sends to the same dest: then this run can only wait.
     """
 
     def __init__(
@@ -68,151 +67,149 @@ class Transfer:
     ) -> None:
         self._site = site
         self._source = source
-        self._identity = image.manifest_digest or image.config_digest
-        self._wanted = {
+        self._image_digest = image.manifest_digest or image.config_digest
+        self._layers = {
             layer.name: layer for layer in image.layers if layer.data is None
         }
         self._sent_to = sent_to
         self._cache = cache
         self._uploads = load_upload_folders(site)
         self.other_sender_active = False
-        # what is whole, and where
-        self._found: dict[str, Sent] = {}
+        self._received: dict[str, SentBlob] = {}
         self._cached: dict[str, bool] = {}
-        self._folders: list[int] = []
-        self._look()
+        self._folders = contextlib.ExitStack()
+        self._find_received()
 
     def missing(self) -> dict[str, int]:
-        """Name and size in bytes of each blob that is not there."""
+        """Return the name and the size in bytes of each blob that the node does not have."""
         return {
             name: layer.size or 0
-            for name, layer in self._wanted.items()
-            if name not in self._found and not self._is_cached(layer)
+            for name, layer in self._layers.items()
+            if name not in self._received and not self._is_cached(layer)
         }
 
     def request(self) -> UploadRequest:
-        """Prepare a folder for what is needed, with what is there already moved into it."""
-        needed = self.missing()
-        if self._own() is not None:
-            return UploadRequest(self._sent_to, needed)
+        """Prepare a folder for the missing blobs, and move those that an earlier transfer left into it."""
+        if self._own_upload() is not None:
+            return UploadRequest(self._sent_to, self.missing())
         source = self._source
         upload = make_upload_folder(
-            self._site, self._identity, source.owner, source.group
+            self._site, self._image_digest, source.owner, source.group
         )
         fd = None if upload is None else upload.open()
         if upload is None or fd is None:
-            # nothing can be moved there, so all is needed
-            self._found = {}
-            needed = self.missing()
+            # There is nowhere to keep what an earlier transfer left, so everything is sent again.
+            self._received = {}
         else:
-            try:
-                for folder, file in {(s.folder, s.file) for s in self._found.values()}:
+            with opened(fd):
+                for folder, file in {
+                    (blob.folder, blob.file) for blob in self._received.values()
+                }:
                     os.rename(file, file, src_dir_fd=folder, dst_dir_fd=fd)
-            finally:
-                os.close(fd)
         for old in self._uploads:
             remove_upload_folder(self._site, old)
-        return UploadRequest(None if upload is None else upload.path, needed)
+        return UploadRequest(None if upload is None else upload.path, self.missing())
 
     @contextlib.contextmanager
     def used(self) -> t.Iterator[None]:
-        """Within, the source reads what was sent; afterwards it is removed, unless somebody ends the run."""
-        self._source.receive_from(self._found)
+        """Let the source read the received blobs, and remove them at the end, but not when the run is interrupted."""
+        self._source.receive_from(self._received)
         try:
             yield
         except InterruptedRunError:
             raise
         except (OciError, OSError):
-            self._forget()
+            self._remove_uploads()
             raise
-        self._forget()
+        self._remove_uploads()
 
     def close(self) -> None:
-        """Close the folders."""
-        for folder in self._folders:
-            os.close(folder)
-        self._folders = []
+        """Close the upload folders."""
+        self._folders.close()
 
     def _is_cached(self, layer: Layer) -> bool:
-        """Whether the cache has it; read as a whole before the others are sent, and verified when it is used."""
+        """Return whether the cache has a layer.
+
+        The cached blob is verified before the others are requested. After they were sent, it is verified when it is
+        unpacked.
+        """
         cache = self._cache
         if cache is None:
             return False
         if layer.name not in self._cached:
-            asked = cache.has if self._sent_to else cache.is_intact
-            self._cached[layer.name] = asked(layer.digest, layer.size)
+            has = cache.has if self._sent_to else cache.is_intact
+            self._cached[layer.name] = has(layer.digest, layer.size)
         return self._cached[layer.name]
 
-    def _own(self) -> UploadFolder | None:
+    def _own_upload(self) -> UploadFolder | None:
+        """Return the recorded folder that this task has sent to."""
         for upload in self._uploads:
             if upload.path == self._sent_to:
                 return upload
         return None
 
-    def _look(self) -> None:
-        own = self._own()
+    def _find_received(self) -> None:
+        own = self._own_upload()
         if own is not None:
-            self._take(own.open(), False)
+            self._receive(own.open(), verify=False)
         elif self._sent_to and (fd := _open_plain(self._sent_to)) is not None:
-            self._take(fd, False)
+            self._receive(fd, verify=False)
         else:
-            self.other_sender_active = any(
-                upload.is_active() for upload in self._uploads
-            )
+            self.other_sender_active = any(map(UploadFolder.is_active, self._uploads))
             for upload in self._uploads:
-                if upload.image == self._identity and not self.other_sender_active:
-                    self._take(upload.open(), True)
+                if upload.image == self._image_digest and not self.other_sender_active:
+                    self._receive(upload.open(), verify=True)
 
-    def _take(self, folder: int | None, verify: bool) -> None:
-        """Note what is whole in a folder; what was sent a moment ago is verified when it is read."""
+    def _receive(self, folder: int | None, verify: bool) -> None:
+        """Add the complete blobs of a folder; blobs that this task has just sent are verified when they are unpacked."""
         if folder is None:
             return
-        self._folders.append(folder)
-        lacking = {
+        self._folders.enter_context(opened(folder))
+        wanted = {
             name: layer.size or 0
-            for name, layer in self._wanted.items()
-            if name not in self._found
+            for name, layer in self._layers.items()
+            if name not in self._received
         }
-        found = find_sent(folder, lacking)
+        found = find_sent(folder, wanted)
         damaged = {
-            sent.file
-            for name, sent in found.items()
-            if verify and not _is_intact(sent, self._wanted[name])
+            blob.file
+            for name, blob in found.items()
+            if verify and not _is_intact(blob, self._layers[name])
         }
-        for name, sent in found.items():
-            # of a bundle with a damaged blob nothing is used: it would hide the one that is sent again
-            if sent.file not in damaged:
-                self._found[name] = sent
+        for name, blob in found.items():
+            # Skip all of a bundle with a damaged blob: once moved along, it would hide the blob that is sent again.
+            if blob.file not in damaged:
+                self._received[name] = blob
 
-    def _forget(self) -> None:
+    def _remove_uploads(self) -> None:
         for upload in self._uploads:
             remove_upload_folder(self._site, upload)
 
 
 def remove_uploads(site: Site, active: bool) -> None:
-    """Remove what unfinished transfers left; only with ``active`` where somebody is sending."""
+    """Remove what unfinished transfers left, and with ``active`` also the folders of running transfers."""
     for upload in load_upload_folders(site):
         if active or not upload.is_active():
             remove_upload_folder(site, upload)
 
 
-def _is_intact(sent: Sent, layer: Layer) -> bool:
-    reader = sent.open()
+def _is_intact(blob: SentBlob, layer: Layer) -> bool:
+    reader = blob.open()
     if reader is None:
         return False
     with contextlib.closing(reader):
-        # an old Docker archive gives no other digest: a blob that is compressed there is sent again
-        digest = new_hash(layer.digest)
+        # In an old Docker archive this is the digest of the content: a compressed blob never matches and is sent again.
+        verified = VerifiedReader(reader, layer.digest)
         try:
-            while chunk := reader.read(_CHUNK):
-                digest.update(chunk)
+            for _chunk in verified:
+                pass
         except SourceError:
             return False
-        return digest.hexdigest() == layer.digest.partition(":")[2]
+        return verified.matches()
 
 
 def _open_plain(path: str) -> int | None:
-    """The temporary folder of the user who logs in; ``None`` where it is not there."""
+    """Open the temporary folder of the user who logs in; return ``None`` when it is gone."""
     try:
         return os.open(path, DIRECTORY)
     except OSError:

@@ -4,9 +4,9 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""What a node answers, checked before anything on the controller uses it: a node may be in somebody else's hands.
+"""Validate what a node answers before the controller uses it: the node may be compromised.
 
-Its paths go into the commands of sftp, which is a program of the controller (docs/behaviour.md, section 7).
+Its paths become part of commands of sftp, which runs on the controller (docs/behaviour.md, section 7).
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from dataclasses import dataclass
 from ..module_utils._errors import OciError, show
 from ..module_utils._source.sent import is_upload_path, is_plain_path
 
-# With these in its result any module adds hosts and groups to the controller's inventory, or to its statistics.
-_NOT_OURS = ("add_host", "add_group", "ansible_stats")
+# With these keys in its result, any module can change the controller's inventory or statistics.
+_FOREIGN_KEYS = ("add_host", "add_group", "ansible_stats")
 _FACT = "oci_rootfs"
-# Ansible's own, from which it has removed what the node says.
+# Facts that Ansible itself adds, after it has removed those of the node.
 _INTERPRETER = ("discovered_interpreter_", "ansible_discovered_interpreter_")
 
 
 class AnswerError(OciError):
-    """A node answers what the module never would."""
+    """The node answered something that the module never would."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"the node's answer is not one of this module: {what}; nothing is sent to it, look for what changes the"
-            " results of its modules"
+            f"the node's answer does not come from this module: {what}; nothing was sent, check what changes the"
+            " results of modules on the node"
         )
 
 
 @dataclass(frozen=True)
 class UploadRequest:
-    """What a node lacks: the ``names`` of layers that it was offered, and the folder to send them to.
+    """The ``names`` of the offered layers that a node requests, and the folder to send them to.
 
-    ``folder`` is ``None`` where that is the temporary folder of the task.
+    ``folder`` is ``None`` for the temporary folder of the task.
     """
 
     folder: str | None
@@ -46,54 +46,54 @@ class UploadRequest:
 
 
 def parse_request(value: object, layers: t.Mapping[str, int]) -> UploadRequest:
-    """Check what the module answers; ``layers`` are offered, by name in bytes. Raises ``AnswerError``."""
+    """Parse the module's request; ``layers`` has the offered sizes in bytes by name. Raises ``AnswerError``."""
     if not isinstance(value, dict) or set(value) != {"folder", "blobs"}:
-        raise AnswerError("what it needs is not a folder and blobs")
+        raise AnswerError("its request is not a folder and blobs")
     folder = value["folder"]
     if folder is not None and not (isinstance(folder, str) and is_upload_path(folder)):
-        raise AnswerError(f"{_shown(folder)} is not the path of a folder for blobs")
+        raise AnswerError(f"{_shown(folder)} is not the path of an upload folder")
     blobs = value["blobs"]
     if not isinstance(blobs, list) or not 0 < len(blobs) <= len(layers):
         raise AnswerError(f"its blobs are not a list of 1 to {len(layers)}")
     names = [_name_of(blob, layers) for blob in blobs]
     if len(set(names)) != len(names):
-        raise AnswerError("it needs a blob twice")
+        raise AnswerError("it requests a blob twice")
     return UploadRequest(None if folder is None else str(folder), tuple(names))
 
 
 def _name_of(blob: object, layers: t.Mapping[str, int]) -> str:
     if not isinstance(blob, dict) or set(blob) != {"name", "size"}:
-        raise AnswerError("a blob is not a name and a size")
+        raise AnswerError("a requested blob is not a name and a size")
     name, size = blob["name"], blob["size"]
     if not isinstance(name, str) or name not in layers:
-        raise AnswerError(f"it needs {_shown(name)}, which it was not offered")
+        raise AnswerError(f"it requests {_shown(name)}, which it was not offered")
     if isinstance(size, bool) or not isinstance(size, int) or size != layers[name]:
         raise AnswerError(
-            f"it needs {_shown(name)} of {_shown(size)} bytes, and was offered {layers[name]}"
+            f"it requests {_shown(size)} bytes of {_shown(name)}, which has {layers[name]}"
         )
     return str(name)
 
 
 def _shown(value: object) -> str:
-    """A text or number for a message; of anything else, which may be of any depth and size, the type."""
+    """Return a text or number for a message, but only the type of values that may be large or deeply nested."""
     if isinstance(value, (str, int, float)):
         return show(str(value))
     return f"a {type(value).__name__}"
 
 
 def check_tmp(path: object) -> str:
-    """The temporary folder that a node has made, as a path that can be told to programs. Raises ``AnswerError``."""
+    """Return the path of the task's temporary folder if it is safe for other programs. Raises ``AnswerError``."""
     if not isinstance(path, str) or not is_plain_path(path):
         raise AnswerError(
-            f"{_shown(path)} is not an absolute path without quotes, backslashes and control characters, as its"
-            " temporary folder must have (remote_tmp)"
+            f"{_shown(path)} is not a valid temporary folder: expected an absolute path without quotes, backslashes and"
+            " control characters (remote_tmp)"
         )
     return str(path)
 
 
-def without_foreign(result: dict[str, t.Any]) -> dict[str, t.Any]:
-    """A module's result without what would change more on the controller than the host's own facts of this module."""
-    kept = {key: value for key, value in result.items() if key not in _NOT_OURS}
+def remove_foreign_keys(result: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return a module's result without keys that change the inventory, statistics or facts of other modules."""
+    kept = {key: value for key, value in result.items() if key not in _FOREIGN_KEYS}
     facts = kept.get("ansible_facts")
     if facts is not None:
         items = facts.items() if isinstance(facts, dict) else ()

@@ -4,10 +4,10 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""Which images of a source a task means, as far as the controller can tell, and a list of these alone.
+"""Select the images that a task may mean, as far as the controller can tell, and list only these.
 
-A node is told of nothing else (docs/behaviour.md, section 7): neither of other images' documents and layers,
-nor what an index says of them.
+A node learns nothing about other images of the source (docs/behaviour.md, section 7): neither their documents and
+layers nor their descriptors in an index.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _REF = "org.opencontainers.image.ref.name"
 
 @dataclass(frozen=True)
 class Criteria:
-    """What a task says of the image that it wants; ``None`` where it says nothing."""
+    """The options of a task that select an image; ``None`` for those that are not set."""
 
     ref: str | None = None
     digest: str | None = None
@@ -48,20 +48,20 @@ class Criteria:
 
     @property
     def key(self) -> str:
-        """A text that differs from that of any other criteria."""
+        """Return a text that is different for different criteria."""
         return json.dumps([self.ref, self.digest, str(self.platform or "")])
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The candidates that a node may choose from; ``pinned`` is the digest of an index that they all come by."""
+    """The candidates that a node may choose from; ``pinned`` is the digest of the index that lists all of them."""
 
     candidates: tuple[Candidate, ...]
     pinned: str = ""
 
 
 def parse_criteria(args: t.Mapping[str, t.Any]) -> Criteria:
-    """The criteria in a task's arguments, as the module reads them. Raises ``ImageError``."""
+    """Parse the criteria in a task's arguments, as the module does. Raises ``ImageError``."""
     ref, digest, platform = (
         str(args[name]) if args.get(name) not in (None, "") else None
         for name in ("ref", "digest", "platform")
@@ -70,10 +70,10 @@ def parse_criteria(args: t.Mapping[str, t.Any]) -> Criteria:
 
 
 def choose(source: Source, criteria: Criteria) -> Choice:
-    """All candidates that a node may come to choose. Raises ``ImageError`` and ``SourceError`` as a node would."""
+    """Return all candidates that a node may choose. Raises ``ImageError`` and ``SourceError`` as on a node."""
     candidates = find_candidates(source)
     if criteria.platform is not None:
-        # then the node decides nothing
+        # the choice is the same on every node
         one = select(
             source, candidates, criteria.ref, criteria.digest, criteria.platform
         )
@@ -97,7 +97,7 @@ def choose(source: Source, criteria: Criteria) -> Choice:
 
 
 def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:
-    """``index.json`` and ``manifest.json`` that list these candidates alone, by name. Raises ``SourceError``."""
+    """Make ``index.json`` and ``manifest.json`` for these candidates only. Raises ``SourceError``."""
     items: list[t.Any] = []
     saved: list[t.Any] = []
     for candidate in candidates:
@@ -107,7 +107,7 @@ def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:
             saved.append({**kept, "RepoTags": candidate.refs})
             continue
         item = _item(candidate.manifest, candidate.platform)
-        # a node joins the names of what is listed more than once
+        # a manifest with several names is listed once for each, and merged again on the node
         names = [{"annotations": {_REF: ref}} for ref in candidate.refs]
         items += [{**item, **name} for name in names or [{}]]
     packed = {}
@@ -118,8 +118,8 @@ def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:
     for name, data in packed.items():
         if len(data) > DOCUMENT_LIMIT:
             raise SourceError(
-                f"{show(path)} has too many images and names for one offer: a list of {len(data)} bytes, and"
-                f" {DOCUMENT_LIMIT} is a fixed limit for {name}; choose fewer by ref, digest or platform"
+                f"{show(path)} has too many images and names for one offer: {name} would have {len(data)} bytes, more than"
+                f" {DOCUMENT_LIMIT}, a fixed limit; choose fewer by ref, digest or platform"
             )
     return packed
 
@@ -127,12 +127,12 @@ def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:
 def _choice(
     chosen: t.Sequence[Candidate], digest: str | None, own: t.Container[str]
 ) -> Choice:
-    """An index is not offered, since it lists others: what it would tell is said in its stead."""
+    """Return the choice. An index is not offered, because it lists other images; its digest is passed on instead."""
     return Choice(tuple(chosen), digest if digest and digest not in own else "")
 
 
 def _may_be_image(source: Source, candidate: Candidate) -> bool:
-    """Not for artifacts. What is broken is told by the node that would choose it."""
+    """Return false for artifacts, and true for broken images: the node that would choose one reports the error."""
     try:
         return not candidate.present or bool(load(source, [candidate]))
     except (ImageError, SourceError):
@@ -140,7 +140,7 @@ def _may_be_image(source: Source, candidate: Candidate) -> bool:
 
 
 def _item(manifest: Descriptor, platform: Platform | None) -> dict[str, t.Any]:
-    """A descriptor as an index has it, without what others wrote beside it."""
+    """Return a descriptor for an index, without annotations and unknown fields."""
     item: dict[str, t.Any] = {
         "mediaType": manifest.media_type,
         "digest": manifest.digest,

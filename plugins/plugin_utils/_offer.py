@@ -4,10 +4,10 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""An offer made on the controller: what a node may ask about the images that a task means, and nothing else.
+"""Make offers on the controller: all that a node may read about the images that a task may mean, and nothing else.
 
-These images are walked as a node walks them, for every platform that it may be of, and what is asked of the
-source is noted (docs/behaviour.md, section 7).
+The images are loaded as a node loads them, for every platform that it may have, and everything that is read from the
+source is recorded (docs/behaviour.md, section 7).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from ..module_utils._image.candidates import find_candidates
 from ..module_utils._image.digest import digest_of
 from ..module_utils._image.selection import load, to_image
 from ..module_utils._source.offer import FORMAT, LIMIT, Offer
-
 from ..module_utils._source.sent import blob_digest
 from ..module_utils._source.source import ENTRANCES, missing
 from ._criteria import Criteria, choose, entrances
@@ -33,13 +32,13 @@ if t.TYPE_CHECKING:
 
 
 def make_offer(source: Source, criteria: Criteria) -> Offer:
-    """All that a node may ask. Raises ``ImageError`` and ``SourceError`` for what is wrong for every node.
+    """Make the offer for these criteria. Raises ``ImageError`` and ``SourceError`` for errors on every node.
 
-    What is wrong with one image of several is told by the node that would choose it.
+    An error in one of several images is reported by the node that chooses it.
     """
-    known = _Known(source)
-    choice = choose(known, criteria)
-    recorder = _Recorder(known, entrances(choice.candidates, source.path))
+    remembering = _Remembering(source)
+    choice = choose(remembering, criteria)
+    recorder = _Recorder(remembering, entrances(choice.candidates, source.path))
     for candidate in find_candidates(recorder):
         try:
             for loaded in load(recorder, [candidate]):
@@ -50,7 +49,7 @@ def make_offer(source: Source, criteria: Criteria) -> Offer:
 
 
 def pack(offer: Offer) -> bytes:
-    """The offer as a file: gzip over a line of JSON and the documents behind it. Raises ``SourceError``."""
+    """Return an offer as a gzip file of one line of JSON, followed by the documents. Raises ``SourceError``."""
     head = {
         "format": FORMAT,
         "form": offer.form,
@@ -65,15 +64,15 @@ def pack(offer: Offer) -> bytes:
     parts += offer.documents.values()
     if sum(map(len, parts)) > LIMIT:
         raise SourceError(
-            f"{show(offer.path)}: its documents and the names of its files hold more than {LIMIT} bytes,"
-            " a fixed limit for what is sent to a node; save fewer images"
+            f"{show(offer.path)}: its documents and the names of its files have more than {LIMIT} bytes, a fixed limit;"
+            " save fewer images"
         )
-    # what is told to every node is worth the best compression
+    # the best compression, because every node gets a copy
     return gzip.compress(b"".join(parts), 9)
 
 
 class _Wrapped:
-    """A source that stands before another one."""
+    """A source that delegates to another one."""
 
     def __init__(self, source: Source) -> None:
         self.form = source.form
@@ -84,19 +83,19 @@ class _Wrapped:
         self._source = source
 
     def size_of(self, name: str) -> int | None:
-        """As the source's. Raises ``SourceError``."""
+        """Delegate to the source. Raises ``SourceError``."""
         return self._source.size_of(name)
 
     def open(self, name: str) -> RangeReader:
-        """As the source's. Raises ``SourceError``."""
+        """Delegate to the source. Raises ``SourceError``."""
         return self._source.open(name)
 
     def document(self, name: str) -> bytes:
-        """As the source's. Raises ``SourceError``."""
+        """Delegate to the source. Raises ``SourceError``."""
         return self._source.document(name)
 
     def spool(self, directory: int) -> Source:
-        """As the source's. Raises ``SourceError`` and ``OSError``."""
+        """Delegate to the source. Raises ``SourceError`` and ``OSError``."""
         return self._source.spool(directory)
 
     def close(self) -> None:
@@ -104,22 +103,22 @@ class _Wrapped:
         self._source.close()
 
 
-class _Known(_Wrapped):
-    """A source of which each document is read once."""
+class _Remembering(_Wrapped):
+    """A source that reads every document only once."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
         self._documents: dict[str, bytes] = {}
 
     def document(self, name: str) -> bytes:
-        """As the source's. Raises ``SourceError``."""
+        """Delegate to the source. Raises ``SourceError``."""
         if name not in self._documents:
             self._documents[name] = self._source.document(name)
         return self._documents[name]
 
 
 class _Recorder(_Wrapped):
-    """A source with ``entrances`` of its own that notes what is asked of it, so that an offer can answer the same."""
+    """A source with its own ``entrances`` that records every answer, so that an offer can repeat it."""
 
     def __init__(self, source: Source, entrances: t.Mapping[str, bytes]) -> None:
         super().__init__(source)
@@ -131,7 +130,7 @@ class _Recorder(_Wrapped):
         self._unverified: list[str] = []
 
     def size_of(self, name: str) -> int | None:
-        """As the source's. Raises ``SourceError``."""
+        """Delegate to the source. Raises ``SourceError``."""
         if name in ENTRANCES:
             data = self._entrances.get(name)
             return None if data is None else len(data)
@@ -145,11 +144,11 @@ class _Recorder(_Wrapped):
         return size
 
     def document(self, name: str) -> bytes:
-        """As the source's. Raises ``SourceError``."""
+        """Delegate to the source. Raises ``SourceError``."""
         data = self._entrances.get(name)
         try:
             if data is None and name in ENTRANCES:
-                # an image's config of such a name is not what the source is entered by
+                # an image may use such a name for its config, which is not an entrance of the source
                 raise missing(self.path, name)
             if data is None:
                 data = self._source.document(name)
@@ -160,27 +159,27 @@ class _Recorder(_Wrapped):
         if digest is None or digest_of(data, digest) == digest:
             self._documents[name] = data
         else:
-            # its reader refuses it. In a layout it may be a link to any file here, which is no node's business
+            # The reader refuses it. In a layout it may be a link to any file of the controller, so it is not offered.
             self._unverified.append(name)
         return data
 
     def refuse(self, message: str) -> None:
-        """Note why an image cannot be had, in the stead of a document that is not what its name says."""
+        """Record why an image cannot be loaded, instead of the documents that do not match their digests."""
         for name in self._unverified:
             if self.form == "directory":
-                # not even the digest of the file behind a link
-                message = f"{show(name)} of {show(self.path)} is not what its name says; fetch the image again"
+                # do not reveal even the digest of the file behind a link
+                message = f"{show(name)} of {show(self.path)} does not match its digest; fetch the image again"
             self._problems[name] = message
         self._unverified.clear()
 
     def add_layers(self, layers: t.Iterable[Layer]) -> None:
-        """Note what a node may ask for."""
+        """Record layers that a node may request."""
         for layer in layers:
             if layer.data is None:
                 self._layers[layer.name] = self._sizes[layer.name]
 
     def offer(self, pinned: str) -> Offer:
-        """All that was asked for so far."""
+        """Return everything that was recorded."""
         sizes = {
             name: size
             for name, size in self._sizes.items()

@@ -4,7 +4,7 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""Lines about transfers that take long, per host and blob."""
+"""Progress messages of transfers, for each host and file."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from ansible.module_utils.common.text.formatters import bytes_to_human
 
 from ..module_utils._source.sent import upload_name
 
-# Transfers of fewer bytes are over before anybody wonders; they are told of with -vv.
+# Progress of smaller transfers, in bytes, is shown with -vv only.
 LONG = 32 * 1024 * 1024
 _SHOWN = 19
 
 
 class Progress:
-    """Tells ``say`` of each blob on its way to ``host``; ``sizes`` in bytes by name, in order.
+    """The progress of a transfer to ``host``; ``sizes`` has the blobs in order, by name and in bytes.
 
-    ``say`` is called with a line and whether it belongs to a long transfer.
+    ``display`` is called with each line, and whether it belongs to a long transfer.
     """
 
     def __init__(
         self,
         host: str,
         sizes: t.Mapping[str, int],
-        say: t.Callable[[str, bool], None],
+        display: t.Callable[[str, bool], None],
         clock: t.Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = host
         self._sizes = sizes
-        self._say = say
+        self._display = display
         self._clock = clock
         self._number = 0
         self._sent = 0
         self._total = sum(sizes.values())
-        self._begun = clock()
+        self._started = clock()
 
     @contextlib.contextmanager
-    def of(self, names: t.Sequence[str]) -> t.Iterator[None]:
-        """While the blobs ``names`` are sent, in one file."""
+    def sending(self, names: t.Sequence[str]) -> t.Iterator[None]:
+        """Report that the blobs ``names`` are sent within this block, as one file."""
         first = self._number + 1
         self._number += len(names)
         size = sum(self._sizes[name] for name in names)
@@ -61,11 +61,11 @@ class Progress:
         yield
         self._sent += size
         if self._number == len(self._sizes):
-            seconds = max(self._clock() - self._begun, 0.001)
+            seconds = max(self._clock() - self._started, 0.001)
             self._line(
                 f"sent {bytes_to_human(self._total)} in {seconds:.1f} s,"
                 f" {bytes_to_human(int(self._total / seconds))}/s"
             )
 
     def _line(self, text: str) -> None:
-        self._say(f"[{self._host}] {text}", self._total >= LONG)
+        self._display(f"[{self._host}] {text}", self._total >= LONG)

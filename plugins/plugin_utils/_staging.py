@@ -4,15 +4,15 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""An image on the controller, laid ready for its nodes: the offer, and blobs as files, each made once.
+"""Stage an image on the controller for its nodes: write the offer and the blobs as files, each of them once.
 
-Ansible serves nodes from forked processes, and a connection sends nothing but files. So what one fork has
-carved from the archive lies in a folder of the controller's local tmp, locked, for the others to send. The
-last fork that works on the image removes the blobs; the folder itself goes with Ansible's local tmp.
+Ansible serves nodes from forked processes, and a connection can send only files. So one fork extracts them into a
+folder below Ansible's local temporary directory, under a lock, and the other forks send the same files. The last fork
+that works on the image removes the blobs; Ansible removes the folder with its temporary directory.
 
-All that is sent is a copy in that folder, by a name of ours: a connection's programs parse the paths that they are
-given, so none may be the image's. A hard link would save the copy of a layout's blob, but its owner could change it
-after it was verified.
+Every blob is copied there and gets a generated name: a connection's programs parse the paths that they are given, so
+these must not come from the image. A hard link would save the copy of a layout's blob, but the owner of the layout
+could change it after it was verified.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import typing as t
 from dataclasses import dataclass
 
 from ..module_utils._errors import SourceError, os_phrase, show
+from ..module_utils._fs.descriptors import closed_on_error, opened
+from ..module_utils._fs.directories import DIRECTORY
 from ..module_utils._source.directory import LayoutDirectory
 from ..module_utils._source.offer import Offer, read_offer
 from ..module_utils._source.sent import (
@@ -37,25 +39,26 @@ from ..module_utils._source.sent import (
 )
 from ..module_utils._source.source import DEFAULT_MAX_SIZE, missing
 from ..module_utils._source.sources import open_source
+from ..module_utils._source.verified_reader import CHUNK, VerifiedReader
 from ._offer import make_offer, pack
 
 if t.TYPE_CHECKING:
     from ..module_utils._source.source import Source
     from ._criteria import Criteria
 
-_CHUNK = 1024 * 1024
-# An image is a new one when one of these changes.
-_LOOKED_AT = ("", "index.json", "manifest.json")
-# What to add to others in a file, in bytes, and how large that file may become: a lost connection loses all of it.
+# When one of these files changes, the image is a new one.
+_KEY_FILES = ("", "index.json", "manifest.json")
+# The largest blob, in bytes, that is sent in a bundle with others.
 _SMALL = 512 * 1024
-_LOAD = 4 * 1024 * 1024
-# A name in a bundle's head, with its size.
+# The largest bundle in bytes: when the connection is lost, all of it is sent again.
+_LARGEST_BUNDLE = 4 * 1024 * 1024
+# An upper bound for a name and a size in the first line of a bundle, in bytes.
 _HEAD_ENTRY = 192
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A file to send: from ``path`` here to the name ``file`` there, with the blobs ``names``."""
+    """One file to send, with the blobs ``names``: from ``path`` on the controller, to ``file`` on the node."""
 
     file: str
     path: str
@@ -63,12 +66,12 @@ class Bundle:
 
 
 class Staging:
-    """What the task with this ``criteria`` may send of the image at ``path``, for as long as the context lasts.
+    """The staged files of the image at ``path`` for a task with these ``criteria``, as a context manager.
 
-    Tasks that criteria for others have offers of their own, and share the blobs. ``real_path`` gives the file to
-    read: it is called only when something is to be made, since it may have to decrypt. ``local_tmp`` is a private
-    folder of all forks. ``max_size`` bounds what an archive may hold that is compressed as a whole. Raises
-    ``SourceError``, ``ImageError`` and ``MissingLibraryError``.
+    Each set of criteria has its own offer, and all of them share the blobs. ``real_path`` returns the file to read; it
+    is called only when something has to be staged, since it may decrypt. ``local_tmp`` is a private directory that all
+    forks share. ``max_size`` limits what a compressed archive may hold in bytes. Raises ``SourceError``, ``ImageError``
+    and ``MissingLibraryError``.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class Staging:
         self._in_use = -1
 
     def __enter__(self) -> Staging:
-        with self._disk():
+        with self._os_errors():
             os.makedirs(self._folder, 0o700, exist_ok=True)
             self._in_use = self._lock("in-use", fcntl.LOCK_SH)
         return self
@@ -103,7 +106,7 @@ class Staging:
     ) -> None:
         self._close_source()
         with contextlib.suppress(OSError):
-            # no other fork uses it: what took room can go, the offer is small
+            # Without another fork at work, remove the large files; the offer is small.
             fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for name in os.listdir(self._folder):
                 if name.startswith(("sha", "member-", "bundle-", ".")):
@@ -111,39 +114,39 @@ class Staging:
         os.close(self._in_use)
 
     def offer(self) -> str:
-        """The path of the offer's file."""
+        """Return the path of the staged offer."""
         path = os.path.join(self._folder, self._offer_name)
-        with self._disk(), self._making():
+        with self._os_errors(), self._exclusive():
             if not os.path.exists(path):
                 offer = make_offer(self._open(), self._criteria)
                 self._write(self._offer_name, iter([pack(offer)]))
         return path
 
     def sizes(self) -> dict[str, int]:
-        """What can be asked for, by name, in bytes: layers of what was offered."""
+        """Return the size in bytes of each offered layer by name."""
         if self._offer is None:
             self._offer = read_offer(self.offer())[0]
         return self._offer.layers
 
     def bundles(self, names: t.Sequence[str]) -> t.Iterator[Bundle]:
-        """Blobs as files to send, each carved as late as can be; small ones together, and first.
+        """Yield the files to send for these blobs, each staged when it is needed; bundles of small blobs come first.
 
-        Raises ``SourceError``, before anything is carved, for a name that is not among ``sizes()``.
+        Raises ``SourceError`` for a name that was not offered, before anything is staged.
         """
         sizes = self.sizes()
         for name in names:
             if name not in sizes:
                 raise missing(self._path, name)
-        loads = _loads({name: sizes[name] for name in names})
+        groups = _group({name: sizes[name] for name in names})
         if self._offer and self._offer.form == "compressed archive":
-            # the stream is read once for all of them
-            with self._disk(), self._making():
-                for load in loads:
-                    self._stage(load)
+            # stage all of them, because that reads the stream only once
+            with self._os_errors(), self._exclusive():
+                for group in groups:
+                    self._stage(group)
                 self._close_source()
-        for load in loads:
-            with self._disk(), self._making():
-                bundle = self._stage(load)
+        for group in groups:
+            with self._os_errors(), self._exclusive():
+                bundle = self._stage(group)
             yield bundle
 
     def _stage(self, names: tuple[str, ...]) -> Bundle:
@@ -169,28 +172,30 @@ class Staging:
         return path
 
     def _verified(self, source: Source, name: str) -> t.Iterator[bytes]:
-        """The bytes of a blob; raises ``SourceError`` at the end where they are not what its name says.
+        """Yield the bytes of a blob; at the end, raise ``SourceError`` if they do not match the digest in its name.
 
-        So a damaged archive costs no link a byte, and no link in a layout sends what is no blob.
+        So nothing of a damaged archive is sent, and no other file of the controller through a link in a layout.
         """
         digest = blob_digest(name)
-        found = hashlib.new("sha256" if digest is None else digest.partition(":")[0])
         with contextlib.closing(source.open(name)) as reader:
             if reader.length != self.sizes()[name]:
                 raise SourceError(
-                    f"{show(name)} of {show(self._path)} has another size than a moment ago; run again when it is whole"
+                    f"the size of {show(name)} in {show(self._path)} changed during the run; run again when the image is"
+                    " complete"
                 )
-            while chunk := reader.read(_CHUNK):
-                found.update(chunk)
-                yield chunk
-        if digest is not None and digest.partition(":")[2] != found.hexdigest():
+            if digest is None:
+                yield from iter(lambda: reader.read(CHUNK), b"")
+                return
+            verified = VerifiedReader(reader, digest)
+            yield from verified
+        if not verified.matches():
             raise SourceError(
-                f"the blob {digest} of {show(self._path)} has content of another digest; the archive is damaged:"
-                " fetch it again"
+                f"the content of the blob {digest} in {show(self._path)} has another digest; the image is damaged, fetch"
+                " it again"
             )
 
     def _readable(self) -> Source:
-        """The source, or a spool of it, from which blobs can be read."""
+        """Return the source, or its spool when blobs cannot be read in place."""
         source = self._open()
         if source.spooled_size is None:
             return source
@@ -201,11 +206,8 @@ class Staging:
                 f"{show(self._path)} needs {source.spooled_size} bytes when it is decompressed, and the file system of"
                 f" {show(self._folder)} has {free} free; make room there, set local_tmp, or decompress the archive"
             )
-        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with opened(os.open(self._folder, DIRECTORY)) as fd:
             spool = source.spool(fd)
-        finally:
-            os.close(fd)
         self._close_source()
         self._source = spool
         return spool
@@ -216,7 +218,7 @@ class Staging:
             if isinstance(self._source, LayoutDirectory):
                 self._source.confined = True
             else:
-                # messages speak of the file that the user knows
+                # error messages name the path that the user wrote
                 self._source.path = self._path
         return self._source
 
@@ -226,7 +228,7 @@ class Staging:
             self._source = None
 
     def _write(self, name: str, chunks: t.Iterator[bytes]) -> None:
-        """A file that is there as a whole or not at all."""
+        """Write a file atomically."""
         fresh = os.path.join(self._folder, f".{name}")
         try:
             with open(fresh, "wb") as file:
@@ -240,57 +242,54 @@ class Staging:
             raise
 
     @contextlib.contextmanager
-    def _making(self) -> t.Iterator[None]:
-        """One fork makes, the others wait for it and find what it made."""
-        fd = self._lock("making", fcntl.LOCK_EX)
-        try:
+    def _exclusive(self) -> t.Iterator[None]:
+        """Let one fork write files; the others wait here, and then find them."""
+        with opened(self._lock("writing", fcntl.LOCK_EX)):
             yield
-        finally:
-            os.close(fd)
 
     def _lock(self, name: str, how: int) -> int:
         path = os.path.join(self._folder, name)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with closed_on_error(fd):
             fcntl.flock(fd, how)
-        except BaseException:
-            os.close(fd)
-            raise
         return fd
 
     @contextlib.contextmanager
-    def _disk(self) -> t.Iterator[None]:
+    def _os_errors(self) -> t.Iterator[None]:
         try:
             yield
         except OSError as error:
             raise SourceError(
-                f"{show(self._path)} cannot be made ready for its nodes in {show(self._folder)}: {os_phrase(error)};"
-                " look at the disks of both, or set local_tmp"
+                f"cannot stage {show(self._path)} in {show(self._folder)}: {os_phrase(error)}; check the disks of both,"
+                " or set local_tmp"
             ) from error
 
 
-def _loads(sizes: t.Mapping[str, int]) -> list[tuple[str, ...]]:
-    """What to send in one file each: small blobs together, as far as they go, and the others alone."""
-    loads: list[tuple[str, ...]] = []
-    load: list[str] = []
-    weight = 0
+def _group(sizes: t.Mapping[str, int]) -> list[tuple[str, ...]]:
+    """Group the blobs that are sent in one file: small ones together, up to the limits, and each large one alone."""
+    groups: list[tuple[str, ...]] = []
+    group: list[str] = []
+    total = 0
     for name, size in sizes.items():
         if size > _SMALL:
             continue
-        if weight + size > _LOAD or (len(load) + 1) * _HEAD_ENTRY > BUNDLE_HEAD:
-            loads.append(tuple(load))
-            load, weight = [], 0
-        load.append(name)
-        weight += size
-    if load:
-        loads.append(tuple(load))
-    return loads + [(name,) for name, size in sizes.items() if size > _SMALL]
+        if (
+            total + size > _LARGEST_BUNDLE
+            or (len(group) + 1) * _HEAD_ENTRY > BUNDLE_HEAD
+        ):
+            groups.append(tuple(group))
+            group, total = [], 0
+        group.append(name)
+        total += size
+    if group:
+        groups.append(tuple(group))
+    return groups + [(name,) for name, size in sizes.items() if size > _SMALL]
 
 
 def _key(path: str) -> str:
-    """A name for the image as it is now."""
+    """Return a name for the image in its present state."""
     seen = [os.path.realpath(path)]
-    for name in _LOOKED_AT:
+    for name in _KEY_FILES:
         with contextlib.suppress(OSError):
             status = os.stat(os.path.join(path, name) if name else path)
             seen += [name, f"{status.st_dev} {status.st_ino} {status.st_size}"]

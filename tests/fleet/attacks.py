@@ -96,7 +96,7 @@ def node_that_answers_a_command(lab: Lab) -> str:
     run = _hostile(lab, edit, src=archive, dest=f"{DISK}/answer/rootfs")
     require(not _attacked(lab), "a node's answer was a command")
     message = failed(run, DELTA)
-    require("is not the path of a folder" in message, f"it says {message}")
+    require("is not the path of an upload folder" in message, f"it says {message}")
     carried = run.counters[DELTA].to_node
     require(carried < part.blobs[digest], f"{carried} bytes were sent all the same")
     return repr(message[:120])

@@ -4,11 +4,11 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The folder that blobs are sent to: on the file system of dest, for the user who logs in, and for nobody else.
+"""Upload folders: where the controller sends blobs, on the file system of dest, private to the user who logs in.
 
-Blobs of a transfer that was not finished stay in it, for the next run (docs/behaviour.md, section 7). It is
-recorded in the private folder of dest, and known again by that record and its binding alone: others may
-own what lies around it.
+Blobs of an unfinished transfer stay there for the next run (docs/behaviour.md, section 7). The private folder of
+dest records every upload folder with its binding. Only these identify it, since other users may own the directories
+around it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import typing as t
 from dataclasses import asdict, dataclass, replace
 
 from .._errors import RootfsError, os_phrase
+from .._fs.descriptors import opened
 from .._fs.directories import DIRECTORY, make_private, open_existing
 from .place import UPLOADS, Site
 from .reach import everyone_passes
@@ -29,15 +30,15 @@ from .._fs.removal import try_empty_directory
 from .._fs.syscalls import mount_id
 from .._source.sent import UPLOAD_PREFIX, is_upload_path
 
-# A transfer to which nothing came for so many seconds counts as given up.
+# A transfer is abandoned when nothing has arrived for this many seconds.
 QUIET = 15.0
 
 
 @dataclass(frozen=True)
 class UploadFolder:
-    """A folder for blobs: its absolute ``path``, and the digest of the ``image`` that they are for.
+    """A folder at the absolute ``path`` for blobs of the image with the digest ``image``.
 
-    ``made`` are the directories above dest that were made for it, the outermost first.
+    ``made`` lists the directories above dest that were created for it, the outermost first.
     """
 
     path: str
@@ -46,7 +47,7 @@ class UploadFolder:
     made: tuple[str, ...] = ()
 
     def open(self) -> int | None:
-        """A descriptor of the folder; ``None`` where it is gone, or another one in its place."""
+        """Return a descriptor of the folder, or ``None`` when it is gone or has been replaced."""
         try:
             fd, missing = open_existing(os.fsencode(self.path))
         except (OSError, RootfsError):
@@ -57,23 +58,21 @@ class UploadFolder:
         return fd
 
     def is_active(self) -> bool:
-        """Whether something came a moment ago, so that somebody is sending."""
+        """Return whether something arrived within the last ``QUIET`` seconds, so that a transfer is running."""
         fd = self.open()
         if fd is None:
             return False
-        try:
+        with opened(fd):
             times = [os.fstat(fd).st_mtime]
             for name in os.listdir(fd):
                 with contextlib.suppress(FileNotFoundError):
                     status = os.stat(name, dir_fd=fd, follow_symlinks=False)
                     times.append(status.st_mtime)
             return abs(time.time() - max(times)) < QUIET
-        finally:
-            os.close(fd)
 
 
 def load_upload_folders(site: Site) -> list[UploadFolder]:
-    """The folders that the record of a site knows, the newest first. Raises ``RootfsError``."""
+    """Read the recorded upload folders, the newest first. Raises ``RootfsError``."""
     data = site.read(UPLOADS)
     if data is None:
         return []
@@ -89,62 +88,51 @@ def load_upload_folders(site: Site) -> list[UploadFolder]:
         ]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RootfsError(
-            f"the record of an unfinished transfer to {site.path!r} is damaged; remove {UPLOADS.decode()} in the"
-            " folder beside dest, and run again"
+            f"the record of an unfinished transfer to {site.path!r} is damaged; remove {UPLOADS.decode()} from the"
+            " private folder beside dest and run again"
         ) from error
 
 
 def make_upload_folder(
     site: Site, image: str, owner: int, group: int
 ) -> UploadFolder | None:
-    """A new, empty folder that the user ``owner`` can write to; ``None`` where none can be had for him.
-
-    The record comes first, so that nothing lies around that it does not know.
-    """
+    """Make an empty folder that the user ``owner`` can write to, or return ``None`` when none is possible."""
     found = _parent_for(site, owner)
     if found is None:
         return None
-    parent, path = found
+    parent, above = found
     name = UPLOAD_PREFIX + random_name()
-    if not is_upload_path(os.path.join(path, name)):
-        # the controller would refuse it
-        os.close(parent)
-        return None
-    try:
-        with _same_times(site, path, parent):
+    path = os.path.join(above, name)
+    with opened(parent):
+        if not is_upload_path(path):
+            # the controller would refuse this path
+            return None
+        with _same_times(site, above, parent):
             known = load_upload_folders(site)
             made = [*site.made, *(path for other in known for path in other.made)]
-            upload = UploadFolder(
-                os.path.join(path, name), image, Binding(None, 0, None), tuple(made)
-            )
+            upload = UploadFolder(path, image, Binding(None, 0, None), tuple(made))
+            # Record the folder before it exists, so that an interrupted run leaves no unknown folder behind.
             _save(site, [upload, *known])
-            fd = make_private(parent, name.encode())
-            try:
+            with opened(make_private(parent, name.encode())) as fd:
                 if owner != os.geteuid() and os.geteuid() == 0:
                     os.fchown(fd, owner, group)
                 upload = replace(upload, binding=bind(fd))
-            finally:
-                os.close(fd)
-    finally:
-        os.close(parent)
     _save(site, [upload, *known])
     return upload
 
 
 def remove_upload_folder(site: Site, upload: UploadFolder) -> None:
-    """Remove a folder with all that is in it, and its record where that speaks of it.
+    """Remove a folder with its content, and its record.
 
-    What cannot be removed now stays recorded for the next run, with a warning.
+    A folder that cannot be removed now stays recorded for the next run, with a warning.
     """
     above, name = os.path.split(upload.path)
     try:
         parent, missing = open_existing(os.fsencode(above))
-        try:
+        with opened(parent):
             if not missing:
                 with _same_times(site, above, parent):
                     _remove(parent, name, upload)
-        finally:
-            os.close(parent)
     except RootfsError as error:
         site.warn_kept(upload.path, error.message)
         return
@@ -156,7 +144,7 @@ def remove_upload_folder(site: Site, upload: UploadFolder) -> None:
 
 
 def names_in_dest(site: Site) -> list[bytes]:
-    """The folders' names where they lie in dest itself, which is a mount point then."""
+    """Return the names of upload folders that lie in dest itself, which is then a mount point."""
     return [
         os.fsencode(os.path.basename(upload.path))
         for upload in load_upload_folders(site)
@@ -176,33 +164,31 @@ def _save(site: Site, uploads: list[UploadFolder]) -> None:
 def _remove(parent: int, name: str, upload: UploadFolder) -> None:
     fd = upload.open()
     if fd is None:
-        # its owner may have put something else in its place, and that is not ours to empty
+        # The user may have put another directory in its place; remove that only if it is empty.
         with contextlib.suppress(OSError):
             os.rmdir(name, dir_fd=parent)
         return
-    try:
+    with opened(fd):
         remains = try_empty_directory(fd)
-    finally:
-        os.close(fd)
     if remains:
         raise RootfsError(f"{remains.describe(upload.path)}; {remains.advice}")
     os.rmdir(name, dir_fd=parent)
 
 
 def _parent_for(site: Site, owner: int) -> tuple[int, str] | None:
-    """A descriptor and the path of the directory that the folder is to lie in."""
+    """Open the directory for the folder of the user ``owner``; return a descriptor and its path."""
     place = site.place
     own = owner in (os.geteuid(), 0)
     if not own and os.geteuid() != 0:
-        # nobody but root gives directories away
+        # only root can give a directory to another user
         return None
     if place.inside:
         dest = site.open_dest()
         if dest is None:
             return None
-        if own or everyone_passes(dest):
-            return dest, place.path
-        os.close(dest)
+        with opened(dest):
+            if own or everyone_passes(dest):
+                return os.dup(dest), place.path
         return None
     if own:
         path = os.path.join(place.state_parent, os.fsdecode(place.state_name))
@@ -211,28 +197,26 @@ def _parent_for(site: Site, owner: int) -> tuple[int, str] | None:
 
 
 def _nearest_passable(site: Site) -> tuple[int, str] | None:
-    """The nearest directory above dest, on its mount, that every user may pass through."""
-    current = os.dup(site.parent)
+    """Open the nearest directory above dest, on the same mount, that every user may pass through."""
     path = site.place.parent
-    mount = mount_id(current)
-    try:
+    mount = mount_id(site.parent)
+    with contextlib.ExitStack() as stack:
+        current = stack.enter_context(opened(os.dup(site.parent)))
         while not everyone_passes(current):
             if path == "/":
                 return None
             above = os.open(b"..", DIRECTORY, dir_fd=current)
-            os.close(current)
-            current = above
+            stack.close()
+            current = stack.enter_context(opened(above))
             path = os.path.dirname(path)
             if mount_id(current) != mount:
                 return None
         return os.dup(current), path
-    finally:
-        os.close(current)
 
 
 @contextlib.contextmanager
 def _same_times(site: Site, path: str, fd: int) -> t.Iterator[None]:
-    """What is made and removed in the root of a mount shall not show in the tree."""
+    """Keep the times of dest when the folder lies in it: they belong to the image's root directory."""
     before = os.fstat(fd)
     try:
         yield

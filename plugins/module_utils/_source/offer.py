@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What the controller tells a node about the images that a task may mean: documents, and how large layers are.
+"""Offers: the documents and layer sizes of the images that a task may select, sent from the controller to a node.
 
-It is made on the controller (``plugin_utils/_offer.py``). On the node ``OfferSource`` answers from it what the
-source would, and reads blobs from a folder that they are sent to (docs/behaviour.md, section 7).
+The controller makes an offer (``plugin_utils/_offer.py``). On the node, ``OfferSource`` gives its documents as the
+source itself would, and reads blobs from an upload folder (docs/behaviour.md, section 7).
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from dataclasses import dataclass, field
 
 from .._errors import SourceError, os_phrase, show
 from .range_reader import OPEN_FLAGS, RangeReader
-from .sent import Sent
+from .sent import SentBlob
 from .source import Source, bound_document, bound_values, missing
 
-# Raised when the file comes to mean something else; both sides are always of one version.
+# The version of the file format; controller and node always run the same release.
 FORMAT = 2
 
-# The most that an offer may hold: what a source may give of documents, and the names of its files.
+# The largest offer in bytes: all documents that a source may hold, and the names of its files.
 LIMIT = 96 * 1024 * 1024
 
-# gzip's own header, not zlib's
+# makes zlib expect a gzip header
 _GZIP_BITS = 16 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a source holds: ``documents`` as they are, ``layers`` and other ``sizes`` in bytes, all by name.
+    """The ``documents`` of a source, unchanged, and the sizes of ``layers`` and other files in bytes, all by name.
 
-    ``problems`` are messages, by name, of what cannot be had although it is there. Layers are what a node may
-    ask for. ``pinned`` is the digest of an index: the controller has seen that all these images come by it.
+    A node may request the layers, and nothing else. ``problems`` has the error messages for files that cannot be read, by name.
+    ``pinned`` is the digest of an index: the controller has verified that it lists all these images.
     """
 
     form: str
@@ -51,22 +51,22 @@ class Offer:
 
 
 def unpack_offer(data: bytes, where: str) -> Offer:
-    """Read what the controller packed: gzip over a line of JSON and the documents behind it. Raises ``SourceError``."""
+    """Parse an offer: a gzip file of one line of JSON, followed by the documents. Raises ``SourceError``."""
     unpacker = zlib.decompressobj(_GZIP_BITS)
     try:
         text = unpacker.decompress(data, LIMIT + 1)
         if len(text) > LIMIT or not unpacker.eof:
-            raise ValueError("it is too large or ends too early")
+            raise ValueError("it is too large or truncated")
         end = text.index(b"\n") + 1
         head = json.loads(text[:end])
         if head["format"] != FORMAT:
-            raise ValueError(f"it is of the format {head['format']!r}")
+            raise ValueError(f"unknown format {head['format']!r}")
         documents = {}
         for name, length in head["documents"]:
             documents[name] = text[end : end + length]
             end += length
         if end != len(text):
-            raise ValueError("its documents have another size than it says")
+            raise ValueError("its documents do not have the sizes that it lists")
         return Offer(
             str(head["form"]),
             str(head["path"]),
@@ -83,26 +83,26 @@ def unpack_offer(data: bytes, where: str) -> Offer:
 
 
 def read_offer(path: str) -> tuple[Offer, os.stat_result]:
-    """The offer that lies at ``path``, and whose file it is. Raises ``SourceError``."""
+    """Read the offer at ``path``; return it with the status of its file. Raises ``SourceError``."""
     try:
         fd = os.open(path, OPEN_FLAGS | os.O_NOFOLLOW)
     except OSError as error:
         raise SourceError(
-            f"the offer {show(path)} from the controller cannot be opened: {os_phrase(error)}; run again"
+            f"cannot open the offer {show(path)} from the controller: {os_phrase(error)}; run again"
         ) from error
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size > LIMIT:
             raise SourceError(
-                f"the offer {show(path)} from the controller is no file of an offer's size; run again"
+                f"the offer {show(path)} from the controller is not a regular file of at most {LIMIT} bytes; run again"
             )
         return unpack_offer(file.read(), path), status
 
 
 class OfferSource:
-    """A source on the node whose documents are those of an offer, and whose blobs lie in a folder.
+    """A source on the node: its documents come from an offer, its blobs from upload folders.
 
-    ``owner`` and ``group`` are the ids of the user who may send there; ``pinned`` as in the offer.
+    ``owner`` and ``group`` are the ids of the user who sends the blobs; ``pinned`` is the offer's.
     """
 
     spooled_size: int | None = None
@@ -116,53 +116,53 @@ class OfferSource:
         self.opened: list[str] = []
         self.documents_size = 0
         self._offer = offer
-        self._sent: dict[str, Sent] = {}
+        self._sent: dict[str, SentBlob] = {}
 
     def size_of(self, name: str) -> int | None:
-        """The size of a file in bytes; ``None`` where there is none of that name. Raises ``SourceError``."""
+        """Return the size of a file in bytes, or ``None`` when the source has no such file. Raises ``SourceError``."""
         if name in self._offer.documents:
             return len(self._offer.documents[name])
         for sizes in (self._offer.layers, self._offer.sizes):
             if name in sizes:
                 return sizes[name]
-        self._refuse(name)
+        self._raise_problem(name)
         return None
 
     def document(self, name: str) -> bytes:
-        """A document of the offer. Raises ``SourceError``."""
+        """Return a document of the offer. Raises ``SourceError``."""
         data = self._offer.documents.get(name)
         if data is None:
-            self._refuse(name)
+            self._raise_problem(name)
             raise missing(self.path, name)
         self.opened.append(name)
         bound_document(self, name, len(data))
         bound_values(self, data)
         return data
 
-    def receive_from(self, sent: dict[str, Sent]) -> None:
-        """Take blobs, by name, from where they lie; the folders stay the caller's."""
+    def receive_from(self, sent: dict[str, SentBlob]) -> None:
+        """Read blobs from these places, by name; the caller keeps the folders open."""
         self._sent = sent
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a blob that was sent, nothing followed or waited for. Raises ``SourceError``."""
+        """Open a blob that was sent. Raises ``SourceError``."""
         sent = self._sent.get(name)
         reader = None
         if sent is not None and self.size_of(name) == sent.size:
             reader = sent.open()
         if reader is None:
             raise SourceError(
-                f"{show(name)} of {show(self.path)} did not arrive on the node as a whole; run again"
+                f"{show(name)} of {show(self.path)} did not arrive completely on the node; run again"
             )
         self.opened.append(name)
         return reader
 
     def spool(self, directory: int) -> Source:
-        """Blobs are files already."""
+        """Return the source itself: blobs can be read in place."""
         return self
 
     def close(self) -> None:
-        """Nothing to close: each file belongs to its reader."""
+        """Do nothing: every reader closes its own file."""
 
-    def _refuse(self, name: str) -> None:
+    def _raise_problem(self, name: str) -> None:
         if name in self._offer.problems:
             raise SourceError(self._offer.problems[name])

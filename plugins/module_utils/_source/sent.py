@@ -4,14 +4,15 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Blobs in the folder that they were sent to: a file each, or several small ones in a bundle.
+"""Blobs in an upload folder: one file each, or several small ones in a bundle.
 
-A bundle is a line of JSON with names and sizes, and the blobs behind it. Each file costs a connection a
-command, which takes longer than a small blob itself (docs/behaviour.md, section 7).
+A bundle is one line of JSON with names and sizes, followed by the blobs. Every file costs a command of the
+connection, which takes longer than the small blob itself (docs/behaviour.md, section 7).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,24 +22,25 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import SourceError
+from .._fs.descriptors import closed_on_error
 from .range_reader import OPEN_FLAGS, FileAccess, RangeReader
 
 _BLOB = re.compile(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})\Z")
 _BUNDLE = re.compile(r"bundle-[0-9a-f]{64}\Z")
 
-# How the folder on a node is named that blobs are sent to: this, and 32 random hexadecimal digits.
+# An upload folder's name is this prefix and 32 random hexadecimal digits.
 UPLOAD_PREFIX = ".oci_rootfs-"
 _UPLOAD = re.compile(re.escape(UPLOAD_PREFIX) + r"[0-9a-f]{32}\Z")
 _LONGEST_PATH = 4096
 
-# Fixed limits: the line of a bundle in bytes, and how many bundles of a folder are looked at.
+# Fixed limits: the first line of a bundle in bytes, and how many bundles of one folder are read.
 BUNDLE_HEAD = 64 * 1024
 _MOST_BUNDLES = 256
 
 
 @dataclass(frozen=True)
-class Sent:
-    """Where a blob lies: ``size`` bytes at ``offset`` of the ``file`` in the ``folder`` behind a descriptor."""
+class SentBlob:
+    """A blob of ``size`` bytes at ``offset`` of ``file``, in the folder with the descriptor ``folder``."""
 
     folder: int
     file: str
@@ -46,7 +48,7 @@ class Sent:
     size: int
 
     def open(self) -> RangeReader | None:
-        """A reader of the blob; ``None`` where it is not there as a whole any more."""
+        """Open the blob; return ``None`` when it is no longer complete."""
         access = _open(self.folder, self.file)
         if access is None:
             return None
@@ -58,13 +60,13 @@ class Sent:
 
 
 def blob_digest(name: str) -> str | None:
-    """The digest that a file is named by; ``None`` for other names, as old Docker archives have them."""
+    """Return the digest in a blob's name, or ``None`` for other names, such as those of old Docker archives."""
     match = _BLOB.match(name)
     return None if match is None else match.group(1).replace("/", ":")
 
 
 def upload_name(name: str) -> str:
-    """The name of a sent blob in its folder, the same on both sides: a plain one, whatever the archive's is."""
+    """Return the file name of a sent blob, on both sides; whatever the archive calls it, this name is harmless."""
     digest = blob_digest(name)
     if digest is not None:
         return digest.replace(":", "-")
@@ -72,10 +74,11 @@ def upload_name(name: str) -> str:
 
 
 def is_plain_path(path: str) -> bool:
-    """Return whether a path may be told to the other side, where programs of the connection parse it.
+    """Return whether a path is safe to pass to the connection's programs, which parse it.
 
-    sftp reads its commands line by line, and unquotes by rules of its own: quotes, backslashes and control characters in a
-    path become further commands on the controller. A plain path is absolute and has neither ``.`` nor ``..`` in it.
+    sftp reads its commands line by line and has its own rules for quotes: with quotes, backslashes and control
+    characters, a path can add commands that run on the controller. A plain path is also absolute and without ``.`` and
+    ``..``.
     """
     if not path.startswith("/") or "//" in path or len(path) > _LONGEST_PATH:
         return False
@@ -85,33 +88,33 @@ def is_plain_path(path: str) -> bool:
 
 
 def is_upload_path(path: str) -> bool:
-    """Return whether a path is one that a node gives to a folder which it makes for blobs."""
+    """Return whether a path can be that of an upload folder."""
     return is_plain_path(path) and _UPLOAD.match(path.rpartition("/")[2]) is not None
 
 
 def bundle_name(names: t.Sequence[str]) -> str:
-    """The name of the bundle with these blobs, in this order."""
+    """Return the file name of the bundle with these blobs, in this order."""
     return "bundle-" + hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()
 
 
 def bundle_head(sizes: t.Mapping[str, int]) -> bytes:
-    """What stands before the blobs of a bundle: their names in the folder, and sizes in bytes."""
+    """Return the first line of a bundle: file names and sizes in bytes of its blobs."""
     items = [[upload_name(name), size] for name, size in sizes.items()]
     return json.dumps(items, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def find_sent(folder: int, sizes: t.Mapping[str, int]) -> dict[str, Sent]:
-    """Where blobs of these names and sizes lie in a folder, as far as they are there.
+def find_sent(folder: int, sizes: t.Mapping[str, int]) -> dict[str, SentBlob]:
+    """Find the blobs of these names and sizes that are complete in an upload folder.
 
-    Whoever sends owns the folder, so nothing in it is believed: only regular files that have no second name are
-    opened, nothing is followed or waited for, and what a blob holds is for the reader to verify.
+    The user who sends owns the folder, so its content is untrusted: only regular files with one name are opened,
+    without following links or blocking, and the caller verifies the digests.
     """
     found = {}
     wanted = {}
     for name, size in sizes.items():
         file = upload_name(name)
         if _size(folder, file) == size:
-            found[name] = Sent(folder, file, 0, size)
+            found[name] = SentBlob(folder, file, 0, size)
         else:
             wanted[file] = name
     if wanted:
@@ -124,28 +127,27 @@ def find_sent(folder: int, sizes: t.Mapping[str, int]) -> dict[str, Sent]:
     return found
 
 
-def _contents(folder: int, bundle: str) -> dict[str, Sent]:
-    """The blobs that a bundle holds as a whole, by their names in the folder; none where it cannot be read."""
+def _contents(folder: int, bundle: str) -> dict[str, SentBlob]:
+    """Return the complete blobs of a bundle by their file names; empty when it cannot be read."""
     access = _open(folder, bundle)
     if access is None:
         return {}
-    try:
-        head, newline, _rest = access.read_at(0, BUNDLE_HEAD).partition(b"\n")
-        offset = len(head) + len(newline)
-        contents = {}
-        for file, size in json.loads(head):
-            # what arrived of a blob that is cut off is of no use
-            if isinstance(size, bool) or not isinstance(size, int):
-                break
-            if not 0 <= size <= access.size - offset:
-                break
-            contents[str(file)] = Sent(folder, bundle, offset, size)
-            offset += size
-        return contents
-    except (SourceError, ValueError, TypeError, RecursionError):
-        return {}
-    finally:
-        access.close()
+    with contextlib.closing(access):
+        try:
+            head, newline, _rest = access.read_at(0, BUNDLE_HEAD).partition(b"\n")
+            offset = len(head) + len(newline)
+            contents = {}
+            for file, size in json.loads(head):
+                if isinstance(size, bool) or not isinstance(size, int):
+                    break
+                # the transfer was cut off within this blob
+                if not 0 <= size <= access.size - offset:
+                    break
+                contents[str(file)] = SentBlob(folder, bundle, offset, size)
+                offset += size
+            return contents
+        except (SourceError, ValueError, TypeError, RecursionError):
+            return {}
 
 
 def _size(folder: int, file: str) -> int | None:
@@ -161,8 +163,9 @@ def _open(folder: int, file: str) -> FileAccess | None:
         fd = os.open(file, OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
     except OSError:
         return None
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-        os.close(fd)
-        return None
-    return FileAccess(file, fd)
+    with closed_on_error(fd):
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            return FileAccess(file, fd)
+    os.close(fd)
+    return None

@@ -349,7 +349,7 @@ def test_a_blob_that_changes_behind_the_check_is_an_error(
         return real(*arguments)
 
     monkeypatch.setattr(_unpack, "unpack", unpack)
-    with pytest.raises(Exception, match="did not arrive on the node as a whole"):
+    with pytest.raises(Exception, match="did not arrive completely on the node"):
         one.run(dest, _upload_folder=upload_path)
     assert names(dest.parent) == []
 

@@ -14,7 +14,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._answer import (
     UploadRequest,
     check_tmp,
     parse_request,
-    without_foreign,
+    remove_foreign_keys,
 )
 
 LAYERS = {"blobs/sha256/" + letter * 64: number for number, letter in enumerate("abc")}
@@ -90,7 +90,7 @@ BAD_PATHS: t.Sequence[str] = [
 
 @pytest.mark.parametrize("path", BAD_PATHS, ids=ascii)
 def test_a_folder_that_the_module_would_not_make(path: str) -> None:
-    with pytest.raises(AnswerError, match="is not the path of a folder for blobs"):
+    with pytest.raises(AnswerError, match="is not the path of an upload folder"):
         parse_request(answer(folder=path), LAYERS)
 
 
@@ -205,9 +205,9 @@ def test_a_result_adds_no_host_and_no_facts_of_others() -> None:
         "ansible_stats": {"data": {"x": 1}},
         "ansible_facts": {**own, "ansible_become_exe": "/x", "ansible_facts": {}},
     }
-    assert without_foreign(result) == result
-    assert without_foreign(hostile) == result
+    assert remove_foreign_keys(result) == result
+    assert remove_foreign_keys(hostile) == result
     odd: t.Sequence[t.Any] = ([], "x", 1)
     for facts in odd:
-        assert without_foreign({"ansible_facts": facts}) == {"ansible_facts": {}}
-    assert without_foreign({"failed": True}) == {"failed": True}
+        assert remove_foreign_keys({"ansible_facts": facts}) == {"ansible_facts": {}}
+    assert remove_foreign_keys({"failed": True}) == {"failed": True}

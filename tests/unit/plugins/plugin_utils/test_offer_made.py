@@ -400,7 +400,7 @@ def test_a_document_that_is_a_link_tells_no_node_what_it_leads_to(
     assert hashlib.sha256(secret.read_bytes()).hexdigest().encode() not in text
     assert set(made.layers) == {layer.path for layer in ONE_ARM.layers}
     said = chosen(OfferSource(made, 0, 0), "linux/amd64")
-    assert f"'{blob.path}' of '{layout}' is not what its name says" in said
+    assert f"'{blob.path}' of '{layout}' does not match its digest" in said
 
 
 def test_documents_without_a_digest_stay_inside_of_a_layout(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def told(sizes: dict[str, int]) -> list[tuple[str, bool]]:
         "node1", sizes, lambda *line: lines.append(line), lambda: next(clock)
     )
     for name in sizes:
-        with progress.of([name]):
+        with progress.sending([name]):
             pass
     return lines
 
@@ -47,7 +47,7 @@ def test_long_is_what_is_large_together() -> None:
 def test_what_failed_was_not_sent() -> None:
     lines: list[str] = []
     progress = Progress("n", {"a": 1}, lambda line, _long: lines.append(line))
-    with pytest.raises(ValueError), progress.of(["a"]):
+    with pytest.raises(ValueError), progress.sending(["a"]):
         raise ValueError
     assert len(lines) == 1
 
@@ -56,7 +56,7 @@ def test_blobs_that_travel_together_have_one_line() -> None:
     lines: list[str] = []
     progress = Progress("n", {"a": 1, "b": 2, "c": 3}, lambda line, _long: lines.append(line), lambda: 1.0)  # fmt: skip
     for names in (["a", "b"], ["c"]):
-        with progress.of(names):
+        with progress.sending(names):
             pass
     assert len(lines) == 3
     assert lines[0] == "[n] sending blobs 1 to 2 of 3 together, 3.00 Bytes; 0.00 Bytes of 6.00 Bytes sent"  # fmt: skip

@@ -111,7 +111,7 @@ def test_blobs_are_files_in_every_form(
         assert content(staging, NAMES[1:]) == [LAYERS[1].data]
         files = [path for path in controller.folder.rglob("*") if path.is_file()]
         assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    assert controller.left() == ["in-use", "making", "offer"]
+    assert controller.left() == ["in-use", "offer", "writing"]
 
 
 @pytest.mark.parametrize("form", ["archive", "gzip", "layout"])
@@ -132,7 +132,7 @@ def test_what_one_fork_made_the_others_find(
     assert controller.opened == opened
 
 
-def test_blobs_are_carved_as_late_as_can_be(
+def test_blobs_are_staged_when_they_are_needed(
     tmp_path: Path, controller: Controller
 ) -> None:
     """The first one travels while nobody has read the second."""
@@ -211,7 +211,7 @@ def test_small_blobs_are_one_file(
         opened = controller.opened
         assert list(staging.bundles(list(sizes))) == bundles
         assert controller.opened == opened
-    assert controller.left() == ["in-use", "making", "offer"]
+    assert controller.left() == ["in-use", "offer", "writing"]
     fd = os.open(received, os.O_RDONLY)
     found = find_sent(fd, sizes)
     assert set(found) == set(sizes)
@@ -233,12 +233,12 @@ def test_a_bundle_does_not_grow_for_ever(
     """A lost connection loses what is on its way."""
     path = write_oci_archive(tmp_path / "i.tar", Image(layers_of(1, 2, 3, 4, 5)))
     monkeypatch.setattr(_staging, "_SMALL", 20_000)
-    monkeypatch.setattr(_staging, "_LOAD", 200)
+    monkeypatch.setattr(_staging, "_LARGEST_BUNDLE", 200)
     with controller.staging(path) as staging:
         names = list(read_offer(staging.offer())[0].layers)
         bundles = staging.bundles(names)
         assert len(next(bundles).names) == 2
-        # the next one is carved when this one was sent
+        # the next one is staged when this one has been sent
         assert len([name for name in controller.left() if name[:6] == "bundle"]) == 1
         assert [len(bundle.names) for bundle in bundles] == [2, 1]
 
@@ -248,12 +248,12 @@ def test_the_head_of_a_bundle_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(_staging, "_SMALL", 512 * 1024)
     names = [f"blobs/sha512/{number:0128x}" for number in range(1000)]
     sizes = dict.fromkeys(names, 4000)
-    loads = _staging._loads(sizes)
-    assert [name for load in loads for name in load] == names
-    for load in loads:
-        head = _staging.bundle_head({name: 512 * 1024 for name in load})
+    groups = _staging._group(sizes)
+    assert [name for group in groups for name in group] == names
+    for group in groups:
+        head = _staging.bundle_head({name: 512 * 1024 for name in group})
         assert len(head) <= BUNDLE_HEAD
-    assert len(loads) < 5
+    assert len(groups) < 5
 
 
 def test_a_damaged_blob_spoils_its_bundle(
@@ -265,7 +265,7 @@ def test_a_damaged_blob_spoils_its_bundle(
     with controller.staging(path) as staging:
         with pytest.raises(SourceError, match=f"{broken.layers[1].digest} .* another"):
             content(staging, [layer.path for layer in broken.layers])
-        assert controller.left() == ["in-use", "making", "offer"]
+        assert controller.left() == ["in-use", "offer", "writing"]
 
 
 def test_a_link_out_of_an_old_docker_layout_is_in_no_bundle(
@@ -330,7 +330,7 @@ def test_what_was_verified_is_sent_by_a_later_fork_too(
         assert os.stat(bundle.path).st_nlink == 1
         assert not os.path.samefile(bundle.path, blob)
     # the room is given back, and what is there now is no blob
-    assert controller.left() == ["in-use", "making", "offer"]
+    assert controller.left() == ["in-use", "offer", "writing"]
     with controller.staging(path) as third, pytest.raises(SourceError, match="another digest"):  # fmt: skip
         content(third, NAMES[:1])
 
@@ -343,16 +343,16 @@ def test_a_blob_takes_no_more_room_than_was_offered(
         staging.offer()
         with open(Path(path, NAMES[0]), "r+b") as opened:
             opened.truncate(1 << 40)
-        with pytest.raises(SourceError, match="has another size than a moment ago"):
+        with pytest.raises(SourceError, match="changed during the run"):
             content(staging, NAMES[:1])
-    assert controller.left() == ["in-use", "making", "offer"]
+    assert controller.left() == ["in-use", "offer", "writing"]
 
 
 # -- tasks that name their images
 
 
 def test_tasks_share_blobs_and_no_offer(tmp_path: Path, controller: Controller) -> None:
-    """Nor what can be asked for: the layer that both have is carved once."""
+    """Nor what can be asked for: the layer that both have is staged once."""
     one = Image([LAYERS[0], Layer(file("one", "1"))], ref="one")
     two = Image([LAYERS[0], Layer(file("two", "2"))], ref="two")
     path = write_oci_archive(tmp_path / "i.tar", one, two)
@@ -364,13 +364,13 @@ def test_tasks_share_blobs_and_no_offer(tmp_path: Path, controller: Controller) 
             for name in (one.layers[1].path, one.config.path, one.path, "index.json"):
                 with pytest.raises(SourceError, match="holds no"):
                     content(second, [name])
-            assert controller.left() == ["in-use", "making", "offer", "offer"]
+            assert controller.left() == ["in-use", "offer", "offer", "writing"]
             (ours,) = first.bundles(NAMES[:1])
             before = os.stat(ours.path)
             (theirs,) = second.bundles(NAMES[:1])
             assert os.path.samestat(os.stat(theirs.path), before)
         assert os.path.exists(ours.path)
-    assert controller.left() == ["in-use", "making", "offer", "offer"]
+    assert controller.left() == ["in-use", "offer", "offer", "writing"]
 
 
 def test_documents_are_nothing_to_ask_for(
@@ -408,7 +408,7 @@ def test_a_damaged_blob_is_never_sent(
                 SourceError, match=f"{broken.layers[1].digest} .* another digest"
             ):
                 content(staging, [name])
-    assert controller.left() == ["in-use", "making", "offer"]
+    assert controller.left() == ["in-use", "offer", "writing"]
 
 
 def test_a_link_in_a_layout_sends_no_secret_of_the_controller(
@@ -424,7 +424,7 @@ def test_a_link_in_a_layout_sends_no_secret_of_the_controller(
     with controller.staging(path) as staging:
         with pytest.raises(SourceError, match="another digest"):
             content(staging, NAMES[:1])
-        assert controller.left() == ["in-use", "making", "offer"]
+        assert controller.left() == ["in-use", "offer", "writing"]
 
 
 def test_old_docker_layouts_send_no_link_out(
@@ -450,7 +450,7 @@ def test_old_docker_layouts_send_no_link_out(
         assert content(staging, names[1:]) == [first.read_bytes()]
 
 
-def test_old_docker_archives_are_carved_by_their_own_names(
+def test_old_docker_archives_are_staged_by_their_own_names(
     tmp_path: Path, controller: Controller
 ) -> None:
     layers = [Layer(file("a")), Layer(file("b"))]
@@ -491,7 +491,7 @@ def test_max_size_bounds_the_controller_too(
         SourceError, match="more than the 2000 bytes of max_size; raise max_size"
     ):
         staging.offer()
-    assert controller.left() == ["in-use", "making"]
+    assert controller.left() == ["in-use", "writing"]
 
 
 def test_a_disk_that_fails(
@@ -506,10 +506,10 @@ def test_a_disk_that_fails(
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "rename", full)
-            with pytest.raises(SourceError, match="cannot be made ready .* no room left"):  # fmt: skip
+            with pytest.raises(SourceError, match="cannot stage .* no room left"):  # fmt: skip
                 content(staging, NAMES)
-        assert controller.left() == ["in-use", "making", "offer"]
-    with pytest.raises(SourceError, match="cannot be made ready"):
+        assert controller.left() == ["in-use", "offer", "writing"]
+    with pytest.raises(SourceError, match="cannot stage"):
         Staging(path, lambda: path, "/proc/nowhere", Criteria()).__enter__()
 
 
@@ -554,7 +554,7 @@ def test_forks_work_at_once_and_a_killed_one_leaves_no_lock(
             fork.communicate("")
             assert set(map(upload_name, NAMES)) < set(controller.left())
         forks[-1].communicate("")
-    assert controller.left() == ["in-use", "making", "offer"]
+    assert controller.left() == ["in-use", "offer", "writing"]
 
 
 def test_who_waits_for_another_fork_makes_nothing(

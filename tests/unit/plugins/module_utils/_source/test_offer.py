@@ -23,7 +23,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer impor
     unpack_offer,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    Sent,
+    SentBlob,
     upload_name,
 )
 
@@ -132,7 +132,7 @@ def test_an_offer_must_be_a_file(
     path.unlink()
     path.write_bytes(packed(head()))
     monkeypatch.setattr(offer, "LIMIT", 10)
-    with pytest.raises(SourceError, match="no file of an offer's size"):
+    with pytest.raises(SourceError, match="is not a regular file of at most"):
         read_offer(str(path))
 
 
@@ -172,7 +172,7 @@ def test_blobs_are_read_from_their_folder(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(SourceError, match="did not arrive"):
         given.open(BLOB)
-    given.receive_from({BLOB: Sent(fd, upload_name(BLOB), 0, 5), "else": Sent(fd, "else", 0, 4)})  # fmt: skip
+    given.receive_from({BLOB: SentBlob(fd, upload_name(BLOB), 0, 5), "else": SentBlob(fd, "else", 0, 4)})  # fmt: skip
     with contextlib.closing(given.open(BLOB)) as reader:
         assert reader.read() == b"layer"
     for name in ("else", "unknown"):
