@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""From an image to a root file system in an empty directory: layers in order, the user, the metadata."""
+"""Unpack an image into an empty directory: apply its layers in order, resolve its user, set the root's metadata."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ if t.TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What came of it: the counts, and the image's user as the tree itself resolves it."""
+    """The result of unpacking: the report and the image's user, resolved inside the tree."""
 
     report: Report
     user: ResolvedUser
 
 
 class _OtherOrder(Exception):
-    """The layers stand in another order than the diff_ids."""
+    """The layers are listed in another order than the diff_ids."""
 
 
 class _DamagedEntry(Exception):
-    """A blob of the cache was not what its name says."""
+    """A blob of the cache does not match its digest."""
 
 
-# What bytes can cause that are not those of the blob, in the end.
+# What a damaged blob can cause.
 _CONTENT_ERRORS = (
     ImageError,
     LayerError,
@@ -79,22 +79,22 @@ def unpack(
 ) -> Unpacked:
     """Apply all layers to the empty directory behind ``fd`` and give it its final metadata.
 
-    Layers are paired with diff_ids by position. Where a layer's content turns out to belong to another
-    place in the list, the work starts over with the layers sorted by content (docs/behaviour.md,
-    section 2); it also does where a blob of the cache is damaged, or where the cache has taken the room
-    (section 7). Raises ``LayerError``, ``ImageError``, ``RootfsError``, ``MissingLibraryError``, ``OSError``.
+    Layers are paired with diff_ids by position. If the content of a layer has the diff_id of another position,
+    unpacking starts again with the layers sorted by content (docs/behaviour.md, section 2). It also starts again
+    after it found a damaged blob in the cache, or evicted blobs from the cache because the disk was full (section 7). Raises ``LayerError``, ``ImageError``, ``RootfsError``, ``MissingLibraryError``, ``OSError``.
     """
     keep_freed_memory()
+    blobs = _Blobs(source, cache)
     layers: t.Sequence[Layer] = image.layers
-    # mknod and mkdir would otherwise drop bits that the image wants
+    # mknod and mkdir would otherwise clear mode bits that the image sets
     umask = os.umask(0)
     try:
         while True:
             try:
-                return _unpack(source, image, layers, fd, options, cache)
+                return _unpack(blobs, layers, image.config.user, fd, options)
             except _OtherOrder:
                 empty_directory(fd)
-                layers = _by_content(source, image, options, cache)
+                layers = _by_content(blobs, image.layers, options)
             except _DamagedEntry:
                 empty_directory(fd)
             except (OciError, OSError) as error:
@@ -105,110 +105,129 @@ def unpack(
         os.umask(umask)
 
 
+@dataclass(frozen=True)
+class _Blobs:
+    """The blobs of an image's layers: from the cache if there is one, otherwise from the source."""
+
+    source: Opener
+    cache: BlobCache | None
+
+    @contextlib.contextmanager
+    def open(self, layer: Layer) -> t.Iterator[CachedBlob | KeptBlob | RangeReader]:
+        """Open a layer's blob in the cache, or in the source while it is copied into the cache.
+
+        Raises ``_DamagedEntry`` if a damaged blob of the cache made the block fail; that blob has then been removed.
+        """
+        cache = self.cache
+        if cache is None or layer.data is not None:
+            with contextlib.closing(open_layer(self.source, layer)) as blob:
+                yield blob
+            return
+        # the cache holds blobs by their own digest, which is unknown for a compressed blob of an old archive
+        known = not layer.digest_is_diff_id or cache.has(layer.digest, layer.size)
+        cached = cache.open_blob(layer.digest, layer.size) if known else None
+        if cached is not None:
+            with contextlib.closing(cached):
+                try:
+                    yield cached
+                except _CONTENT_ERRORS as error:
+                    if cached.is_intact():
+                        raise
+                    cache.discard(cached)
+                    raise _DamagedEntry from error
+            return
+        kept = cache.keeping(open_layer(self.source, layer), layer.digest, layer.size)
+        with contextlib.closing(kept):
+            yield kept
+
+    def commit(
+        self,
+        blob: CachedBlob | KeptBlob | RangeReader,
+        stream: LayerStream,
+        report: Report,
+    ) -> None:
+        """Keep a blob that was read to its end in the cache, or count it if it came from there."""
+        if self.cache is None:
+            return
+        # imported late: runs without a cache do not need it
+        from ._cache.blobs import CachedBlob, KeptBlob
+
+        if isinstance(blob, KeptBlob) and _has_its_digest(stream):
+            blob.keep()
+        elif isinstance(blob, CachedBlob):
+            report.count("blobs_from_cache")
+
+
 def _unpack(
-    source: Opener,
-    image: Image,
+    blobs: _Blobs,
     layers: t.Sequence[Layer],
+    user: str,
     fd: int,
     options: UnpackOptions,
-    cache: BlobCache | None,
 ) -> Unpacked:
     report = Report()
     budget = Budget(options.max_size, options.max_entries)
     policy = Policy(report, options)
-    at_hand = ""
-    root = Root(fd, policy.for_missing_parent(), lambda: budget.add_implied(at_hand))
+    current = ""
+    root = Root(fd, policy.for_missing_parent(), lambda: budget.add_implied(current))
     applier = Applier(root, policy, budget, options)
     diff_ids = {layer.diff_id for layer in layers}
     with contextlib.closing(root), EarlySync(fd) as early_sync:
         for layer in layers:
-            at_hand = layer.digest
-            with _blob_of(layer, source, cache) as blob:
+            current = layer.digest
+            with blobs.open(layer) as blob:
                 stream = LayerStream(layer, blob, budget)
                 first, steps = stream.stages()
                 with read_ahead(first, *steps, cancel=blob.cancel) as chunks:
-                    applier.apply_layer(early_sync.following(chunks), layer.digest)
-                if stream.diff_id != layer.diff_id and stream.diff_id not in diff_ids:
-                    raise LayerError(
-                        f"its content has the diff_id {stream.diff_id}, which is not in the image config",
-                        layer.digest,
-                        advice="the archive is damaged: fetch the image again",
-                    )
-                if cache is not None:
-                    _note_cached(layer, stream, blob, report)
-            if stream.compression == "gzip":
-                report.gzip = gzip_library()[0]
-            if stream.mislabelled:
-                report.count("media_types_wrong")
+                    applier.apply_layer(early_sync.following(chunks), current)
+                _check_diff_id(stream, diff_ids)
+                blobs.commit(blob, stream, report)
+            _count_stream(stream, report)
             if stream.diff_id != layer.diff_id:
                 raise _OtherOrder
-        user = resolve_user(image.config.user, root)
+        resolved = resolve_user(user, root)
         applier.finish()
-        lost = report.counted("xattrs_unsupported")
-        if lost:
-            report.warnings.append(
-                f"the file system of dest cannot hold {lost} extended attributes of the image, which were left out"
-            )
-    if cache is not None and cache.damaged:
-        report.count("cache_entries_damaged", cache.damaged)
-    return Unpacked(report, user)
+    _report_losses(blobs, report)
+    return Unpacked(report, resolved)
 
 
-@contextlib.contextmanager
-def _blob_of(
-    layer: Layer, source: Opener, cache: BlobCache | None
-) -> t.Iterator[CachedBlob | KeptBlob | RangeReader]:
-    """A layer's blob from the cache, or from the source on its way into the cache.
-
-    Raises ``_DamagedEntry`` where what went wrong within was the cache's fault; the blob is gone from there then.
-    """
-    if cache is None or layer.data is not None:
-        with contextlib.closing(open_layer(source, layer)) as blob:
-            yield blob
-        return
-    # of a blob that is compressed in an old archive, the cache could only have what is inside
-    known = not layer.digest_is_diff_id or cache.has(layer.digest, layer.size)
-    cached = cache.open_blob(layer.digest, layer.size) if known else None
-    if cached is not None:
-        with contextlib.closing(cached):
-            try:
-                yield cached
-            except _CONTENT_ERRORS as error:
-                if cached.is_intact():
-                    raise
-                cache.discard(cached)
-                raise _DamagedEntry from error
-        return
-    kept = cache.keeping(open_layer(source, layer), layer.digest, layer.size)
-    with contextlib.closing(kept):
-        yield kept
+def _check_diff_id(stream: LayerStream, diff_ids: t.Collection[str]) -> None:
+    layer = stream.layer
+    if stream.diff_id != layer.diff_id and stream.diff_id not in diff_ids:
+        raise LayerError(
+            f"its content has the diff_id {stream.diff_id}, which is not in the image config",
+            layer.digest,
+            advice="the archive is damaged: fetch the image again",
+        )
 
 
-def _note_cached(
-    layer: Layer,
-    stream: LayerStream,
-    blob: CachedBlob | KeptBlob | RangeReader,
-    report: Report,
-) -> None:
-    """A layer came whole: its blob may stay in the cache, or was there."""
-    # a run without a cache need not read all of that code
-    from ._cache.blobs import CachedBlob, KeptBlob
-
-    if isinstance(blob, KeptBlob) and _has_its_digest(layer, stream):
-        blob.keep()
-    elif isinstance(blob, CachedBlob):
-        report.count("blobs_from_cache")
+def _count_stream(stream: LayerStream, report: Report) -> None:
+    if stream.compression == "gzip":
+        report.gzip = gzip_library()[0]
+    if stream.mislabelled:
+        report.count("media_types_wrong")
 
 
-def _has_its_digest(layer: Layer, stream: LayerStream) -> bool:
-    """Whether the blob that was read is what its digest says: an old archive has only that of the content."""
+def _report_losses(blobs: _Blobs, report: Report) -> None:
+    lost = report.counted("xattrs_unsupported")
+    if lost:
+        report.warnings.append(
+            f"the file system of dest cannot hold {lost} extended attributes of the image, which were left out"
+        )
+    if blobs.cache is not None and blobs.cache.damaged:
+        report.count("cache_entries_damaged", blobs.cache.damaged)
+
+
+def _has_its_digest(stream: LayerStream) -> bool:
+    """Return whether the layer's digest is that of the blob read: old archives give the digest of the tar only."""
+    layer = stream.layer
     return not layer.digest_is_diff_id or (
         stream.compression == "none" and stream.diff_id == layer.digest
     )
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Whether there was no room on the disk, whatever was made of that error on its way."""
+    """Return whether an error or one of its causes says that the disk or quota is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -217,15 +236,16 @@ def _is_full(error: BaseException | None) -> bool:
 
 
 def _by_content(
-    source: Opener, image: Image, options: UnpackOptions, cache: BlobCache | None
+    blobs: _Blobs, layers: t.Sequence[Layer], options: UnpackOptions
 ) -> list[Layer]:
+    """Return the layers in the order of the config's diff_ids, by reading each. Raises ``ImageError``."""
     budget = Budget(options.max_size, options.max_entries)
     found = {}
-    for layer in image.layers:
-        with _blob_of(layer, source, cache) as blob:
+    for layer in layers:
+        with blobs.open(layer) as blob:
             found[drain(LayerStream(layer, blob, budget))] = layer
     ordered = []
-    for position in image.layers:
+    for position in layers:
         if position.diff_id not in found:
             raise ImageError(
                 f"no layer of the image yields the diff_id {position.diff_id} of its config; fetch the image again"

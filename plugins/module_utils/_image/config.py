@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The image config, normalised once for every runtime (image-spec, config.md; docs/behaviour.md, section 8)."""
+"""The image config, normalised once for all runtimes (image-spec, config.md; docs/behaviour.md, section 8)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import documents
 from .platform import Platform, platform_of
 
 _SIGNAL = re.compile(r"(?:SIG)?([A-Z][A-Z0-9]*)(?:([+-])([0-9]{1,2}))?\Z")
-# Linux's numbers, the same on every architecture that images are made for but MIPS and SPARC
+# Linux's numbers, the same on all architectures of images except MIPS and SPARC
 _NAMES = (
     "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG"
     " XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
@@ -27,9 +27,9 @@ _SIGNALS = _NAMES.split()
 _FIRST_REALTIME = 34
 _LAST_SIGNAL = 64
 
-# What one image may ask for, in entries and in bytes each: far more than any that is known, and what a node can work with.
-# Linux gives no process a longer argument or variable than this. Each volume is a mount, and a task of the role's; a range
-# of ports is an entry for each port and protocol.
+# Limits of an image's settings, in entries and in bytes per entry: far above all known images, and harmless to a node.
+# Linux limits one argument or variable to 128 KiB. Each volume becomes a mount and a task of the role; a range of ports
+# becomes one entry for each port and protocol.
 _Limit = t.Tuple[int, int]
 _WORDS: _Limit = (10_000, 128 * 1024 - 1)
 _VOLUMES: _Limit = (256, 4096)
@@ -53,9 +53,9 @@ _SYSTEMD = re.compile(r"/(?:usr/)?(?:lib/systemd/systemd|s?bin/(?:systemd|init))
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What an image says of how it wants to be run; ``diff_ids`` in the order of application.
+    """The settings of an image; ``diff_ids`` in the order of application.
 
-    ``warnings`` speak of what was dropped or not understood.
+    ``warnings`` name settings that were dropped or not understood.
     """
 
     platform: Platform
@@ -77,7 +77,7 @@ class ImageConfig:
     warnings: tuple[str, ...]
 
     def to_facts(self) -> dict[str, t.Any]:
-        """The ``image`` value of the result, but for the resolved user."""
+        """Return the ``image`` value of the result, without the resolved user."""
         return {
             "entrypoint": list(self.entrypoint),
             "cmd": list(self.cmd),
@@ -100,7 +100,7 @@ class ImageConfig:
 
 
 def parse_config(data: bytes, where: str) -> ImageConfig:
-    """Parse a config document; any nullable field may be null, and all have bounds. Raises ``ImageError``."""
+    """Parse a config document. Any field may be null, and all are bounded. Raises ``ImageError``."""
     value = documents.parse_object(data, where)
     run = documents.mapping(value, "config", where)
     rootfs = documents.mapping(value, "rootfs", where)
@@ -112,16 +112,12 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
         warnings.append(
             f"{dropped} environment entries of the image have no '=' and were dropped"
         )
-    argv = [*entrypoint, *cmd]
     signal = documents.text(run, "StopSignal", where)
     stop_signal = normalise_signal(signal) if signal else None
-    if signal and stop_signal is None:
-        warnings.append(
-            f"the image's stop signal {show(signal)} is none; the default is taken"
-        )
     if stop_signal is None:
-        is_systemd = bool(argv) and _SYSTEMD.match(argv[0]) is not None
-        stop_signal = "SIGRTMIN+3" if is_systemd else "SIGTERM"
+        stop_signal = _default_signal((*entrypoint, *cmd))
+        if signal:
+            warnings.append(f"unknown stop signal {show(signal)}, using {stop_signal}")
     return ImageConfig(
         platform=platform_of(value, where),
         diff_ids=tuple(documents.strings(rootfs, "diff_ids", where)),
@@ -143,8 +139,13 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
     )
 
 
+def _default_signal(argv: t.Sequence[str]) -> str:
+    is_systemd = bool(argv) and _SYSTEMD.match(argv[0]) is not None
+    return "SIGRTMIN+3" if is_systemd else "SIGTERM"
+
+
 def normalise_signal(text: str) -> str | None:
-    """A signal as ``SIGNAME``, from a number or a name in any case; ``None`` for what is none."""
+    """Return a signal as ``SIGNAME``, given a number or a name in any case; None if it is unknown."""
     text = text.strip().upper()
     if text.isascii() and text.isdigit() and len(text) < 4:
         return _signal_of_number(int(text))
@@ -173,7 +174,7 @@ def _signal_of_number(number: int) -> str | None:
 
 
 def _require(texts: t.Collection[str], field: str, where: str, limit: _Limit) -> None:
-    """Raises ``ImageError`` for too many texts, and for one that is too long."""
+    """Check the number of texts and the length of each. Raises ``ImageError``."""
     most, longest = limit
     if len(texts) > most:
         raise ImageError(
@@ -183,8 +184,8 @@ def _require(texts: t.Collection[str], field: str, where: str, limit: _Limit) ->
         size = len(text.encode("utf-8", "surrogatepass"))
         if size > longest:
             raise ImageError(
-                f"{where}: {field} holds {size} bytes in one text, more than {longest}, a fixed limit; build the image"
-                " with less"
+                f"{where}: {field} holds a string of {size} bytes, more than {longest}, a fixed limit; build the image"
+                " with a shorter one"
             )
 
 
@@ -221,12 +222,12 @@ def _environment(entries: tuple[str, ...]) -> tuple[dict[str, str], int]:
 
 
 def _working_dir(text: str) -> str:
-    # two slashes at the beginning would be kept, as POSIX allows it
+    # POSIX gives two leading slashes a meaning of their own, so normpath would keep them
     return posixpath.normpath("/" + text.lstrip("/"))
 
 
 def _healthcheck(run: documents.Object, where: str) -> dict[str, t.Any] | None:
-    """Docker's fields of it, each of its type: whatever else stands there stays out of the facts."""
+    """Return the fields that Docker defines, each checked for its type; all others are dropped."""
     value = documents.mapping(run, "Healthcheck", where)
     facts: dict[str, t.Any] = {}
     if value.get("Test") is not None:
@@ -239,7 +240,7 @@ def _healthcheck(run: documents.Object, where: str) -> dict[str, t.Any] | None:
 
 
 def _history(value: documents.Object, where: str) -> tuple[dict[str, t.Any], ...]:
-    """The specification's fields of each item (config.md)."""
+    """Return the fields of each item that the specification defines (config.md)."""
     items = []
     found = documents.objects(value, "history", where)
     most, longest = _HISTORY
@@ -262,7 +263,7 @@ def _history(value: documents.Object, where: str) -> tuple[dict[str, t.Any], ...
 def _names(
     run: documents.Object, key: str, where: str, limit: _Limit
 ) -> tuple[str, ...]:
-    """The keys of an object that serves as a set; some builders write a list."""
+    """Return the keys of an object that serves as a set. Some builders write a list instead."""
     value = run.get(key)
     if value is None:
         return ()
@@ -272,6 +273,4 @@ def _names(
         names = tuple(sorted(set(value)))
         _require(names, key, where, limit)
         return names
-    raise ImageError(
-        f"{where}: the field {show(key)} is not an object; fetch the image again"
-    )
+    raise ImageError(f"{where}: the field {show(key)} is not an object")

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Bounded JSON, and reading its fields without trusting their shape (docs/behaviour.md, section 1)."""
+"""Parse bounded JSON and read its fields, each checked for its type (docs/behaviour.md, section 1)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LONGEST_NUMBER = 20
 
 
 def parse_json(data: bytes, where: str) -> t.Any:
-    """Parse a document. Raises ``ImageError`` that names it."""
+    """Parse a document; ``where`` names it in errors. Raises ``ImageError``."""
     if len(data) > DOCUMENT_LIMIT:
         raise ImageError(
             f"{where} has {len(data)} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
         )
-    # each small value of a document takes many times its bytes in memory
+    # a small value takes many times its bytes in memory
     if values_in(data) > VALUES_LIMIT:
         raise ImageError(
             f"{where} holds more than {VALUES_LIMIT} values, a fixed limit"
@@ -38,21 +38,19 @@ def parse_json(data: bytes, where: str) -> t.Any:
         reason = (
             "it is nested too deeply" if isinstance(error, RecursionError) else error
         )
-        raise ImageError(
-            f"{where} is not valid JSON: {reason}; fetch the image again"
-        ) from error
+        raise ImageError(f"{where} is not valid JSON: {reason}") from error
 
 
 def parse_object(data: bytes, where: str) -> Object:
     """Parse a document that must be an object. Raises ``ImageError``."""
     value = parse_json(data, where)
     if not isinstance(value, dict):
-        raise ImageError(f"{where} is not a JSON object; fetch the image again")
+        raise ImageError(f"{where} is not a JSON object")
     return value
 
 
 def text(value: Object, key: str, where: str) -> str | None:
-    """A string, or ``None`` where it is missing or null. Raises ``ImageError``."""
+    """Return a string; None if missing or null. Raises ``ImageError``."""
     found = value.get(key)
     if found is None or isinstance(found, str):
         return found
@@ -60,7 +58,7 @@ def text(value: Object, key: str, where: str) -> str | None:
 
 
 def number(value: Object, key: str, where: str) -> int | None:
-    """An integer, or ``None`` where it is missing or null. Raises ``ImageError``."""
+    """Return an integer; None if missing or null. Raises ``ImageError``."""
     found = value.get(key)
     if found is None or (isinstance(found, int) and not isinstance(found, bool)):
         return found
@@ -68,7 +66,7 @@ def number(value: Object, key: str, where: str) -> int | None:
 
 
 def mapping(value: Object, key: str, where: str) -> Object:
-    """An object, empty where it is missing or null. Raises ``ImageError``."""
+    """Return an object; empty if missing or null. Raises ``ImageError``."""
     found = value.get(key)
     if found is None:
         return {}
@@ -78,7 +76,7 @@ def mapping(value: Object, key: str, where: str) -> Object:
 
 
 def objects(value: Object, key: str, where: str) -> list[Object]:
-    """A list of objects, empty where it is missing or null. Raises ``ImageError``."""
+    """Return a list of objects; empty if missing or null. Raises ``ImageError``."""
     found = value.get(key)
     if found is None:
         return []
@@ -88,7 +86,7 @@ def objects(value: Object, key: str, where: str) -> list[Object]:
 
 
 def strings(value: Object, key: str, where: str) -> list[str]:
-    """A list of strings, empty where it is missing or null. Raises ``ImageError``."""
+    """Return a list of strings; empty if missing or null. Raises ``ImageError``."""
     found = value.get(key)
     if found is None:
         return []
@@ -98,7 +96,7 @@ def strings(value: Object, key: str, where: str) -> list[str]:
 
 
 def string_mapping(value: Object, key: str, where: str) -> dict[str, str]:
-    """An object of strings; null values are left out. Raises ``ImageError``."""
+    """Return an object of strings without its null values; empty if missing or null. Raises ``ImageError``."""
     found = mapping(value, key, where)
     if all(item is None or isinstance(item, str) for item in found.values()):
         return {name: item for name, item in found.items() if item is not None}
@@ -106,17 +104,15 @@ def string_mapping(value: Object, key: str, where: str) -> dict[str, str]:
 
 
 def _wrong(key: str, where: str, wanted: str) -> ImageError:
-    return ImageError(
-        f"{where}: the field {show(key)} is not {wanted}; fetch the image again"
-    )
+    return ImageError(f"{where}: the field {show(key)} is not {wanted}")
 
 
 def _parse_int(digits: str) -> int:
-    # long numbers take quadratic time, and no field of an image needs one
+    # parsing takes quadratic time in the number of digits, and no field of an image needs many
     if len(digits) > _LONGEST_NUMBER:
         raise ValueError("a number is too long")
     return int(digits)
 
 
 def _refuse_constant(name: str) -> t.NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The media types that an image is made of, one by one; OCI's and Docker's mean the same.
+"""The media types of the parts of an image; those of OCI and Docker mean the same.
 
 See image-spec, media-types.md, and docs/behaviour.md, section 2.
 """
@@ -30,7 +30,7 @@ CONFIGS = frozenset(
     ]
 )
 
-# What the type says that the bytes are; the bytes decide, this is only compared with them.
+# The declared compression. Decompression follows the bytes; a difference is only reported.
 _LAYERS = {
     "application/vnd.oci.image.layer.v1.tar": "none",
     "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
@@ -50,15 +50,15 @@ PLAIN_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
 def is_layer(media_type: str) -> bool:
-    """Whether a blob of this type is a layer that can be applied."""
+    """Return whether a blob of this type is a layer that can be applied."""
     return media_type in _LAYERS
 
 
 def is_encrypted(media_type: str) -> bool:
-    """Whether a layer's type says that it needs a key (ocicrypt)."""
+    """Return whether this is the type of an encrypted layer (ocicrypt)."""
     return media_type.endswith("+encrypted") or ".encrypted" in media_type
 
 
 def declared_compression(media_type: str) -> str | None:
-    """``none``, ``gzip`` or ``zstd`` as the type says; ``None`` for a type that says nothing."""
+    """Return the compression that a type declares, ``none``, ``gzip`` or ``zstd``; None for other types."""
     return _LAYERS.get(media_type)

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Image names after Docker's rules (docs/behaviour.md, section 2)."""
+"""Image names, expanded by Docker's rules (docs/behaviour.md, section 2)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 
 
 def normalise_name(name: str) -> str:
-    """The full name: ``alpine`` is ``docker.io/library/alpine:latest``."""
+    """Return the full name: ``docker.io/library/alpine:latest`` for ``alpine``."""
     name, at, digest = name.partition("@")
     first, slash, rest = name.partition("/")
-    # a path has no upper case, so what has is a host
+    # repository paths are lower case, so anything else is a host
     is_host = first == "localhost" or first != first.lower() or {".", ":"} & {*first}
     if slash and is_host:
         domain, path = first, rest
@@ -34,9 +34,9 @@ def normalise_name(name: str) -> str:
 
 
 def matches(ref: str, names: t.Iterable[str], loosely: bool) -> bool:
-    """Whether one of an image's names is the one asked for.
+    """Return whether one of an image's names is the requested one.
 
-    ``loosely`` also takes a bare tag, on either side, for the whole tag of a full name on the other.
+    With ``loosely``, a bare tag on one side also matches a full name with that tag on the other.
     """
     wanted = normalise_name(ref)
     for name in names:

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Platforms: names as containerd normalises them, and which one serves another (docs/behaviour.md, section 2)."""
+"""Platforms, normalised and matched as containerd does (docs/behaviour.md, section 2)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _ARCHITECTURES = {
     "i686": ("386", ""),
 }
 _OPERATING_SYSTEMS = {"macos": "darwin"}
-# What a missing variant stands for.
+# The variant meant when none is given.
 _DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
-# What a 32-bit system under a 64-bit kernel is.
+# The platform of a 32-bit system under a 64-bit kernel.
 _HALVED = {"amd64": ("386", ""), "arm64": ("arm", "v7")}
 
 _VARIANT = re.compile(r"v?([0-9]{1,3})(?:\.([0-9]{1,3}))?\Z")
@@ -44,7 +44,7 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 @dataclass(frozen=True)
 class Platform:
-    """A normalised platform; ``variant`` is empty where it is the architecture's default."""
+    """A normalised platform; ``variant`` is empty if it is the architecture's default."""
 
     os: str
     architecture: str
@@ -56,11 +56,11 @@ class Platform:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether this is how attestations are marked."""
+        """Whether this is unknown/unknown, the platform of attestations."""
         return self.os == "unknown" and self.architecture == "unknown"
 
     def rank_of(self, candidate: Platform) -> int | None:
-        """How well a candidate serves this platform: 0 is exact, more is lower, ``None`` does not serve."""
+        """Return how far a candidate is below this platform: 0 is an exact match, None cannot run here."""
         if (self.os, self.architecture) != (candidate.os, candidate.architecture):
             return None
         if self.variant == candidate.variant:
@@ -73,33 +73,29 @@ class Platform:
 
 
 def parse_platform(text: str) -> Platform:
-    """Parse ``os/architecture[/variant]``. Raises ``ImageError`` that names the option."""
+    """Parse the option platform, ``os/architecture[/variant]``. Raises ``ImageError``."""
     parts = text.split("/")
     if len(parts) not in (2, 3) or not all(_WORD.match(part) for part in parts):
         raise ImageError(
-            f"platform {show(text)} is none; write os/architecture or os/architecture/variant, as linux/arm64"
+            f"invalid platform {show(text)}: expected os/architecture or os/architecture/variant, such as linux/arm64"
         )
     return normalise(*parts)
 
 
 def platform_of(value: dict[str, t.Any], where: str) -> Platform:
-    """The platform of a descriptor's or config's fields. Raises ``ImageError``."""
+    """Return the platform in a descriptor or config. Raises ``ImageError``."""
     fields = [value.get(key) for key in ("os", "architecture", "variant")]
     system, architecture, variant = ("" if field is None else field for field in fields)
     for field in (system, architecture, variant):
         if not isinstance(field, str):
-            raise ImageError(
-                f"{where} has a platform that is not text; fetch the image again"
-            )
+            raise ImageError(f"{where} has a platform that is not a string")
         if field and not _WORD.match(field):
-            raise ImageError(
-                f"{where} has the platform {show(field)}, which is none; fetch the image again"
-            )
+            raise ImageError(f"{where} has an invalid platform: {show(field)}")
     return normalise(system, architecture, variant)
 
 
 def node_platform() -> Platform:
-    """The platform of the system that this runs on."""
+    """Return the platform of the system that this runs on."""
     own = normalise(host.system(), host.machine())
     if struct.calcsize("P") == 4 and own.architecture in _HALVED:
         return Platform(own.os, *_HALVED[own.architecture])
@@ -107,7 +103,7 @@ def node_platform() -> Platform:
 
 
 def normalise(system: str, architecture: str, variant: str = "") -> Platform:
-    """One name for what has several."""
+    """Return the platform under its canonical names."""
     system = system.lower()
     architecture = architecture.lower()
     variant = variant.lower()

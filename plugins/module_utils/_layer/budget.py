@@ -4,21 +4,21 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What all layers of one image may bring together: bytes, entries, and headers that speak of entries."""
+"""Limits that all layers of one image share: bytes, entries, and extended headers."""
 
 from __future__ import annotations
 
 from .._errors import LayerError
 
-# Entries that an image may hold whatever its size, and how many bytes of its blobs each further one needs: what is
-# smaller is the same entry over and over, written to cost time.
+# Entries that an image may hold regardless of its size, and the bytes of blobs that each further one needs: entries
+# that compress better than this are repetitions, made to cost time.
 _FREE_ENTRIES = 250_000
 _STORED_PER_ENTRY = 4
-# Directories that only names and links ask for, a few bytes each: some, and more with every entry.
+# Directories without an entry, which a name or link implies at the cost of few bytes: some, and more with each entry.
 _FREE_IMPLIED = 20_000
 _IMPLIED_PER_ENTRY = 4
-# Extended headers, in bytes with their own header blocks, and records in them: some, and more with every entry.
-# The costs of parsing follow the records, however small they are.
+# Bytes of extended headers, header blocks included, and records in them: some, and more with each entry.
+# Parsing costs time for each record, however small.
 _FREE_EXTENDED = 64 * 1024 * 1024
 _EXTENDED_PER_ENTRY = 4096
 _FREE_RECORDS = 1_000_000
@@ -26,9 +26,9 @@ _RECORDS_PER_ENTRY = 32
 
 
 class Budget:
-    """Counts what all layers of one image bring, and stops a hostile one (docs/behaviour.md, section 7).
+    """Count bytes, entries and headers of all layers of one image (docs/behaviour.md, section 7).
 
-    ``max_size`` is in bytes of decompressed layers, where a sparse file counts with its apparent size.
+    ``max_size`` is in bytes of decompressed layers; a sparse file counts with its apparent size.
     """
 
     def __init__(self, max_size: int, max_entries: int) -> None:
@@ -42,19 +42,19 @@ class Budget:
         self.extended = 0
         self.records = 0
 
-    # each count has one thread that adds to it
+    # only one thread adds to each count
 
     def add_stored(self, number: int) -> None:
-        """Count bytes of a blob as it is stored, before what it holds is counted."""
+        """Count bytes of a stored blob, before its decompressed bytes."""
         self.stored += number
 
     def add_bytes(self, number: int, layer: str) -> None:
-        """Count bytes of a layer's stream. Raises ``LayerError`` that names the layer and the option."""
+        """Count bytes of a decompressed layer. Raises ``LayerError``."""
         self.size += number
         self._check_size(layer)
 
     def add_hole(self, number: int, layer: str, entry: bytes) -> None:
-        """Count bytes of a sparse file that stand nowhere. Raises ``LayerError``."""
+        """Count bytes in the holes of a sparse file. Raises ``LayerError``."""
         self.holes += number
         self._check_size(layer, entry)
 
@@ -87,11 +87,11 @@ class Budget:
             )
 
     def add_implied(self, layer: str) -> None:
-        """Count one directory that no entry brings; it is an entry, too. Raises ``LayerError``."""
+        """Count one directory without an entry of its own; it counts as an entry, too. Raises ``LayerError``."""
         self.add_entry(layer)
         self.implied += 1
-        brought = self.entries - self.implied
-        if self.implied > _FREE_IMPLIED + _IMPLIED_PER_ENTRY * brought:
+        explicit = self.entries - self.implied
+        if self.implied > _FREE_IMPLIED + _IMPLIED_PER_ENTRY * explicit:
             raise LayerError(
                 f"the image's names and links imply more than {_FREE_IMPLIED} directories, and {_IMPLIED_PER_ENTRY} for each"
                 " entry, a fixed limit",

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""An entry of a layer, as it travels from the parser to the tree."""
+"""An entry of a layer, passed from the parser to the tree."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ FIFO = b"6"
 
 
 class Entry(t.NamedTuple):
-    """One thing that a layer brings; a tuple, since an image makes hundreds of thousands.
+    """One entry; a tuple, because an image has hundreds of thousands.
 
-    ``name`` and ``link`` are bytes as they stand in the archive, not yet cleaned; ``type`` is one of this
-    file's constants; ``mtime`` is in nanoseconds since the epoch and may be negative; ``size`` is the
-    apparent size of a file in bytes. ``xattrs`` holds values by name; ``acls`` the textual form by the
-    name of the xattr that it would be. ``regions`` are the ``(offset, length)`` pairs of a sparse file
-    whose data follows, ``None`` for one that is stored whole.
+    ``name`` and ``link`` are bytes of the archive, not yet cleaned; ``type`` is one of this module's constants; ``mtime`` is in nanoseconds since the epoch and may be negative; ``size`` is the
+    apparent size of a file in bytes. ``xattrs`` holds values by name; ``acls`` holds ACLs as text
+    by the names of their xattrs. ``regions`` are the ``(offset, length)`` pairs of a sparse file's data,
+    None for a file that is stored whole.
     """
 
     name: bytes

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What the pax records of one entry say, over what its header says (docs/behaviour.md, section 3)."""
+"""The pax records of one entry, which override its header (docs/behaviour.md, section 3)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .._source.tar_header import HeaderError, pax_number
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?\Z")
 _SECOND = 10**9
 
-# What an entry's own keywords begin with; all others are of no interest, and most are told by one look.
+# Prefixes of keywords whose rest is a name; keywords that match neither these nor the set below are ignored.
 _SCHILY_XATTR = b"SCHILY.xattr."
 _LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
 _GNU_SPARSE = b"GNU.sparse."
@@ -36,7 +36,7 @@ _KEYWORDS = frozenset(
 
 
 class PaxFields:
-    """The records that change an entry; an attribute that is ``None`` leaves the header's value."""
+    """The records that change an entry; an attribute that is None leaves the header's value."""
 
     def __init__(self, records: t.Iterable[tuple[bytes, bytes]]) -> None:
         self.path: bytes | None = None
@@ -51,12 +51,12 @@ class PaxFields:
         libarchive: dict[bytes, bytes] = {}
         for key, value in records:
             if key in _KEYWORDS:
-                # an empty value takes a record back: the header's own field counts again
+                # an empty value deletes an earlier record, so the header's field counts
                 if value:
                     self._take(key, value)
             elif key.startswith(_OPEN_ENDED):
                 self._take_named(key, value, libarchive)
-        # for one name, SCHILY's raw value wins over libarchive's encoded one
+        # SCHILY's raw value wins over libarchive's encoded value of the same name
         self.xattrs = {**libarchive, **self.xattrs}
 
     def _take(self, key: bytes, value: bytes) -> None:
@@ -89,18 +89,18 @@ class PaxFields:
 
 def _text(value: bytes, what: str) -> bytes:
     if b"\0" in value:
-        raise HeaderError(f"the pax record {what} holds a NUL")
+        raise HeaderError(f"the pax record {what} contains a NUL")
     return value
 
 
 def _xattr_name(name: bytes) -> bytes:
     if not name or b"\0" in name or len(name) > 255:
-        raise HeaderError("a pax record names an impossible extended attribute")
+        raise HeaderError("a pax record has an invalid name of an extended attribute")
     return name
 
 
 def _from_base64(value: bytes, name: bytes) -> bytes:
-    # libarchive leaves the padding out
+    # libarchive omits the padding
     padded = value + b"=" * (-len(value) % 4)
     try:
         return base64.b64decode(padded, validate=True)
@@ -114,7 +114,9 @@ def _time(value: bytes) -> int:
     match = _TIME.match(value)
     seconds = int(match.group(2)) if match else 2**63
     if match is None or seconds >= 2**63:
-        raise HeaderError(f"the pax record mtime holds {repr(value[:40])[1:]}")
+        raise HeaderError(
+            f"the pax record mtime is not a valid time: {repr(value[:40])[1:]}"
+        )
     fraction = (match.group(3) or b"")[:9].ljust(9, b"0")
     nanoseconds = seconds * _SECOND + int(fraction)
     return -nanoseconds if match.group(1) else nanoseconds

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Two stages at once: one thread reads, hashes and decompresses while the caller parses and writes.
+"""Run stages in threads: some read, hash and decompress while the caller parses and writes.
 
-zlib, zstd, the hashes and the writing system calls all let go of the interpreter's lock, so two threads
-keep two cores busy. Between them lies a short queue: memory stays bounded, and neither runs far ahead.
+zlib, zstd, hashlib and system calls release the interpreter's lock, so two threads keep two cores busy.
+A short queue between stages bounds memory.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import queue
 import threading
 import typing as t
 
-# Chunks that wait between two stages: enough to bridge a burst, little to hold.
+# Chunks queued between two stages: enough to bridge a burst, with little memory.
 _DEPTH = 4
-# How often a stage that waits looks whether the other one is gone, in seconds.
+# Seconds between checks of a waiting stage for whether the other one has stopped.
 _PATIENCE = 0.05
 
 
@@ -29,10 +29,10 @@ def read_ahead(
     *steps: t.Callable[[t.Iterator[bytes]], t.Iterable[bytes]],
     cancel: t.Callable[[], None] = lambda: None,
 ) -> t.Iterator[t.Iterator[bytes]]:
-    """The chunks, taken in a thread of their own, and after them each of ``steps``. No thread outlives the context.
+    """Yield the chunks as the last of ``steps`` returns them; the source and each step run in a thread of their own.
 
-    ``cancel`` is called at the end, to wake the source of the chunks where it waits for something.
-    What a source or a step raises is raised where its chunks are consumed, in its place among them.
+    No thread outlives the context. At its end ``cancel`` is called, to wake a source that waits for input.
+    An exception in a source or step is raised in its consumer, after the chunks before it.
     """
     stages = [_Stage(chunks)]
     for step in steps:
@@ -62,18 +62,18 @@ class _Stage:
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """The thread: chunk after chunk, then ``None``, or what was raised."""
+        """Queue all chunks, then None or the exception raised. This is the body of the thread."""
         try:
             for chunk in self._chunks:
                 if not self._put(chunk):
                     return
             self._put(None)
         except BaseException as error:
-            # whatever it is, it belongs to the consumer
+            # the consumer raises it
             self._put(error)
 
     def taken(self) -> t.Iterator[bytes]:
-        """The consumer's side; ends when it is stopped, too."""
+        """Yield the queued chunks to the consumer, until the end or until stopped."""
         while True:
             try:
                 item = self._queue.get(timeout=_PATIENCE)
@@ -88,7 +88,7 @@ class _Stage:
             yield item
 
     def stop(self) -> None:
-        """The consumer wants no more."""
+        """Stop: the consumer takes no more chunks."""
         self._stopped.set()
 
     def _put(self, item: bytes | BaseException | None) -> bool:

@@ -4,10 +4,9 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The maps of sparse files in their four forms (docs/behaviour.md, section 3).
+"""Parse the maps of sparse files in their four forms (docs/behaviour.md, section 3).
 
-A map is a tuple of ``(offset, length)`` pairs in bytes, in order: where the data that the archive holds
-belongs in the file. The forms are GNU's old header with extension blocks, and pax 0.0, 0.1 and 1.0.
+A map is a tuple of ``(offset, length)`` pairs in bytes, in order: the places in the file of the stored data. The forms are GNU's old header with extension blocks, and pax 0.0, 0.1 and 1.0.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MOST_REGIONS = EXTENDED_LIMIT // 24
 
 
 class SparseMap(t.NamedTuple):
-    """Where the stored data goes; ``name`` is ``None`` where the entry's own name is the right one."""
+    """A map with the file's apparent size; ``name`` is None if the entry's own name is the right one."""
 
     regions: Regions
     size: int
@@ -32,7 +31,7 @@ class SparseMap(t.NamedTuple):
 
 
 def old_gnu_map(header: bytes, read_block: ReadBlock) -> SparseMap:
-    """The map of a header with type flag ``S``, its extension blocks read. Raises ``HeaderError``."""
+    """Parse the map of a header with type flag ``S`` and of its extension blocks. Raises ``HeaderError``."""
     pairs = _old_gnu_pairs(header[386:482])
     size = _count(header[483:495], "real size")
     extended = header[482] != 0
@@ -47,16 +46,16 @@ def old_gnu_map(header: bytes, read_block: ReadBlock) -> SparseMap:
 def pax_map(
     records: list[tuple[bytes, bytes]], read_block: ReadBlock
 ) -> SparseMap | None:
-    """The map that ``GNU.sparse.*`` records speak of (keys without that prefix).
+    """Parse the map in ``GNU.sparse.*`` records, given without that prefix.
 
-    ``None`` where they make no sparse file; ``map_bytes`` is what a 1.0 map took of the entry's data.
+    Returns None if they do not describe a sparse file. ``map_bytes`` is the size of a 1.0 map in the entry's data.
     Raises ``HeaderError``.
     """
     last = dict(records)
     version = (last.get(b"major", b""), last.get(b"minor", b""))
     name = last.get(b"name") or None
     if name is not None and b"\0" in name:
-        raise HeaderError("the pax record GNU.sparse.name holds a NUL")
+        raise HeaderError("the pax record GNU.sparse.name contains a NUL")
     size = pax_number(last.get(b"realsize") or last.get(b"size") or b"0", "sparse size")
     if version == (b"1", b"0"):
         pairs, map_bytes = _map_in_data(read_block)
@@ -73,7 +72,7 @@ def pax_map(
 
 
 def check_map(regions: Regions, size: int, stored: int) -> None:
-    """Regions in order, inside the file, and as long as the stored data. Raises ``HeaderError``."""
+    """Check that regions are in order, inside the file, and as long as the stored data. Raises ``HeaderError``."""
     position = 0
     total = 0
     for offset, length in regions:
@@ -83,7 +82,7 @@ def check_map(regions: Regions, size: int, stored: int) -> None:
         total += length
     if total != stored:
         raise HeaderError(
-            f"the map of a sparse file speaks of {total} bytes, the archive holds {stored}"
+            f"the map of a sparse file covers {total} bytes, but the archive holds {stored}"
         )
 
 

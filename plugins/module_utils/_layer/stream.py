@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""One layer blob as verified, decompressed chunks: read once, hashed twice, drained to its end."""
+"""Read one layer's blob once, to its end, as decompressed chunks, and verify its digest, size and diff_id."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .._source.tar_header import BLOCK, HeaderError, parse_header
 if t.TYPE_CHECKING:
     from .._image.image import Layer
 
-# Smaller reads cost calls, larger ones memory; between 64 KiB and 4 MiB the time is the same.
+# Measured: the time is the same for all sizes between 64 KiB and 4 MiB.
 CHUNK = 256 * 1024
 
-# What takes the chunks of the stage before it and yields its own.
+# A function from the chunks of one stage to those of the next.
 Step = t.Callable[[t.Iterator[bytes]], t.Iterator[bytes]]
 
 
@@ -37,11 +37,10 @@ class Readable(t.Protocol):
 
 
 class LayerStream:
-    """The chunks of one layer's tar (docs/behaviour.md, section 3), in stages that threads may share.
+    """The chunks of one layer's tar (docs/behaviour.md, section 3), in stages that can run in threads.
 
-    ``stages`` gives the first one and what passes its chunks on. Afterwards ``diff_id`` is the computed one
-    (it is the caller who knows the list it must stand in), ``compression`` what the bytes are, and
-    ``mislabelled`` whether the media type says otherwise.
+    Once they have been read to their end, ``diff_id`` is the computed digest of the tar, which the caller compares with
+    the config, and ``compression`` the actual compression.
     """
 
     def __init__(self, layer: Layer, blob: Readable, budget: Budget) -> None:
@@ -53,24 +52,24 @@ class LayerStream:
 
     @property
     def mislabelled(self) -> bool:
-        """Whether the media type names another compression than the bytes have."""
+        """Whether the media type declares another compression than the bytes have."""
         if self.layer.digest_is_diff_id:
-            # an old archive says nothing of it
+            # archives of this kind declare no media type
             return False
         declared = declared_compression(self.layer.media_type)
         return declared is not None and declared != self.compression
 
     def stages(self) -> tuple[t.Iterator[bytes], list[Step]]:
-        """The first chunks, and the steps that they must take, in order: decompressing, hashing what comes out.
+        """Return the chunks of the first stage and the steps to pass them through, in order: decompress, hash.
 
-        Begins to read. The last step yields decompressed ``bytes``, each at most about 1 MiB. Each raises
-        ``LayerError``, the first one at its end where size or digest of the blob do not hold.
+        Reads the first chunk. The last step yields decompressed ``bytes`` of at most about 1 MiB. Each stage raises
+        ``LayerError``; the first one does so at its end if the size or digest of the blob differs.
         """
         blob = _VerifiedBlob(self.layer, self._blob, self._budget)
         kind = detect(blob.head)
         if kind is None:
             self._require_tar(blob.head)
-            # there is too little to do for more than one thread
+            # too little work for more than one thread
             return self._counted(blob.chunks()), []
         self.compression = kind
         return blob.chunks(), [self._decompressed, self._counted]
@@ -84,11 +83,11 @@ class LayerStream:
             ) from error
 
     def _counted(self, pieces: t.Iterator[bytes]) -> t.Iterator[bytes]:
-        """The same pieces, held against the limits, and hashed."""
+        """Pass the pieces on, count them against the limits, and hash them."""
         layer = self.layer
         add_bytes = self._budget.add_bytes
         algorithm = layer.diff_id.partition(":")[0]
-        # a plain blob is its own tar: once it has verified, its digest is the diff_id
+        # an uncompressed blob is the tar itself, so its verified digest is the diff_id
         is_known = (
             self.compression == "none"
             and not layer.digest_is_diff_id
@@ -122,7 +121,7 @@ class LayerStream:
 
 
 def in_one_thread(stream: LayerStream) -> t.Iterator[bytes]:
-    """The chunks of a layer's tar, all stages taking their turns. Raises ``LayerError``."""
+    """Return the chunks of a layer's tar, all stages in the calling thread. Raises ``LayerError``."""
     chunks, steps = stream.stages()
     for step in steps:
         chunks = step(chunks)
@@ -130,20 +129,20 @@ def in_one_thread(stream: LayerStream) -> t.Iterator[bytes]:
 
 
 def drain(stream: LayerStream) -> str:
-    """Read a layer only to verify it; returns its computed diff_id. Raises ``LayerError``."""
+    """Read a layer to verify it, and return its computed diff_id. Raises ``LayerError``."""
     for _chunk in in_one_thread(stream):
         pass
     return stream.diff_id
 
 
 class _VerifiedBlob:
-    """The compressed bytes, hashed and counted on their way."""
+    """The stored bytes of a blob, hashed and counted while they are read."""
 
     def __init__(self, layer: Layer, blob: Readable, budget: Budget) -> None:
         self._layer = layer
         self._blob = blob
         self._budget = budget
-        # where only the diff_id is known, the blob itself has nothing to be held against
+        # the digest of the blob is unknown if only its diff_id is given
         self._hash: hashlib._Hash | None = (
             None if layer.digest_is_diff_id else new_hash(layer.digest)
         )
@@ -157,7 +156,7 @@ class _VerifiedBlob:
         self.head = self._first[:BLOCK]
 
     def chunks(self) -> t.Iterator[bytes]:
-        """All of the blob. Raises ``LayerError`` at its end where size or digest do not hold."""
+        """Yield the whole blob. Raises ``LayerError`` at its end if its size or digest differs."""
         chunk = self._first
         self._first = b""
         while chunk:
@@ -177,7 +176,7 @@ class _VerifiedBlob:
         layer = self._layer
         if layer.size is not None and self._size != layer.size:
             raise LayerError(
-                f"the blob has {self._size} bytes, its descriptor says {layer.size}",
+                f"the blob has {self._size} bytes, but its descriptor says {layer.size}",
                 layer.digest,
                 advice="fetch the image again",
             )

@@ -6,8 +6,8 @@
 
 """The tar of a layer as a stream of entries and their data (docs/behaviour.md, section 3).
 
-The standard ``tarfile`` is not used for layers: it stops without an error at a bad checksum, keeps times
-as floats and xattrs as text, and takes twice the time.
+Python's ``tarfile`` is not used for layers: it ends silently at a bad checksum, keeps times as floats and xattrs
+as text, and takes twice the time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .._source.tar_header import (
 
 _EXTENDED = (PAX_HEADER, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK)
 _SPARSE = b"S"
-# NUL is a file of old archives, 7 a contiguous one: both are files today
+# NUL marks a file in old archives, 7 a contiguous file
 _KINDS = {bytes([flag]): bytes([flag]) for flag in b"0123456"}
 _KINDS.update({b"\0": FILE, b"7": FILE, _SPARSE: FILE})
 # the largest id: chown takes the one above as "leave it"
@@ -45,11 +45,40 @@ _NANOSECONDS = 10**9
 _NOTHING: dict[bytes, bytes] = {}
 
 
-class TarReader:
-    """Iterates over the entries of one layer; ``data`` yields the content of the entry at hand.
+class _Extended:
+    """The extended headers in front of one entry; ``held`` is their size in bytes, header blocks included."""
 
-    What of an entry's data is not read is skipped. All bytes after the end are read too, so that the
-    stream below verifies. Raises ``LayerError``, which names the layer and the entry.
+    __slots__ = ("name", "link", "pax", "held")
+
+    def __init__(self) -> None:
+        self.name: bytes | None = None
+        self.link: bytes | None = None
+        self.pax: PaxFields | None = None
+        self.held = 0
+
+    def names(self, header: Header) -> tuple[bytes, bytes]:
+        """Return the entry's name and link target. GNU's long names win over pax records, as in Go's reader."""
+        name = self.name
+        link = self.link
+        if self.pax is not None:
+            name = self.pax.path if name is None else name
+            link = self.pax.linkpath if link is None else link
+        return (
+            header.name if name is None else name,
+            header.linkname if link is None else link,
+        )
+
+
+def _raw_name(block: bytes | None) -> bytes:
+    """Return the name field of a header that cannot be parsed, for a message."""
+    return b"" if block is None else block[:100].partition(b"\0")[0]
+
+
+class TarReader:
+    """Iterate over the entries of one layer; ``data`` yields the content of the current entry.
+
+    Data that the caller does not read is skipped. All bytes after the end of the tar are read too, so that the
+    stream below can verify the layer. Raises ``LayerError``, which names the layer and the entry.
     """
 
     def __init__(
@@ -80,7 +109,7 @@ class TarReader:
             pass
 
     def whole(self) -> bytes | None:
-        """The content of the current entry, where all of it lies in the chunk at hand."""
+        """Return the content of the current entry if all of it lies in the current chunk."""
         end = self._position + self._unread
         if end > len(self._chunk):
             return None
@@ -90,7 +119,7 @@ class TarReader:
         return content
 
     def data(self) -> t.Iterator[bytes | memoryview]:
-        """The content of the current entry in pieces that each live until the next is asked for."""
+        """Yield the content of the current entry in pieces, each valid until the next one is taken."""
         while self._unread:
             start = self._position
             available = len(self._chunk) - start
@@ -117,86 +146,74 @@ class TarReader:
         )
 
     def _next_entry(self) -> Entry | None:
-        name = link = None
-        pax: PaxFields | None = None
-        held = 0
+        extended: _Extended | None = None
         while True:
             block = self._header_block()
-            if block is None:
-                if held:
-                    raise HeaderError("the tar ends after an extended header")
-                return None
             try:
-                header = parse_header(block)
+                header = None if block is None else parse_header(block)
             except HeaderError:
-                self._entry_name = name or block[:100].partition(b"\0")[0]
+                long_name = None if extended is None else extended.name
+                self._entry_name = long_name or _raw_name(block)
                 raise
-            if header is None:
-                if held:
+            if block is None or header is None:
+                if extended is not None:
                     raise HeaderError("the tar ends after an extended header")
-                self._expect_second_zero_block()
+                if block is not None:
+                    self._expect_second_zero_block()
                 return None
             if header.type not in _EXTENDED:
-                return self._entry(block, header, name, link, pax)
-            # until the entry itself is seen, its extended header stands for it
-            self._entry_name = name or header.name
-            held += BLOCK + header.size
-            if held > EXTENDED_LIMIT:
-                raise HeaderError(
-                    f"its extended headers hold more than {EXTENDED_LIMIT} bytes, a fixed limit"
-                )
-            self._budget.add_extended(
-                BLOCK + header.size, self._layer, self._entry_name
-            )
-            content = self._exactly(header.size)
-            self._skip(-header.size % BLOCK)
-            if header.type == PAX_HEADER:
-                try:
-                    records = parse_pax(content)
-                    self._budget.add_records(
-                        len(records), self._layer, self._entry_name
-                    )
-                    pax = PaxFields(records)
-                except HeaderError:
-                    # what stands next is the entry that it speaks of
-                    following = self._header_block() or b""
-                    self._entry_name = (
-                        following[:100].partition(b"\0")[0] or header.name
-                    )
-                    raise
-                self._entry_name = name or pax.path or header.name
-            elif header.type == GNU_LONG_NAME:
-                self._entry_name = name = content.partition(b"\0")[0]
-            elif header.type == GNU_LONG_LINK:
-                link = content.partition(b"\0")[0]
-            else:
-                self._report.count("pax_global_headers")
+                return self._entry(block, header, extended)
+            if extended is None:
+                extended = _Extended()
+            self._read_extended(header, extended)
 
-    def _entry(
-        self,
-        block: bytes,
-        header: Header,
-        name: bytes | None,
-        link: bytes | None,
-        pax: PaxFields | None,
-    ) -> Entry:
-        usual_name, mode, uid, gid, size, mtime, flag, usual_link, major, minor = header
+    def _read_extended(self, header: Header, extended: _Extended) -> None:
+        # errors name the extended header until the entry's own name is known
+        self._entry_name = extended.name or header.name
+        size = BLOCK + header.size
+        extended.held += size
+        if extended.held > EXTENDED_LIMIT:
+            raise HeaderError(
+                f"its extended headers hold more than {EXTENDED_LIMIT} bytes, a fixed limit"
+            )
+        self._budget.add_extended(size, self._layer, self._entry_name)
+        content = self._exactly(header.size)
+        self._skip(-header.size % BLOCK)
+        if header.type == PAX_HEADER:
+            pax = self._parse_pax(content, header)
+            extended.pax = pax
+            self._entry_name = extended.name or pax.path or header.name
+        elif header.type == GNU_LONG_NAME:
+            self._entry_name = extended.name = content.partition(b"\0")[0]
+        elif header.type == GNU_LONG_LINK:
+            extended.link = content.partition(b"\0")[0]
+        else:
+            self._report.count("pax_global_headers")
+
+    def _parse_pax(self, content: bytes, header: Header) -> PaxFields:
+        try:
+            records = parse_pax(content)
+            self._budget.add_records(len(records), self._layer, self._entry_name)
+            return PaxFields(records)
+        except HeaderError:
+            # the next header names the entry that these records belong to
+            self._entry_name = _raw_name(self._header_block()) or header.name
+            raise
+
+    def _entry(self, block: bytes, header: Header, extended: _Extended | None) -> Entry:
+        name, mode, uid, gid, size, mtime, flag, link, major, minor = header
         mtime *= _NANOSECONDS
         xattrs = acls = _NOTHING
-        if pax is not None:
-            # GNU's long names win over pax paths, as in Go's reader
-            name = pax.path if name is None else name
-            link = pax.linkpath if link is None else link
-            size = size if pax.size is None else pax.size
-            uid = uid if pax.uid is None else pax.uid
-            gid = gid if pax.gid is None else pax.gid
-            mtime = mtime if pax.mtime is None else pax.mtime
-            xattrs = pax.xattrs
-            acls = pax.acls
-        if name is None:
-            name = usual_name
-        if link is None:
-            link = usual_link
+        if extended is not None:
+            name, link = extended.names(header)
+            pax = extended.pax
+            if pax is not None:
+                size = size if pax.size is None else pax.size
+                uid = uid if pax.uid is None else pax.uid
+                gid = gid if pax.gid is None else pax.gid
+                mtime = mtime if pax.mtime is None else pax.mtime
+                xattrs = pax.xattrs
+                acls = pax.acls
         self._entry_name = name
         self._budget.add_entry(self._layer, name)
         if uid > _LAST_ID or gid > _LAST_ID:
@@ -212,34 +229,37 @@ class TarReader:
         if kind == FILE:
             self._unread = size
             self._padding = -size % BLOCK
-            sparse = self._sparse_map(block, header, pax)
+            if flag == _SPARSE or extended is not None:
+                sparse = self._sparse_map(block, header, extended)
         device = (major, minor)
         fields = (name, kind, mode, uid, gid, mtime, size, link, device, xattrs, acls, None)  # fmt: skip
-        # not Entry(...): it takes twice the time, for every entry
+        # Entry(...) would take twice the time, for every entry
         entry = tuple.__new__(Entry, fields)
-        if sparse is None:
-            return entry
+        return entry if sparse is None else self._sparse_entry(entry, sparse)
+
+    def _sparse_entry(self, entry: Entry, sparse: SparseMap) -> Entry:
         self._unread -= sparse.map_bytes
         check_map(sparse.regions, sparse.size, self._unread)
-        # holes cost no byte of the stream, but count as what the user will see
-        self._budget.add_hole(sparse.size - self._unread, self._layer, name)
+        # holes take no bytes of the stream, but count towards max_size with the file's apparent size
+        self._budget.add_hole(sparse.size - self._unread, self._layer, entry.name)
         return entry._replace(
-            name=sparse.name or name, size=sparse.size, regions=sparse.regions
+            name=sparse.name or entry.name, size=sparse.size, regions=sparse.regions
         )
 
     def _sparse_map(
-        self, block: bytes, header: Header, pax: PaxFields | None
+        self, block: bytes, header: Header, extended: _Extended | None
     ) -> SparseMap | None:
         if header.type == _SPARSE:
             return old_gnu_map(block, self._block)
+        pax = None if extended is None else extended.pax
         if pax is None or not pax.sparse:
             return None
         return pax_map(pax.sparse, self._block)
 
-    # The three readers below share the chunk and the position in it; they are what every entry costs.
+    # The readers below share the chunk and the position in it. Every entry pays for them.
 
     def _header_block(self) -> bytes | None:
-        """The next block, or ``None`` at a clean end of the stream."""
+        """Return the next block, or None at the end of the stream."""
         start = self._position
         end = start + BLOCK
         if end <= len(self._chunk):
@@ -295,4 +315,4 @@ class TarReader:
     def _expect_second_zero_block(self) -> None:
         block = self._header_block()
         if block is not None and block != ZERO_BLOCK:
-            raise HeaderError("a lone block of zeros stands between two entries")
+            raise HeaderError("a single zero block between two entries")

@@ -614,7 +614,7 @@ def test_a_node_gets_nothing_of_an_image_that_its_task_does_not_name(
     [
         ({"ref": "other:1"}, "holds no image of the name 'other:1'; it holds 'demo:1'"),
         ({"platform": "linux/s390x"}, "holds no image for linux/s390x; it holds 'demo"),
-        ({"platform": "x"}, "platform 'x' is none"),
+        ({"platform": "x"}, "invalid platform 'x'"),
         ({"digest": "x"}, "the digest 'x'"),
     ],
     ids=str,

@@ -113,7 +113,7 @@ def test_names_that_are_no_text(tmp_path: Path, module: Module) -> None:
         ({"src": "/etc"}, "src '/etc' is a directory without index.json or manifest"),
         (
             {"src": "/etc", "platform": "amd64"},
-            "platform 'amd64' is none; write os/architecture",
+            "invalid platform 'amd64': expected os/architecture",
         ),
         ({"src": "/etc", "unknown": 1}, "Unsupported parameters"),
     ],

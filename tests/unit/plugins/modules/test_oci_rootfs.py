@@ -226,7 +226,7 @@ def failed(result: dict[str, t.Any]) -> str:
         ({"src": "{src}", "max_entries": 0}, "max_entries is 0; give more than 0"),
         ({"src": "{src}", "keep": -1}, "keep is -1; give 0 or more"),
         ({"src": "{src}", "lock_timeout": -1}, "lock_timeout is -1; give 0 or more"),
-        ({"src": "{src}", "platform": "x"}, "platform 'x' is none"),
+        ({"src": "{src}", "platform": "x"}, "invalid platform 'x'"),
         ({"src": "{src}", "uid_map": ["x"], "gid_map": ["0:0:1"]}, "uid_map: invalid range 'x'; "),
         ({"src": "{src}", "uid_map": ["0:0:1"]}, "uid_map and gid_map must be given together"),
         ({"src": "/nonexistent"}, "src '/nonexistent' cannot be opened: no such file or directory"),

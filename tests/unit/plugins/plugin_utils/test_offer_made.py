@@ -342,7 +342,7 @@ def test_what_no_node_could_choose_is_told_on_the_controller_with_all_there_is(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"platform": "nonsense"}, "platform 'nonsense' is none"),
+        ({"platform": "nonsense"}, "invalid platform 'nonsense'"),
         ({"digest": "md5:0123"}, "of the algorithm 'md5'"),
         ({"digest": "x", "platform": "linux/amd64"}, "the option digest has the digest 'x'"),
     ],

@@ -197,9 +197,7 @@ def test_signals(text: str, signal: str | None) -> None:
 def test_a_signal_that_is_none_is_the_default_with_a_warning() -> None:
     parsed = run(StopSignal="SIGNONSENSE\n")
     assert parsed.stop_signal == "SIGTERM"
-    assert parsed.warnings == (
-        "the image's stop signal 'SIGNONSENSE\\n' is none; the default is taken",
-    )
+    assert parsed.warnings == ("unknown stop signal 'SIGNONSENSE\\n', using SIGTERM",)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +245,7 @@ def test_sets_may_be_lists() -> None:
     ],
 )
 def test_fields_of_another_shape(fields: dict[str, t.Any], message: str) -> None:
-    assert problem(config=fields) == f"the config: {message}; fetch the image again"
+    assert problem(config=fields) == f"the config: {message}"
 
 
 @pytest.mark.parametrize(
@@ -259,14 +257,13 @@ def test_fields_of_another_shape(fields: dict[str, t.Any], message: str) -> None
         ({"created": 5}, "the field 'created' is not a string"),
         ({"history": {}}, "the field 'history' is not a list of objects"),
         ({"history": [{"author": []}]}, "the field 'author' is not a string"),
-        ({"os": []}, "has a platform that is not text"),
+        ({"os": []}, "has a platform that is not a string"),
     ],
 )
 def test_documents_of_another_shape(document: dict[str, t.Any], message: str) -> None:
     said = problem(**document)
     assert message in said
     assert said.startswith("the config")
-    assert said.endswith("; fetch the image again")
 
 
 def test_nothing_deep_or_endless_reaches_the_facts() -> None:
@@ -289,20 +286,20 @@ LONG = "x" * (128 * 1024)
     ("fields", "most"),
     [
         ({"Env": ["A=b"] * 10_001}, "Env has 10001 entries, more than 10000"),
-        ({"Env": ["A=" + LONG]}, "Env holds 131074 bytes in one text, more than 131071"),
+        ({"Env": ["A=" + LONG]}, "Env holds a string of 131074 bytes, more than 131071"),
         ({"Entrypoint": ["a"] * 10_001}, "Entrypoint has 10001 entries"),
-        ({"Cmd": [LONG]}, "Cmd holds 131072 bytes"),
-        ({"Healthcheck": {"Test": [LONG]}}, "Test holds 131072 bytes"),
+        ({"Cmd": [LONG]}, "Cmd holds a string of 131072 bytes"),
+        ({"Healthcheck": {"Test": [LONG]}}, "Test holds a string of 131072 bytes"),
         ({"Volumes": {f"/{n}": {} for n in range(257)}}, "Volumes has 257 entries, more than 256"),
         ({"Volumes": [f"/{n}" for n in range(257)]}, "Volumes has 257 entries"),
-        ({"Volumes": {"/" + "\u00e9" * 2048: {}}}, "Volumes holds 4097 bytes"),
+        ({"Volumes": {"/" + "\u00e9" * 2048: {}}}, "Volumes holds a string of 4097 bytes"),
         ({"ExposedPorts": [str(n) for n in range(131_073)]}, "ExposedPorts has 131073 entries"),
-        ({"ExposedPorts": {"1" * 65: {}}}, "ExposedPorts holds 65 bytes"),
+        ({"ExposedPorts": {"1" * 65: {}}}, "ExposedPorts holds a string of 65 bytes"),
         ({"Labels": {str(n): "" for n in range(10_001)}}, "Labels has 10001 entries"),
-        ({"Labels": {"l": LONG * 8 + "x"}}, "Labels holds 1048577 bytes"),
-        ({"Labels": {LONG * 8 + "x": "l"}}, "Labels holds 1048577 bytes"),
-        ({"User": "u" * 1025}, "User holds 1025 bytes"),
-        ({"WorkingDir": "/" * 4097}, "WorkingDir holds 4097 bytes"),
+        ({"Labels": {"l": LONG * 8 + "x"}}, "Labels holds a string of 1048577 bytes"),
+        ({"Labels": {LONG * 8 + "x": "l"}}, "Labels holds a string of 1048577 bytes"),
+        ({"User": "u" * 1025}, "User holds a string of 1025 bytes"),
+        ({"WorkingDir": "/" * 4097}, "WorkingDir holds a string of 4097 bytes"),
     ],
 )  # fmt: skip
 def test_what_an_image_may_ask_for_is_bounded(

@@ -111,7 +111,7 @@ def test_a_missing_document(tmp_path: Path) -> None:
         ({"size": 8.0}, "it: the field 'size' is not an integer"),
         ({"mediaType": 1}, "it: the field 'mediaType' is not a string"),
         ({"platform": "linux"}, "it: the field 'platform' is not an object"),
-        ({"platform": {"os": 1}}, "it has a platform that is not text"),
+        ({"platform": {"os": 1}}, "it has a platform that is not a string"),
         ({"annotations": []}, "it: the field 'annotations' is not an object"),
         ({"annotations": {"a": 1}}, "'annotations' is not an object of strings"),
         ({"data": 1}, "it: the field 'data' is not a string"),

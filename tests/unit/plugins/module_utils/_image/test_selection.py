@@ -509,8 +509,8 @@ def test_wrong_documents_of_a_layout(
         ({"manifest": {"layers": [{}, {}]}}, "has no digest; fetch the image again"),
         ({"manifest": {"config": []}}, "the field 'config' is not an object"),
         ({"manifest": {"config": {"size": 1}}}, "has no digest; fetch the image"),
-        ({"config_document": b"[]"}, "is not a JSON object; fetch the image again"),
-        ({"config_document": {"os": 1}}, "has a platform that is not text"),
+        ({"config_document": b"[]"}, "is not a JSON object"),
+        ({"config_document": {"os": 1}}, "has a platform that is not a string"),
         (
             {"config_document": {"rootfs": {"type": "tree", "diff_ids": []}}},
             "has a rootfs of type 'tree', and only layers is known",

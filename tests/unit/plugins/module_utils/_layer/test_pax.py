@@ -63,7 +63,7 @@ def test_times(value: bytes, nanoseconds: int) -> None:
     ],
 )
 def test_times_that_are_none(value: bytes) -> None:
-    with pytest.raises(HeaderError, match="the pax record mtime holds"):
+    with pytest.raises(HeaderError, match="the pax record mtime is not a valid time"):
         PaxFields([(b"mtime", value)])
 
 

@@ -134,11 +134,11 @@ CONTRADICTS = "the map of a sparse file contradicts itself"
         (one(b"", size=3, map="4,0"), CONTRADICTS),
         (
             one(b"abcd", size=9, map="0,2"),
-            "the map of a sparse file speaks of 2 bytes, the archive holds 4",
+            "the map of a sparse file covers 2 bytes, but the archive holds 4",
         ),
         (
             one(b"abcd", size=99, map="0,20"),
-            "the map of a sparse file speaks of 20 bytes, the archive holds 4",
+            "the map of a sparse file covers 20 bytes, but the archive holds 4",
         ),
         (one(b"ab", size=9, map="0,2,5"), "the map of a sparse file has an odd number of values"),
         (one(b"ab", size=9, map="0,x"), "the pax record sparse map holds 'x'"),
@@ -148,14 +148,14 @@ CONTRADICTS = "the map of a sparse file contradicts itself"
         (one(b"ab", major=2, minor=0), "the entry is a sparse file of an unknown format"),
         (one(b"ab", major=1, minor=1), "the entry is a sparse file of an unknown format"),
         (one(b"ab", major=1), "the entry is a sparse file of an unknown format"),
-        (one(b"ab", name=b"a\0b", map="0,2"), "the pax record GNU.sparse.name holds a NUL"),
+        (one(b"ab", name=b"a\0b", map="0,2"), "the pax record GNU.sparse.name contains a NUL"),
         (mapped("x"), "the pax record sparse map holds 'x'"),
         (mapped(1, "x", 0), "the pax record sparse map holds 'x'"),
         (mapped(-1), "the pax record sparse map holds '-1'"),
         (mapped(1, 101, 0), CONTRADICTS),
         (mapped(1, 0, 101, data=b"x" * 101), CONTRADICTS),
         (mapped(2, 0, 2, 1, 2, data=b"abcd"), CONTRADICTS),
-        (mapped(1, 0, 3), "the map of a sparse file speaks of 3 bytes, the archive holds 0"),
+        (mapped(1, 0, 3), "the map of a sparse file covers 3 bytes, but the archive holds 0"),
         (mapped("1" * 600), f"the pax record sparse map holds '{'1' * 40}'"),
         (one(b"1" * 1024, major=1, minor=0, realsize=9), MALFORMED),
         (
@@ -202,7 +202,7 @@ def slot(offset: int, length: int) -> bytes:
         (old((slot(5, 1) + slot(0, 1)).ljust(96, b"\0") + b"\0" + octal(9, 12)), CONTRADICTS),
         (
             old(slot(0, 1).ljust(96, b"\0") + b"\0" + octal(9, 12)),
-            "the map of a sparse file speaks of 1 bytes, the archive holds 2",
+            "the map of a sparse file covers 1 bytes, but the archive holds 2",
         ),
         (
             old((base_256(-1, 12) + octal(2, 12)).ljust(96, b"\0") + b"\0" + octal(9, 12)),
@@ -218,7 +218,7 @@ def slot(offset: int, length: int) -> bytes:
         ),
         (
             old(slot(0, 2).ljust(96, b"\0") + b"\1" + octal(9, 12), b"", b"")[:1024],
-            "the map of a sparse file speaks of 2 bytes, the archive holds 0",
+            "the map of a sparse file covers 2 bytes, but the archive holds 0",
         ),
         (
             old(slot(0, 2).ljust(96, b"\0") + b"\1" + octal(9, 12), b"")[:512],
