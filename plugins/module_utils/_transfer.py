@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 from ._cache.blobs import BlobCache
 from ._errors import OciError, SourceError
-from ._image.digest import new_hash
 from ._image.image import Image, Layer
 from ._interrupt import InterruptedRunError
 from ._fs.directories import DIRECTORY
@@ -32,8 +31,7 @@ from ._dest.uploads import (
 from ._dest.place import Site
 from ._source.offer import OfferSource
 from ._source.sent import Sent, find_sent
-
-_CHUNK = 1024 * 1024
+from ._source.verified import VerificationError, VerifiedReader
 
 
 @dataclass(frozen=True)
@@ -201,14 +199,12 @@ def _is_intact(sent: Sent, layer: Layer) -> bool:
     if reader is None:
         return False
     with contextlib.closing(reader):
-        # an old Docker archive gives no other digest: a blob that is compressed there is sent again
-        digest = new_hash(layer.digest)
+        # A Docker archive names only the diff_id of a layer, so a blob that is compressed there is sent again.
         try:
-            while chunk := reader.read(_CHUNK):
-                digest.update(chunk)
-        except SourceError:
+            VerifiedReader(reader, layer.digest, None).drain()
+        except (SourceError, VerificationError):
             return False
-        return digest.hexdigest() == layer.digest.partition(":")[2]
+    return True
 
 
 def _open_plain(path: str) -> int | None:

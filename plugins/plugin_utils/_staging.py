@@ -37,13 +37,13 @@ from ..module_utils._source.sent import (
 )
 from ..module_utils._source.source import DEFAULT_MAX_SIZE, missing
 from ..module_utils._source.sources import open_source
+from ..module_utils._source.verified import VerificationError, VerifiedReader
 from ._offer import make_offer, pack
 
 if t.TYPE_CHECKING:
     from ..module_utils._source.source import Source
     from ._criteria import Criteria
 
-_CHUNK = 1024 * 1024
 # An image is a new one when one of these changes.
 _LOOKED_AT = ("", "index.json", "manifest.json")
 # What to add to others in a file, in bytes, and how large that file may become: a lost connection loses all of it.
@@ -174,20 +174,18 @@ class Staging:
         So a damaged archive costs no link a byte, and no link in a layout sends what is no blob.
         """
         digest = blob_digest(name)
-        found = hashlib.new("sha256" if digest is None else digest.partition(":")[0])
         with contextlib.closing(source.open(name)) as reader:
             if reader.length != self.sizes()[name]:
                 raise SourceError(
                     f"{show(name)} of {show(self._path)} has another size than a moment ago; run again when it is whole"
                 )
-            while chunk := reader.read(_CHUNK):
-                found.update(chunk)
-                yield chunk
-        if digest is not None and digest.partition(":")[2] != found.hexdigest():
-            raise SourceError(
-                f"the blob {digest} of {show(self._path)} has content of another digest; the archive is damaged:"
-                " fetch it again"
-            )
+            try:
+                yield from VerifiedReader(reader, digest, None).chunks()
+            except VerificationError as error:
+                raise SourceError(
+                    f"the blob {digest} of {show(self._path)} has content of another digest; the archive is damaged:"
+                    " fetch it again"
+                ) from error
 
     def _readable(self) -> Source:
         """The source, or a spool of it, from which blobs can be read."""

@@ -28,8 +28,8 @@ import typing as t
 
 from .scope import PROOFS, Proofs
 from .._errors import RootfsError, SourceError, os_phrase, show
-from .._image.digest import new_hash
 from .._source.range_reader import OPEN_FLAGS, FileAccess, RangeReader
+from .._source.verified import VerificationError, VerifiedReader
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = OPEN_FLAGS | os.O_NOFOLLOW
@@ -42,7 +42,6 @@ _OTHERS_WRITE = 0o022
 # A writer locks its file just after it made it: one without a lock that is older than this is abandoned.
 _ABANDONED_SECONDS = 60
 _DAY = 24 * 60 * 60
-_CHUNK = 1024 * 1024
 
 
 class BlobCache:
@@ -166,23 +165,6 @@ class BlobCache:
         if writer is None:
             return blob
         return KeptBlob(blob, writer, lambda: self.prove(digest))
-
-    def add(self, digest: str, size: int, chunks: t.Iterable[bytes]) -> bool:
-        """Keep a blob that is not verified yet; whether it was what its digest and size say and is there now."""
-        writer = self.writer(digest, size)
-        if writer is None:
-            return False
-        seen = new_hash(digest)
-        with contextlib.closing(writer):
-            for chunk in chunks:
-                seen.update(chunk)
-                writer.write(chunk)
-            if seen.hexdigest() != digest.partition(":")[2] or writer.size != size:
-                return False
-            if not writer.commit():
-                return False
-        self.prove(digest)
-        return True
 
     def prune(self) -> None:
         """Remove what was not used for long, then what was not used for longest, until the rest is small enough."""
@@ -354,15 +336,13 @@ class CachedBlob(RangeReader):
         return os.path.samestat(status, self._status)
 
     def is_intact(self) -> bool:
-        """Read all of it, and say whether it has its digest."""
-        seen = new_hash(self.digest)
-        again = RangeReader(self._access, 0, self.length)
+        """Read the blob and return whether it has its digest."""
+        blob = RangeReader(self._access, 0, self.length)
         try:
-            for chunk in iter(lambda: again.read(_CHUNK), b""):
-                seen.update(chunk)
-        except SourceError:
+            VerifiedReader(blob, self.digest, self.length).drain()
+        except (SourceError, VerificationError):
             return False
-        return seen.hexdigest() == self.digest.partition(":")[2]
+        return True
 
 
 class KeptBlob:

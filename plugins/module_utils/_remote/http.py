@@ -351,27 +351,9 @@ class RemoteFile:
         self, url: Url, headers: dict[str, str], clock: Clock
     ) -> Response | t.Any:
         """One request: the answer, or the ``HTTPError`` of a status that is no success, closed already."""
-        options = self.options
         home = url.origin == self._url.origin
-        handlers: list[urllib.request.BaseHandler] = [
-            urllib.request.ProxyHandler(None if options.use_proxy else {}),
-            urllib.request.HTTPCookieProcessor(self._cookies),
-        ]
-        given = {"User-Agent": options.agent}
         try:
-            if home:
-                # whatever speaks of the user stays with the origin that he gave it for
-                login, answering = credentials(
-                    url,
-                    options.username or self._url.username,
-                    options.password or self._url.password,
-                    options.force_basic_auth,
-                )
-                given.update({**options.headers, **headers, **login})
-                handlers += answering
-            else:
-                given.update(headers)
-            given["Accept-Encoding"] = "identity"
+            given, handlers = self._prepare(url, headers, home)
             trust = self._trust(url.origin[0] == "https", home)
             raw = send(url.text, given, clock, trust, handlers)
         except urllib.error.HTTPError as error:
@@ -383,24 +365,55 @@ class RemoteFile:
                 "the .netrc of the user who runs the module is damaged", "correct it"
             ) from error
         except ValueError as error:
-            # a redirect's Location, for one
+            # for example the Location of a redirect
             raise self.problem(
-                "its answer cannot be understood", "check the URL"
+                "the server sent an invalid answer", "check the URL"
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            if isinstance(reason, ssl.SSLCertVerificationError):
-                raise self._untrusted(url, reason.verify_message) from error
-            if isinstance(reason, ssl.SSLError) and not isinstance(
-                reason, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-            ):
-                raise self.problem(
-                    f"no TLS connection can be made: {_ssl_phrase(reason)}",
-                    "check the URL, ca_path, client_cert and client_key",
-                ) from error
-            self._located = self._url
-            raise PassingError(_phrase(reason, options.timeout)) from error
+            raise self._failure(url, error) from error
         return Response(raw, clock)
+
+    def _prepare(
+        self, url: Url, headers: dict[str, str], home: bool
+    ) -> tuple[dict[str, str], list[urllib.request.BaseHandler]]:
+        """Return a request's headers and urllib's handlers. Raises ``netrc.NetrcParseError``."""
+        options = self.options
+        handlers: list[urllib.request.BaseHandler] = [
+            urllib.request.ProxyHandler(None if options.use_proxy else {}),
+            urllib.request.HTTPCookieProcessor(self._cookies),
+        ]
+        given = {"User-Agent": options.agent}
+        if home:
+            # The user's headers and credentials are sent to the origin that they were given for, and no other.
+            login, answering = credentials(
+                url,
+                options.username or self._url.username,
+                options.password or self._url.password,
+                options.force_basic_auth,
+            )
+            given.update({**options.headers, **headers, **login})
+            handlers += answering
+        else:
+            given.update(headers)
+        given["Accept-Encoding"] = "identity"
+        return given, handlers
+
+    def _failure(
+        self, url: Url, error: OSError | http.client.HTTPException
+    ) -> SourceError | PassingError:
+        """Return the error for a request that got no answer."""
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return self._untrusted(url, reason.verify_message)
+        if isinstance(reason, ssl.SSLError) and not isinstance(
+            reason, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+        ):
+            return self.problem(
+                f"no TLS connection can be made: {_ssl_phrase(reason)}",
+                "check the URL, ca_path, client_cert and client_key",
+            )
+        self._located = self._url
+        return PassingError(_phrase(reason, self.options.timeout))
 
     def _trust(self, secure: bool, home: bool) -> ssl.SSLContext:
         """Say who is trusted. Authorities are loaded once: that takes longer than a request."""
@@ -441,7 +454,7 @@ class RemoteFile:
     def _wrong_range(self, start: int, end: int, said: str) -> SourceError:
         return self.problem(
             f"the bytes {start}-{end - 1} were asked for, and the server answered with the Content-Range {show(said)}",
-            "look at the server, or at the proxy before it",
+            "check the server, or at the proxy before it",
         )
 
     def _untrusted(self, url: Url, phrase: str) -> SourceError:
@@ -481,44 +494,52 @@ class Download:
     def read(self, count: int) -> bytes:
         """Some bytes, at most ``count``; empty at the end. Raises ``SourceError``, ``NoRangesError`` at first."""
         while self._end is None or self.position < self._end:
-            allowance = self._file.allowance
-            if allowance.is_spent:
-                raise self._file.problem(
-                    f"its answers together took more than {allowance.seconds:g} seconds, and one for each KiB",
-                    "look at the server and the network, or raise timeout",
-                )
+            self._check_allowance()
             try:
-                if self._response is None:
-                    self._response = self._connect()
-                if self._cancelled.is_set():
-                    raise PassingError("it was given up")
-                stop = self._stop
-                wanted = count if stop is None else min(count, stop - self.position)
-                data = self._response.read(wanted) if wanted else b""
-                if not data:
-                    if stop is None:
-                        self._end = self.position
-                        break
-                    if self.position < stop:
-                        raise PassingError(
-                            f"it broke off {stop - self.position} bytes too early"
-                        )
+                data = self._receive(count)
             except PassingError as error:
                 self._pause(error)
                 continue
-            self.position += len(data)
-            self._since += len(data)
-            if self._since >= _PROGRESS and self._file.ranges:
-                self._tries = 0
-            if self.position > _LONGEST:
-                raise self._file.problem(
-                    f"it has more than {_LONGEST} bytes, a fixed limit", "check the URL"
-                )
+            if not data and self._stop is None:
+                self._end = self.position
+                break
+            self._count(len(data))
             if self.position == self._stop:
                 self._finish_answer()
             if data:
                 return data
         return b""
+
+    def _check_allowance(self) -> None:
+        allowance = self._file.allowance
+        if allowance.is_spent:
+            raise self._file.problem(
+                f"its answers together took more than {allowance.seconds:g} seconds, and one for each KiB",
+                "check the server and the network, or raise timeout",
+            )
+
+    def _receive(self, count: int) -> bytes:
+        """Return at most ``count`` bytes of the current answer, empty at its end. Raises ``PassingError``."""
+        if self._response is None:
+            self._response = self._connect()
+        if self._cancelled.is_set():
+            raise PassingError("it was given up")
+        stop = self._stop
+        wanted = count if stop is None else min(count, stop - self.position)
+        data = self._response.read(wanted) if wanted else b""
+        if not data and stop is not None and self.position < stop:
+            raise PassingError(f"it broke off {stop - self.position} bytes too early")
+        return data
+
+    def _count(self, received: int) -> None:
+        self.position += received
+        self._since += received
+        if self._since >= _PROGRESS and self._file.ranges:
+            self._tries = 0
+        if self.position > _LONGEST:
+            raise self._file.problem(
+                f"it has more than {_LONGEST} bytes, a fixed limit", "check the URL"
+            )
 
     def read_all(self) -> bytes:
         """All that is left. Raises ``SourceError``, ``NoRangesError``."""
@@ -573,7 +594,7 @@ class Download:
         if self._cancelled.is_set() or self._tries >= retries:
             raise self._file.problem(
                 f"{error.phrase} ({self._tries + 1} tries)",
-                "look at the server and the network, or raise url_retries and timeout",
+                "check the server and the network, or raise url_retries and timeout",
             ) from error
         pause = min(
             max(_FIRST_PAUSE * 2 ** min(self._tries, 10), error.wait), _LONGEST_PAUSE

@@ -14,10 +14,10 @@ import typing as t
 from .._errors import SourceChangedError, SourceError, show
 from .archive import Archive
 from .decompress import DecompressError, OverheadError, decompressed
-from .range_reader import FileAccess, RandomAccess, RangeReader
+from .range_reader import CHUNK, FileAccess, RandomAccess, RangeReader
 from .source import DOCUMENT_LIMIT, bound_document, bound_values, missing
-from .tar_header import BLOCK, HeaderError, parse_header
-from .tar_index import EXTENDED_TYPES, Indexer, TarIndex
+from .tar_header import BLOCK, HeaderError
+from .tar_index import Member, TarIndex, TarWalk
 
 if t.TYPE_CHECKING:
     from .source import Source
@@ -25,7 +25,6 @@ if t.TYPE_CHECKING:
 # The most that all documents of one archive may hold, since they are kept.
 _KEPT_LIMIT = 32 * 1024 * 1024
 
-_CHUNK = 256 * 1024
 _BLANKS = b" \t\r\n"
 
 
@@ -108,51 +107,26 @@ class StreamedArchive:
         """Nothing is held open between the passes."""
 
     def _scan(self) -> tuple[TarIndex, dict[int, bytes], int]:
-        """Index, documents by offset, and the size of the tar inside."""
-        indexer = Indexer(self.path)
+        """Return the index, the documents by their offset, and the size of the tar inside. Raises ``SourceError``."""
         documents: dict[int, bytes] = {}
         kept = 0
         stream = _Stream(self._bounded())
+        walk = TarWalk(stream, self.path)
         try:
-            while True:
-                block = stream.read(BLOCK)
-                header = parse_header(block) if len(block) == BLOCK else None
-                if block and len(block) < BLOCK:
-                    raise HeaderError("it ends in the middle of a header")
-                if header is None:
-                    break
-                if header.type in EXTENDED_TYPES:
-                    indexer.check_extended(header)
-                    indexer.extended(header, stream.exactly(header.size))
-                    stream.skip(-header.size % BLOCK)
-                    continue
-                offset = stream.position
-                _name, size = indexer.member(header, offset)
-                if offset + size > self._max_size:
-                    # need not be decompressed to be told
+            for member in walk:
+                if member.offset + member.size > self._max_size:
+                    # Refuse it without decompressing it.
                     raise self._too_large()
-                if 0 < size <= DOCUMENT_LIMIT:
-                    head = stream.exactly(min(size, BLOCK))
-                    if head.lstrip(_BLANKS)[:1] in (b"{", b"["):
-                        kept += size
-                        if kept > _KEPT_LIMIT:
-                            raise HeaderError(
-                                f"its documents hold more than {_KEPT_LIMIT} bytes, a fixed limit for"
-                                " archives that cannot be read in place"
-                            )
-                        documents[offset] = head + stream.exactly(size - len(head))
-                    else:
-                        stream.skip(size - len(head))
-                else:
-                    stream.skip(size)
-                stream.skip(-size % BLOCK)
-            index = indexer.finish()
+                document = _read_document(stream, member, _KEPT_LIMIT - kept)
+                if document is not None:
+                    documents[member.offset] = document
+                    kept += member.size
             stream.drain()
         except HeaderError as error:
             raise SourceError(
-                f"{show(self.path)} holds a damaged tar near byte {stream.position}: {error}; fetch it again"
+                f"{show(self.path)} holds a damaged tar near byte {walk.position}: {error}; fetch it again"
             ) from error
-        return index, documents, stream.position
+        return walk.index, documents, stream.position
 
     def _bounded(self) -> t.Iterator[bytes]:
         """The same chunks, up to the limit. Raises ``SourceError``."""
@@ -188,7 +162,7 @@ class CompressedArchive(StreamedArchive):
 
     def _chunks(self) -> t.Iterator[bytes]:
         reader = RangeReader(self._access, 0, self._access.size)
-        chunks = iter(lambda: reader.read(_CHUNK), b"")
+        chunks = iter(lambda: reader.read(CHUNK), b"")
         return inflated(chunks, self._kind, self.path)
 
 
@@ -200,6 +174,23 @@ def inflated(chunks: t.Iterator[bytes], kind: str, path: str) -> t.Iterator[byte
         raise SourceError(f"{show(path)}: {error}; compress it anew") from error
     except DecompressError as error:
         raise SourceError(f"{show(path)}: {error}; fetch it again") from error
+
+
+def _read_document(stream: _Stream, member: Member, room: int) -> bytes | None:
+    """Return the content of a member that may be a JSON document, else ``None``.
+
+    Raises ``HeaderError`` for a document of more than ``room`` bytes.
+    """
+    if not 0 < member.size <= DOCUMENT_LIMIT:
+        return None
+    head = stream.exactly(min(member.size, BLOCK))
+    if head.lstrip(_BLANKS)[:1] not in (b"{", b"["):
+        return None
+    if member.size > room:
+        raise HeaderError(
+            f"its documents hold more than {_KEPT_LIMIT} bytes, a fixed limit for archives that cannot be read in place"
+        )
+    return head + stream.exactly(member.size - len(head))
 
 
 class _Stream:

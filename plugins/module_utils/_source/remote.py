@@ -21,7 +21,7 @@ from .archive import Archive, require_tar
 from .compressed import StreamedArchive, inflated
 from .._remote.http import HttpOptions, RemoteFile, Download
 from .magic import detect
-from .range_reader import RangeReader
+from .range_reader import CHUNK, RangeReader
 from .tar_header import BLOCK
 from .._remote.url import parse_url
 
@@ -37,7 +37,6 @@ _LARGEST_WINDOW = 64 * 1024
 _NEAR = 8 * 1024
 # The most that all windows hold in memory.
 _KEPT = 8 * 1024 * 1024
-_CHUNK = 256 * 1024
 
 
 def open_remote(src: str, options: HttpOptions, max_size: int) -> Source:
@@ -78,7 +77,7 @@ class RemoteStream(StreamedArchive):
         with contextlib.closing(
             Download(file, 0, file.size if file.ranges else None)
         ) as download:
-            chunks = iter(lambda: download.read(_CHUNK), b"")
+            chunks = iter(lambda: download.read(CHUNK), b"")
             head, chunks = _peeked(chunks)
             if file.encoding is not None:
                 # the server's own compression, on top of what the file is

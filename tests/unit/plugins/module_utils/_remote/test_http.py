@@ -410,7 +410,7 @@ def test_retries_are_bounded() -> None:
         message = problem(web.url, retries=2)
         assert message == (
             f"src '{web.url}' cannot be fetched: the server answered 503 Service Unavailable (3 tries);"
-            " look at the server and the network, or raise url_retries and timeout"
+            " check the server and the network, or raise url_retries and timeout"
         )
         assert len(web.faults) == 96
         web.faults = ["503"] * 2
@@ -692,7 +692,7 @@ def test_many_slow_answers_together(web: Web, monkeypatch: pytest.MonkeyPatch) -
     began = time.monotonic()
     message = problem(web.url, timeout=0.4, retries=0)
     assert time.monotonic() - began < 4
-    assert "more than 1.2 seconds, and one for each KiB; look at" in message
+    assert "more than 1.2 seconds, and one for each KiB; check" in message
     assert len(web.asked) < 20
     # what arrives pays for its time: a large file is not cut off
     monkeypatch.setattr(http, "_ALLOWANCE", 0)

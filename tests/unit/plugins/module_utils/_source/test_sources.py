@@ -332,7 +332,7 @@ def test_a_directory_holds_no_descriptors(tmp_path: Path) -> None:
         (oci_archive(IMAGE, compression="zstd", edit=cut(-1)), "its zstd stream ends"),
         (
             oci_archive(IMAGE, compression="gzip", edit=append(b"junk")),
-            "its gzip stream is followed by something else; fetch it again",
+            "its gzip stream is followed by other data; fetch it again",
         ),
         (
             oci_archive(IMAGE, compression="gzip", edit_tar=cut(2000)),
@@ -340,11 +340,11 @@ def test_a_directory_holds_no_descriptors(tmp_path: Path) -> None:
         ),
         (
             oci_archive(IMAGE, compression="zstd", edit_tar=flip(3)),
-            "holds a damaged tar near byte 512: the checksum of a tar header is wrong",
+            "holds a damaged tar near byte 0: the checksum of a tar header is wrong",
         ),
         (
             tar([file("n" * 1000)], dialect="gnu", end_blocks=0)[:1536],
-            "it ends behind an extended header",
+            "it ends after an extended header",
         ),
     ],
 )
@@ -364,7 +364,7 @@ def test_a_compressed_tar_that_ends_in_an_extended_header(tmp_path: Path) -> Non
         edit_tar=cut(-512),
         compression="gzip",
     )
-    assert "it ends behind an extended header" in problem(tmp_path / "image", data)
+    assert "it ends after an extended header" in problem(tmp_path / "image", data)
 
 
 def test_a_missing_source() -> None:
