@@ -46,22 +46,22 @@ class StreamedArchive:
         self.spooled_size: int | None = self._size
 
     def _chunks(self) -> t.Iterator[bytes]:
-        """The tar from its beginning. Raises ``SourceError``."""
+        """Yield the tar from its beginning. Raises ``SourceError``."""
         raise NotImplementedError
 
     def size_of(self, name: str) -> int | None:
-        """The size of a member; ``None`` where there is none. Raises ``SourceError``."""
+        """Return the size of a member, or ``None`` if it is missing. Raises ``SourceError``."""
         member = self._index.find(name)
         return None if member is None else member.size
 
     def open(self, name: str) -> RangeReader:
-        """Blobs can only be read from the spool. Raises ``SourceError``."""
+        """Refuse: blobs can only be read from the spool. Raises ``SourceError``."""
         raise SourceError(
             f"{show(self.path)} {self._why}, so {show(name)} cannot be read in place; copy it as a plain tar first"
         )
 
     def document(self, name: str) -> bytes:
-        """A small member that the pass kept. Raises ``SourceError``."""
+        """Return a document that the scan kept. Raises ``SourceError``."""
         member = self._index.find(name)
         if member is None:
             raise missing(self.path, name)
@@ -104,7 +104,7 @@ class StreamedArchive:
             raise
 
     def close(self) -> None:
-        """Nothing is held open between the passes."""
+        """Close nothing: no file is open between the passes."""
 
     def _scan(self) -> tuple[TarIndex, dict[int, bytes], int]:
         """Return the index, the documents by their offset, and the size of the tar inside. Raises ``SourceError``."""
@@ -129,7 +129,7 @@ class StreamedArchive:
         return walk.index, documents, stream.position
 
     def _bounded(self) -> t.Iterator[bytes]:
-        """The same chunks, up to the limit. Raises ``SourceError``."""
+        """Yield the same chunks, up to ``max_size``. Raises ``SourceError``."""
         size = 0
         for chunk in self._chunks():
             size += len(chunk)
@@ -167,7 +167,7 @@ class CompressedArchive(StreamedArchive):
 
 
 def inflated(chunks: t.Iterator[bytes], kind: str, path: str) -> t.Iterator[bytes]:
-    """The content of a compressed stream. Raises ``SourceError`` that names ``path``."""
+    """Yield the content of a compressed stream. Raises ``SourceError``, which names ``path``."""
     try:
         yield from decompressed(chunks, kind)
     except OverheadError as error:
@@ -202,7 +202,7 @@ class _Stream:
         self._chunk = memoryview(b"")
 
     def read(self, count: int) -> bytes:
-        """``count`` bytes, fewer only at the end."""
+        """Return ``count`` bytes, fewer only at the end."""
         parts = []
         while count and self._fill():
             part = self._chunk[:count]
@@ -213,7 +213,7 @@ class _Stream:
         return b"".join(parts)
 
     def exactly(self, count: int) -> bytes:
-        """``count`` bytes. Raises ``HeaderError`` at an early end."""
+        """Return ``count`` bytes. Raises ``HeaderError`` at an early end."""
         data = self.read(count)
         if len(data) != count:
             raise HeaderError("it ends in the middle of a member")
@@ -230,7 +230,7 @@ class _Stream:
             self.position += step
 
     def drain(self) -> None:
-        """Pass over the rest, so that the compression is verified to its end."""
+        """Read the rest, so that the compression is verified to its end."""
         while self._fill():
             self.position += len(self._chunk)
             self._chunk = memoryview(b"")

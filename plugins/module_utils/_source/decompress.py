@@ -36,17 +36,17 @@ _GZIP_BITS = 16 + zlib.MAX_WBITS
 
 
 class DecompressError(ValueError):
-    """A stream that is wrong; the text is a phrase without a place, which the caller adds."""
+    """A stream is damaged; the text is a phrase to which the caller adds the place."""
 
 
 class OverheadError(DecompressError):
-    """A stream that goes on and on without content."""
+    """A stream holds too many bytes without content."""
 
 
 def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
-    """The content of a ``gzip`` or ``zstd`` stream, in pieces of at most ``CHUNK`` bytes or little more.
+    """Yield the content of a ``gzip`` or ``zstd`` stream, in pieces of at most ``CHUNK`` bytes or little more.
 
-    Whoever takes the pieces bounds the content. What is read for it has little beyond that, so it is bounded, too.
+    The caller bounds the content. The compressed bytes may exceed it by a fixed limit only.
     Raises ``DecompressError``, and ``MissingLibraryError`` where nothing reads zstd.
     """
     overhead = 0
@@ -242,7 +242,7 @@ class _Walked(io.RawIOBase):
         return True
 
     def read(self, _count: int = -1) -> bytes:
-        """The next chunk, whatever its size: the reader takes what it gets."""
+        """Return the next chunk, of any size."""
         chunk = next(self._chunks, b"")
         self._walker.feed(chunk)
         return chunk
@@ -280,12 +280,12 @@ class FrameWalker:
         self._held = data[position:]
 
     def finish(self) -> None:
-        """Raises ``DecompressError`` in the middle of a frame."""
+        """Require that a frame has ended. Raises ``DecompressError``."""
         if self._state != "frame" or self._skip or self._held:
             raise DecompressError("its zstd stream ends too early")
 
     def _step(self, data: bytes, position: int) -> int | None:
-        """How many bytes the thing at ``position`` takes; ``None`` where more must be seen first."""
+        """Return the length of the header or block at ``position``, or ``None`` if more bytes are needed."""
         if self._state == "frame":
             return self._frame_header(data[position : position + 8])
         head = data[position : position + 3]

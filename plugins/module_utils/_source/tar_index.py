@@ -31,7 +31,7 @@ from .tar_header import (
     pax_number,
 )
 
-# An image has a few hundred blobs; a tar with more members than this is none.
+# An image has a few hundred blobs; a tar with more members is not an image.
 _MOST_MEMBERS = 100_000
 _MOST_LINKS = 40
 _MOST_NAMES_SIZE = 32 * 1024 * 1024
@@ -56,7 +56,7 @@ class Member(t.NamedTuple):
 
 
 class TarIndex:
-    """Members by cleaned name; where a name comes twice, the last one counts."""
+    """Members by cleaned name. If a name occurs twice, the last one counts."""
 
     def __init__(self, archive: str) -> None:
         self._archive = archive
@@ -73,11 +73,11 @@ class TarIndex:
         if self._names_size > _MOST_NAMES_SIZE:
             raise SourceError(
                 f"{show(self._archive)}: the names of its members hold more than {_MOST_NAMES_SIZE} bytes, a fixed limit;"
-                " it is no image archive"
+                " it is not an image archive"
             )
         if self._count > _MOST_MEMBERS:
             raise SourceError(
-                f"{show(self._archive)} holds more than {_MOST_MEMBERS} members, a fixed limit; it is no image archive"
+                f"{show(self._archive)} holds more than {_MOST_MEMBERS} members, a fixed limit; it is not an image archive"
             )
         if member.type == _DIRECTORY:
             self._members.pop(cleaned, None)
@@ -85,7 +85,7 @@ class TarIndex:
             self._members[cleaned] = member
 
     def find(self, name: str) -> Member | None:
-        """The regular file behind a name, ``None`` where there is none of that name.
+        """Return the regular file behind a name, or ``None`` if nothing has that name.
 
         Raises ``SourceError`` for a link that does not lead to a member, and for a device or FIFO.
         """
@@ -96,7 +96,7 @@ class TarIndex:
                 if name == asked:
                     return None
                 raise SourceError(
-                    f"{show(self._archive)}: {show(asked)} is a link to {show(name)}, which is no member of the archive"
+                    f"{show(self._archive)}: {show(asked)} is a link to {show(name)}, which is not in the archive"
                 )
             if member.type in _FILES:
                 return member
@@ -204,7 +204,7 @@ class TarWalk:
         if self._extended_size > _MOST_EXTENDED_SIZE:
             raise SourceError(
                 f"{show(self._archive)}: its extended headers hold more than {_MOST_EXTENDED_SIZE} bytes, a fixed limit;"
-                " it is no image archive"
+                " it is not an image archive"
             )
 
     def _add_extended(self, header: Header, content: bytes) -> None:

@@ -150,8 +150,8 @@ def test_chains_of_links() -> None:
         ([symlink("d/l", "../../a")], r"'d/l' is a link out of the archive"),
         ([hardlink("l", "/a")], r"'l' is a link out of the archive, to '/a'"),
         ([hardlink("l", "../a")], r"'l' is a link out of the archive"),
-        ([symlink("l", "b")], r"'l' is a link to 'b', which is no member"),
-        ([hardlink("l", "b")], r"'l' is a link to 'b', which is no member"),
+        ([symlink("l", "b")], r"'l' is a link to 'b', which is not in the archive"),
+        ([hardlink("l", "b")], r"'l' is a link to 'b', which is not in the archive"),
         ([symlink("l", "d"), directory("d")], r"'l' is a link to 'd', which is no"),
         ([symlink("l", "m"), symlink("m", "l")], r"'l' is part of a loop of links"),
         ([hardlink("l", "l")], r"'l' is part of a loop of links"),
@@ -259,7 +259,7 @@ def test_extended_headers_are_bounded_together(monkeypatch: pytest.MonkeyPatch) 
         index(tar([member] * 4, dialect="gnu"))
         with pytest.raises(
             SourceError,
-            match=f"'A': its extended headers hold more than {4 * size} bytes, a fixed limit; it is no image archive",
+            match=f"'A': its extended headers hold more than {4 * size} bytes, a fixed limit; it is not an image archive",
         ):
             index(tar([member] * 5, dialect="gnu"))
 
