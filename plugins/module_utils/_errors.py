@@ -59,7 +59,7 @@ class SourceError(OciError):
 
 
 class SourceChangedError(SourceError):
-    """The archive is another one than a moment ago: whatever was read of it is to be read anew."""
+    """The archive changed while it was read, so that it must be read again."""
 
 
 class ImageError(OciError):
@@ -112,18 +112,18 @@ _DISK_ADVICE = {
 
 
 def os_phrase(error: OSError) -> str:
-    """What the system said, as a phrase that can stand in a sentence."""
+    """Return the reason of a system error, as a phrase."""
     code = error.errno or 0
     return _DISK_FULL.get(code) or (error.strerror or str(error)).lower()
 
 
 def os_advice(error: OSError) -> str:
-    """What the user can do about it; empty where nothing general can be said."""
+    """Return what the user can do about a system error; empty if that depends."""
     return _DISK_ADVICE.get(error.errno or 0, "")
 
 
 class MissingLibraryError(OciError):
-    """A Python library that this image needs is not there."""
+    """A Python library that this image needs is missing."""
 
     def __init__(self, library: str, why: str, details: t.Any = None) -> None:
         super().__init__(f"the Python library {library} is missing: {why}")

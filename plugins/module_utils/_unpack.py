@@ -81,7 +81,8 @@ def unpack(
 
     Layers are paired with diff_ids by position. If the content of a layer has the diff_id of another position,
     unpacking starts again with the layers sorted by content (docs/behaviour.md, section 2). It also starts again
-    after it found a damaged blob in the cache, or evicted blobs from the cache because the disk was full (section 7). Raises ``LayerError``, ``ImageError``, ``RootfsError``, ``MissingLibraryError``, ``OSError``.
+    after it found a damaged blob in the cache, or evicted blobs from the cache because the disk was full (section 7).
+    Raises ``LayerError``, ``ImageError``, ``RootfsError``, ``MissingLibraryError``, ``OSError``.
     """
     keep_freed_memory()
     blobs = _Blobs(source, cache)

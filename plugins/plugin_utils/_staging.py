@@ -39,7 +39,7 @@ from ..module_utils._source.sent import (
 )
 from ..module_utils._source.source import DEFAULT_MAX_SIZE, missing
 from ..module_utils._source.sources import open_source
-from ..module_utils._source.verified_reader import CHUNK, VerifiedReader
+from ..module_utils._source.verified import VerificationError, VerifiedReader
 from ._offer import make_offer, pack
 
 if t.TYPE_CHECKING:
@@ -183,16 +183,13 @@ class Staging:
                     f"the size of {show(name)} in {show(self._path)} changed during the run; run again when the image is"
                     " complete"
                 )
-            if digest is None:
-                yield from iter(lambda: reader.read(CHUNK), b"")
-                return
-            verified = VerifiedReader(reader, digest)
-            yield from verified
-        if not verified.matches():
-            raise SourceError(
-                f"the content of the blob {digest} in {show(self._path)} has another digest; the image is damaged, fetch"
-                " it again"
-            )
+            try:
+                yield from VerifiedReader(reader, digest, None).chunks()
+            except VerificationError as error:
+                raise SourceError(
+                    f"the content of the blob {digest} in {show(self._path)} has another digest; the image is damaged,"
+                    " fetch it again"
+                ) from error
 
     def _readable(self) -> Source:
         """Return the source, or its spool when blobs cannot be read in place."""

@@ -51,7 +51,8 @@ def ours(path: str) -> int:
     access = FileAccess(path)
     access.advise(False)
     try:
-        return len(index_tar(access.read_at, access.size, path).names())
+        index = index_tar(access.read_at, access.size, path)
+        return len(vars(index)["_members"])
     finally:
         access.close()
 

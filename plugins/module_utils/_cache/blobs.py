@@ -28,8 +28,8 @@ import typing as t
 
 from .scope import PROOFS, Proofs
 from .._errors import RootfsError, SourceError, os_phrase, show
-from .._image.digest import new_hash
 from .._source.range_reader import OPEN_FLAGS, FileAccess, RangeReader
+from .._source.verified import VerificationError, VerifiedReader
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = OPEN_FLAGS | os.O_NOFOLLOW
@@ -42,7 +42,6 @@ _OTHERS_WRITE = 0o022
 # A writer locks its file just after it made it: one without a lock that is older than this is abandoned.
 _ABANDONED_SECONDS = 60
 _DAY = 24 * 60 * 60
-_CHUNK = 1024 * 1024
 
 
 class BlobCache:
@@ -74,12 +73,12 @@ class BlobCache:
             self._give_up("cannot be used", error)
 
     def has(self, digest: str, size: int | None) -> bool:
-        """Whether a blob of that digest and size in bytes is there for the scope; it is not read for that."""
+        """Return whether the scope may use a blob of this digest and size in bytes; it is not read."""
         _folder, name = self._place(digest)
         return self._is_proved(name) and self._is_there(digest, size)
 
     def _is_there(self, digest: str, size: int | None) -> bool:
-        """Whether a blob is there, whoever has brought it."""
+        """Return whether a blob exists, whichever scope added it."""
         folder, name = self._place(digest)
         if folder is None or size is None or digest in self._discarded:
             return False
@@ -98,7 +97,7 @@ class BlobCache:
         return None if fd is None else Proofs(fd, self._scope)
 
     def prove(self, digest: str) -> None:
-        """Note that the scope has brought all of a blob, which is there."""
+        """Record that the scope has added all of a blob that exists."""
         proofs = self._proofs()
         _folder, name = self._place(digest)
         if proofs is None or self._dry or not name:
@@ -109,7 +108,7 @@ class BlobCache:
             self.failed(error)
 
     def open_blob(self, digest: str, size: int | None) -> CachedBlob | None:
-        """A reader of a blob, for whoever verifies what he reads; ``None`` where it is not there.
+        """Open a blob, which the caller verifies; return ``None`` if it is missing.
 
         A file of another size is damaged: it is discarded and counted.
         """
@@ -125,7 +124,7 @@ class BlobCache:
         return blob
 
     def is_intact(self, digest: str, size: int | None) -> bool:
-        """Whether a blob is there and is what its name says; it is read as a whole for that, and stays as it is."""
+        """Read a blob, and return whether it exists and has its digest. It is not changed."""
         blob = self._open_entry(digest)
         if blob is None:
             return False
@@ -133,7 +132,7 @@ class BlobCache:
             return blob.length == size and blob.is_intact()
 
     def discard(self, blob: CachedBlob) -> None:
-        """Remove a damaged blob, and count it; one that another run has put into its place stays."""
+        """Remove a damaged blob, and count it; keep one with which another run has replaced it."""
         self.damaged += 1
         self._discarded.add(blob.digest)
         folder, name = self._place(blob.digest)
@@ -145,7 +144,7 @@ class BlobCache:
                 os.unlink(name, dir_fd=folder)
 
     def writer(self, digest: str, size: int | None) -> BlobWriter | None:
-        """What a blob is written to while it is verified; ``None`` where it is not to be kept."""
+        """Return a writer for a blob that is being verified, or ``None`` if it is not to be kept."""
         folder, name = self._place(digest)
         if folder is None or self._dry or size is None or size > self._max_size:
             return None
@@ -159,7 +158,7 @@ class BlobCache:
     def keeping(
         self, blob: RangeReader, digest: str, size: int | None
     ) -> KeptBlob | RangeReader:
-        """A reader of ``blob`` that writes along, where the blob is to be kept and is not there yet."""
+        """Return a reader of ``blob`` that also writes it to the cache, if it is to be kept and is missing."""
         if not self._dry and self._is_there(digest, size):
             return KeptBlob(blob, None, lambda: self.prove(digest))
         writer = self.writer(digest, size)
@@ -167,25 +166,8 @@ class BlobCache:
             return blob
         return KeptBlob(blob, writer, lambda: self.prove(digest))
 
-    def add(self, digest: str, size: int, chunks: t.Iterable[bytes]) -> bool:
-        """Keep a blob that is not verified yet; whether it was what its digest and size say and is there now."""
-        writer = self.writer(digest, size)
-        if writer is None:
-            return False
-        seen = new_hash(digest)
-        with contextlib.closing(writer):
-            for chunk in chunks:
-                seen.update(chunk)
-                writer.write(chunk)
-            if seen.hexdigest() != digest.partition(":")[2] or writer.size != size:
-                return False
-            if not writer.commit():
-                return False
-        self.prove(digest)
-        return True
-
     def prune(self) -> None:
-        """Remove what was not used for long, then what was not used for longest, until the rest is small enough."""
+        """Remove expired blobs, then the least recently used ones until the rest is small enough."""
         if self._dry or not self._folders:
             return
         with contextlib.suppress(OSError):
@@ -202,7 +184,7 @@ class BlobCache:
                 proofs.prune(left.__contains__)
 
     def room(self, fd: int) -> int:
-        """How many bytes ``make_room`` could free for the disk of ``fd``."""
+        """Return how many bytes ``make_room`` could free on the disk of ``fd``."""
         if not self._shares_disk(fd):
             return 0
         with contextlib.suppress(OSError):
@@ -228,11 +210,11 @@ class BlobCache:
         return removed
 
     def failed(self, error: OSError) -> None:
-        """Note that the disk does not take any more blobs."""
+        """Stop using the cache after a failed write."""
         self._give_up("does not take blobs any more", error)
 
     def close(self) -> None:
-        """Give the folders back."""
+        """Close the folders."""
         folders, self._folders = self._folders, {}
         for fd in folders.values():
             os.close(fd)
@@ -313,7 +295,7 @@ class BlobCache:
         return self._folders.get(algorithm), encoded
 
     def _entries(self) -> t.Iterator[tuple[float, int, int, str]]:
-        """When it was used last, size, folder and name of each blob."""
+        """Yield the time of last use, size, folder and name of each blob."""
         for algorithm, length in _ALGORITHMS.items():
             folder = self._folders.get(algorithm)
             if folder is None:
@@ -345,24 +327,22 @@ class CachedBlob(RangeReader):
         self._status = os.fstat(fd)
 
     def touch(self) -> None:
-        """Note that it was used."""
+        """Record that the blob was used."""
         with contextlib.suppress(OSError):
             os.utime(self._fd)
 
     def is_file(self, status: os.stat_result) -> bool:
-        """Whether ``status`` is of the very file that is open here."""
+        """Return whether ``status`` belongs to the open file."""
         return os.path.samestat(status, self._status)
 
     def is_intact(self) -> bool:
-        """Read all of it, and say whether it has its digest."""
-        seen = new_hash(self.digest)
-        again = RangeReader(self._access, 0, self.length)
+        """Read the blob and return whether it has its digest."""
+        blob = RangeReader(self._access, 0, self.length)
         try:
-            for chunk in iter(lambda: again.read(_CHUNK), b""):
-                seen.update(chunk)
-        except SourceError:
+            VerifiedReader(blob, self.digest, self.length).drain()
+        except (SourceError, VerificationError):
             return False
-        return seen.hexdigest() == self.digest.partition(":")[2]
+        return True
 
 
 class KeptBlob:
@@ -382,23 +362,23 @@ class KeptBlob:
         self._prove = prove
 
     def read(self, count: int = -1) -> bytes:
-        """At most ``count`` bytes; empty at the end. Raises ``SourceError``."""
+        """Return at most ``count`` bytes; empty at the end. Raises ``SourceError``."""
         data = self._blob.read(count)
         if self._writer is not None:
             self._writer.write(data)
         return data
 
     def keep(self) -> None:
-        """It was read to its end, and has its digest."""
+        """Keep the blob, which was read to its end and has its digest."""
         if self._writer is None or self._writer.commit():
             self._prove()
 
     def cancel(self) -> None:
-        """Nobody wants more."""
+        """Wake and end a ``read`` in another thread."""
         self._blob.cancel()
 
     def close(self) -> None:
-        """Give the source's file back; what was not kept is gone."""
+        """Close the blob; discard it unless it was kept."""
         self._blob.close()
         if self._writer is not None:
             self._writer.close()
@@ -425,7 +405,7 @@ class BlobWriter:
             raise
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes; where the disk takes none, the blob is given up with a warning."""
+        """Write the next bytes; if that fails, give the blob up with a warning."""
         self.size += len(data)
         if self._fd < 0:
             return
@@ -438,7 +418,7 @@ class BlobWriter:
             self._drop()
 
     def commit(self) -> bool:
-        """All of it is here and has its digest: from now on it is in the cache. False where it was given up."""
+        """Add the complete and verified blob to the cache. Return false if it was given up."""
         if self._fd < 0:
             return False
         try:
@@ -458,7 +438,7 @@ class BlobWriter:
         return True
 
     def close(self) -> None:
-        """Leave nothing behind but what was committed."""
+        """Discard the blob unless it was committed."""
         self._drop()
         for fd in (self._partial, self._folder):
             if fd >= 0:
@@ -474,7 +454,7 @@ class BlobWriter:
 
 
 def _require_safe(fd: int, path: str, own: bool) -> None:
-    """Raises ``RootfsError`` where other users could change what is in a directory, or the way to it."""
+    """Require that other users cannot change a directory or the way to it. Raises ``RootfsError``."""
     status = os.fstat(fd)
     owners = (os.geteuid(),) if own else (0, os.geteuid())
     open_to_all = status.st_mode & _OTHERS_WRITE

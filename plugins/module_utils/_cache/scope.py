@@ -32,22 +32,22 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def scope_named(name: str) -> str:
-    """The scope that the user names."""
+    """Return the scope that the user names."""
     return _scope("named", name)
 
 
 def scope_of_path(path: str) -> str:
-    """That of a file or directory on the node."""
+    """Return the scope of a file or directory on the node."""
     return _scope("node", os.path.realpath(path))
 
 
 def scope_of_offer(path: str) -> str:
-    """That of a file or directory on the controller."""
+    """Return the scope of a file or directory on the controller."""
     return _scope("controller", path)
 
 
 def scope_of_url(url: str, http: HttpOptions | None) -> str:
-    """That of a URL: with all that may make a server answer otherwise but passwords."""
+    """Return the scope of a URL and of everything but passwords that may change the answer."""
     parts = urlsplit(url)
     user, separator, host = parts.netloc.rpartition("@")
     if separator:
@@ -73,7 +73,7 @@ class Proofs:
         self._scope = scope
 
     def has(self, name: str) -> bool:
-        """Whether the scope has brought the blob of this hexadecimal digest."""
+        """Return whether the scope has added the blob of this hexadecimal digest."""
         try:
             status = os.stat(self._of(name), dir_fd=self._fd, follow_symlinks=False)
         except OSError:
@@ -81,11 +81,11 @@ class Proofs:
         return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
     def add(self, name: str) -> None:
-        """Note that the scope has brought it. Raises ``OSError``."""
+        """Record that the scope has added the blob. Raises ``OSError``."""
         os.close(os.open(self._of(name), _CREATE, 0o600, dir_fd=self._fd))
 
     def prune(self, is_there: t.Callable[[str], bool]) -> None:
-        """Remove the proofs of blobs that are not in the cache any more. Raises ``OSError``."""
+        """Remove the proofs of blobs that the cache no longer holds. Raises ``OSError``."""
         for name in os.listdir(self._fd):
             match = _NAME.match(name)
             if match is not None and not is_there(match.group(1)):

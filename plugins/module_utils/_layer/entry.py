@@ -22,10 +22,10 @@ FIFO = b"6"
 class Entry(t.NamedTuple):
     """One entry; a tuple, because an image has hundreds of thousands.
 
-    ``name`` and ``link`` are bytes of the archive, not yet cleaned; ``type`` is one of this module's constants; ``mtime`` is in nanoseconds since the epoch and may be negative; ``size`` is the
-    apparent size of a file in bytes. ``xattrs`` holds values by name; ``acls`` holds ACLs as text
-    by the names of their xattrs. ``regions`` are the ``(offset, length)`` pairs of a sparse file's data,
-    None for a file that is stored whole.
+    ``name`` and ``link`` are bytes of the archive, not yet cleaned; ``type`` is one of this module's constants;
+    ``mtime`` is in nanoseconds since the epoch and may be negative; ``size`` is the apparent size of a file in bytes.
+    ``xattrs`` holds values by name; ``acls`` holds ACLs as text by the names of their xattrs. ``regions`` are the
+    ``(offset, length)`` pairs of a sparse file's data, None for a file that is stored whole.
     """
 
     name: bytes

@@ -6,7 +6,8 @@
 
 """Parse the maps of sparse files in their four forms (docs/behaviour.md, section 3).
 
-A map is a tuple of ``(offset, length)`` pairs in bytes, in order: the places in the file of the stored data. The forms are GNU's old header with extension blocks, and pax 0.0, 0.1 and 1.0.
+A map is a tuple of ``(offset, length)`` pairs in bytes, in order: the places in the file of the stored data. The
+forms are GNU's old header with extension blocks, and pax 0.0, 0.1 and 1.0.
 """
 
 from __future__ import annotations

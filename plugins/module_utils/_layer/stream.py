@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import typing as t
 
 from .._errors import LayerError
@@ -17,23 +16,20 @@ from .._image.media_types import declared_compression
 from .budget import Budget
 from .._source.decompress import DecompressError, decompressed
 from .._source.magic import detect
+from .._source.range_reader import CHUNK
 from .._source.tar_header import BLOCK, HeaderError, parse_header
+from .._source.verified import (
+    DigestMismatchError,
+    Readable,
+    SizeMismatchError,
+    VerifiedReader,
+)
 
 if t.TYPE_CHECKING:
     from .._image.image import Layer
 
-# Measured: the time is the same for all sizes between 64 KiB and 4 MiB.
-CHUNK = 256 * 1024
-
 # A function from the chunks of one stage to those of the next.
 Step = t.Callable[[t.Iterator[bytes]], t.Iterator[bytes]]
-
-
-class Readable(t.Protocol):
-    """A layer's bytes in order: a range of the archive, or inline data."""
-
-    def read(self, count: int = -1) -> bytes:
-        """At most ``count`` bytes; empty at the end."""
 
 
 class LayerStream:
@@ -142,11 +138,9 @@ class _VerifiedBlob:
         self._layer = layer
         self._blob = blob
         self._budget = budget
-        # the digest of the blob is unknown if only its diff_id is given
-        self._hash: hashlib._Hash | None = (
-            None if layer.digest_is_diff_id else new_hash(layer.digest)
-        )
-        self._size = 0
+        # A Docker archive names only the diff_id: nothing says what the blob itself must hold.
+        digest = None if layer.digest_is_diff_id else layer.digest
+        self._verified = VerifiedReader(blob, digest, layer.size)
         self._first = self._read(CHUNK)
         while 0 < len(self._first) < BLOCK:
             more = self._read(CHUNK)
@@ -162,33 +156,24 @@ class _VerifiedBlob:
         while chunk:
             yield chunk
             chunk = self._read(CHUNK)
-        self._verify()
 
     def _read(self, count: int) -> bytes:
-        chunk = self._blob.read(count)
-        self._size += len(chunk)
-        self._budget.add_stored(len(chunk))
-        if self._hash is not None:
-            self._hash.update(chunk)
-        return chunk
-
-    def _verify(self) -> None:
-        layer = self._layer
-        if layer.size is not None and self._size != layer.size:
+        try:
+            chunk = self._verified.read(count)
+        except SizeMismatchError as error:
             raise LayerError(
-                f"the blob has {self._size} bytes, but its descriptor says {layer.size}",
-                layer.digest,
+                f"the blob has {error.size} bytes, but its descriptor says {self._layer.size}",
+                self._layer.digest,
                 advice="fetch the image again",
-            )
-        if self._hash is None:
-            return
-        found = self._hash.hexdigest()
-        if found != layer.digest.partition(":")[2]:
+            ) from error
+        except DigestMismatchError as error:
             raise LayerError(
-                f"the blob's content has the digest {found}",
-                layer.digest,
+                f"the blob's content has the digest {error.found}",
+                self._layer.digest,
                 advice="the archive is damaged: fetch the image again",
-            )
+            ) from error
+        self._budget.add_stored(len(chunk))
+        return chunk
 
 
 _KNOWN_MAGIC = (

@@ -33,7 +33,7 @@ HTTP_ARGUMENTS: dict[str, dict[str, t.Any]] = {
 
 
 def http_options(params: dict[str, t.Any]) -> HttpOptions | None:
-    """How to speak to the server of ``src``; ``None`` where it is no URL. Raises ``SourceError``."""
+    """Return the options for the server of ``src``, or ``None`` if it is not a URL. Raises ``SourceError``."""
     if not is_url(params["src"] or ""):
         return None
     from .http import HttpOptions
@@ -59,7 +59,7 @@ def http_options(params: dict[str, t.Any]) -> HttpOptions | None:
 
 
 def without_secrets(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Return what may be shown of arguments that hold secrets, and tell Ansible of these."""
+    """Return masked values for arguments that hold secrets, and register the secrets with Ansible."""
     shown: dict[str, t.Any] = {}
     src = params.get("src")
     if isinstance(src, str) and is_url(src):

@@ -36,7 +36,7 @@ def send(
     """Send a GET request and return its ``HTTPResponse``, of which the headers have been read.
 
     ``handlers`` are urllib's, for proxies and credentials. Redirects are not followed. Raises what urllib raises:
-    ``HTTPError`` for any status that is no success, ``OSError``, ``HTTPException`` and ``ValueError``.
+    ``HTTPError`` for an unsuccessful status, ``OSError``, ``HTTPException`` and ``ValueError``.
     """
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -66,7 +66,7 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: t.Any) -> int:
-        """Read what is there. Raises ``StalledError`` and ``OSError``."""
+        """Read the bytes that have arrived. Raises ``StalledError`` and ``OSError``."""
         self._sock.settimeout(self._clock.left())
         try:
             count = self._sock.recv_into(buffer)
@@ -80,7 +80,7 @@ class _Reader(io.RawIOBase):
         return self._raw.fileno()
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         super().close()
         self._raw.close()
 
@@ -132,7 +132,7 @@ class _PlainHandler(urllib.request.HTTPHandler):
         self._clock = clock
 
     def http_open(self, req: urllib.request.Request) -> t.Any:
-        """Connect and ask."""
+        """Connect and send the request."""
         connection = functools.partial(_bounded, _Timed, self._clock)
         return self.do_open(t.cast(t.Any, connection), req)
 
@@ -144,7 +144,7 @@ class _SecureHandler(urllib.request.HTTPSHandler):
         self._trust = context
 
     def https_open(self, req: urllib.request.Request) -> t.Any:
-        """Connect and ask."""
+        """Connect and send the request."""
         connection = functools.partial(_bounded, _Secure, self._clock)
         return self.do_open(t.cast(t.Any, connection), req, context=self._trust)
 

@@ -66,7 +66,7 @@ _OURS = ("accept-encoding", "if-range", "range", "content-length", "transfer-enc
 
 @dataclass(frozen=True)
 class HttpOptions:
-    """How a server is spoken to.
+    """Options for requests to a server.
 
     ``timeout`` is in seconds, see ``Clock``; ``retries`` is how often a request that failed is tried again.
     ``ca_path``, ``client_cert`` and ``client_key`` are paths of PEM files.
@@ -86,7 +86,7 @@ class HttpOptions:
     retries: int = 5
 
     def check(self) -> None:
-        """Raises ``SourceError`` that names the option which cannot be used."""
+        """Require that all options are valid. Raises ``SourceError``, which names the option."""
         for name, value in self.headers.items():
             if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(value):
                 raise SourceError(
@@ -118,7 +118,7 @@ class HttpOptions:
 
 
 class PassingError(Exception):
-    """What a retry may cure; ``wait`` is how many seconds the server asks for."""
+    """A failure that a retry may cure; ``wait`` is how many seconds the server asks for."""
 
     def __init__(self, phrase: str, wait: float = 0.0) -> None:
         super().__init__(phrase)
@@ -148,7 +148,7 @@ class Response:
         self._clock = clock
 
     def read(self, count: int) -> bytes:
-        """What is there, at most ``count`` bytes; empty at the end of the body."""
+        """Return the bytes that have arrived, at most ``count``; empty at the end of the body."""
         clock = self._clock
         try:
             with clock.waiting():
@@ -166,7 +166,7 @@ class Response:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give the connection back, whatever was read of it."""
+        """Close the connection, even if the body was not read."""
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
             self._raw.close()
 
@@ -195,9 +195,9 @@ class RemoteFile:
         self._cookies = http.cookiejar.CookieJar()
 
     def first(self, count: int) -> bytes:
-        """The first ``count`` bytes, fewer where there are no more; with them size and version become known.
+        """Return the first ``count`` bytes, fewer only at the end, and learn size and version.
 
-        Empty where the server does not serve ranges: ``ranges`` is then false. Raises ``SourceError``.
+        Empty if the server does not serve ranges: ``ranges`` is then false. Raises ``SourceError``.
         """
         with contextlib.closing(Download(self, 0, count)) as download:
             try:
@@ -208,7 +208,7 @@ class RemoteFile:
                 return b""
 
     def ask_whole(self) -> tuple[Response, int | None]:
-        """The whole file, and its length where the server says it.
+        """Request the whole file; return it, and its length if the server tells.
 
         Raises ``PassingError``, ``SourceError``, ``SourceChangedError``.
         """
@@ -222,7 +222,7 @@ class RemoteFile:
             raise
 
     def ask_part(self, start: int, end: int) -> tuple[Response, int]:
-        """An answer with the bytes from ``start`` on, and where it ends: at ``end`` or before.
+        """Request the bytes from ``start`` on; return the answer and its end, at or before ``end``.
 
         Raises ``PassingError``, ``NoRangesError``, ``SourceError``, ``SourceChangedError``.
         """
@@ -291,7 +291,7 @@ class RemoteFile:
         return length
 
     def _check_version(self, response: Response, size: int | None) -> None:
-        """Remember the version, or hold it against the one that is known. Raises ``SourceChangedError``."""
+        """Remember the version, or compare it with the known one. Raises ``SourceChangedError``."""
         etag = response.headers.get("ETag")
         modified = response.headers.get("Last-Modified")
         if not self._known:
@@ -350,28 +350,10 @@ class RemoteFile:
     def _request(
         self, url: Url, headers: dict[str, str], clock: Clock
     ) -> Response | t.Any:
-        """One request: the answer, or the ``HTTPError`` of a status that is no success, closed already."""
-        options = self.options
+        """Send one request; return the answer, or the closed ``HTTPError`` of an unsuccessful status."""
         home = url.origin == self._url.origin
-        handlers: list[urllib.request.BaseHandler] = [
-            urllib.request.ProxyHandler(None if options.use_proxy else {}),
-            urllib.request.HTTPCookieProcessor(self._cookies),
-        ]
-        given = {"User-Agent": options.agent}
         try:
-            if home:
-                # whatever speaks of the user stays with the origin that he gave it for
-                login, answering = credentials(
-                    url,
-                    options.username or self._url.username,
-                    options.password or self._url.password,
-                    options.force_basic_auth,
-                )
-                given.update({**options.headers, **headers, **login})
-                handlers += answering
-            else:
-                given.update(headers)
-            given["Accept-Encoding"] = "identity"
+            given, handlers = self._prepare(url, headers, home)
             trust = self._trust(url.origin[0] == "https", home)
             raw = send(url.text, given, clock, trust, handlers)
         except urllib.error.HTTPError as error:
@@ -383,24 +365,55 @@ class RemoteFile:
                 "the .netrc of the user who runs the module is damaged", "correct it"
             ) from error
         except ValueError as error:
-            # a redirect's Location, for one
+            # for example the Location of a redirect
             raise self.problem(
-                "its answer cannot be understood", "check the URL"
+                "the server sent an invalid answer", "check the URL"
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            if isinstance(reason, ssl.SSLCertVerificationError):
-                raise self._untrusted(url, reason.verify_message) from error
-            if isinstance(reason, ssl.SSLError) and not isinstance(
-                reason, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-            ):
-                raise self.problem(
-                    f"no TLS connection can be made: {_ssl_phrase(reason)}",
-                    "check the URL, ca_path, client_cert and client_key",
-                ) from error
-            self._located = self._url
-            raise PassingError(_phrase(reason, options.timeout)) from error
+            raise self._failure(url, error) from error
         return Response(raw, clock)
+
+    def _prepare(
+        self, url: Url, headers: dict[str, str], home: bool
+    ) -> tuple[dict[str, str], list[urllib.request.BaseHandler]]:
+        """Return a request's headers and urllib's handlers. Raises ``netrc.NetrcParseError``."""
+        options = self.options
+        handlers: list[urllib.request.BaseHandler] = [
+            urllib.request.ProxyHandler(None if options.use_proxy else {}),
+            urllib.request.HTTPCookieProcessor(self._cookies),
+        ]
+        given = {"User-Agent": options.agent}
+        if home:
+            # The user's headers and credentials are sent to the origin that they were given for, and no other.
+            login, answering = credentials(
+                url,
+                options.username or self._url.username,
+                options.password or self._url.password,
+                options.force_basic_auth,
+            )
+            given.update({**options.headers, **headers, **login})
+            handlers += answering
+        else:
+            given.update(headers)
+        given["Accept-Encoding"] = "identity"
+        return given, handlers
+
+    def _failure(
+        self, url: Url, error: OSError | http.client.HTTPException
+    ) -> SourceError | PassingError:
+        """Return the error for a request that got no answer."""
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return self._untrusted(url, reason.verify_message)
+        if isinstance(reason, ssl.SSLError) and not isinstance(
+            reason, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+        ):
+            return self.problem(
+                f"no TLS connection can be made: {_ssl_phrase(reason)}",
+                "check the URL, ca_path, client_cert and client_key",
+            )
+        self._located = self._url
+        return PassingError(_phrase(reason, self.options.timeout))
 
     def _trust(self, secure: bool, home: bool) -> ssl.SSLContext:
         """Say who is trusted. Authorities are loaded once: that takes longer than a request."""
@@ -422,7 +435,7 @@ class RemoteFile:
     def _refused(
         self, url: Url, status: int, headers: t.Mapping[str, str]
     ) -> SourceError | PassingError:
-        """What to make of a status that is no success."""
+        """Return the error for an unsuccessful status."""
         said = f"the server answered {status} {http.client.responses.get(status, '')}".rstrip()
         if status in _PASSING:
             after = headers.get("Retry-After") or ""
@@ -441,7 +454,7 @@ class RemoteFile:
     def _wrong_range(self, start: int, end: int, said: str) -> SourceError:
         return self.problem(
             f"the bytes {start}-{end - 1} were asked for, and the server answered with the Content-Range {show(said)}",
-            "look at the server, or at the proxy before it",
+            "check the server, or at the proxy before it",
         )
 
     def _untrusted(self, url: Url, phrase: str) -> SourceError:
@@ -457,7 +470,7 @@ class RemoteFile:
         )
 
     def problem(self, what: str, advice: str) -> SourceError:
-        """An error that names the file."""
+        """Return an error that names the file."""
         return SourceError(f"src '{self.name}' cannot be fetched: {what}; {advice}")
 
 
@@ -479,49 +492,57 @@ class Download:
         self._cancelled = threading.Event()
 
     def read(self, count: int) -> bytes:
-        """Some bytes, at most ``count``; empty at the end. Raises ``SourceError``, ``NoRangesError`` at first."""
+        """Return at most ``count`` bytes; empty at the end. Raises ``SourceError``, at first ``NoRangesError``."""
         while self._end is None or self.position < self._end:
-            allowance = self._file.allowance
-            if allowance.is_spent:
-                raise self._file.problem(
-                    f"its answers together took more than {allowance.seconds:g} seconds, and one for each KiB",
-                    "look at the server and the network, or raise timeout",
-                )
+            self._check_allowance()
             try:
-                if self._response is None:
-                    self._response = self._connect()
-                if self._cancelled.is_set():
-                    raise PassingError("it was given up")
-                stop = self._stop
-                wanted = count if stop is None else min(count, stop - self.position)
-                data = self._response.read(wanted) if wanted else b""
-                if not data:
-                    if stop is None:
-                        self._end = self.position
-                        break
-                    if self.position < stop:
-                        raise PassingError(
-                            f"it broke off {stop - self.position} bytes too early"
-                        )
+                data = self._receive(count)
             except PassingError as error:
                 self._pause(error)
                 continue
-            self.position += len(data)
-            self._since += len(data)
-            if self._since >= _PROGRESS and self._file.ranges:
-                self._tries = 0
-            if self.position > _LONGEST:
-                raise self._file.problem(
-                    f"it has more than {_LONGEST} bytes, a fixed limit", "check the URL"
-                )
+            if not data and self._stop is None:
+                self._end = self.position
+                break
+            self._count(len(data))
             if self.position == self._stop:
                 self._finish_answer()
             if data:
                 return data
         return b""
 
+    def _check_allowance(self) -> None:
+        allowance = self._file.allowance
+        if allowance.is_spent:
+            raise self._file.problem(
+                f"its answers together took more than {allowance.seconds:g} seconds, and one for each KiB",
+                "check the server and the network, or raise timeout",
+            )
+
+    def _receive(self, count: int) -> bytes:
+        """Return at most ``count`` bytes of the current answer, empty at its end. Raises ``PassingError``."""
+        if self._response is None:
+            self._response = self._connect()
+        if self._cancelled.is_set():
+            raise PassingError("it was given up")
+        stop = self._stop
+        wanted = count if stop is None else min(count, stop - self.position)
+        data = self._response.read(wanted) if wanted else b""
+        if not data and stop is not None and self.position < stop:
+            raise PassingError(f"it broke off {stop - self.position} bytes too early")
+        return data
+
+    def _count(self, received: int) -> None:
+        self.position += received
+        self._since += received
+        if self._since >= _PROGRESS and self._file.ranges:
+            self._tries = 0
+        if self.position > _LONGEST:
+            raise self._file.problem(
+                f"it has more than {_LONGEST} bytes, a fixed limit", "check the URL"
+            )
+
     def read_all(self) -> bytes:
-        """All that is left. Raises ``SourceError``, ``NoRangesError``."""
+        """Return everything that remains. Raises ``SourceError``, ``NoRangesError``."""
         return b"".join(iter(lambda: self.read(_PROGRESS), b""))
 
     def cancel(self) -> None:
@@ -532,7 +553,7 @@ class Download:
             response.hang_up()
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         response, self._response = self._response, None
         if response is not None:
             response.close()
@@ -558,7 +579,7 @@ class Download:
         return response
 
     def _finish_answer(self) -> None:
-        """The answer is read to its end; where a part was smaller than asked for, the next one follows."""
+        """Close an answer that was read to its end; the next part follows if it was shorter than requested."""
         self.close()
         if self._end is None:
             self._end = self.position
@@ -573,7 +594,7 @@ class Download:
         if self._cancelled.is_set() or self._tries >= retries:
             raise self._file.problem(
                 f"{error.phrase} ({self._tries + 1} tries)",
-                "look at the server and the network, or raise url_retries and timeout",
+                "check the server and the network, or raise url_retries and timeout",
             ) from error
         pause = min(
             max(_FIRST_PAUSE * 2 ** min(self._tries, 10), error.wait), _LONGEST_PAUSE
@@ -597,7 +618,7 @@ def _encoding(response: Response) -> str | None:
 
 
 def _condition(etag: str | None, modified: str | None, date: str | None) -> str | None:
-    """What ``If-Range`` may hold: a strong ETag, or a date that is strong by now."""
+    """Return the value for ``If-Range``: a strong ETag, or a date that is strong by now."""
     if etag is not None and etag.startswith('"'):
         return etag
     if modified is None or date is None:
@@ -611,7 +632,7 @@ def _condition(etag: str | None, modified: str | None, date: str | None) -> str 
 
 
 def _phrase(error: t.Any, timeout: float) -> str:
-    """What went wrong on the way, in words that hold nothing of the URL."""
+    """Return the reason for a failed request, without any part of the URL."""
     if isinstance(error, StalledError):
         return str(error)
     if isinstance(error, socket.timeout):

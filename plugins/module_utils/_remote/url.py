@@ -44,7 +44,7 @@ class Url:
     password: str | None = field(default=None, repr=False)
 
     def redirected(self, location: str) -> Url:
-        """Where a redirect leads. Raises ``SourceError`` where it must not be followed."""
+        """Return the URL a redirect leads to. Raises ``SourceError`` if it must not be followed."""
         # headers come as latin-1, and must be escaped by the bytes that they were
         escaped = quote(location, safe=string.punctuation, encoding="latin-1")
         try:
@@ -53,7 +53,7 @@ class Url:
             target = ""
         if not is_url(target):
             raise SourceError(
-                f"'{self.shown}' redirects to something that is no http or https URL; give the archive's own URL"
+                f"'{self.shown}' redirects to something other than an http or https URL; give the archive's own URL"
             )
         url = parse_url(target, f"what '{self.shown}' redirects to")
         if self.origin[0] == "https" and url.origin[0] != "https":
@@ -72,12 +72,12 @@ def parse_url(text: str, what: str = "src") -> Url:
         host = parts.hostname or ""
         if len(host) > _LONGEST_HOST:
             # older Pythons need time by the square of its length to encode it
-            raise _no_url(what, "its host is too long")
+            raise _invalid_url(what, "its host is too long")
         host = host.encode("idna").decode("ascii")
     except ValueError:
-        raise _no_url(what, "its host or port is none") from None
+        raise _invalid_url(what, "invalid host or port") from None
     if not host or _NOT_IN_HOST.search(host):
-        raise _no_url(what, "it names no host")
+        raise _invalid_url(what, "it names no host")
     scheme = parts.scheme.lower()
     netloc = f"[{host}]" if ":" in host else host
     if port is not None and port != _DEFAULT_PORTS[scheme]:
@@ -137,5 +137,5 @@ def _unquoted(text: str | None) -> str | None:
     return None if text is None else unquote(text)
 
 
-def _no_url(what: str, why: str) -> SourceError:
-    return SourceError(f"{what} is no URL that can be fetched: {why}; check it")
+def _invalid_url(what: str, why: str) -> SourceError:
+    return SourceError(f"{what} is not a valid URL: {why}; check it")

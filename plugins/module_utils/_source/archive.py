@@ -34,12 +34,12 @@ class Archive:
         self._index = _index(access, path)
 
     def size_of(self, name: str) -> int | None:
-        """The size of a member; ``None`` where there is none. Raises ``SourceError``."""
+        """Return the size of a member, or ``None`` if it is missing. Raises ``SourceError``."""
         member = self._index.find(name)
         return None if member is None else member.size
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a member in place. Raises ``SourceError``."""
+        """Open a member in place. Raises ``SourceError``."""
         member = self._index.find(name)
         if member is None:
             raise missing(self.path, name)
@@ -50,11 +50,11 @@ class Archive:
         return RangeReader(self._access, member.offset, member.size)
 
     def document(self, name: str) -> bytes:
-        """A member as a whole. Raises ``SourceError``."""
+        """Return the content of a member. Raises ``SourceError``."""
         return read_document(self, name)
 
     def spool(self, directory: int) -> Source:
-        """An archive that is read in place is its own spool."""
+        """Return the archive itself, which is read in place."""
         return self
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ def _index(access: RandomAccess, path: str) -> TarIndex:
 
 
 def require_tar(path: str, head: bytes) -> None:
-    """Raises ``SourceError`` where no tar begins with ``head``, its first 512 bytes or all that there are."""
+    """Require that a tar begins with ``head``, its first 512 bytes or fewer. Raises ``SourceError``."""
     head = head[:BLOCK]
     problem = f"begins with {head[:8].hex(' ')}" if head else "is empty"
     try:
@@ -79,5 +79,5 @@ def require_tar(path: str, head: bytes) -> None:
     except HeaderError:
         pass
     raise SourceError(
-        f"src {show(path)} {problem}, so it is no tar, plain or compressed by gzip or zstd; give an image archive"
+        f"src {show(path)} {problem}, so it is not a tar, plain or compressed with gzip or zstd; give an image archive"
     )

@@ -14,10 +14,10 @@ import typing as t
 from .._errors import SourceChangedError, SourceError, show
 from .archive import Archive
 from .decompress import DecompressError, OverheadError, decompressed
-from .range_reader import FileAccess, RandomAccess, RangeReader
+from .range_reader import CHUNK, FileAccess, RandomAccess, RangeReader
 from .source import DOCUMENT_LIMIT, bound_document, bound_values, missing
-from .tar_header import BLOCK, HeaderError, parse_header
-from .tar_index import EXTENDED_TYPES, Indexer, TarIndex
+from .tar_header import BLOCK, HeaderError
+from .tar_index import Member, TarIndex, TarWalk
 
 if t.TYPE_CHECKING:
     from .source import Source
@@ -25,7 +25,6 @@ if t.TYPE_CHECKING:
 # The most that all documents of one archive may hold, since they are kept.
 _KEPT_LIMIT = 32 * 1024 * 1024
 
-_CHUNK = 256 * 1024
 _BLANKS = b" \t\r\n"
 
 
@@ -47,22 +46,22 @@ class StreamedArchive:
         self.spooled_size: int | None = self._size
 
     def _chunks(self) -> t.Iterator[bytes]:
-        """The tar from its beginning. Raises ``SourceError``."""
+        """Yield the tar from its beginning. Raises ``SourceError``."""
         raise NotImplementedError
 
     def size_of(self, name: str) -> int | None:
-        """The size of a member; ``None`` where there is none. Raises ``SourceError``."""
+        """Return the size of a member, or ``None`` if it is missing. Raises ``SourceError``."""
         member = self._index.find(name)
         return None if member is None else member.size
 
     def open(self, name: str) -> RangeReader:
-        """Blobs can only be read from the spool. Raises ``SourceError``."""
+        """Refuse: blobs can only be read from the spool. Raises ``SourceError``."""
         raise SourceError(
             f"{show(self.path)} {self._why}, so {show(name)} cannot be read in place; copy it as a plain tar first"
         )
 
     def document(self, name: str) -> bytes:
-        """A small member that the pass kept. Raises ``SourceError``."""
+        """Return a document that the scan kept. Raises ``SourceError``."""
         member = self._index.find(name)
         if member is None:
             raise missing(self.path, name)
@@ -105,57 +104,32 @@ class StreamedArchive:
             raise
 
     def close(self) -> None:
-        """Nothing is held open between the passes."""
+        """Close nothing: no file is open between the passes."""
 
     def _scan(self) -> tuple[TarIndex, dict[int, bytes], int]:
-        """Index, documents by offset, and the size of the tar inside."""
-        indexer = Indexer(self.path)
+        """Return the index, the documents by their offset, and the size of the tar inside. Raises ``SourceError``."""
         documents: dict[int, bytes] = {}
         kept = 0
         stream = _Stream(self._bounded())
+        walk = TarWalk(stream, self.path)
         try:
-            while True:
-                block = stream.read(BLOCK)
-                header = parse_header(block) if len(block) == BLOCK else None
-                if block and len(block) < BLOCK:
-                    raise HeaderError("it ends in the middle of a header")
-                if header is None:
-                    break
-                if header.type in EXTENDED_TYPES:
-                    indexer.check_extended(header)
-                    indexer.extended(header, stream.exactly(header.size))
-                    stream.skip(-header.size % BLOCK)
-                    continue
-                offset = stream.position
-                _name, size = indexer.member(header, offset)
-                if offset + size > self._max_size:
-                    # need not be decompressed to be told
+            for member in walk:
+                if member.offset + member.size > self._max_size:
+                    # Refuse it without decompressing it.
                     raise self._too_large()
-                if 0 < size <= DOCUMENT_LIMIT:
-                    head = stream.exactly(min(size, BLOCK))
-                    if head.lstrip(_BLANKS)[:1] in (b"{", b"["):
-                        kept += size
-                        if kept > _KEPT_LIMIT:
-                            raise HeaderError(
-                                f"its documents hold more than {_KEPT_LIMIT} bytes, a fixed limit for"
-                                " archives that cannot be read in place"
-                            )
-                        documents[offset] = head + stream.exactly(size - len(head))
-                    else:
-                        stream.skip(size - len(head))
-                else:
-                    stream.skip(size)
-                stream.skip(-size % BLOCK)
-            index = indexer.finish()
+                document = _read_document(stream, member, _KEPT_LIMIT - kept)
+                if document is not None:
+                    documents[member.offset] = document
+                    kept += member.size
             stream.drain()
         except HeaderError as error:
             raise SourceError(
-                f"{show(self.path)} holds a damaged tar near byte {stream.position}: {error}; fetch it again"
+                f"{show(self.path)} holds a damaged tar near byte {walk.position}: {error}; fetch it again"
             ) from error
-        return index, documents, stream.position
+        return walk.index, documents, stream.position
 
     def _bounded(self) -> t.Iterator[bytes]:
-        """The same chunks, up to the limit. Raises ``SourceError``."""
+        """Yield the same chunks, up to ``max_size``. Raises ``SourceError``."""
         size = 0
         for chunk in self._chunks():
             size += len(chunk)
@@ -188,18 +162,35 @@ class CompressedArchive(StreamedArchive):
 
     def _chunks(self) -> t.Iterator[bytes]:
         reader = RangeReader(self._access, 0, self._access.size)
-        chunks = iter(lambda: reader.read(_CHUNK), b"")
+        chunks = iter(lambda: reader.read(CHUNK), b"")
         return inflated(chunks, self._kind, self.path)
 
 
 def inflated(chunks: t.Iterator[bytes], kind: str, path: str) -> t.Iterator[bytes]:
-    """The content of a compressed stream. Raises ``SourceError`` that names ``path``."""
+    """Yield the content of a compressed stream. Raises ``SourceError``, which names ``path``."""
     try:
         yield from decompressed(chunks, kind)
     except OverheadError as error:
         raise SourceError(f"{show(path)}: {error}; compress it anew") from error
     except DecompressError as error:
         raise SourceError(f"{show(path)}: {error}; fetch it again") from error
+
+
+def _read_document(stream: _Stream, member: Member, room: int) -> bytes | None:
+    """Return the content of a member that may be a JSON document, else ``None``.
+
+    Raises ``HeaderError`` for a document of more than ``room`` bytes.
+    """
+    if not 0 < member.size <= DOCUMENT_LIMIT:
+        return None
+    head = stream.exactly(min(member.size, BLOCK))
+    if head.lstrip(_BLANKS)[:1] not in (b"{", b"["):
+        return None
+    if member.size > room:
+        raise HeaderError(
+            f"its documents hold more than {_KEPT_LIMIT} bytes, a fixed limit for archives that cannot be read in place"
+        )
+    return head + stream.exactly(member.size - len(head))
 
 
 class _Stream:
@@ -211,7 +202,7 @@ class _Stream:
         self._chunk = memoryview(b"")
 
     def read(self, count: int) -> bytes:
-        """``count`` bytes, fewer only at the end."""
+        """Return ``count`` bytes, fewer only at the end."""
         parts = []
         while count and self._fill():
             part = self._chunk[:count]
@@ -222,7 +213,7 @@ class _Stream:
         return b"".join(parts)
 
     def exactly(self, count: int) -> bytes:
-        """``count`` bytes. Raises ``HeaderError`` at an early end."""
+        """Return ``count`` bytes. Raises ``HeaderError`` at an early end."""
         data = self.read(count)
         if len(data) != count:
             raise HeaderError("it ends in the middle of a member")
@@ -239,7 +230,7 @@ class _Stream:
             self.position += step
 
     def drain(self) -> None:
-        """Pass over the rest, so that the compression is verified to its end."""
+        """Read the rest, so that the compression is verified to its end."""
         while self._fill():
             self.position += len(self._chunk)
             self._chunk = memoryview(b"")

@@ -20,9 +20,9 @@ import typing as t
 import zlib
 
 from .._errors import MissingLibraryError
+from .range_reader import CHUNK
 from .magic import GZIP, ZSTD, is_skippable
 
-PIECE = 256 * 1024
 WINDOW_LOG = 27
 _FIRST_PIECE = 1024
 # How many bytes a stream may have beyond what comes of it: empty members, or frames to be skipped.
@@ -36,17 +36,17 @@ _GZIP_BITS = 16 + zlib.MAX_WBITS
 
 
 class DecompressError(ValueError):
-    """A stream that is wrong; the text is a phrase without a place, which the caller adds."""
+    """A stream is damaged; the text is a phrase to which the caller adds the place."""
 
 
 class OverheadError(DecompressError):
-    """A stream that goes on and on without content."""
+    """A stream holds too many bytes without content."""
 
 
 def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
-    """The content of a ``gzip`` or ``zstd`` stream, in pieces of at most ``PIECE`` bytes or little more.
+    """Yield the content of a ``gzip`` or ``zstd`` stream, in pieces of at most ``CHUNK`` bytes or little more.
 
-    Whoever takes the pieces bounds the content. What is read for it has little beyond that, so it is bounded, too.
+    The caller bounds the content. The compressed bytes may exceed it by a fixed limit only.
     Raises ``DecompressError``, and ``MissingLibraryError`` where nothing reads zstd.
     """
     overhead = 0
@@ -90,47 +90,61 @@ def gzip_library() -> tuple[str, t.Any]:
 
 def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
     _name, library = gzip_library()
-    member = library.decompressobj(_GZIP_BITS)
-    between = False
-    fresh = True
+    stream = _GzipStream(library)
     try:
         for chunk in chunks:
-            position = 0
-            given = b""
-            more = False
-            while True:
-                if between:
-                    # padding may stand between members and after the last
-                    position = _end_of_zeros(chunk, position)
-                    if position == len(chunk):
-                        break
-                    if not GZIP.startswith(chunk[position : position + 2]):
-                        raise DecompressError(
-                            "its gzip stream is followed by something else"
-                        )
-                    member = library.decompressobj(_GZIP_BITS)
-                    between, fresh = False, True
-                if not given and not more:
-                    # what is given beyond a member's end is copied back: little, while members are small
-                    step = _FIRST_PIECE if fresh else PIECE
-                    given = chunk[position : position + step]
-                    if not given:
-                        break
-                    position += len(given)
-                    fresh = False
-                data = member.decompress(given, PIECE)
-                if data:
-                    yield data
-                given = member.unconsumed_tail
-                # all input may be eaten while output still waits inside
-                more = len(data) == PIECE
-                if member.eof:
-                    position -= len(member.unused_data)
-                    between, given, more = True, b"", False
+            yield from stream.inflate(chunk)
     except library.error as error:
         raise DecompressError(f"its gzip stream is damaged ({error})") from error
-    if not between:
+    if not stream.is_between_members:
         raise DecompressError("its gzip stream ends too early")
+
+
+class _GzipStream:
+    """The members of a gzip stream, inflated one after the other."""
+
+    def __init__(self, library: t.Any) -> None:
+        self.is_between_members = False
+        self._library = library
+        self._member = library.decompressobj(_GZIP_BITS)
+        self._is_fresh = True
+
+    def inflate(self, chunk: bytes) -> t.Iterator[bytes]:
+        """Yield the content of the next bytes. Raises ``DecompressError`` and the library's error."""
+        position = 0
+        given = b""
+        has_more = False
+        while True:
+            if self.is_between_members:
+                # Padding may stand between members and after the last one.
+                position = _end_of_zeros(chunk, position)
+                if position == len(chunk):
+                    return
+                self._begin_member(chunk[position : position + 2])
+            if not given and not has_more:
+                # The library copies back what lies beyond a member's end, so small members get small pieces.
+                step = _FIRST_PIECE if self._is_fresh else CHUNK
+                given = chunk[position : position + step]
+                if not given:
+                    return
+                position += len(given)
+                self._is_fresh = False
+            data = self._member.decompress(given, CHUNK)
+            if data:
+                yield data
+            given = self._member.unconsumed_tail
+            # The library may hold output back after it has consumed all input.
+            has_more = len(data) == CHUNK
+            if self._member.eof:
+                position -= len(self._member.unused_data)
+                given, has_more = b"", False
+                self.is_between_members = True
+
+    def _begin_member(self, magic: bytes) -> None:
+        if not GZIP.startswith(magic):
+            raise DecompressError("its gzip stream is followed by other data")
+        self._member = self._library.decompressobj(_GZIP_BITS)
+        self.is_between_members, self._is_fresh = False, True
 
 
 def _end_of_zeros(data: bytes, start: int) -> int:
@@ -168,13 +182,13 @@ def _unzstd_by_frames(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
                 piece = b""
                 if fresh or frame.needs_input:
                     # what is given beyond a frame's end is copied back: little, while frames are small
-                    step = _FIRST_PIECE if fresh else PIECE
+                    step = _FIRST_PIECE if fresh else CHUNK
                     piece = chunk[position : position + step]
                     if not piece:
                         break
                     position += len(piece)
                     fresh = False
-                data = frame.decompress(piece, PIECE)
+                data = frame.decompress(piece, CHUNK)
                 if frame.eof:
                     position -= len(frame.unused_data)
                 if data:
@@ -194,10 +208,10 @@ def _unzstd_by_reader(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
     decompressor = library.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
     try:
         reader = decompressor.stream_reader(
-            _Walked(chunks, walker), read_size=PIECE, read_across_frames=True
+            _Walked(chunks, walker), read_size=CHUNK, read_across_frames=True
         )
         while True:
-            data = reader.read(PIECE)
+            data = reader.read(CHUNK)
             if not data:
                 break
             yield data
@@ -228,7 +242,7 @@ class _Walked(io.RawIOBase):
         return True
 
     def read(self, _count: int = -1) -> bytes:
-        """The next chunk, whatever its size: the reader takes what it gets."""
+        """Return the next chunk, of any size."""
         chunk = next(self._chunks, b"")
         self._walker.feed(chunk)
         return chunk
@@ -266,12 +280,12 @@ class FrameWalker:
         self._held = data[position:]
 
     def finish(self) -> None:
-        """Raises ``DecompressError`` in the middle of a frame."""
+        """Require that a frame has ended. Raises ``DecompressError``."""
         if self._state != "frame" or self._skip or self._held:
             raise DecompressError("its zstd stream ends too early")
 
     def _step(self, data: bytes, position: int) -> int | None:
-        """How many bytes the thing at ``position`` takes; ``None`` where more must be seen first."""
+        """Return the length of the header or block at ``position``, or ``None`` if more bytes are needed."""
         if self._state == "frame":
             return self._frame_header(data[position : position + 8])
         head = data[position : position + 3]
@@ -291,7 +305,7 @@ class FrameWalker:
         if is_skippable(head):
             return 8 + int.from_bytes(head[4:8], "little")
         if not head.startswith(ZSTD):
-            raise DecompressError("its zstd stream is followed by something else")
+            raise DecompressError("its zstd stream is followed by other data")
         descriptor = head[4]
         single = descriptor >> 5 & 1
         dictionary = (0, 1, 2, 4)[descriptor & 3]

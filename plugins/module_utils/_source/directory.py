@@ -47,17 +47,17 @@ class LayoutDirectory:
             )
 
     def size_of(self, name: str) -> int | None:
-        """The size of a file; ``None`` where there is none. Raises ``SourceError``."""
+        """Return the size of a file, or ``None`` if it is missing. Raises ``SourceError``."""
         try:
             status = os.stat(self._path(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
-            # a NUL, or what is no text
-            raise self._no_name(name) from error
+            # It contains a NUL or undecodable characters.
+            raise self._invalid_path(name) from error
         except OSError as error:
             raise SourceError(
-                f"{show(self._path(name))} cannot be looked at: {os_phrase(error)}; check src"
+                f"{show(self._path(name))} cannot be read: {os_phrase(error)}; check src"
             ) from error
         if not stat.S_ISREG(status.st_mode):
             raise SourceError(
@@ -66,7 +66,7 @@ class LayoutDirectory:
         return status.st_size
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a file, links followed, nothing waited for. Raises ``SourceError``."""
+        """Open a file; links are followed, and nothing is waited for. Raises ``SourceError``."""
         if self.size_of(name) is None:
             raise missing(self.path, name)
         access = FileAccess(self._path(name), self._confined(name))
@@ -74,18 +74,18 @@ class LayoutDirectory:
         return RangeReader(access, 0, access.size, owned=True)
 
     def document(self, name: str) -> bytes:
-        """A file as a whole. Raises ``SourceError``."""
+        """Return the content of a file. Raises ``SourceError``."""
         return read_document(self, name)
 
     def spool(self, directory: int) -> Source:
-        """A directory needs none."""
+        """Return the directory itself, which needs no spool."""
         return self
 
     def close(self) -> None:
-        """Nothing to close: each file belongs to its reader."""
+        """Close nothing: each file belongs to its reader."""
 
     def _confined(self, name: str) -> int | None:
-        """A descriptor of a file that must not lie outside; ``None`` where it may."""
+        """Open a file that must not lie outside; return ``None`` if it may."""
         if not self.confined or name in ENTRANCES or blob_digest(name) is not None:
             return None
         try:
@@ -102,7 +102,7 @@ class LayoutDirectory:
     def _path(self, name: str) -> str:
         cleaned = clean(name)
         if ".." in cleaned.split("/"):
-            raise self._no_name(name)
+            raise self._invalid_path(name)
         return os.path.join(self.path, cleaned)
 
     def _is_there(self, name: str) -> bool:
@@ -114,14 +114,14 @@ class LayoutDirectory:
             raise cannot_open(self.path, os_phrase(error)) from error
         return True
 
-    def _no_name(self, name: str) -> SourceError:
+    def _invalid_path(self, name: str) -> SourceError:
         return SourceError(
-            f"{show(self.path)}: {show(name)} is no name of a file inside it; do not use this layout"
+            f"{show(self.path)}: {show(name)} is not a path inside it; do not use this layout"
         )
 
 
 def open_beneath(root: str, name: str) -> int | None:
-    """A descriptor of a regular file below ``root``; ``None`` where a link leads out. Raises ``OSError``, ``SourceError``."""
+    """Open a regular file below ``root``; return ``None`` if a link leads out. Raises ``OSError``, ``SourceError``."""
     opened = [os.open(root, OPEN_FLAGS | os.O_DIRECTORY)]
     pending = name.split("/")[::-1]
     links = 0

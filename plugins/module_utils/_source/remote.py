@@ -21,7 +21,7 @@ from .archive import Archive, require_tar
 from .compressed import StreamedArchive, inflated
 from .._remote.http import HttpOptions, RemoteFile, Download
 from .magic import detect
-from .range_reader import RangeReader
+from .range_reader import CHUNK, RangeReader
 from .tar_header import BLOCK
 from .._remote.url import parse_url
 
@@ -37,11 +37,10 @@ _LARGEST_WINDOW = 64 * 1024
 _NEAR = 8 * 1024
 # The most that all windows hold in memory.
 _KEPT = 8 * 1024 * 1024
-_CHUNK = 256 * 1024
 
 
 def open_remote(src: str, options: HttpOptions, max_size: int) -> Source:
-    """The archive behind a URL; its content decides what it is. Raises ``SourceError``."""
+    """Open the archive at a URL; its content decides which form it has. Raises ``SourceError``."""
     file = RemoteFile(parse_url(src), options)
     head = file.first(_FIRST_WINDOW)
     if not file.ranges or detect(head) is not None:
@@ -78,7 +77,7 @@ class RemoteStream(StreamedArchive):
         with contextlib.closing(
             Download(file, 0, file.size if file.ranges else None)
         ) as download:
-            chunks = iter(lambda: download.read(_CHUNK), b"")
+            chunks = iter(lambda: download.read(CHUNK), b"")
             head, chunks = _peeked(chunks)
             if file.encoding is not None:
                 # the server's own compression, on top of what the file is
@@ -92,7 +91,7 @@ class RemoteStream(StreamedArchive):
 
 
 def _peeked(chunks: t.Iterator[bytes]) -> tuple[bytes, t.Iterator[bytes]]:
-    """The first block, or all where there is less, and the same chunks with it."""
+    """Return the first block, shorter only if there is no more, and the same chunks with it."""
     parts: list[bytes] = []
     size = 0
     while size < BLOCK:
@@ -118,7 +117,7 @@ class RemoteAccess:
         self._step = len(head)
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """``count`` bytes from ``offset``, fewer only at the end. Raises ``SourceError``."""
+        """Return ``count`` bytes from ``offset``, fewer only at the end. Raises ``SourceError``."""
         count = max(0, min(count, self.size - offset))
         found = self._held(offset, count)
         if len(found) < count:
@@ -194,7 +193,7 @@ class RemoteRange:
         self._transfer: Download | None = None
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """``count`` bytes from ``offset`` of the part, fewer only at its end. Raises ``SourceError``."""
+        """Return ``count`` bytes from ``offset`` of the part, fewer only at its end. Raises ``SourceError``."""
         parts = [self._prefix[offset : offset + count]]
         offset += len(parts[0])
         count -= len(parts[0])
@@ -218,7 +217,7 @@ class RemoteRange:
             self._transfer.cancel()
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if self._transfer is not None:
             self._transfer.close()
 

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What holds an image, as one small protocol, and how its documents are bounded (docs/behaviour.md, section 1)."""
+"""An image in one of its forms. as one small protocol, and how its documents are bounded (docs/behaviour.md, section 1)."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ENTRANCES = ("index.json", "manifest.json", "oci-layout")
 
 
 class Opener(t.Protocol):
-    """Whatever gives blobs."""
+    """Anything that opens blobs."""
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a file. Raises ``SourceError``."""
+        """Open a file. Raises ``SourceError``."""
 
 
 class Source(t.Protocol):
-    """What holds an image.
+    """An image in one of its forms.
 
     ``form`` is ``archive``, ``directory`` or ``compressed archive``. ``opened`` lists the names of all that
     was opened, in order; ``documents_size`` is what ``document`` gave so far, in bytes, and more for each value. ``spooled_size`` is
@@ -52,19 +52,19 @@ class Source(t.Protocol):
     spooled_size: int | None
 
     def size_of(self, name: str) -> int | None:
-        """The size of a file in bytes; ``None`` where there is none of that name. Raises ``SourceError``."""
+        """Return the size of a file in bytes, or ``None`` if it is missing. Raises ``SourceError``."""
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a file. Raises ``SourceError``."""
+        """Open a file. Raises ``SourceError``."""
 
     def document(self, name: str) -> bytes:
-        """A small file as a whole. Raises ``SourceError``, also above 4 MiB."""
+        """Return the content of a small file. Raises ``SourceError``, also above 4 MiB."""
 
     def spool(self, directory: int) -> Source:
-        """The same as a source that is read in place. Raises ``SourceError`` and ``OSError``."""
+        """Return the same image as a source that is read in place. Raises ``SourceError`` and ``OSError``."""
 
     def close(self) -> None:
-        """Give all back."""
+        """Close everything."""
 
 
 class Spooled:
@@ -76,19 +76,19 @@ class Spooled:
         self._spool: Source | None = None
 
     def open(self, name: str) -> RangeReader:
-        """A reader of a file. Raises ``SourceError``, and ``OSError`` where there is no room for the spool."""
+        """Open a file. Raises ``SourceError``, and ``OSError`` if the spool does not fit."""
         if self._spool is None:
             self._spool = self._source.spool(self._directory)
         return self._spool.open(name)
 
     def close(self) -> None:
-        """Give the spool back."""
+        """Close the spool."""
         if self._spool is not None and self._spool is not self._source:
             self._spool.close()
 
 
 def read_document(source: Source, name: str) -> bytes:
-    """A file of the source as a whole. Raises ``SourceError``."""
+    """Return the content of a file. Raises ``SourceError``."""
     with contextlib.closing(source.open(name)) as reader:
         bound_document(source, name, reader.length)
         data = reader.read()
@@ -112,7 +112,7 @@ def bound_values(source: Source, data: bytes) -> None:
 
 
 def values_in(data: bytes) -> int:
-    """At least how many values a JSON document holds, without parsing it."""
+    """Return at least how many values a JSON document holds, without parsing it."""
     return sum(map(data.count, (b",", b"[", b"{")))
 
 
@@ -126,10 +126,10 @@ def _add(source: Source, size: int) -> None:
 
 
 def cannot_open(path: str, phrase: str) -> SourceError:
-    """What to say of a path that is not to be opened."""
+    """Return the error for a path that cannot be opened."""
     return SourceError(f"src {show(path)} cannot be opened: {phrase}; check the path")
 
 
 def missing(path: str, name: str) -> SourceError:
-    """What to say of a file that the source lacks."""
+    """Return the error for a file that the source lacks."""
     return SourceError(f"{show(path)} holds no {show(name)}; fetch or save it again")

@@ -30,7 +30,7 @@ if t.TYPE_CHECKING:
 def open_source(
     path: str, http: HttpOptions | None = None, max_size: int = DEFAULT_MAX_SIZE
 ) -> Source:
-    """Open what lies at ``path``, which may be a URL; its content decides what it is. Raises ``SourceError``.
+    """Open the image at a path or URL; its content decides which form it has. Raises ``SourceError``.
 
     ``max_size`` bounds the content of an archive that cannot be read in place, in bytes.
     """
@@ -44,7 +44,9 @@ def open_source(
     except OSError as error:
         raise cannot_open(path, os_phrase(error)) from error
     except ValueError as error:
-        raise cannot_open(path, "a NUL, or what is no text, stands in it") from error
+        raise cannot_open(
+            path, "it contains a NUL or undecodable characters"
+        ) from error
     if is_directory:
         from .directory import LayoutDirectory
 

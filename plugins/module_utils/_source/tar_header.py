@@ -115,7 +115,7 @@ def _parse_unusual(block: bytes) -> Header:
 
 
 def number(field: bytes, what: str = "number") -> int:
-    """A numeric header field, octal or base-256, as a signed 64-bit number. Raises ``HeaderError``."""
+    """Return a header field, octal or base-256, as a signed 64-bit number. Raises ``HeaderError``."""
     digits = field[:-1]
     if digits.isdigit() and field[-1] in (0, 32):
         text = digits
@@ -126,17 +126,17 @@ def number(field: bytes, what: str = "number") -> int:
         if not text:
             return 0
         if not text.isdigit():
-            raise HeaderError(f"the {what} field {_quoted(field)} is no number")
+            raise HeaderError(f"the {what} field {_quoted(field)} is not a number")
     try:
         return int(text, 8)
     except ValueError:
         raise HeaderError(
-            f"the {what} field {_quoted(field)} is no octal number"
+            f"the {what} field {_quoted(field)} is not an octal number"
         ) from None
 
 
 def parse_pax(data: bytes) -> list[tuple[bytes, bytes]]:
-    """The records of a pax extended header, in order, repeated keys kept. Raises ``HeaderError``."""
+    """Return the records of a pax extended header, in order, repeated keys kept. Raises ``HeaderError``."""
     records = []
     position = 0
     end = len(data)

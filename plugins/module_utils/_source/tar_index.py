@@ -31,7 +31,7 @@ from .tar_header import (
     pax_number,
 )
 
-# An image has a few hundred blobs; a tar with more members than this is none.
+# An image has a few hundred blobs; a tar with more members is not an image.
 _MOST_MEMBERS = 100_000
 _MOST_LINKS = 40
 _MOST_NAMES_SIZE = 32 * 1024 * 1024
@@ -56,7 +56,7 @@ class Member(t.NamedTuple):
 
 
 class TarIndex:
-    """Members by cleaned name; where a name comes twice, the last one counts."""
+    """Members by cleaned name. If a name occurs twice, the last one counts."""
 
     def __init__(self, archive: str) -> None:
         self._archive = archive
@@ -73,23 +73,19 @@ class TarIndex:
         if self._names_size > _MOST_NAMES_SIZE:
             raise SourceError(
                 f"{show(self._archive)}: the names of its members hold more than {_MOST_NAMES_SIZE} bytes, a fixed limit;"
-                " it is no image archive"
+                " it is not an image archive"
             )
         if self._count > _MOST_MEMBERS:
             raise SourceError(
-                f"{show(self._archive)} holds more than {_MOST_MEMBERS} members, a fixed limit; it is no image archive"
+                f"{show(self._archive)} holds more than {_MOST_MEMBERS} members, a fixed limit; it is not an image archive"
             )
         if member.type == _DIRECTORY:
             self._members.pop(cleaned, None)
         elif cleaned:
             self._members[cleaned] = member
 
-    def names(self) -> list[str]:
-        """The names of all members but directories."""
-        return list(self._members)
-
     def find(self, name: str) -> Member | None:
-        """The regular file behind a name, ``None`` where there is none of that name.
+        """Return the regular file behind a name, or ``None`` if nothing has that name.
 
         Raises ``SourceError`` for a link that does not lead to a member, and for a device or FIFO.
         """
@@ -100,7 +96,7 @@ class TarIndex:
                 if name == asked:
                     return None
                 raise SourceError(
-                    f"{show(self._archive)}: {show(asked)} is a link to {show(name)}, which is no member of the archive"
+                    f"{show(self._archive)}: {show(asked)} is a link to {show(name)}, which is not in the archive"
                 )
             if member.type in _FILES:
                 return member
@@ -132,22 +128,74 @@ class TarIndex:
         return "/".join(parts)
 
 
-class Indexer:
-    """Takes the headers of an outer tar one by one, extended headers included."""
+class TarStream(t.Protocol):
+    """A tar that is read from its beginning. ``position`` counts the bytes that were read or skipped."""
 
-    def __init__(self, archive: str) -> None:
-        self._index = TarIndex(archive)
+    position: int
+
+    def read(self, count: int) -> bytes:
+        """Return ``count`` bytes, fewer only at the end. Raises ``SourceError``."""
+
+    def skip(self, count: int) -> None:
+        """Pass over ``count`` bytes. Raises ``HeaderError`` at an early end."""
+
+
+class TarWalk:
+    """Walk through the members of an outer tar, and index them.
+
+    Iterating yields each member with the stream at its data; what the caller does not read of it is skipped.
+    Raises ``HeaderError``, and ``SourceError`` when a fixed limit is exceeded.
+    """
+
+    def __init__(self, stream: TarStream, archive: str) -> None:
+        self.index = TarIndex(archive)
+        self._stream = stream
         self._archive = archive
+        self._header_position: int | None = None
         self._extended_size = 0
         self._pax: dict[bytes, bytes] = {}
         self._name: bytes | None = None
         self._link: bytes | None = None
 
-    def check_extended(self, header: Header) -> None:
-        """Bound an extended header, and all of them, before its content is read.
+    @property
+    def position(self) -> int:
+        """Return the byte at which the header begins that is being read, or else the stream's position."""
+        if self._header_position is not None:
+            return self._header_position
+        return self._stream.position
 
-        Raises ``HeaderError``, and ``SourceError`` where there are too many of them.
-        """
+    def __iter__(self) -> t.Iterator[Member]:
+        stream = self._stream
+        while True:
+            header = self._next_header()
+            if header is None:
+                break
+            if header.type in EXTENDED_TYPES:
+                self._check_extended(header)
+                content = stream.read(header.size)
+                if len(content) < header.size:
+                    raise HeaderError("it ends in the middle of an extended header")
+                self._add_extended(header, content)
+                stream.skip(-header.size % BLOCK)
+                continue
+            member = self._add_member(header, stream.position)
+            end = member.offset + member.size + -member.size % BLOCK
+            yield member
+            stream.skip(end - stream.position)
+        if self._pax or self._name is not None or self._link is not None:
+            raise HeaderError("it ends after an extended header")
+
+    def _next_header(self) -> Header | None:
+        self._header_position = self._stream.position
+        block = self._stream.read(BLOCK)
+        if 0 < len(block) < BLOCK:
+            raise HeaderError("it ends in the middle of a header")
+        header = parse_header(block) if block else None
+        self._header_position = None
+        return header
+
+    def _check_extended(self, header: Header) -> None:
+        """Bound an extended header, and all of them together, before its content is read."""
         if header.size > EXTENDED_LIMIT:
             raise HeaderError(
                 f"an extended header holds more than {EXTENDED_LIMIT} bytes, a fixed limit"
@@ -156,11 +204,10 @@ class Indexer:
         if self._extended_size > _MOST_EXTENDED_SIZE:
             raise SourceError(
                 f"{show(self._archive)}: its extended headers hold more than {_MOST_EXTENDED_SIZE} bytes, a fixed limit;"
-                " it is no image archive"
+                " it is not an image archive"
             )
 
-    def extended(self, header: Header, content: bytes) -> None:
-        """Note an extended header. Raises ``HeaderError``."""
+    def _add_extended(self, header: Header, content: bytes) -> None:
         if header.type == PAX_HEADER:
             self._pax = dict(parse_pax(content))
         elif header.type == GNU_LONG_NAME:
@@ -168,8 +215,7 @@ class Indexer:
         elif header.type == GNU_LONG_LINK:
             self._link = content.partition(b"\0")[0]
 
-    def member(self, header: Header, offset: int) -> tuple[bytes, int]:
-        """Note a member whose data begins at ``offset``; returns its name and its data's size."""
+    def _add_member(self, header: Header, offset: int) -> Member:
         pax = self._pax
         name = self._name or pax.get(b"path") or header.name
         link = self._link or pax.get(b"linkpath") or header.linkname
@@ -183,52 +229,50 @@ class Indexer:
             size = 0
         text = os.fsdecode(link) if link else ""
         member = Member(kind if kind != b"\0" else b"0", offset, size, text)
-        self._index.add(name, member)
+        self.index.add(name, member)
         self._pax = {}
         self._name = self._link = None
-        return name, size
-
-    def finish(self) -> TarIndex:
-        """The index, at the archive's end. Raises ``HeaderError`` where a member was announced and did not come."""
-        if self._pax or self._name is not None or self._link is not None:
-            raise HeaderError("it ends behind an extended header")
-        return self._index
+        return member
 
 
 EXTENDED_TYPES = (PAX_HEADER, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK)
+
+
+class _Seekable:
+    """A tar that can be read at any offset, so that skipping costs nothing."""
+
+    def __init__(self, read_at: t.Callable[[int, int], bytes], size: int) -> None:
+        self.position = 0
+        self._read_at = read_at
+        self._size = size
+
+    def read(self, count: int) -> bytes:
+        """Return ``count`` bytes, fewer only at the end. Raises ``SourceError``."""
+        count = min(count, self._size - self.position)
+        data = self._read_at(self.position, count) if count else b""
+        self.position += len(data)
+        return data
+
+    def skip(self, count: int) -> None:
+        """Pass over ``count`` bytes. Raises ``HeaderError`` at an early end."""
+        self.position += count
+        if self.position > self._size:
+            raise HeaderError("it ends in the middle of a member")
 
 
 def index_tar(
     read_at: t.Callable[[int, int], bytes], size: int, archive: str
 ) -> TarIndex:
     """Index an archive of ``size`` bytes. Raises ``SourceError``."""
-    indexer = Indexer(archive)
-    position = 0
+    walk = TarWalk(_Seekable(read_at, size), archive)
     try:
-        while position < size:
-            block = read_at(position, BLOCK)
-            if len(block) < BLOCK:
-                raise HeaderError("it ends in the middle of a header")
-            header = parse_header(block)
-            if header is None:
-                break
-            position += BLOCK
-            if header.type in EXTENDED_TYPES:
-                indexer.check_extended(header)
-                indexer.extended(header, read_at(position, header.size))
-                position += header.size + -header.size % BLOCK
-                if position > size:
-                    raise HeaderError("it ends in the middle of an extended header")
-                continue
-            _name, length = indexer.member(header, position)
-            position += length + -length % BLOCK
-            if position > size:
-                raise HeaderError("it ends in the middle of a member")
-        return indexer.finish()
+        for _member in walk:
+            pass
     except HeaderError as error:
         raise SourceError(
-            f"{show(archive)} is a damaged tar near byte {position}: {error}; fetch it again"
+            f"{show(archive)} is a damaged tar near byte {walk.position}: {error}; fetch it again"
         ) from error
+    return walk.index
 
 
 def clean(name: str) -> str:

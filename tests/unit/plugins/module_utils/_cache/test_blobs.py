@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._cache.blobs import (
     BlobCache,
+    KeptBlob,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._cache.scope import (
     scope_named,
@@ -29,6 +30,13 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._cache.scope import
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote.http import (
     HttpOptions,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+    RangeReader,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.verified import (
+    VerificationError,
+    VerifiedReader,
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root
 
@@ -57,10 +65,38 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+class Chunks:
+    """A blob in pieces, as a source gives it."""
+
+    def __init__(self, chunks: t.Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+
+    def read(self, _count: int = -1) -> bytes:
+        """Return the next piece."""
+        return next(self._chunks, b"")
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+def keep(cache: BlobCache, digest: str, size: int, chunks: t.Iterable[bytes]) -> bool:
+    """Verify a blob through the cache, as a layer is; return whether its file is there then."""
+    kept = cache.keeping(t.cast(RangeReader, Chunks(chunks)), digest, size)
+    with contextlib.closing(kept):
+        try:
+            VerifiedReader(kept, digest, size).drain()
+        except VerificationError:
+            return False
+        if isinstance(kept, KeptBlob):
+            kept.keep()
+    # not cache.has(): a run does not use again what it found damaged
+    return Path(cache.path, *digest.split(":")).is_file()
+
+
 def add(cache: BlobCache, data: bytes = DATA, used: float | None = None) -> Path:
     """Keep a blob, used ``used`` seconds ago; returns its path."""
     digest = digest_of(data)
-    assert cache.add(digest, len(data), [data])
+    assert keep(cache, digest, len(data), [data])
     path = Path(cache.path, *digest.split(":"))
     if used is not None:
         os.utime(path, (time.time() - used,) * 2)
@@ -106,7 +142,7 @@ def test_a_blob_is_kept_and_given_back(tmp_path: Path) -> None:
 def test_sha512_has_a_folder_of_its_own(tmp_path: Path) -> None:
     digest = "sha512:" + hashlib.sha512(DATA).hexdigest()
     with opened(tmp_path / "cache") as cache:
-        assert cache.add(digest, len(DATA), [DATA[:9], DATA[9:]])
+        assert keep(cache, digest, len(DATA), [DATA[:9], DATA[9:]])
         assert cache.has(digest, len(DATA))
         assert not cache.has(DIGEST, len(DATA))
     assert files(tmp_path / "cache") == [f"sha512/{digest[7:]}"]
@@ -132,8 +168,8 @@ def test_other_names_are_no_blobs(tmp_path: Path, digest: str) -> None:
 
 def test_what_is_not_its_digest_is_not_kept(tmp_path: Path) -> None:
     with opened(tmp_path / "cache") as cache:
-        assert not cache.add(DIGEST, len(DATA), [DATA[:-1], b"?"])
-        assert not cache.add(DIGEST, len(DATA) + 1, [DATA])
+        assert not keep(cache, DIGEST, len(DATA), [DATA[:-1], b"?"])
+        assert not keep(cache, DIGEST, len(DATA) + 1, [DATA])
         assert not cache.has(DIGEST, len(DATA))
     assert files(tmp_path / "cache") == []
 
@@ -144,7 +180,7 @@ def test_a_blob_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with opened(tmp_path / "cache") as cache, pytest.raises(KeyboardInterrupt):
-        cache.add(DIGEST, len(DATA), chunks())
+        keep(cache, DIGEST, len(DATA), chunks())
     assert files(tmp_path / "cache") == []
 
 
@@ -224,6 +260,10 @@ def test_what_another_run_put_into_its_place_stays(tmp_path: Path) -> None:
         assert blob is not None
         with contextlib.closing(blob):
             with opened(tmp_path / "cache") as other:
+                same = other.open_blob(DIGEST, len(DATA))
+                assert same is not None
+                with contextlib.closing(same):
+                    other.discard(same)
                 add(other)
             assert not blob.is_intact()
             cache.discard(blob)
@@ -296,7 +336,7 @@ def test_links_above_are_the_administrators(tmp_path: Path) -> None:
     path.rmdir()
     path.symlink_to(tmp_path / "other")
     with opened(tmp_path / "link" / "cache") as cache:
-        assert not cache.add(DIGEST, len(DATA), [DATA])
+        assert not keep(cache, DIGEST, len(DATA), [DATA])
         assert "cannot be used" in cache.warnings[0]
     assert os.listdir(tmp_path / "other") == []
 
@@ -304,7 +344,7 @@ def test_links_above_are_the_administrators(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with opened(tmp_path / "file" / "cache") as cache:
-        assert not cache.add(DIGEST, len(DATA), [DATA])
+        assert not keep(cache, DIGEST, len(DATA), [DATA])
         assert not cache.has(DIGEST, len(DATA))
         cache.prune()
         assert cache.warnings == [
@@ -322,12 +362,12 @@ def test_a_full_disk_is_a_warning(tmp_path: Path) -> None:
     big = os.urandom(8 * 1024 * 1024)
     with mounted(tmp_path / "disk"):
         with opened(tmp_path / "disk" / "cache") as cache:
-            assert not cache.add(digest_of(big), len(big), [big, big[:0]])
+            assert not keep(cache, digest_of(big), len(big), [big, big[:0]])
             assert cache.warnings == [
                 f"the cache '{tmp_path}/disk/cache' does not take blobs any more and was left alone:"
                 " the file system has no room left (blocks or inodes)"
             ]
-            assert not cache.add(digest_of(big), len(big), [big])
+            assert not keep(cache, digest_of(big), len(big), [big])
             assert len(cache.warnings) == 1
             add(cache)
             assert content(cache) == DATA
@@ -347,7 +387,7 @@ def test_a_disk_that_fails_is_a_warning(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         monkeypatch.setattr(os, call, fail)
-        assert not cache.add(DIGEST, len(DATA), [DATA])
+        assert not keep(cache, DIGEST, len(DATA), [DATA])
         monkeypatch.undo()
         assert len(cache.warnings) == 1
         assert "input/output error" in cache.warnings[0]
@@ -470,7 +510,7 @@ def _work(path: str, seed: int, rounds: int, results: t.Any) -> None:
         with opened(Path(path), max_size=150_000) as cache:
             blob = cache.open_blob(digest_of(data), len(data))
             if blob is None:
-                cache.add(digest_of(data), len(data), [data[:9], data[9:]])
+                keep(cache, digest_of(data), len(data), [data[:9], data[9:]])
             else:
                 with contextlib.closing(blob):
                     found = blob.read()

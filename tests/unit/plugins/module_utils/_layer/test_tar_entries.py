@@ -389,7 +389,7 @@ def test_texts_of_acls() -> None:
         (file("f", fields={"checksum": 1}), "the checksum of a tar header is wrong"),
         (
             file("f", fields={"checksum": b"nonsense"}),
-            "the checksum field 'nonsense' is no number",
+            "the checksum field 'nonsense' is not a number",
         ),
         (file("f", fields={"size": -1}), "the size is negative: -1"),
         (file("f", fields={"uid": -1}), "the uid is negative: -1"),
@@ -397,15 +397,15 @@ def test_texts_of_acls() -> None:
         (file("f", fields={"mode": -5}), "the mode is negative: -5"),
         (
             file("f", fields={"size": b"00000000-17\0"}),
-            "the size field '00000000-17\\x00' is no number",
+            "the size field '00000000-17\\x00' is not a number",
         ),
         (
             file("f", fields={"size": b"00000000019\0"}),
-            "the size field '00000000019\\x00' is no octal number",
+            "the size field '00000000019\\x00' is not an octal number",
         ),
         (
             file("f", fields={"mtime": b"nan"}),
-            "the mtime field 'nan\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00' is no number",
+            "the mtime field 'nan\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00' is not a number",
         ),
         (
             file("f", fields={"size": b"\x80" + b"\xff" * 11}),

@@ -21,10 +21,12 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import decompress
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
-    PIECE,
     DecompressError,
     FrameWalker,
     decompressed,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
+    CHUNK,
 )
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     compress,
@@ -175,7 +177,7 @@ def test_damaged_gzip_is_an_error(offset: int) -> None:
 def _peak(data: bytes, kind: str) -> int:
     tracemalloc.start()
     try:
-        for _piece in decompressed(pieces(data, PIECE), kind):
+        for _piece in decompressed(pieces(data, CHUNK), kind):
             pass
         return tracemalloc.get_traced_memory()[1]
     finally:
@@ -293,7 +295,7 @@ def test_small_frames_do_not_copy_all_that_follows(
 
     monkeypatch.setattr(decompress, "_zstd_library", lambda: Library)
     data = (skippable_frame(b"") + zstd_frame(b"x")) * 2000
-    assert whole(data, "zstd", PIECE) == b"x" * 2000
+    assert whole(data, "zstd", CHUNK) == b"x" * 2000
     assert len(given) >= 4000
     assert max(given) <= 1024
 
