@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 
 from .._errors import RootfsError, os_phrase
 from .._fs.directories import DIRECTORY, make_private, open_existing
-from .place import UPLOADS, Site
+from .place import UPLOADS, Dest
 from .reach import everyone_passes
 from .record import Binding, bind, random_name
 from .._fs.removal import try_empty_directory
@@ -72,7 +72,7 @@ class UploadFolder:
             os.close(fd)
 
 
-def load_upload_folders(site: Site) -> list[UploadFolder]:
+def load_upload_folders(site: Dest) -> list[UploadFolder]:
     """The folders that the record of a site knows, the newest first. Raises ``RootfsError``."""
     data = site.read(UPLOADS)
     if data is None:
@@ -95,7 +95,7 @@ def load_upload_folders(site: Site) -> list[UploadFolder]:
 
 
 def make_upload_folder(
-    site: Site, image: str, owner: int, group: int
+    site: Dest, image: str, owner: int, group: int
 ) -> UploadFolder | None:
     """A new, empty folder that the user ``owner`` can write to; ``None`` where none can be had for him.
 
@@ -131,7 +131,7 @@ def make_upload_folder(
     return upload
 
 
-def remove_upload_folder(site: Site, upload: UploadFolder) -> None:
+def remove_upload_folder(site: Dest, upload: UploadFolder) -> None:
     """Remove a folder with all that is in it, and its record where that speaks of it.
 
     What cannot be removed now stays recorded for the next run, with a warning.
@@ -155,7 +155,7 @@ def remove_upload_folder(site: Site, upload: UploadFolder) -> None:
     site.made += upload.made
 
 
-def names_in_dest(site: Site) -> list[bytes]:
+def names_in_dest(site: Dest) -> list[bytes]:
     """The folders' names where they lie in dest itself, which is a mount point then."""
     return [
         os.fsencode(os.path.basename(upload.path))
@@ -164,7 +164,7 @@ def names_in_dest(site: Site) -> list[bytes]:
     ]
 
 
-def _save(site: Site, uploads: list[UploadFolder]) -> None:
+def _save(site: Dest, uploads: list[UploadFolder]) -> None:
     if uploads:
         site.write(UPLOADS, json.dumps(list(map(asdict, uploads))).encode())
     else:
@@ -189,7 +189,7 @@ def _remove(parent: int, name: str, upload: UploadFolder) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
-def _parent_for(site: Site, owner: int) -> tuple[int, str] | None:
+def _parent_for(site: Dest, owner: int) -> tuple[int, str] | None:
     """A descriptor and the path of the directory that the folder is to lie in."""
     place = site.place
     own = owner in (os.geteuid(), 0)
@@ -210,7 +210,7 @@ def _parent_for(site: Site, owner: int) -> tuple[int, str] | None:
     return _nearest_passable(site)
 
 
-def _nearest_passable(site: Site) -> tuple[int, str] | None:
+def _nearest_passable(site: Dest) -> tuple[int, str] | None:
     """The nearest directory above dest, on its mount, that every user may pass through."""
     current = os.dup(site.parent)
     path = site.place.parent
@@ -231,7 +231,7 @@ def _nearest_passable(site: Site) -> tuple[int, str] | None:
 
 
 @contextlib.contextmanager
-def _same_times(site: Site, path: str, fd: int) -> t.Iterator[None]:
+def _same_times(site: Dest, path: str, fd: int) -> t.Iterator[None]:
     """What is made and removed in the root of a mount shall not show in the tree."""
     before = os.fstat(fd)
     try:
