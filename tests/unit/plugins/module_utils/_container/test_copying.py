@@ -271,7 +271,9 @@ def test_a_file_that_changes_while_it_is_read(
         read(*arguments)
 
     monkeypatch.setattr(copying, "_copy_data", change)
-    with pytest.raises(RootfsError, match="'file' was changed while it was being copied"):
+    with pytest.raises(
+        RootfsError, match="'file' was changed while it was being copied"
+    ):
         copy(source)
 
 

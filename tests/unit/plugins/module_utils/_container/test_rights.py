@@ -114,4 +114,6 @@ def test_a_directory_that_moves_away(
     monkeypatch.setattr(rights, "_count_in", count_in)
     with pytest.raises(RootfsError) as caught:
         counted(tmp_path / "top")
-    assert caught.value.message.startswith("directories of the root file system are moved")
+    assert caught.value.message.startswith(
+        "directories of the root file system are moved"
+    )
