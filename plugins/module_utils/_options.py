@@ -14,7 +14,7 @@ import typing as t
 from ._errors import OciError, RootfsError, show
 from ._remote.arguments import http_options
 from ._image.platform import parse_platform
-from ._provision import Options
+from ._provision.options import Options
 from ._rootfs.ids import parse_id_maps
 from ._dest.record import is_token
 from ._unpack_options import UnpackOptions

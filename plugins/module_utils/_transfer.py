@@ -29,7 +29,7 @@ from ._dest.uploads import (
     make_upload_folder,
     remove_upload_folder,
 )
-from ._dest.place import Site
+from ._dest.place import Dest
 from ._source.offer import OfferSource
 from ._source.sent import SentBlob, find_sent
 from ._source.verified import VerificationError, VerifiedReader
@@ -59,7 +59,7 @@ class Transfer:
 
     def __init__(
         self,
-        site: Site,
+        site: Dest,
         source: OfferSource,
         image: Image,
         sent_to: str,
@@ -186,7 +186,7 @@ class Transfer:
             remove_upload_folder(self._site, upload)
 
 
-def remove_uploads(site: Site, active: bool) -> None:
+def remove_uploads(site: Dest, active: bool) -> None:
     """Remove what unfinished transfers left, and with ``active`` also the folders of running transfers."""
     for upload in load_upload_folders(site):
         if active or not upload.is_active():

@@ -168,7 +168,7 @@ from ..module_utils._container.files import (
     provide,
     restore,
 )
-from ..module_utils._container.diff import MASK
+from ..module_utils._mask import MASK
 from ..module_utils._errors import OciError, RootfsError, show
 from ..module_utils._interrupt import interruptible
 from ..module_utils._quiet_module import QuietModule

@@ -488,7 +488,8 @@ from ..module_utils._errors import MissingLibraryError, OciError
 from ..module_utils._remote.arguments import HTTP_ARGUMENTS, without_secrets
 from ..module_utils._interrupt import interruptible
 from ..module_utils._options import options_from
-from ..module_utils._provision import provision
+from ..module_utils._provision.outcome import Outcome
+from ..module_utils._provision.provision import provision
 from ..module_utils._quiet_module import QuietModule
 from ..module_utils._result import bounded_warnings, to_json_safe
 from ..module_utils._dest.reach import CHOICES, FAIL
@@ -547,7 +548,7 @@ def main() -> None:
         }
         with interruptible():
             options = options_from({**params, **sizes})
-            result = provision(options, module.check_mode)
+            outcome = provision(options, module.check_mode)
     except MissingLibraryError as error:
         module.fail_json(
             msg=missing_required_lib(error.library, reason=error.why),
@@ -555,12 +556,15 @@ def main() -> None:
         )
     except OciError as error:
         module.fail_json(msg=error.message)
+    if not isinstance(outcome, Outcome):
+        # for the action plugin, which uploads the blobs and runs the module again
+        module.exit_json(
+            changed=False, _upload_request=to_json_safe(outcome.to_result())
+        )
+    result = outcome.to_result()
     for warning in bounded_warnings(result.pop("warnings")):
         module.warn(warning)
     result = to_json_safe(result)
-    if "upload_request" in result:
-        # for the action plugin, which sends it and runs the module again
-        module.exit_json(changed=False, _upload_request=result["upload_request"])
     facts = {key: result[key] for key in result if key not in ("changed", "diff")}
     if not module._diff:
         del result["diff"]

@@ -23,10 +23,15 @@ from dataclasses import dataclass, replace
 
 from ansible_collections.hypervisor.oci.plugins.module_utils import (
     _options,
-    _provision,
-    _unpack,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
+    carry_out,
+    predict,
+    provision,
+    target,
+    unpacking,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
     exchange as beside,
 )
@@ -63,7 +68,7 @@ from ansible_collections.hypervisor.oci.tests.tools.removal import (
 )
 
 # What a run imports late is here before it is forked.
-_LATE = (_unpack, beside, in_use, inside, compressed, directory)
+_LATE = (carry_out, predict, unpacking, beside, in_use, inside, compressed, directory)
 
 # A run that takes longer hangs.
 _PATIENCE = 60.0
@@ -452,8 +457,8 @@ class Laboratory:
             params["src"] = self.sources.get(params["src"])
             try:
                 options = _options.options_from(params)
-                result = _provision.provision(options, check_mode)
-                outcomes[-1]["changed"] = result["changed"]
+                outcome = provision.provision(options, check_mode).to_result()
+                outcomes[-1]["changed"] = outcome["changed"]
             except OciError as problem:
                 outcomes[-1]["error"] = problem.message
                 break
@@ -474,13 +479,11 @@ class Laboratory:
         var = os.path.join(self.var, "hypervisor.oci")
         if scenario.inside:
             # what lies in /var/lib otherwise
-            vars(place)["Place"].state_parent = property(lambda _place: var)
+            vars(place)["DestPath"].state_parent = property(lambda _place: var)
         if scenario.inside and not self.mounts:
-            find = place.find_place
+            find = place.resolve_dest
             vars(place)["_require_never_mounted"] = lambda _place: None
-            vars(_provision)["find_place"] = lambda dest: replace(
-                find(dest), inside=True
-            )
+            vars(target)["resolve_dest"] = lambda dest: replace(find(dest), inside=True)
         if not scenario.exchanges:
             for name in ("exchange", "rename_new"):
                 replace_in_product(name, lambda _found: _unknown)

@@ -26,9 +26,9 @@ import typing as t
 # an installed collection needs no PYTHONPATH
 sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
-from ansible_collections.hypervisor.oci.plugins.module_utils import (  # noqa: E402
-    _provision,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
+    target,
+)  # noqa: E402
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (  # noqa: E402
     exchange as exchanging,
 )
@@ -255,7 +255,7 @@ def attack_parents(lab: Laboratory, outside: Outside) -> tuple[int, Outcome]:
     started, start = os.pipe()
 
     def fault() -> None:
-        find = _provision.find_place
+        find = target.resolve_dest
 
         def found(dest: str) -> t.Any:
             place = find(dest)
@@ -263,7 +263,7 @@ def attack_parents(lab: Laboratory, outside: Outside) -> tuple[int, Outcome]:
             time.sleep(0.005)
             return place
 
-        vars(_provision)["find_place"] = found
+        vars(target)["resolve_dest"] = found
 
     waited: list[bytes] = []
 
@@ -424,14 +424,14 @@ def start_and_stop(lab: Laboratory, step: dict[str, t.Any]) -> Run:
     """A run that stops itself when its staging is made, until it is sent SIGCONT."""
 
     def fault() -> None:
-        stage = exchanging.Beside.stage
+        stage = exchanging.ExchangedDest.stage
 
-        def staged(steps: exchanging.Beside, record: t.Any) -> t.Any:
+        def staged(steps: exchanging.ExchangedDest, record: t.Any) -> t.Any:
             made = stage(steps, record)
             os.kill(os.getpid(), signal.SIGSTOP)
             return made
 
-        vars(exchanging)["Beside"].stage = staged
+        vars(exchanging)["ExchangedDest"].stage = staged
 
     lab.fault = fault
     try:

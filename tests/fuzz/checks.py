@@ -29,7 +29,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing impo
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
     options_from,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import (
     provision,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
@@ -225,7 +225,7 @@ class Sandbox:
         """The result, or the error's message."""
         umask = os.umask(0o22)
         try:
-            result = provision(options_from(options), check_mode)
+            result = provision(options_from(options), check_mode).to_result()
         except OciError as error:
             _check_message(error.message, problems)
             return error.message
@@ -244,7 +244,7 @@ class Sandbox:
     ) -> None:
         """The tree: known again, without markers, and removed without a trace."""
         try:
-            again = provision(options_from(options), False)
+            again = provision(options_from(options), False).to_result()
             if again["changed"]:
                 problems.append("a second run changes something")
             for key in ("image", "report", "layers", "manifest_digest", "ref"):

@@ -16,7 +16,6 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.hypervisor.oci.plugins.module_utils import (
-    _provision,
     _unpack,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
@@ -28,6 +27,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
     options_from,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
+    provision as verb,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import (
     provision,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
@@ -110,7 +112,7 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     budgets: list[Budget] = []
     _unpack.Budget = _noted(budgets)  # type: ignore[misc]
     documents: list[int] = []
-    _provision.open_source = _counting(documents)
+    verb.open_source = _counting(documents)
     before = _start_of_peak()
     start = time.process_time()
     error = ""
@@ -122,7 +124,7 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
             problems = [image["problem"] for image in images if image["problem"]]
             error = problems[0] if problems else ""
         else:
-            report = provision(options_from(options), False)["report"]
+            report = provision(options_from(options), False).to_result()["report"]
     except OciError as found:
         error = found.message
     if report:

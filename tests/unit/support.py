@@ -17,13 +17,18 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils import basic
-from ansible_collections.hypervisor.oci.plugins.module_utils import _provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
     options_from,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import unpacking
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.options import (
     Options,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.outcome import (
+    Outcome,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import (
     provision,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
@@ -203,13 +208,16 @@ def run(
     dest: str | Path, check_mode: bool = False, **changes: t.Any
 ) -> dict[str, t.Any]:
     """A run of the verb, as ``options`` says."""
-    return provision(options(dest, **changes), check_mode)
+    outcome = provision(options(dest, **changes), check_mode)
+    if isinstance(outcome, Outcome):
+        return outcome.to_result()
+    return {"changed": False, "upload_request": outcome.to_result(), "warnings": []}
 
 
 def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make nothing durable, which costs the most time of all; for tests that do not speak of it."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
-    for module in (_provision, inside):
+    for module in (unpacking, inside):
         monkeypatch.setattr(module, "syncfs", lambda _fd: None)
 
 

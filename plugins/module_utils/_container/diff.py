@@ -20,17 +20,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 from .._errors import visible
-
-MASK = "********"
-CHANGED = f"{MASK} (changed)"
+from .._mask import CHANGED, MASK
 
 # Lines that are compared, which can take quadratic time, and lines that are shown.
 _MOST_COMPARED = 1000
 _MOST_LINES = 500
 _LONGEST_LINE = 1000
-# Items of a list or dictionary of an image that are shown, and characters of a text.
-_MOST_ITEMS = 100
-_LONGEST_ITEM = 500
 # settings of LXC (with ':' in Proxmox VE) and systemd-nspawn
 _ENVIRONMENT = re.compile(
     r"[ \t]*(?:lxc\.environment(?:\.[a-z]+)?|Environment|env)[ \t]*[=:]"
@@ -167,23 +162,3 @@ def _script(text: str) -> list[_Line] | None:
     if not text.startswith("exec ", place):
         return None
     return found + [_Line(line) for line in text[place:].splitlines()]
-
-
-def bounded(value: t.Any) -> t.Any:
-    """Return a value of an image as a diff shows it: printable, and limited in size."""
-    if isinstance(value, str):
-        return visible(value, _LONGEST_ITEM)
-    if isinstance(value, dict):
-        shown = {
-            visible(key, _LONGEST_ITEM): bounded(item)
-            for key, item in list(value.items())[:_MOST_ITEMS]
-        }
-        return {**shown, **_rest(len(value), "...")}
-    if isinstance(value, (list, tuple)):
-        rest = _rest(len(value), "")
-        return [*map(bounded, value[:_MOST_ITEMS]), *rest.values()]
-    return value
-
-
-def _rest(number: int, key: str) -> dict[str, str]:
-    return {key: f"and {number - _MOST_ITEMS} more"} if number > _MOST_ITEMS else {}

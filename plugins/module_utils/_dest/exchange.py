@@ -26,35 +26,27 @@ from .._fs.directories import (
     names_in,
     open_or_none,
 )
-from .place import Site
+from .place import Dest
+from .replacement import BY_NAME, ReplacementBase
 from .record import (
     PREPARED,
     RESTORING,
     STAGED,
     UNPACKING,
-    Binding,
     Record,
     Tree,
     bind,
     random_name,
     unbind,
 )
-from .._fs.removal import try_remove_tree
 from .._fs.syscalls import exchange
 
-# Stands for the binding of a directory that is only known by its random name.
-_BY_NAME = Binding(None, 0, None)
 
+class ExchangedDest(ReplacementBase):
+    """Replace a dest that can be exchanged; ``keep`` is how many earlier trees are kept."""
 
-class Beside:
-    """The steps on disk for one dest; each leaves a record that the next run understands.
-
-    ``ignore_use`` goes on although something uses the tree; ``keep`` is how many old trees stay.
-    """
-
-    def __init__(self, site: Site, ignore_use: bool, keep: int) -> None:
-        self._site = site
-        self._ignore_use = ignore_use
+    def __init__(self, site: Dest, ignore_use: bool, keep: int) -> None:
+        super().__init__(site, ignore_use)
         self._keep = keep
 
     def current(self, record: Record) -> Tree | None:
@@ -118,31 +110,14 @@ class Beside:
     def stage(self, record: Record) -> tuple[Record, int]:
         """A new, private, empty directory for the next tree, and a descriptor of it."""
         name = random_name()
-        record = replace(
-            record.without_next(), next=Tree(_BY_NAME, name=name), phase=UNPACKING
-        )
-        # the record comes first: nothing lies here that it does not know
-        self._site.save(record)
+        record = self._note_staging(record, name)
         return record, make_private(self._site.state, name.encode())
-
-    def staged(self, record: Record, tree: Tree) -> Record:
-        """Note that the next tree is whole and durable."""
-        name = record.next.name if record.next is not None else ""
-        record = replace(record, next=replace(tree, name=name), phase=STAGED)
-        self._site.save(record)
-        return record
 
     def has_staged(self, record: Record) -> bool:
         """Whether the next tree is there as the record says."""
         if record.phase != STAGED or record.next is None:
             return False
         return self._is_there(record.next)
-
-    def discard_next(self, record: Record) -> Record:
-        """Remove the next tree."""
-        record = record.without_next()
-        self._site.save(record)
-        return self._clear(record)
 
     def abandon(self, record: Record) -> Record:
         """Remove the next tree after an error, which may be a full disk: the room first, then the record."""
@@ -162,7 +137,7 @@ class Beside:
                 os.close(fd)
         trash = record.trash
         if self._remove(record.next):
-            trash = (*trash, Tree(_BY_NAME, name=record.next.name))
+            trash = (*trash, Tree(BY_NAME, name=record.next.name))
         record = replace(record.without_next(), trash=trash)
         self._save(record)
         return record
@@ -395,7 +370,7 @@ class Beside:
             if fd is None:
                 return False
             try:
-                if tree.binding != _BY_NAME and not tree.binding.holds(fd):
+                if tree.binding != BY_NAME and not tree.binding.holds(fd):
                     return False
                 self._check_use_of(fd, path)
             finally:
@@ -410,12 +385,7 @@ class Beside:
 
     def _remove(self, tree: Tree) -> bool:
         """Remove what can be removed of a tree in the private folder; true, and a warning, if something stays."""
-        remains = try_remove_tree(self._site.state, tree.name.encode())
-        if remains:
-            path = self._path_of(tree)
-            why = f"{remains.describe(path)}; {remains.advice}"
-            self._site.warn_kept(path, why)
-        return bool(remains)
+        return self._remove_tree(self._site.state, tree, self._path_of(tree))
 
     def _check_use_of(self, fd: int, path: str) -> None:
         if not self._ignore_use:
@@ -423,12 +393,6 @@ class Beside:
             from .in_use import require_unused
 
             require_unused(fd, path)
-
-    def _save(self, record: Record) -> None:
-        if record.is_empty:
-            self._site.forget()
-        else:
-            self._site.save(record)
 
     def _path_of(self, tree: Tree) -> str:
         place = self._site.place

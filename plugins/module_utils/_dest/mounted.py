@@ -23,13 +23,13 @@ from dataclasses import replace
 from .._errors import RootfsError, show
 from .._fs.directories import make_private, move, names_in, open_or_none, open_private
 from .in_use import require_no_mount_below, require_unused
-from .place import UPLOADS, Site
+from .place import UPLOADS, Dest
+from .replacement import BY_NAME, ReplacementBase
 from .._fs.protection import unprotect
 from .record import (
     MOVING,
     STAGED,
     UNPACKING,
-    Binding,
     Record,
     Tree,
     bind,
@@ -38,10 +38,9 @@ from .record import (
     random_name,
     unbind,
 )
-from .._fs.removal import try_empty_directory, try_remove_tree
+from .._fs.removal import try_empty_directory
 from .._fs.syscalls import syncfs
 
-_BY_NAME = Binding(None, 0, None)
 _NEW = b"new"
 _OLD = b"old"
 _LOST_AND_FOUND = b"lost+found"
@@ -52,12 +51,8 @@ _IN_PART = {"in_part": True}
 _OURS = ("user.", "security.capability", "system.posix_acl_")
 
 
-class Inside:
-    """The same steps as ``Beside`` has, for a dest that is a mount point."""
-
-    def __init__(self, site: Site, ignore_use: bool) -> None:
-        self._site = site
-        self._ignore_use = ignore_use
+class MountedDest(ReplacementBase):
+    """Replace the content of a dest that is a mount point."""
 
     def current(self, record: Record) -> Tree | None:
         """The tree of ours that fills the mount; ``None`` where it is foreign or half moved."""
@@ -111,10 +106,7 @@ class Inside:
     def stage(self, record: Record) -> tuple[Record, int]:
         """A new, private, empty directory for the next tree, and a descriptor of it."""
         name = "." + random_name()
-        record = replace(
-            record.without_next(), next=Tree(_BY_NAME, name=name), phase=UNPACKING
-        )
-        self._site.save(record)
+        record = self._note_staging(record, name)
         dest = self._writable_dest()
         try:
             staging = make_private(dest, name.encode())
@@ -125,22 +117,9 @@ class Inside:
         finally:
             os.close(staging)
 
-    def staged(self, record: Record, tree: Tree) -> Record:
-        """Note that the next tree is whole and durable."""
-        name = record.next.name if record.next is not None else ""
-        record = replace(record, next=replace(tree, name=name), phase=STAGED)
-        self._site.save(record)
-        return record
-
     def has_staged(self, _record: Record) -> bool:
         """Never: a container may have changed what was staged by an earlier run."""
         return False
-
-    def discard_next(self, record: Record) -> Record:
-        """Remove the next tree."""
-        record = record.without_next()
-        self._site.save(record)
-        return self._clear(record)
 
     def abandon(self, record: Record) -> Record:
         """Remove the next tree after an error, which may be a full disk: the room first, then the record."""
@@ -255,12 +234,6 @@ class Inside:
 
     # -- the parts
 
-    def _save(self, record: Record) -> None:
-        if record.is_empty:
-            self._site.forget()
-        else:
-            self._site.save(record)
-
     def _dest(self) -> int:
         fd = self._site.open_dest()
         if fd is None:
@@ -308,7 +281,7 @@ class Inside:
 
     def _stopped(self, record: Record) -> Record:
         """The record of a tree that is there only in part: known as ours, and never as the one that is asked for."""
-        staging = Tree(_BY_NAME, name=record.next.name if record.next else "")
+        staging = Tree(BY_NAME, name=record.next.name if record.next else "")
         dest = self._writable_dest()
         try:
             name = staging.name.encode()
@@ -341,7 +314,7 @@ class Inside:
                 os.close(new)
             if left == set(map(os.fsencode, record.new_names)):
                 self._move_old(dest, record, staging)
-            self._remove(staging, Tree(_BY_NAME, name=os.fsdecode(_NEW)))
+            self._remove(staging, Tree(BY_NAME, name=os.fsdecode(_NEW)))
         except RootfsError:
             # a container changed it: what the user may want is never thrown away
             pass
@@ -378,7 +351,7 @@ class Inside:
             _copy_metadata(new, dest)
             binding = move_token(tree.binding, dest)
             syncfs(dest)
-        moved = Tree(_BY_NAME, name=tree.name)
+        moved = Tree(BY_NAME, name=tree.name)
         kept = bool(record.aside)
         record = Record(
             tree=replace(tree, binding=binding, name=""),
@@ -405,11 +378,8 @@ class Inside:
 
     def _remove(self, parent: int, tree: Tree) -> bool:
         """Remove what can be removed of a tree in the mount; true, and a warning, if something stays."""
-        remains = try_remove_tree(parent, tree.name.encode())
-        if remains:
-            path = os.path.join(self._site.path, tree.name)
-            self._site.warn_kept(path, f"{remains.describe(path)}; {remains.advice}")
-        return bool(remains)
+        path = os.path.join(self._site.path, tree.name)
+        return self._remove_tree(parent, tree, path)
 
     def _emptied(self, record: Record) -> Record:
         """Remove all but what is kept; what cannot be removed is put into a folder that waits for the next run."""
@@ -420,7 +390,7 @@ class Inside:
         try:
             remains = try_empty_directory(dest, keep)
             if remains:
-                rest = Tree(_BY_NAME, name="." + random_name())
+                rest = Tree(BY_NAME, name="." + random_name())
                 trash = (rest,)
                 self._site.save(replace(record, trash=trash))
                 self._put_together(dest, rest, keep)
@@ -445,7 +415,7 @@ class Inside:
             os.close(folder)
 
 
-def _names_of_uploads(site: Site) -> list[bytes]:
+def _names_of_uploads(site: Dest) -> list[bytes]:
     """Folders for blobs, which may lie in the mount as long as their transfer goes on."""
     if site.read(UPLOADS) is None:
         return []

@@ -67,7 +67,7 @@ _STATES = Access(0o755)
 
 
 @dataclass(frozen=True)
-class Place:
+class DestPath:
     """A dest, resolved: ``parent`` is the directory above it, which may not be there yet."""
 
     parent: str
@@ -101,7 +101,7 @@ class Place:
         return os.path.join(os.path.realpath(home), "hypervisor.oci")
 
 
-def find_place(dest: str) -> Place:
+def resolve_dest(dest: str) -> DestPath:
     """Resolve ``dest``. Raises ``RootfsError`` for what must never be one."""
     if not dest.startswith("/") or "\0" in dest:
         raise RootfsError(f"dest {dest!r} is not an absolute path; give one")
@@ -124,13 +124,13 @@ def find_place(dest: str) -> Place:
             finally:
                 os.close(below)
         if not inside:
-            _require_never_mounted(Place(parent, name, True))
-        return Place(parent, name, inside)
+            _require_never_mounted(DestPath(parent, name, True))
+        return DestPath(parent, name, inside)
     finally:
         os.close(fd)
 
 
-def _require_never_mounted(place: Place) -> None:
+def _require_never_mounted(place: DestPath) -> None:
     """What filled a mount must not be made anew on the file system below it."""
     state = os.path.join(place.state_parent, os.fsdecode(place.state_name))
     if os.path.lexists(os.path.join(state, os.fsdecode(_RECORD))):
@@ -140,14 +140,16 @@ def _require_never_mounted(place: Place) -> None:
         )
 
 
-class Site:
+class Dest:
     """The open directories of a place, with its lock held; ``close`` gives all back.
 
     ``parent`` is the directory above dest, ``state`` the private folder. ``state`` is ``-1`` where a dry run
     found none.
     """
 
-    def __init__(self, place: Place, parent: int, state: int, writable: bool) -> None:
+    def __init__(
+        self, place: DestPath, parent: int, state: int, writable: bool
+    ) -> None:
         self.place = place
         self.parent = parent
         self.state = state
@@ -244,9 +246,9 @@ class Site:
 
 
 @contextlib.contextmanager
-def open_site(
-    place: Place, timeout: float, parent_mode: int, dry_run: bool, group: int = -1
-) -> t.Iterator[Site]:
+def lock_dest(
+    place: DestPath, timeout: float, parent_mode: int, dry_run: bool, group: int = -1
+) -> t.Iterator[Dest]:
     """Open a place and lock it against other runs; a dry run makes nothing and shares the lock.
 
     Directories above dest that are missing are made, the last with ``parent_mode`` and ``group``, and removed
@@ -256,7 +258,7 @@ def open_site(
     access = Access(parent_mode, group)
     parent, made = _open_or_make(place.parent, access, dry_run)
     try:
-        site = Site(place, parent, -1, False)
+        site = Dest(place, parent, -1, False)
         site.made = made
         try:
             if parent >= 0:
@@ -296,7 +298,7 @@ def _open_or_make(path: str, access: Access, dry_run: bool) -> tuple[int, list[s
 
 
 def _lock_state(
-    site: Site, made: list[str], access: Access, timeout: float, dry_run: bool
+    site: Dest, made: list[str], access: Access, timeout: float, dry_run: bool
 ) -> int:
     """The private folder, locked; ``-1`` where a dry run finds none. Adds what it made above to ``made``."""
     place = site.place

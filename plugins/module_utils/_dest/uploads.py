@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from .._errors import RootfsError, os_phrase
 from .._fs.descriptors import opened
 from .._fs.directories import DIRECTORY, make_private, open_existing
-from .place import UPLOADS, Site
+from .place import UPLOADS, Dest
 from .reach import everyone_passes
 from .record import Binding, bind, random_name
 from .._fs.removal import try_empty_directory
@@ -71,7 +71,7 @@ class UploadFolder:
             return abs(time.time() - max(times)) < QUIET
 
 
-def load_upload_folders(site: Site) -> list[UploadFolder]:
+def load_upload_folders(site: Dest) -> list[UploadFolder]:
     """Read the recorded upload folders, the newest first. Raises ``RootfsError``."""
     data = site.read(UPLOADS)
     if data is None:
@@ -94,7 +94,7 @@ def load_upload_folders(site: Site) -> list[UploadFolder]:
 
 
 def make_upload_folder(
-    site: Site, image: str, owner: int, group: int
+    site: Dest, image: str, owner: int, group: int
 ) -> UploadFolder | None:
     """Make an empty folder that the user ``owner`` can write to, or return ``None`` when none is possible."""
     found = _parent_for(site, owner)
@@ -121,7 +121,7 @@ def make_upload_folder(
     return upload
 
 
-def remove_upload_folder(site: Site, upload: UploadFolder) -> None:
+def remove_upload_folder(site: Dest, upload: UploadFolder) -> None:
     """Remove a folder with its content, and its record.
 
     A folder that cannot be removed now stays recorded for the next run, with a warning.
@@ -143,7 +143,7 @@ def remove_upload_folder(site: Site, upload: UploadFolder) -> None:
     site.made += upload.made
 
 
-def names_in_dest(site: Site) -> list[bytes]:
+def names_in_dest(site: Dest) -> list[bytes]:
     """Return the names of upload folders that lie in dest itself, which is then a mount point."""
     return [
         os.fsencode(os.path.basename(upload.path))
@@ -152,7 +152,7 @@ def names_in_dest(site: Site) -> list[bytes]:
     ]
 
 
-def _save(site: Site, uploads: list[UploadFolder]) -> None:
+def _save(site: Dest, uploads: list[UploadFolder]) -> None:
     if uploads:
         site.write(UPLOADS, json.dumps(list(map(asdict, uploads))).encode())
     else:
@@ -175,7 +175,7 @@ def _remove(parent: int, name: str, upload: UploadFolder) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
-def _parent_for(site: Site, owner: int) -> tuple[int, str] | None:
+def _parent_for(site: Dest, owner: int) -> tuple[int, str] | None:
     """Open the directory for the folder of the user ``owner``; return a descriptor and its path."""
     place = site.place
     own = owner in (os.geteuid(), 0)
@@ -196,7 +196,7 @@ def _parent_for(site: Site, owner: int) -> tuple[int, str] | None:
     return _nearest_passable(site)
 
 
-def _nearest_passable(site: Site) -> tuple[int, str] | None:
+def _nearest_passable(site: Dest) -> tuple[int, str] | None:
     """Open the nearest directory above dest, on the same mount, that every user may pass through."""
     path = site.place.parent
     mount = mount_id(site.parent)
@@ -215,7 +215,7 @@ def _nearest_passable(site: Site) -> tuple[int, str] | None:
 
 
 @contextlib.contextmanager
-def _same_times(site: Site, path: str, fd: int) -> t.Iterator[None]:
+def _same_times(site: Dest, path: str, fd: int) -> t.Iterator[None]:
     """Keep the times of dest when the folder lies in it: they belong to the image's root directory."""
     before = os.fstat(fd)
     try:

@@ -14,7 +14,10 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
     exchange as beside,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
+    place,
+    replacement,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     PREPARED,
     Record,
@@ -125,23 +128,23 @@ def test_random_instants(lab: Laboratory) -> None:
 
 
 def _old_trees_stay() -> None:
-    vars(beside)["try_remove_tree"] = lambda parent, name: Remains()
+    vars(replacement)["try_remove_tree"] = lambda parent, name: Remains()
 
 
 def _prepared_is_not_recorded() -> None:
-    save = place.Site.save
+    save = place.Dest.save
 
-    def faulty(site: place.Site, record: Record) -> None:
+    def faulty(site: place.Dest, record: Record) -> None:
         if record.phase != PREPARED:
             save(site, record)
 
-    vars(beside)["Site"].save = faulty
+    vars(beside)["Dest"].save = faulty
 
 
 def _staged_before_it_is_filled() -> None:
-    stage = beside.Beside.stage
+    stage = beside.ExchangedDest.stage
 
-    def faulty(steps: beside.Beside, record: Record) -> tuple[Record, int]:
+    def faulty(steps: beside.ExchangedDest, record: Record) -> tuple[Record, int]:
         record, fd = stage(steps, record)
         os.close(fd)
         name = (record.next.name if record.next else "").encode()
@@ -152,11 +155,11 @@ def _staged_before_it_is_filled() -> None:
         os.rename(name, site.name, src_dir_fd=site.state, dst_dir_fd=site.parent)
         return record, os.open(site.name, os.O_RDONLY, dir_fd=site.parent)
 
-    vars(beside)["Beside"].stage = faulty
+    vars(beside)["ExchangedDest"].stage = faulty
 
 
 def _failed_stages_stay() -> None:
-    vars(beside)["Beside"].abandon = lambda steps, record: record
+    vars(beside)["ExchangedDest"].abandon = lambda steps, record: record
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils import _provision
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
     Attributes,
@@ -107,8 +107,8 @@ def test_an_error_of_a_descriptor(
         dest = "/some/dest"
         state = "present"
 
-    monkeypatch.setattr(_provision, "_present", fail)
+    monkeypatch.setattr(provision, "_provision_image", fail)
     with pytest.raises(RootfsError) as caught:
-        _provision.provision(t.cast(t.Any, Some), False)
+        provision.provision(t.cast(t.Any, Some), False)
     assert words in caught.value.message
     assert "7" not in caught.value.message

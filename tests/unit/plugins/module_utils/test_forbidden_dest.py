@@ -20,7 +20,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciE
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
     options_from,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import (
+    provision,
+)
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,

@@ -349,7 +349,7 @@ def test_capabilities_and_devices_count(top: Path) -> None:
 def test_a_mount_point(top: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is above the mount counts, and nothing of the old content is touched."""
     monkeypatch.setattr(
-        "ansible_collections.hypervisor.oci.plugins.module_utils._dest.place.Place.state_parent",
+        "ansible_collections.hypervisor.oci.plugins.module_utils._dest.place.DestPath.state_parent",
         property(lambda self: str(top / "states") if self.inside else self.parent),
     )
     folder = open_folder(top)

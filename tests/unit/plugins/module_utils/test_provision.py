@@ -20,7 +20,10 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils import _provision
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
+    provision,
+    unpacking,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     LayerError,
     OciError,
@@ -36,8 +39,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
-    find_place,
-    open_site,
+    resolve_dest,
+    lock_dest,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
     range_reader,
@@ -139,7 +142,7 @@ def fixture_sources(monkeypatch: pytest.MonkeyPatch) -> list[Source]:
         seen.append(open_source(path))
         return seen[-1]
 
-    monkeypatch.setattr(_provision, "open_source", opened)
+    monkeypatch.setattr(provision, "open_source", opened)
     return seen
 
 
@@ -230,17 +233,6 @@ def test_a_run_that_changes_nothing_opens_no_layer(
         assert not layers & set(source.opened)
     # nothing was written; the folder's own time shows only that it was looked for leftovers
     assert everything(dest).items() <= before.items()
-
-
-def test_a_record_without_the_home(dest: Path, one: str) -> None:
-    """Section 8: what an earlier release did not write down is null, and the tree is as good as before."""
-    run(dest, src=one)
-    path = beside_of(dest) / "record.json"
-    record = json.loads(path.read_text())
-    assert record["tree"]["result"]["image"].pop("home") == "/"
-    path.write_text(json.dumps(record))
-    again = run(dest, src=one)
-    assert (again["changed"], again["image"]["home"]) == (False, None)
 
 
 @pytest.mark.parametrize("form", ["archive", "directory", "docker", "old docker"])
@@ -801,7 +793,7 @@ def test_what_the_disk_answers(
     def fails(*_arguments: t.Any, **_keywords: t.Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    module: t.Any = {"mkdir": os, "syncfs": _provision, "exchange": beside}[step]
+    module: t.Any = {"mkdir": os, "syncfs": unpacking, "exchange": beside}[step]
     with monkeypatch.context() as patched:
         patched.setattr(module, step, fails)
         message = refused(dest, src=two)
@@ -890,7 +882,7 @@ def test_a_dest_that_is_none(tmp_path: Path, one: str) -> None:
 
 def test_another_run_at_work(dest: Path, one: str) -> None:
     """Section 7, two runs on one dest."""
-    with open_site(find_place(str(dest)), 5.0, 0o700, False):
+    with lock_dest(resolve_dest(str(dest)), 5.0, 0o700, False):
         for changes in ({"src": one}, {"state": "absent"}, {"state": "previous"}):
             assert refused(dest, lock_timeout=0, **changes) == (
                 f"another run works on '{dest}' and was not done after 0 seconds;"
@@ -1100,7 +1092,7 @@ def test_a_run_that_is_stopped(
         elif where == "the exchange":
             patched.setattr(beside, "exchange", stops)
         else:
-            patched.setattr(beside.Beside, "_exchanged", stops)
+            patched.setattr(beside.ExchangedDest, "_exchanged", stops)
         with pytest.raises(expected), interruptible():
             run(dest, src=two)
     if where == "putting away":
@@ -1170,8 +1162,8 @@ def test_check_mode_after_a_crash(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(beside.Beside, "_exchanged", killed)
-        patched.setattr(beside.Beside, "abandon", killed)
+        patched.setattr(beside.ExchangedDest, "_exchanged", killed)
+        patched.setattr(beside.ExchangedDest, "abandon", killed)
         with pytest.raises(KeyboardInterrupt):
             run(dest, src=two)
     before = everything(tmp_path)

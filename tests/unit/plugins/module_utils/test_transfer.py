@@ -18,10 +18,6 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils import (
-    _provision,
-    _unpack,
-)
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
     ImageError,
     LayerError,
@@ -29,6 +25,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
     InterruptedRunError,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
+    provision,
+    unpacking,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
     uploads,
@@ -340,7 +340,7 @@ def test_a_blob_that_changes_behind_the_check_is_an_error(
     """Whoever sends may write there at any time; what is read is what is hashed."""
     upload_path, wanted = one.request(dest)
     one.send(upload_path, wanted)
-    real = _unpack.unpack
+    real = unpacking.unpack
 
     def unpack(*arguments: t.Any) -> t.Any:
         path = Path(upload_path, upload_name(wanted[2]))
@@ -348,7 +348,7 @@ def test_a_blob_that_changes_behind_the_check_is_an_error(
         path.symlink_to("/etc/passwd")
         return real(*arguments)
 
-    monkeypatch.setattr(_unpack, "unpack", unpack)
+    monkeypatch.setattr(unpacking, "unpack", unpack)
     with pytest.raises(Exception, match="did not arrive completely on the node"):
         one.run(dest, _upload_folder=upload_path)
     assert names(dest.parent) == []
@@ -363,7 +363,7 @@ def test_a_full_disk_is_freed_of_what_was_sent(
     def full(*_arguments: t.Any) -> t.NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_unpack, "unpack", full)
+    monkeypatch.setattr(unpacking, "unpack", full)
     with pytest.raises(RootfsError, match="no room left"):
         one.run(dest, _upload_folder=upload_path)
     assert names(dest.parent) == []
@@ -470,7 +470,7 @@ def test_a_run_that_is_ended_keeps_what_was_sent(
         raise InterruptedRunError("SIGTERM")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_unpack, "unpack", ended)
+        patch.setattr(unpacking, "unpack", ended)
         with pytest.raises(InterruptedRunError):
             one.run(dest, _upload_folder=upload_path)
     assert one.run(dest)["changed"] is True
@@ -565,7 +565,7 @@ def test_a_second_run_waits_while_another_sends(
     dest: Path, one: Controller, two: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the image: as where another run holds the lock."""
-    monkeypatch.setattr(_provision, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(provision, "_POLL_SECONDS", 0.01)
     upload_path, wanted = one.request(dest)
     monkeypatch.setattr(uploads, "QUIET", 15.0)
     one.send(upload_path, wanted[:1])
@@ -692,10 +692,10 @@ class TestMountPoint:
         """A dest with a file system of its own."""
         states = tmp_path / "states"
 
-        def state_parent(self: place.Place) -> str:
+        def state_parent(self: place.DestPath) -> str:
             return os.fspath(states) if self.inside else self.parent
 
-        monkeypatch.setattr(place.Place, "state_parent", property(state_parent))
+        monkeypatch.setattr(place.DestPath, "state_parent", property(state_parent))
         dest = tmp_path / "mount"
         dest.mkdir()
         with mounted(dest):

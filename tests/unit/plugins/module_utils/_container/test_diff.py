@@ -10,7 +10,6 @@ import json
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._container.diff import (
-    bounded,
     diff_of,
 )
 
@@ -133,13 +132,3 @@ def test_a_diff_is_visible_and_bounded() -> None:
     assert lines[-1] == "... lines after the first 1000 of the file are not compared"
     assert all(line.isprintable() for line in lines)
     assert max(map(len, lines)) < 1100
-
-
-def test_what_a_diff_shows_of_an_image_is_bounded() -> None:
-    value = {f"k{n}": ["\x9b" * 10**4] * 200 for n in range(200)}
-    found = bounded(value)
-    assert len(found) == 101
-    assert found["..."] == "and 100 more"
-    assert len(found["k0"]) == 101
-    assert found["k0"][0].isprintable()
-    assert bounded({"a": [1, None, "b"]}) == {"a": [1, None, "b"]}

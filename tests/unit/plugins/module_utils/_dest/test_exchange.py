@@ -22,14 +22,17 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import Root
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
     exchange as beside,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
+    in_use,
+    replacement,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.exchange import (
-    Beside,
+    ExchangedDest,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
-    Site,
-    find_place,
-    open_site,
+    Dest,
+    resolve_dest,
+    lock_dest,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     PREPARED,
@@ -61,10 +64,10 @@ class Lab:
         self.keep = keep
 
     @contextlib.contextmanager
-    def steps(self) -> t.Iterator[tuple[Site, Beside]]:
+    def steps(self) -> t.Iterator[tuple[Dest, ExchangedDest]]:
         """A run."""
-        with open_site(find_place(str(self.dest)), 5.0, 0o700, False) as site:
-            yield site, Beside(site, False, self.keep)
+        with lock_dest(resolve_dest(str(self.dest)), 5.0, 0o700, False) as site:
+            yield site, ExchangedDest(site, False, self.keep)
 
     def tree(self, label: str, name: str = "", ours: bool = True) -> Tree:
         """A tree at dest, or in the private folder under ``name``."""
@@ -268,7 +271,7 @@ def test_trash(lab: Lab) -> None:
 # -- a whole replacement
 
 
-def stage(lab: Lab, steps: Beside, record: Record, label: str) -> Record:
+def stage(lab: Lab, steps: ExchangedDest, record: Record, label: str) -> Record:
     """A new tree, staged."""
     record, fd = steps.stage(record)
     try:
@@ -458,8 +461,8 @@ def test_the_order_on_disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(site, "save", save)
         monkeypatch.setattr(beside, "exchange", note("exchange", beside.exchange))
-        remove = note("remove", beside.try_remove_tree)
-        monkeypatch.setattr(beside, "try_remove_tree", remove)
+        remove = note("remove", replacement.try_remove_tree)
+        monkeypatch.setattr(replacement, "try_remove_tree", remove)
         monkeypatch.setattr(os, "fsync", fsync)
         steps.commit(record)
     written = ["fsync record.json.new", "fsync .dest.oci_rootfs"]
@@ -662,6 +665,6 @@ def test_a_tree_in_use(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
             f"'{lab.top / asked[1]}' is no longer needed, but could not be removed completely: in use;"
             " the next run tries again"
         ]
-        ignoring = Beside(site, True, 1)
+        ignoring = ExchangedDest(site, True, 1)
         ignoring.recover(site.load())
         assert lab.kept() == {}

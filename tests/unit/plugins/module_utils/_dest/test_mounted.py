@@ -21,18 +21,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils import _provision
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
     mounted as inside,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounted import (
-    Inside,
+    MountedDest,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
-    Place,
-    Site,
-    open_site,
+    DestPath,
+    Dest,
+    lock_dest,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     MOVING,
@@ -77,13 +77,13 @@ class Lab:
         self.dest = top / "data"
         self.dest.mkdir()
         self.states = top / "states"
-        self.place = Place(os.fspath(top), "data", True)
+        self.place = DestPath(os.fspath(top), "data", True)
 
     @contextlib.contextmanager
-    def steps(self) -> t.Iterator[tuple[Site, Inside]]:
+    def steps(self) -> t.Iterator[tuple[Dest, MountedDest]]:
         """A run."""
-        with open_site(self.place, 5.0, 0o700, False) as site:
-            yield site, Inside(site, False)
+        with lock_dest(self.place, 5.0, 0o700, False) as site:
+            yield site, MountedDest(site, False)
 
     def fill(self, *names: str) -> None:
         """Content of dest; a name that ends in a slash is a directory with something in it."""
@@ -94,7 +94,7 @@ class Lab:
                 (self.dest / name).touch()
 
     def stage(
-        self, steps: Inside, record: Record, *names: str, mode: int = 0o755
+        self, steps: MountedDest, record: Record, *names: str, mode: int = 0o755
     ) -> Record:
         """A new tree of these files, staged."""
         record, fd = steps.stage(record)
@@ -131,10 +131,10 @@ def fixture_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """Records of mount points lie in the directory of the test."""
     states = f"{tmp_path}/states/hypervisor.oci"
 
-    def state_parent(place: Place) -> str:
+    def state_parent(place: DestPath) -> str:
         return states if place.inside else place.parent
 
-    monkeypatch.setattr(Place, "state_parent", property(state_parent))
+    monkeypatch.setattr(DestPath, "state_parent", property(state_parent))
     return Lab(tmp_path)
 
 
@@ -525,7 +525,7 @@ def test_a_mount_in_use(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         for half in (moving, replace(record, removing=True)):
             with pytest.raises(RootfsError, match="in use"):
                 steps.recover(half)
-        Inside(site, True).commit(record)
+        MountedDest(site, True).commit(record)
     assert lab.names() == ["b"]
 
 
@@ -663,7 +663,7 @@ def test_a_staged_tree_that_a_container_changed(
     with mounted(lab.dest):
         run(lab.dest, src=one)
         with monkeypatch.context() as patch:
-            patch.setattr(_provision, "_require_stageable", lambda _site: None, False)
+            patch.setattr(provision, "require_stageable", lambda _target: None)
             assert run(lab.dest, src=two, state="staged")["changed"]
         with changing_container(lab.dest), pytest.raises(
             RootfsError, match="with its root"

@@ -18,10 +18,10 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
-    Place,
-    Site,
-    find_place,
-    open_site,
+    DestPath,
+    Dest,
+    resolve_dest,
+    lock_dest,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     Binding,
@@ -52,24 +52,24 @@ def fixture_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where records of mount points lie: in the directory of the test."""
     path = tmp_path / "states" / "hypervisor.oci"
 
-    def state_parent(self: Place) -> str:
+    def state_parent(self: DestPath) -> str:
         return os.fspath(path) if self.inside else self.parent
 
-    monkeypatch.setattr(Place, "state_parent", property(state_parent))
+    monkeypatch.setattr(DestPath, "state_parent", property(state_parent))
     return path
 
 
 def opened(
     dest: Path, timeout: float = 5.0, mode: int = 0o700, dry_run: bool = False
-) -> t.ContextManager[Site]:
+) -> t.ContextManager[Dest]:
     """A site of this dest."""
-    return open_site(find_place(os.fspath(dest)), timeout, mode, dry_run)
+    return lock_dest(resolve_dest(os.fspath(dest)), timeout, mode, dry_run)
 
 
 def refused(dest: str) -> str:
     """Why this is no dest."""
     with pytest.raises(RootfsError) as caught:
-        find_place(dest)
+        resolve_dest(dest)
     return caught.value.message
 
 
@@ -112,7 +112,7 @@ def test_directories_of_the_system_behind_a_link(tmp_path: Path, name: str) -> N
 def test_what_may_be_a_dest(dest: str) -> None:
     if os.path.realpath(os.path.dirname(dest)) != os.path.dirname(dest):
         pytest.skip("this machine has a link there")
-    assert find_place(dest).path == dest
+    assert resolve_dest(dest).path == dest
 
 
 # -- resolving
@@ -123,14 +123,14 @@ def test_links_above_dest_are_the_administrators(tmp_path: Path) -> None:
     (tmp_path / "real" / "x").mkdir(parents=True)
     os.symlink("real", tmp_path / "link")
     places = [
-        find_place(f"{tmp_path}/{path}")
+        resolve_dest(f"{tmp_path}/{path}")
         for path in ("real/x", "link/x", "real/x/", "link//x///", "real/../link/./x")
     ]
-    assert set(places) == {Place(f"{tmp_path}/real", "x", False)}
+    assert set(places) == {DestPath(f"{tmp_path}/real", "x", False)}
 
 
 def test_parents_that_are_missing(tmp_path: Path) -> None:
-    assert find_place(f"{tmp_path}/a/b/c") == Place(f"{tmp_path}/a/b", "c", False)
+    assert resolve_dest(f"{tmp_path}/a/b/c") == DestPath(f"{tmp_path}/a/b", "c", False)
     assert os.listdir(tmp_path) == []
 
 
@@ -168,10 +168,10 @@ def test_mount_points_are_told_by_the_kernel(tmp_path: Path, states: Path) -> No
         tmp_path / "bind", "--bind", str(tmp_path / "plain")
     ):
         found = {
-            name: find_place(f"{tmp_path}/{name}").inside
+            name: resolve_dest(f"{tmp_path}/{name}").inside
             for name in ("plain", "tmpfs", "bind", "missing")
         }
-        below = find_place(f"{tmp_path}/tmpfs/x")
+        below = resolve_dest(f"{tmp_path}/tmpfs/x")
     assert found == {"plain": False, "tmpfs": True, "bind": True, "missing": False}
     assert not below.inside
 
@@ -195,24 +195,24 @@ def test_the_private_folder_lies_beside(tmp_path: Path, name: str) -> None:
 
 
 def test_two_long_names_have_two_folders(tmp_path: Path) -> None:
-    one, other = (Place("/srv", "n" * 254 + end, False) for end in "ab")
+    one, other = (DestPath("/srv", "n" * 254 + end, False) for end in "ab")
     assert one.state_name != other.state_name
 
 
 def test_mount_points_have_their_folders_elsewhere() -> None:
     """Section 7: by the resolved path; two of one name do not share."""
-    one, other = (Place(parent, "data", True) for parent in ("/srv/a", "/srv/b"))
+    one, other = (DestPath(parent, "data", True) for parent in ("/srv/a", "/srv/b"))
     assert one.state_name != other.state_name
     assert one.state_name.startswith(b"data-")
-    long_name = Place("/srv", "n" * 255, True).state_name
+    long_name = DestPath("/srv", "n" * 255, True).state_name
     assert len(long_name) < 200
 
 
 @needs_root
 def test_the_folder_of_records_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/elsewhere")
-    assert Place("/srv", "x", True).state_parent == "/var/lib/hypervisor.oci"
-    assert Place("/srv", "x", False).state_parent == "/srv"
+    assert DestPath("/srv", "x", True).state_parent == "/var/lib/hypervisor.oci"
+    assert DestPath("/srv", "x", False).state_parent == "/srv"
 
 
 @needs_user
@@ -222,11 +222,11 @@ def test_the_folder_of_records_of_others(
     """Section 7: in ``$XDG_STATE_HOME`` or ``~/.local/state``."""
     monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/state")
     expected = f"{tmp_path}/state/hypervisor.oci"
-    assert Place("/srv", "x", True).state_parent == expected
+    assert DestPath("/srv", "x", True).state_parent == expected
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", f"{tmp_path}/home")
     expected = f"{tmp_path}/home/.local/state/hypervisor.oci"
-    assert Place("/srv", "x", True).state_parent == expected
+    assert DestPath("/srv", "x", True).state_parent == expected
 
 
 # -- the record on disk
@@ -451,7 +451,7 @@ def test_descriptors_are_given_back(tmp_path: Path) -> None:
             pass
     (tmp_path / "f").touch()
     with contextlib.suppress(RootfsError):
-        find_place(f"{tmp_path}/f")
+        resolve_dest(f"{tmp_path}/f")
     assert open_descriptors() == before
 
 

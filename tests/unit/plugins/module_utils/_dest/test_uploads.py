@@ -24,9 +24,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.uploads impor
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
     UPLOADS,
-    Site,
-    find_place,
-    open_site,
+    Dest,
+    resolve_dest,
+    lock_dest,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     Binding,
@@ -43,21 +43,21 @@ IMAGE = "sha256:" + "0" * 64
 
 
 @pytest.fixture(name="site")
-def fixture_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Site]:
+def fixture_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Dest]:
     """A dest that is worked on."""
     without_waiting(monkeypatch)
-    with open_site(find_place(str(tmp_path / "web")), 5, 0o700, False) as site:
+    with lock_dest(resolve_dest(str(tmp_path / "web")), 5, 0o700, False) as site:
         yield site
 
 
-def made(site: Site) -> UploadFolder:
+def made(site: Dest) -> UploadFolder:
     """A folder for whoever runs the tests."""
     found = make_upload_folder(site, IMAGE, os.geteuid(), os.getegid())
     assert found is not None
     return found
 
 
-def test_a_folder_is_made_and_known_again(site: Site) -> None:
+def test_a_folder_is_made_and_known_again(site: Dest) -> None:
     upload = made(site)
     status = os.lstat(upload.path)
     assert stat.S_IMODE(status.st_mode) == 0o700
@@ -68,7 +68,7 @@ def test_a_folder_is_made_and_known_again(site: Site) -> None:
     os.close(fd)
 
 
-def test_a_folder_goes_with_all_that_is_in_it(site: Site) -> None:
+def test_a_folder_goes_with_all_that_is_in_it(site: Dest) -> None:
     first, second = made(site), made(site)
     assert load_upload_folders(site) == [second, first]
     (Path(first.path) / "sha256-0").write_text("")
@@ -81,7 +81,7 @@ def test_a_folder_goes_with_all_that_is_in_it(site: Site) -> None:
     assert os.listdir(site.state) == []
 
 
-def test_a_folder_that_is_gone_is_forgotten(site: Site) -> None:
+def test_a_folder_that_is_gone_is_forgotten(site: Dest) -> None:
     upload = made(site)
     os.rmdir(upload.path)
     assert upload.open() is None
@@ -90,7 +90,7 @@ def test_a_folder_that_is_gone_is_forgotten(site: Site) -> None:
     assert load_upload_folders(site) == []
 
 
-def test_a_folder_is_forgotten_once(site: Site) -> None:
+def test_a_folder_is_forgotten_once(site: Dest) -> None:
     """Another run may have been there between the look and the removal."""
     upload = made(site)
     remove_upload_folder(site, upload)
@@ -98,7 +98,7 @@ def test_a_folder_is_forgotten_once(site: Site) -> None:
     assert load_upload_folders(site) == []
 
 
-def test_a_crash_before_it_was_made_leaves_a_record_that_goes(site: Site) -> None:
+def test_a_crash_before_it_was_made_leaves_a_record_that_goes(site: Dest) -> None:
     path = made(site).path
     upload = UploadFolder(path, IMAGE, Binding(None, 0, None))
     assert upload.open() is None
@@ -107,7 +107,7 @@ def test_a_crash_before_it_was_made_leaves_a_record_that_goes(site: Site) -> Non
 
 
 @pytest.mark.parametrize("how", ["link", "other", "file"])
-def test_something_else_in_its_place_is_left_alone(site: Site, how: str) -> None:
+def test_something_else_in_its_place_is_left_alone(site: Dest, how: str) -> None:
     upload = made(site)
     os.rename(upload.path, upload.path + "-away")
     path = Path(upload.path)
@@ -125,7 +125,7 @@ def test_something_else_in_its_place_is_left_alone(site: Site, how: str) -> None
     assert how == "file" or (path / "f").exists()
 
 
-def test_it_is_active_while_it_changes(site: Site) -> None:
+def test_it_is_active_while_it_changes(site: Dest) -> None:
     upload = made(site)
     blob = Path(upload.path) / "sha256-0"
     blob.write_text("")
@@ -142,7 +142,7 @@ def test_it_is_active_while_it_changes(site: Site) -> None:
     assert not upload.is_active()
 
 
-def test_a_default_acl_from_above_opens_it_to_nobody(site: Site) -> None:
+def test_a_default_acl_from_above_opens_it_to_nobody(site: Dest) -> None:
     # user::rwx, user:1:rwx, group::rwx, mask::rwx, other::rwx
     entries = ((1, -1), (2, 1), (4, -1), (16, -1), (32, -1))
     acl = struct.pack("<I", 2)
@@ -156,13 +156,13 @@ def test_a_default_acl_from_above_opens_it_to_nobody(site: Site) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"{}x", b"3", b'[{"path": 1}]', b'[["a"]]', b"[" * 100000]
 )
-def test_a_damaged_record_says_what_to_do(site: Site, data: bytes) -> None:
+def test_a_damaged_record_says_what_to_do(site: Dest, data: bytes) -> None:
     site.write(UPLOADS, data)
     with pytest.raises(RootfsError, match=r"is damaged; remove uploads\.json"):
         load_upload_folders(site)
 
 
-def test_a_folder_is_named_as_the_controller_knows_it(site: Site) -> None:
+def test_a_folder_is_named_as_the_controller_knows_it(site: Dest) -> None:
     assert is_upload_path(made(site).path)
 
 
@@ -175,8 +175,8 @@ def test_a_path_that_the_controller_would_refuse(
     """Then the temporary folder must do (section 7)."""
     without_waiting(monkeypatch)
     (tmp_path / name).mkdir()
-    place = find_place(str(tmp_path / name / "web"))
-    with open_site(place, 5, 0o700, False) as site:
+    place = resolve_dest(str(tmp_path / name / "web"))
+    with lock_dest(place, 5, 0o700, False) as site:
         assert make_upload_folder(site, IMAGE, os.geteuid(), os.getegid()) is None
         assert site.read(UPLOADS) is None
         assert os.listdir(site.state) == []

@@ -1,0 +1,120 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The ways of replacing dest's tree behind one protocol, and what they share."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import replace
+
+from .._fs.removal import try_remove_tree
+from .place import Dest
+from .record import STAGED, UNPACKING, Binding, Record, Tree
+
+# Stands for the binding of a directory that is only known by its random name.
+BY_NAME = Binding(None, 0, None)
+
+
+class Replacement(t.Protocol):
+    """The steps on disk that replace dest's tree; each leaves a record that the next run understands."""
+
+    def current(self, record: Record) -> Tree | None:
+        """Return the module's own tree at dest."""
+
+    def holds_foreign(self, record: Record) -> bool:
+        """Return whether dest holds a tree that this module did not create."""
+
+    def check_use(self) -> None:
+        """Raise ``RootfsError`` if something uses the tree at dest."""
+
+    def recover(self, record: Record) -> Record:
+        """Finish or undo what an earlier run left."""
+
+    def stage(self, record: Record) -> tuple[Record, int]:
+        """Make a private, empty directory for the next tree; the caller closes its descriptor."""
+
+    def staged(self, record: Record, tree: Tree) -> Record:
+        """Record that the next tree is complete and durable."""
+
+    def has_staged(self, record: Record) -> bool:
+        """Return whether the next tree may be put into dest without unpacking it again."""
+
+    def discard_next(self, record: Record) -> Record:
+        """Remove the next tree."""
+
+    def abandon(self, record: Record) -> Record:
+        """Remove the next tree after an error, such as a full disk: the tree first, then the record."""
+
+    def commit(self, record: Record) -> Record:
+        """Put the staged tree into dest."""
+
+    def previous(self, record: Record) -> Tree:
+        """Return the newest earlier tree. Raises ``RootfsError`` if none is kept."""
+
+    def restore_previous(self, record: Record) -> Record:
+        """Put the newest earlier tree into dest."""
+
+    def prune(self, record: Record) -> Record:
+        """Remove earlier trees beyond those to keep."""
+
+    def has_content(self, record: Record) -> bool:
+        """Return whether dest holds a tree, the module's own or a foreign one."""
+
+    def has_something(self, record: Record, with_foreign: bool) -> bool:
+        """Return whether ``remove`` has anything to do."""
+
+    def remove(self, record: Record, with_foreign: bool) -> list[str]:
+        """Remove the tree and all that belongs to it; return the paths of foreign trees that are kept."""
+
+    def path_of_kept(self, record: Record) -> list[str]:
+        """Return the paths of foreign trees that are kept."""
+
+
+class ReplacementBase:
+    """What both ways share: the record, the staging's phases, removal with a warning."""
+
+    def __init__(self, site: Dest, ignore_use: bool) -> None:
+        self._site = site
+        self._ignore_use = ignore_use
+
+    def staged(self, record: Record, tree: Tree) -> Record:
+        """Record that the next tree is complete and durable."""
+        name = record.next.name if record.next is not None else ""
+        record = replace(record, next=replace(tree, name=name), phase=STAGED)
+        self._site.save(record)
+        return record
+
+    def discard_next(self, record: Record) -> Record:
+        """Remove the next tree."""
+        record = record.without_next()
+        self._site.save(record)
+        return self._clear(record)
+
+    def _note_staging(self, record: Record, name: str) -> Record:
+        """Save the name of a staging directory before it is made, so that no run finds an unknown one."""
+        record = replace(
+            record.without_next(), next=Tree(BY_NAME, name=name), phase=UNPACKING
+        )
+        self._site.save(record)
+        return record
+
+    def _save(self, record: Record) -> None:
+        if record.is_empty:
+            self._site.forget()
+        else:
+            self._site.save(record)
+
+    def _remove_tree(self, parent: int, tree: Tree, path: str) -> bool:
+        """Remove a tree in ``parent``; true, and a warning about ``path``, if something of it stays."""
+        remains = try_remove_tree(parent, tree.name.encode())
+        if remains:
+            self._site.warn_kept(path, f"{remains.describe(path)}; {remains.advice}")
+        return bool(remains)
+
+    def _clear(self, record: Record) -> Record:
+        """Remove the trash."""
+        raise NotImplementedError

@@ -1,0 +1,57 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The cache of a run, if the options name one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+
+from .._errors import RootfsError, show
+from .._source.source import Source
+from .options import Options
+from .target import Target
+
+if t.TYPE_CHECKING:
+    from .._cache.blobs import BlobCache
+
+
+@contextlib.contextmanager
+def open_cache(target: Target, source: Source) -> t.Iterator[BlobCache | None]:
+    """Open the cache, read-only if nothing may be written at dest. Raises ``RootfsError``."""
+    options = target.options
+    if not options.cache_dir:
+        yield None
+        return
+    # imported late: most runs use no cache
+    from .._cache.blobs import BlobCache
+
+    path = os.path.realpath(options.cache_dir)
+    dest = target.dest.path
+    if os.path.commonpath([path, dest]) in (path, dest):
+        raise RootfsError(
+            f"cache_dir {show(path)} and dest {show(dest)} lie in each other; choose another cache_dir"
+        )
+    scope = _scope_of(options, source)
+    dry_run = not target.dest.writable
+    size, age = options.cache_max_size, options.cache_max_age
+    with contextlib.closing(BlobCache(path, scope, size, age, dry_run)) as cache:
+        yield cache
+
+
+def _scope_of(options: Options, source: Source) -> str:
+    """Return which runs share the blobs of this one: by default, later runs with the same source."""
+    from .._cache import scope
+
+    if options.cache_scope:
+        return scope.scope_named(options.cache_scope)
+    if options.offer:
+        return scope.scope_of_offer(source.path)
+    if options.http is not None:
+        return scope.scope_of_url(options.src, options.http)
+    return scope.scope_of_path(options.src)

@@ -1,0 +1,89 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Carry out a plan."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._dest.place import UPLOADS, Dest
+from .describe import absent_outcome, image_outcome, restore_outcome
+from .outcome import Outcome
+from .plan import (
+    AlreadyAbsent,
+    AlreadyStaged,
+    DestState,
+    Plan,
+    Remove,
+    Restore,
+    Unchanged,
+    UseStaged,
+)
+from .target import Target
+
+if t.TYPE_CHECKING:
+    from .._transfer import UploadRequest
+
+
+def carry_out(
+    target: Target, plan: Plan, warnings: t.Sequence[str]
+) -> Outcome | UploadRequest | None:
+    """Return the outcome, or the blobs to upload first; ``None`` while another run uploads to the same dest."""
+    if isinstance(plan, AlreadyAbsent):
+        return absent_outcome(target, False, None, warnings)
+    if isinstance(plan, Remove):
+        return _remove(target, plan, warnings)
+    if isinstance(plan, Restore):
+        target.replacement.restore_previous(plan.record)
+        return restore_outcome(target, plan, warnings)
+    if isinstance(plan, Unchanged):
+        _tidy(target, plan)
+        return image_outcome(target, plan, plan.current, warnings)
+    if isinstance(plan, AlreadyStaged):
+        return image_outcome(target, plan, plan.staged, warnings)
+    if isinstance(plan, UseStaged):
+        record = target.replacement.commit(plan.record)
+        kept = map(kept_warning, target.replacement.path_of_kept(record))
+        return image_outcome(target, plan, plan.staged, [*warnings, *kept])
+    # imported late: unchanged runs need none of the code that unpacks
+    from .unpacking import unpack_image
+
+    return unpack_image(target, plan)
+
+
+def _tidy(target: Target, plan: Unchanged) -> None:
+    """Remove what an unchanged dest no longer needs."""
+    record = plan.record
+    if record.next is not None:
+        record = target.replacement.discard_next(record)
+    target.replacement.prune(record)
+    remove_finished_uploads(target.dest)
+
+
+def _remove(target: Target, plan: Remove, warnings: t.Sequence[str]) -> Outcome:
+    had_content = target.replacement.has_content(plan.record)
+    remove_finished_uploads(target.dest, active=True)
+    kept = target.replacement.remove(plan.record, target.options.force)
+    # a tree that could not be removed before and still cannot be is not a change
+    changed = had_content or DestState.read(target.dest) != plan.before
+    return absent_outcome(
+        target, changed, plan.current, [*warnings, *map(kept_warning, kept)]
+    )
+
+
+def remove_finished_uploads(dest: Dest, active: bool = False) -> None:
+    """Remove uploads that are no longer needed; with ``active``, also those of another run."""
+    if dest.read(UPLOADS) is None:
+        return
+    from .._transfer import remove_uploads
+
+    remove_uploads(dest, active)
+
+
+def kept_warning(path: str) -> str:
+    """Return the warning about a tree of the user's own that was replaced by force."""
+    return f"what was at dest before this module came is kept in {path}; remove it when you need it no longer"

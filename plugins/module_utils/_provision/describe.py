@@ -1,0 +1,84 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Describe an image, its tree and what a plan does to dest, as a run returns them."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._dest.record import Binding, Tree
+from .._image.image import Image
+from .diff import diff_trees
+from .outcome import Outcome
+from .plan import ImagePlan, Restore, UseStaged, Unpack
+from .target import Target
+
+_NO_BINDING = Binding(None, 0, None)
+
+
+def identity_facts(image: Image) -> dict[str, t.Any]:
+    """Return what is known of an image before it is unpacked."""
+    return {
+        "manifest_digest": image.manifest_digest,
+        "config_digest": image.config_digest,
+        "ref": image.ref,
+        "platform": str(image.platform),
+        "layers": [layer.to_result() for layer in image.layers],
+    }
+
+
+def predicted_tree(image: Image) -> Tree:
+    """Return the tree that an image becomes, without the user and the report, which unpacking finds."""
+    user = {"uid": None, "gid": None, "groups": None, "home": None}
+    facts = {**image.config.to_facts(), **user}
+    result = {**identity_facts(image), "image": facts, "report": None, "warnings": []}
+    return Tree(binding=_NO_BINDING, result=result)
+
+
+def image_outcome(
+    target: Target, plan: ImagePlan, tree: Tree, warnings: t.Sequence[str]
+) -> Outcome:
+    """Return the outcome of a plan whose image becomes, or is, ``tree``."""
+    image = plan.wanted.image
+    facts = dict(tree.result)
+    found = facts.pop("warnings", [])
+    # the image may have another name today
+    facts["ref"] = image.ref
+    return Outcome(
+        changed=isinstance(plan, (UseStaged, Unpack)),
+        dest=target.options.dest,
+        facts=facts,
+        diff=diff_trees(target.options.dest, plan.current, tree),
+        warnings=(*image.warnings, *found, *warnings, *target.dest.warnings),
+    )
+
+
+def restore_outcome(
+    target: Target, plan: Restore, warnings: t.Sequence[str]
+) -> Outcome:
+    """Return the outcome of a return to the previous tree."""
+    facts = dict(plan.previous.result)
+    facts.pop("warnings", None)
+    return Outcome(
+        changed=True,
+        dest=target.options.dest,
+        facts=facts,
+        diff=diff_trees(target.options.dest, plan.current, plan.previous),
+        warnings=(*warnings, *target.dest.warnings),
+    )
+
+
+def absent_outcome(
+    target: Target, changed: bool, current: Tree | None, warnings: t.Sequence[str]
+) -> Outcome:
+    """Return the outcome of a removal."""
+    return Outcome(
+        changed=changed,
+        dest=target.options.dest,
+        diff=diff_trees(target.options.dest, current, None),
+        warnings=(*warnings, *target.dest.warnings),
+    )

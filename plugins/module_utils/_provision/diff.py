@@ -1,0 +1,87 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What ``--diff`` shows of a change of images: never the value of an environment variable."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._dest.record import Tree
+from .._errors import visible
+from .._mask import CHANGED, MASK
+
+_MISSING = object()
+# The resolved user is not known before a tree is unpacked, and an image's history is not a setting.
+_NOT_COMPARED = ("uid", "gid", "groups", "home", "history", "created")
+_MOST_ITEMS = 100
+_LONGEST_ITEM = 500
+
+_Facts = t.Dict[str, t.Any]
+
+
+def diff_trees(dest: str, before: Tree | None, after: Tree | None) -> _Facts:
+    """Return digests, layers added and dropped, and the config fields that change."""
+    old = before.result if before is not None else {}
+    new = after.result if after is not None else {}
+    return {
+        "before_header": f"{dest} (before)",
+        "after_header": f"{dest} (after)",
+        "before": _side(old, new, MASK),
+        "after": _side(new, old, CHANGED),
+    }
+
+
+def _side(one: _Facts, other: _Facts, changed: str) -> _Facts:
+    """Return what only one side has; the digests always.
+
+    Values of environment variables may be secrets: ``changed`` stands for one that the other side has, too.
+    """
+    if not one:
+        return {}
+    shown: _Facts = {
+        key: one.get(key) for key in ("manifest_digest", "config_digest", "platform")
+    }
+    others = [layer["digest"] for layer in other.get("layers", [])]
+    layers = [layer["digest"] for layer in one.get("layers", [])]
+    shown["layers"] = [digest for digest in layers if digest not in others]
+    image = one.get("image", {})
+    rest = other.get("image", {})
+    shown["image"] = {
+        key: _bounded(value)
+        for key, value in image.items()
+        if key not in (*_NOT_COMPARED, "env") and rest.get(key, _MISSING) != value
+    }
+    env, others = image.get("env", {}), rest.get("env", {})
+    if env != others:
+        shown["image"]["env"] = _bounded(
+            {
+                name: changed if name in others else MASK
+                for name, value in env.items()
+                if others.get(name, _MISSING) != value
+            }
+        )
+    return shown
+
+
+def _bounded(value: t.Any) -> t.Any:
+    """Return an image's value with control characters visible and its size limited."""
+    if isinstance(value, str):
+        return visible(value, _LONGEST_ITEM)
+    if isinstance(value, dict):
+        shown = {
+            visible(key, _LONGEST_ITEM): _bounded(item)
+            for key, item in list(value.items())[:_MOST_ITEMS]
+        }
+        return {**shown, **_rest(len(value), "...")}
+    if isinstance(value, (list, tuple)):
+        rest = _rest(len(value), "")
+        return [*map(_bounded, value[:_MOST_ITEMS]), *rest.values()]
+    return value
+
+
+def _rest(number: int, key: str) -> dict[str, str]:
+    return {key: f"and {number - _MOST_ITEMS} more"} if number > _MOST_ITEMS else {}

@@ -1,0 +1,116 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Judge a plan before anything is changed: is dest ours, in use, out of others' reach, large enough?"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from .._dest.reach import MappedRoot, ReachRule, Spot, mapped_root
+from .._dest.record import Record, Tree
+from .._errors import RootfsError, show
+from .._fs.directories import open_existing
+from .._image.image import Image
+from .._rootfs.ids import parse_id_maps
+from .plan import (
+    AlreadyAbsent,
+    AlreadyStaged,
+    Plan,
+    Remove,
+    Restore,
+    Unchanged,
+    UseStaged,
+)
+from .target import Target
+
+if t.TYPE_CHECKING:
+    from .._cache.blobs import BlobCache
+
+
+def require_stageable(target: Target) -> None:
+    """Refuse to stage in a mount point, which a running container reaches. Raises ``RootfsError``."""
+    if target.options.state == "staged" and target.dest.place.inside:
+        raise RootfsError(
+            f"{show(target.dest.path)} is a mount point, where the container could change a staged tree before it is"
+            " used; stop the container and use state: present, or use a directory below the mount point as dest"
+        )
+
+
+def require_ours(target: Target, record: Record) -> None:
+    """Refuse to replace what this module did not create. Raises ``RootfsError``."""
+    if not target.options.force and target.replacement.holds_foreign(record):
+        raise RootfsError(
+            f"{show(target.dest.path)} is not empty and was not made by this module (or was changed as a whole since);"
+            " choose another dest, or set force: true to replace it"
+        )
+
+
+def check_plan(target: Target, plan: Plan) -> list[str]:
+    """Return warnings about the plan. Raises ``RootfsError`` if it must not be carried out."""
+    warnings: list[str] = []
+    if isinstance(plan, AlreadyAbsent):
+        return warnings
+    if isinstance(plan, Unchanged):
+        return judge_reach(target, plan.current, filling=False)
+    if isinstance(plan, Restore):
+        warnings = judge_reach(target, plan.previous)
+    if isinstance(plan, (Restore, Remove)) or target.options.state == "present":
+        target.replacement.check_use()
+    if isinstance(plan, (AlreadyStaged, UseStaged)):
+        warnings = judge_reach(target, plan.staged)
+    # whether others reach the tree of ``Unpack`` in a harmful way is known when it is unpacked
+    return warnings
+
+
+def judge_reach(target: Target, tree: Tree, filling: bool = True) -> list[str]:
+    """Return warnings about users who can reach files that give rights away. Raises ``RootfsError``."""
+    options, dest = target.options, target.dest
+    report = tree.result.get("report")
+    rights = None if report is None else report.get("counts", {})
+    if rights is None and not options.unpack.preserve:
+        # everything becomes the caller's, and no such file is made
+        rights = {}
+    rule = ReachRule(options.reachable, _root_of(target, tree))
+    spot = Spot("dest", dest.path, dest.parent, dest.place.parent)
+    return rule.judge(spot, rights, filling)
+
+
+def _root_of(target: Target, tree: Tree) -> MappedRoot | None:
+    """Return the container's root on the host; an earlier tree has its own id map."""
+    made_with = tree.fingerprint.get("options")
+    if made_with is None:
+        unpack = target.options.unpack
+        return mapped_root(unpack.uids, unpack.gids)
+    return mapped_root(*parse_id_maps(made_with["uid_map"], made_with["gid_map"]))
+
+
+def require_room(
+    target: Target, image: Image, arriving: int, cache: BlobCache | None
+) -> None:
+    """Compare the free space with a lower bound of what the image needs. Raises ``RootfsError``.
+
+    ``arriving`` bytes are stored next to the tree. Blobs in the cache count as free space, because they are
+    removed when space is needed.
+    """
+    place = target.dest.place
+    path = place.path if place.inside else place.parent
+    fd, _missing = open_existing(os.fsencode(path))
+    # content is at least as large as its compressed form, and layers may replace each other's files
+    needed = max((layer.size or 0 for layer in image.layers), default=0) + arriving
+    try:
+        status = os.fstatvfs(fd)
+        free = status.f_bavail * status.f_frsize
+        if free < needed and cache is not None:
+            free += cache.room(fd)
+    finally:
+        os.close(fd)
+    if free < needed:
+        raise RootfsError(
+            f"the image needs at least {needed} bytes, and the file system of {show(place.path)} has {free} free;"
+            " make room there and run again"
+        )

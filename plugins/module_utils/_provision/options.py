@@ -1,0 +1,53 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What a task asks for, checked."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from .._dest.reach import FAIL
+from .._unpack_options import UnpackOptions
+
+if t.TYPE_CHECKING:
+    from .._image.platform import Platform
+    from .._remote.http import HttpOptions
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one run.
+
+    ``state`` is ``present``, ``staged``, ``previous`` or ``absent``; ``platform`` is ``None`` for the node's own;
+    ``lock_timeout`` is in seconds; ``keep`` is the number of earlier trees to keep. ``offer`` is the path of the
+    controller's offer, ``upload_folder`` the folder that it has uploaded blobs to. ``reachable`` is ``fail``,
+    ``warn`` or ``allow``. ``cache_dir`` is empty without a cache; ``cache_max_size`` is in bytes,
+    ``cache_max_age`` in days, 0 for no limit. Only images of one ``cache_scope`` share blobs; an empty scope stands
+    for the source itself.
+    """
+
+    dest: str
+    state: str
+    unpack: UnpackOptions
+    src: str = ""
+    ref: str | None = None
+    digest: str | None = None
+    platform: Platform | None = None
+    force: bool = False
+    recreate: bool = False
+    ignore_use: bool = False
+    lock_timeout: float = 300.0
+    keep: int = 1
+    reachable: str = FAIL
+    offer: str = ""
+    upload_folder: str = ""
+    http: HttpOptions | None = None
+    cache_dir: str = ""
+    cache_max_size: int = 0
+    cache_max_age: int = 0
+    cache_scope: str = ""

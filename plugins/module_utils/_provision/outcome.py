@@ -1,0 +1,36 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""The outcome of a run."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did, or would do in check mode (docs/behaviour.md, section 8).
+
+    ``facts`` describe the image and the tree; they are empty for a dest that is absent.
+    """
+
+    changed: bool
+    dest: str
+    facts: dict[str, t.Any] = field(default_factory=dict)
+    diff: dict[str, t.Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_result(self) -> dict[str, t.Any]:
+        """Return the module's result, with ``warnings`` in it."""
+        return {
+            "changed": self.changed,
+            "dest": self.dest,
+            **self.facts,
+            "diff": self.diff,
+            "warnings": list(self.warnings),
+        }

@@ -1,0 +1,153 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Compare the record of dest with the options: what has to change?"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from .._dest.place import UPLOADS, Dest
+from .._dest.record import FORMAT, Record, Tree
+from .._image.image import Image
+from .._source.source import Source
+from .._unpack_options import UnpackOptions
+from .target import Target
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The image to provision, its source, and the fingerprint of the tree that it becomes."""
+
+    source: Source
+    image: Image
+    fingerprint: dict[str, t.Any]
+
+
+@dataclass(frozen=True)
+class DestState:
+    """Everything that the private folder remembers, to compare before and after."""
+
+    record: Record
+    uploads: bytes | None
+
+    @classmethod
+    def read(cls, dest: Dest) -> DestState:
+        """Read the state from disk."""
+        return cls(dest.load(), dest.read(UPLOADS))
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Dest holds the tree that is asked for."""
+
+    wanted: Wanted
+    record: Record
+    current: Tree
+
+
+@dataclass(frozen=True)
+class AlreadyStaged:
+    """The tree to stage is staged."""
+
+    wanted: Wanted
+    current: Tree | None
+    staged: Tree
+
+
+@dataclass(frozen=True)
+class UseStaged:
+    """Put the staged tree into dest."""
+
+    wanted: Wanted
+    record: Record
+    current: Tree | None
+    staged: Tree
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """Unpack the image, and unless it is to be staged, put its tree into dest."""
+
+    wanted: Wanted
+    record: Record
+    current: Tree | None
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Put the newest earlier tree into dest."""
+
+    record: Record
+    current: Tree | None
+    previous: Tree
+
+
+@dataclass(frozen=True)
+class AlreadyAbsent:
+    """There is nothing to remove."""
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Remove the tree at dest, and everything that belongs to it."""
+
+    record: Record
+    current: Tree | None
+    before: DestState
+
+
+ImagePlan = t.Union[Unchanged, AlreadyStaged, UseStaged, Unpack]
+Plan = t.Union[ImagePlan, Restore, AlreadyAbsent, Remove]
+
+
+def to_wanted(source: Source, image: Image, options: UnpackOptions) -> Wanted:
+    """Return the image with its fingerprint: what makes two runs the same (docs/behaviour.md, section 7)."""
+    fingerprint = {
+        "format": FORMAT,
+        "manifest_digest": image.manifest_digest,
+        "config_digest": image.config_digest,
+        "platform": str(image.platform),
+        "options": options.to_fingerprint(),
+    }
+    return Wanted(source, image, fingerprint)
+
+
+def plan_image(target: Target, record: Record, wanted: Wanted) -> ImagePlan:
+    """Plan the states ``present`` and ``staged``."""
+    options = target.options
+    current = target.replacement.current(record)
+    if options.recreate:
+        return Unpack(wanted, record, current)
+    if current is not None and current.fingerprint == wanted.fingerprint:
+        return Unchanged(wanted, record, current)
+    staged = record.next
+    if (
+        staged is None
+        or staged.fingerprint != wanted.fingerprint
+        or not target.replacement.has_staged(record)
+    ):
+        return Unpack(wanted, record, current)
+    if options.state == "staged":
+        return AlreadyStaged(wanted, current, staged)
+    return UseStaged(wanted, record, current, staged)
+
+
+def plan_restore(target: Target, record: Record) -> Restore:
+    """Plan the state ``previous``. Raises ``RootfsError`` if no earlier tree is kept."""
+    current = target.replacement.current(record)
+    return Restore(record, current, target.replacement.previous(record))
+
+
+def plan_removal(
+    target: Target, record: Record, before: DestState
+) -> AlreadyAbsent | Remove:
+    """Plan the state ``absent``; ``before`` is the state that the run found."""
+    force = target.options.force
+    if before.uploads is None and not target.replacement.has_something(record, force):
+        return AlreadyAbsent()
+    return Remove(record, target.replacement.current(record), before)

@@ -1,0 +1,40 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Check mode: describe what a plan would change."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._dest.record import Tree
+from . import guard
+from .cache import open_cache
+from .describe import absent_outcome, image_outcome, predicted_tree, restore_outcome
+from .outcome import Outcome
+from .plan import AlreadyAbsent, Plan, Remove, Restore, Unchanged, Unpack
+from .target import Target
+
+
+def predict(target: Target, plan: Plan, warnings: t.Sequence[str]) -> Outcome:
+    """Return the outcome that carrying out the plan would have. Raises ``OciError`` if it is known to fail."""
+    if isinstance(plan, AlreadyAbsent):
+        return absent_outcome(target, False, None, warnings)
+    if isinstance(plan, Remove):
+        return absent_outcome(target, True, plan.current, warnings)
+    if isinstance(plan, Restore):
+        return restore_outcome(target, plan, warnings)
+    tree: Tree
+    if isinstance(plan, Unpack):
+        tree = predicted_tree(plan.wanted.image)
+        source = plan.wanted.source
+        with open_cache(target, source) as cache:
+            arriving = source.spooled_size or 0
+            guard.require_room(target, plan.wanted.image, arriving, cache)
+        warnings = [*warnings, *guard.judge_reach(target, tree)]
+    else:
+        tree = plan.current if isinstance(plan, Unchanged) else plan.staged
+    return image_outcome(target, plan, tree, warnings)

@@ -1,0 +1,138 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Bring dest into the state that a task asks for.
+
+Open the source and select the image; open dest and load its record; plan, guard, then predict or carry out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import typing as t
+
+from .._errors import RootfsError, SourceChangedError, os_advice, os_phrase, show
+from .._image.image import Image
+from .._image.selection import select_image
+from .._source.source import Source
+from .._source.sources import open_source
+from .guard import check_plan, require_ours, require_stageable
+from .options import Options
+from .outcome import Outcome
+from .plan import (
+    DestState,
+    Plan,
+    plan_image,
+    plan_removal,
+    plan_restore,
+    to_wanted,
+)
+from .target import Target, open_target
+
+if t.TYPE_CHECKING:
+    from .._source.offer import OfferSource
+    from .._transfer import UploadRequest
+
+# How often a run that waits for another one looks again.
+_POLL_SECONDS = 1.0
+
+
+def provision(options: Options, check_mode: bool) -> Outcome | UploadRequest:
+    """Bring dest into the state asked for; in check mode, predict the outcome and write nothing.
+
+    Returns the blobs to upload if the controller's image is needed. Raises ``OciError``.
+    """
+    try:
+        if options.state in ("present", "staged"):
+            return _provision_image(options, check_mode)
+        return _provision_state(options, check_mode)
+    except OSError as error:
+        # a descriptor's number would tell nobody anything
+        named = isinstance(error.filename, (str, bytes)) and error.filename
+        name = f" ({show(os.fsencode(error.filename))})" if named else ""
+        advice = os_advice(error) or "look at the file systems of src and dest"
+        raise RootfsError(
+            f"{show(options.dest)} could not be worked on: {os_phrase(error)}{name}; {advice}"
+        ) from error
+
+
+def _provision_state(options: Options, check_mode: bool) -> Outcome | UploadRequest:
+    """Provision the states that need no image, ``previous`` and ``absent``."""
+    with open_target(options, check_mode) as target:
+        before = DestState.read(target.dest)
+        record = target.load()
+        require_ours(target, record)
+        plan: Plan
+        if options.state == "previous":
+            plan = plan_restore(target, record)
+        else:
+            plan = plan_removal(target, record, before)
+        return t.cast("Outcome", _finish(target, plan))
+
+
+def _provision_image(options: Options, check_mode: bool) -> Outcome | UploadRequest:
+    try:
+        return _select_and_provision(options, check_mode)
+    except SourceChangedError:
+        # nothing of it is left: start once more with the image that is there now
+        return _select_and_provision(options, check_mode)
+
+
+def _select_and_provision(
+    options: Options, check_mode: bool
+) -> Outcome | UploadRequest:
+    deadline = time.monotonic() + options.lock_timeout
+    with contextlib.closing(_open_source(options)) as source:
+        digest = options.digest
+        if options.offer and t.cast("OfferSource", source).pinned == digest:
+            # the controller verified the index of that digest, and the offer does not hold it
+            digest = None
+        image = select_image(source, options.ref, digest, options.platform)
+        while True:
+            with open_target(options, check_mode) as target:
+                outcome = _provision_selected(target, source, image)
+            if outcome is not None:
+                return outcome
+            if time.monotonic() > deadline:
+                raise RootfsError(
+                    f"another run sends an image for {show(options.dest)} and was not done after"
+                    f" {options.lock_timeout:g} seconds; wait for it or raise lock_timeout"
+                )
+            time.sleep(_POLL_SECONDS)
+
+
+def _open_source(options: Options) -> Source:
+    if not options.offer:
+        return open_source(options.src, options.http, options.unpack.max_size)
+    from .._source.offer import OfferSource, read_offer
+
+    offer, status = read_offer(options.offer)
+    return OfferSource(offer, status.st_uid, status.st_gid)
+
+
+def _provision_selected(
+    target: Target, source: Source, image: Image
+) -> Outcome | UploadRequest | None:
+    require_stageable(target)
+    record = target.load()
+    require_ours(target, record)
+    wanted = to_wanted(source, image, target.options.unpack)
+    return _finish(target, plan_image(target, record, wanted))
+
+
+def _finish(target: Target, plan: Plan) -> Outcome | UploadRequest | None:
+    """Check the plan, then carry it out; a run that may not write predicts its outcome."""
+    warnings = check_plan(target, plan)
+    # imported late: a run needs one of the two
+    if target.dest.writable:
+        from .carry_out import carry_out
+
+        return carry_out(target, plan, warnings)
+    from .predict import predict
+
+    return predict(target, plan, warnings)

@@ -1,0 +1,123 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Unpack an image into a staging directory, and put it into dest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+
+from .._dest.record import Record, Tree, bind
+from .._errors import RootfsError
+from .._fs.syscalls import syncfs
+from .._source.source import Spooled
+from .._unpack import unpack
+from .cache import open_cache
+from .carry_out import kept_warning, remove_finished_uploads
+from .describe import identity_facts, image_outcome
+from .guard import judge_reach, require_room
+from .outcome import Outcome
+from .plan import Unpack, Wanted
+from .target import Target
+
+if t.TYPE_CHECKING:
+    from .._cache.blobs import BlobCache
+    from .._source.offer import OfferSource
+    from .._transfer import UploadRequest
+
+
+def unpack_image(target: Target, plan: Unpack) -> Outcome | UploadRequest | None:
+    """Return the outcome, or the blobs to upload first; ``None`` while another run uploads to the same dest."""
+    source, image = plan.wanted.source, plan.wanted.image
+    with open_cache(target, source) as cache:
+        require_room(target, image, source.spooled_size or 0, cache)
+        if not target.options.offer:
+            outcome = _unpack(target, plan, cache)
+        else:
+            # imported late: only images of the controller are uploaded
+            from .._transfer import Transfer
+
+            offer = t.cast("OfferSource", source)
+            folder = target.options.upload_folder
+            transfer = Transfer(target.dest, offer, image, folder, cache)
+            with contextlib.closing(transfer):
+                if transfer.other_sender_active:
+                    return None
+                missing = transfer.missing()
+                if missing:
+                    require_room(target, image, sum(missing.values()), cache)
+                    return transfer.request()
+                with transfer.used():
+                    outcome = _unpack(target, plan, cache)
+        return outcome
+
+
+def _unpack(target: Target, plan: Unpack, cache: BlobCache | None) -> Outcome:
+    record, tree = _stage(target, plan, cache)
+    if not target.options.offer:
+        remove_finished_uploads(target.dest)
+    replacement = target.replacement
+    try:
+        warnings = judge_reach(target, tree)
+        if target.options.state == "present":
+            record = replacement.commit(record)
+    except BaseException:
+        _abandon(target)
+        raise
+    warnings += map(kept_warning, replacement.path_of_kept(record))
+    if cache is not None:
+        cache.prune()
+        warnings += cache.warnings
+    return image_outcome(target, plan, tree, warnings)
+
+
+def _stage(
+    target: Target, plan: Unpack, cache: BlobCache | None
+) -> tuple[Record, Tree]:
+    """Unpack into a new staging directory and make it durable; after any error nothing of it is left."""
+    replacement, record = target.replacement, plan.record
+    if record.next is not None:
+        record = replacement.discard_next(record)
+    try:
+        record, fd = replacement.stage(record)
+        try:
+            tree = _unpack_into(fd, target, plan.wanted, cache)
+        finally:
+            os.close(fd)
+        record = replacement.staged(record, tree)
+        return record, tree
+    except BaseException:
+        # also an interrupted run leaves nothing
+        _abandon(target)
+        raise
+
+
+def _unpack_into(
+    fd: int, target: Target, wanted: Wanted, cache: BlobCache | None
+) -> Tree:
+    """Unpack the image into the empty directory ``fd``, and return its tree."""
+    binding = bind(fd)
+    # the spool is a file without a name, so it is not part of the tree
+    with contextlib.closing(Spooled(wanted.source, fd)) as blobs:
+        unpacked = unpack(blobs, wanted.image, fd, target.options.unpack, cache)
+    syncfs(fd)
+    user, report = unpacked.user, unpacked.report
+    result = {
+        **identity_facts(wanted.image),
+        "image": {**wanted.image.config.to_facts(), **user.to_facts()},
+        "report": report.to_dict(),
+        "warnings": [*report.warnings, *([user.warning] if user.warning else [])],
+    }
+    mtime = os.fstat(fd).st_mtime_ns
+    return Tree(binding, wanted.fingerprint, result, "", mtime)
+
+
+def _abandon(target: Target) -> None:
+    """Remove the staging of a failed run; the first error is the one to report, whatever fails here."""
+    with contextlib.suppress(OSError, RootfsError):
+        target.replacement.abandon(target.dest.load())
