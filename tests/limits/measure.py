@@ -27,7 +27,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
     options_from,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
-    provision as verb,
+    provision as provisioning,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import (
     provision,
@@ -112,7 +112,7 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     budgets: list[Budget] = []
     _unpack.Budget = _noted(budgets)  # type: ignore[misc]
     documents: list[int] = []
-    verb.open_source = _counting(documents)
+    provisioning.open_source = _counting(documents)
     before = _start_of_peak()
     start = time.process_time()
     error = ""

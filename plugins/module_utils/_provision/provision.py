@@ -67,11 +67,11 @@ def _provision_state(options: Options, check_mode: bool) -> Outcome | UploadRequ
         before = DestState.read(target.dest)
         record = target.load()
         require_ours(target, record)
-        plan: Plan
-        if options.state == "previous":
-            plan = plan_restore(target, record)
-        else:
-            plan = plan_removal(target, record, before)
+        plan: Plan = (
+            plan_restore(target, record)
+            if options.state == "previous"
+            else plan_removal(target, record, before)
+        )
         return t.cast("Outcome", _finish(target, plan))
 
 
