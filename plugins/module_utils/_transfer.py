@@ -51,8 +51,19 @@ class UploadRequest:
         return {"folder": self.folder, "blobs": blobs}
 
 
+@dataclass(frozen=True)
+class Uploads:
+    """The folder that this task has already sent to, if any, and the ``scope`` of its source, as for the cache.
+
+    A digest does not prove that another source has the blobs that an interrupted transfer left.
+    """
+
+    sent_to: str
+    scope: str
+
+
 class Transfer:
-    """The transfer of one image's blobs to one dest; ``sent_to`` is the folder that this task has already sent to.
+    """The transfer of one image's blobs to one dest.
 
     ``other_sender_active`` is true while another run sends to the same dest: then this run can only wait.
     """
@@ -62,16 +73,17 @@ class Transfer:
         site: Dest,
         source: OfferSource,
         image: Image,
-        sent_to: str,
+        uploads: Uploads,
         cache: BlobCache | None = None,
     ) -> None:
         self._site = site
         self._source = source
-        self._image_digest = image.manifest_digest or image.config_digest
+        digest = image.manifest_digest or image.config_digest
+        self._image = f"{digest} {uploads.scope}"
         self._layers = {
             layer.name: layer for layer in image.layers if layer.data is None
         }
-        self._sent_to = sent_to
+        self._sent_to = uploads.sent_to
         self._cache = cache
         self._uploads = load_upload_folders(site)
         self.other_sender_active = False
@@ -93,9 +105,7 @@ class Transfer:
         if self._own_upload() is not None:
             return UploadRequest(self._sent_to, self.missing())
         source = self._source
-        upload = make_upload_folder(
-            self._site, self._image_digest, source.owner, source.group
-        )
+        upload = make_upload_folder(self._site, self._image, source.owner, source.group)
         fd = None if upload is None else upload.open()
         if upload is None or fd is None:
             # There is nowhere to keep what an earlier transfer left, so everything is sent again.
@@ -157,7 +167,7 @@ class Transfer:
         else:
             self.other_sender_active = any(map(UploadFolder.is_active, self._uploads))
             for upload in self._uploads:
-                if upload.image == self._image_digest and not self.other_sender_active:
+                if upload.image == self._image and not self.other_sender_active:
                     self._receive(upload.open(), verify=True)
 
     def _receive(self, folder: int | None, verify: bool) -> None:

@@ -110,7 +110,7 @@ def attack(folder: str, rounds: int) -> tuple[list[str], dict[str, int]]:
                 path=volume, rootfs=root, target="/data", in_use="ignore"
             )
             end = "filled" if result.get("changed") else result.get("msg", "")
-            end = CHANGED if "while it was copied" in end else end
+            end = CHANGED if "while it was being copied" in end else end
             ends[end] = ends.get(end, 0) + 1
             arrived += canaries(volume)
             remove_below(folder, volume)

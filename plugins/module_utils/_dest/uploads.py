@@ -36,7 +36,7 @@ QUIET = 15.0
 
 @dataclass(frozen=True)
 class UploadFolder:
-    """A folder at the absolute ``path`` for blobs of the image with the digest ``image``.
+    """A folder at the absolute ``path`` for blobs of one image; ``image`` is its digest and its source's scope.
 
     ``made`` lists the directories above dest that were created for it, the outermost first.
     """

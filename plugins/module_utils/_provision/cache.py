@@ -37,14 +37,14 @@ def open_cache(target: Target, source: Source) -> t.Iterator[BlobCache | None]:
         raise RootfsError(
             f"cache_dir {show(path)} and dest {show(dest)} lie in each other; choose another cache_dir"
         )
-    scope = _scope_of(options, source)
+    scope = scope_of(options, source)
     dry_run = not target.dest.writable
     size, age = options.cache_max_size, options.cache_max_age
     with contextlib.closing(BlobCache(path, scope, size, age, dry_run)) as cache:
         yield cache
 
 
-def _scope_of(options: Options, source: Source) -> str:
+def scope_of(options: Options, source: Source) -> str:
     """Return which runs share the blobs of this one: by default, later runs with the same source."""
     from .._cache import scope
 

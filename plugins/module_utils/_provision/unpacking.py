@@ -17,7 +17,7 @@ from .._errors import RootfsError
 from .._fs.syscalls import syncfs
 from .._source.source import Spooled
 from .._unpack import unpack
-from .cache import open_cache
+from .cache import open_cache, scope_of
 from .carry_out import kept_warning, remove_finished_uploads
 from .describe import identity_facts, image_outcome
 from .guard import judge_reach, require_room
@@ -40,11 +40,13 @@ def unpack_image(target: Target, plan: Unpack) -> Outcome | UploadRequest | None
             outcome = _unpack(target, plan, cache)
         else:
             # imported late: only images of the controller are uploaded
-            from .._transfer import Transfer
+            from .._transfer import Transfer, Uploads
 
             offer = t.cast("OfferSource", source)
-            folder = target.options.upload_folder
-            transfer = Transfer(target.dest, offer, image, folder, cache)
+            uploads = Uploads(
+                target.options.upload_folder, scope_of(target.options, source)
+            )
+            transfer = Transfer(target.dest, offer, image, uploads, cache)
             with contextlib.closing(transfer):
                 if transfer.other_sender_active:
                     return None

@@ -505,6 +505,22 @@ def test_another_image_removes_what_was_sent(
     assert os.listdir(other) == []
 
 
+def test_a_digest_resumes_nobody_elses_transfer(
+    tmp_path: Path, dest: Path, one: Controller
+) -> None:
+    """Another source with the same documents has to bring each blob itself; sources of one scope share them."""
+    other = Controller(
+        tmp_path, write_oci_archive(tmp_path / "other.tar", Index(ONE, ARM))
+    )
+    upload_path, wanted = one.request(dest)
+    one.send(upload_path, wanted)
+    again, missing = other.request(dest)
+    assert missing == wanted
+    assert os.listdir(again) == []
+    other.send(*other.request(dest, cache_scope="web"))
+    assert one.run(dest, cache_scope="web")["changed"] is True
+
+
 def test_a_run_with_a_source_of_its_own_removes_what_was_sent(
     dest: Path, one: Controller, two: Controller
 ) -> None:

@@ -503,7 +503,9 @@ class Cases:
             require(canaries(volume) == [], "nothing of the node's", container.name)
             remove_below(self.folder, volume)
         wrong = [
-            text for text in messages if text and "while it was copied" not in text
+            text
+            for text in messages
+            if text and "while it was being copied" not in text
         ]
         require(wrong == [], "it is told what changed", wrong)
 
