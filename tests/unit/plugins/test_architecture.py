@@ -110,7 +110,7 @@ def faults_of(root: Path, page: str) -> list[str]:
     return faults
 
 
-def test_the_page_shows_every_file_and_imports_point_one_way():
+def test_the_page_shows_every_file_and_imports_point_one_way() -> None:
     assert faults_of(COLLECTION, (COLLECTION / PAGE).read_text()) == []
 
 
@@ -150,7 +150,9 @@ TREE_PAGE = "### `plugins/a/`: first\n| `one.py` | |\n### `plugins/b/`: second\n
         ("", None, None, "names plugins/b/two.py, which does not exist"),
     ],
 )
-def test_what_differs_is_found(tmp_path, one, two, extra, fault):
+def test_what_differs_is_found(
+    tmp_path: Path, one: str, two: str, extra: str, fault: str | None
+) -> None:
     files = {"plugins/a/one.py": one, "plugins/b/two.py": two, extra: ""}
     for name, text in files.items():
         if name is not None and text is not None:
