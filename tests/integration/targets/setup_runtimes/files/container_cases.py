@@ -358,7 +358,11 @@ class Cases:
                 remote_src=False,
                 env=env,
             )
-        for text in ("TOKEN=******** (changed)", f"{address}/one.oci.tar?********"):
+        shown = ["TOKEN=******** (changed)"]
+        if '"invocation"' in self.runs.written:
+            # ansible-core 2.21 and newer show no arguments
+            shown.append(f"{address}/one.oci.tar?********")
+        for text in shown:
             require(text in self.runs.written, "it shows what is no secret", text)
         for container in self._without_map():
             beside = os.path.dirname(container.rootfs)
