@@ -144,7 +144,7 @@ def _parts(session: str, files: t.Iterable[str]) -> dict[str, float]:
     for path in files:
         for case in ElementTree.parse(path).iter("testcase"):
             # the name of a target's file is the target's, and a time
-            name = re.sub(r"-[^-]*\.xml$", "", os.path.basename(path))
+            name = re.sub(r"(-\w{8})?-[^-]*\.xml$", "", os.path.basename(path))
             if session.startswith("units"):
                 name = case.get("classname", "").replace(".", "/") + ".py"
             parts[name] = parts.get(name, 0) + float(case.get("time") or 0)

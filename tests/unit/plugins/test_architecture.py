@@ -38,9 +38,7 @@ def rooms_of(page: str) -> list[list[str]]:
 
 def product_of(root: Path) -> set[str]:
     """Return what needs a row: each Python file of the plugins, and each file and folder of a role's first level."""
-    files = {path for path in root.glob("plugins/**/*.py")} | {
-        path for path in root.glob("roles/*/*")
-    }
+    files = {*root.glob("plugins/**/*.py"), *root.glob("roles/*/*")}
     return {str(path.relative_to(root)) for path in files if path.name != "__pycache__"}
 
 
