@@ -41,8 +41,11 @@ def test_each_kind_of_change_is_seen(folder: Path) -> None:
     (folder / "new").mkdir()
     (folder / "packages/index").write_text("after\n")
     environment = {**os.environ, "OCI_TESTS_MARK": "mark"}
-    words = [sys.executable, "-c", "input()"]
-    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE) as process:
+    # its environment can be read once it runs: a process that is just being executed shows none
+    words = [sys.executable, "-c", "print(flush=True); input()"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, env=environment, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"\n"
         after = untouched.look(skipped, "mark")
         process.kill()
     lines = untouched.differences(before, after)
