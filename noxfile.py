@@ -43,29 +43,13 @@ ONCE = {
 }
 
 # Topics of the target oci_rootfs in which Ansible has a part: with each. The others are about the node's disk.
-TOPICS_WITH_EACH = [
-    "first_run",
-    "replace",
-    "selection",
-    "errors",
-    "controller_source",
-    "ordinary_user",
-    "spelling",
-]
+TOPICS_WITH_EACH = ["first_run", "replace", "selection", "errors", "controller_source", "ordinary_user", "spelling"]
 
 # Unit tests that look at this ansible-core's own work: with each. The others speak of images, trees and disks alone, and
 # run with the newest.
 WITH_EACH = ["tests/unit/plugins/", "tests/unit/roles/", "tests/unit/fleet/"]
 
-PIP_SETTINGS = (
-    "cert",
-    "extra-index-url",
-    "find-links",
-    "index-url",
-    "proxy",
-    "timeout",
-    "trusted-host",
-)
+PIP_SETTINGS = ("cert", "extra-index-url", "find-links", "index-url", "proxy", "timeout", "trusted-host")
 SEEDING = """
 import ensurepip
 import os
@@ -79,9 +63,7 @@ with open(os.path.join(sys.prefix, "pip.conf"), "w", encoding="utf-8") as config
 """
 
 # ansible-test looks for interpreters on PATH alone, so the real ones come first.
-os.environ["PATH"] = os.pathsep.join(
-    [*pythons.interpreter_folders(), os.environ["PATH"]]
-)
+os.environ["PATH"] = os.pathsep.join([*pythons.interpreter_folders(), os.environ["PATH"]])
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
@@ -145,9 +127,7 @@ def add(kind: str, core: str, params: list[str]) -> None:
         seed_pip()
         if kind == "integration":
             some = ["--topics", *TOPICS_WITH_EACH] if newest_runs_more(core) else []
-            subprocess.run(
-                [sys.executable, "tests/tools/integration_config.py", *some], check=True
-            )
+            subprocess.run([sys.executable, "tests/tools/integration_config.py", *some], check=True)
 
     def after() -> None:
         # left behind by ansible-test, and in the way of antsibull-nox
@@ -201,9 +181,7 @@ def left_out(core: str) -> list[str]:
 def add_all(core: str) -> None:
     """All sessions of one ansible-core."""
     if not runs(core):
-        reason = (
-            f"ansible-core {core} needs Python {' or '.join(pythons.CONTROLLERS[core])}"
-        )
+        reason = f"ansible-core {core} needs Python {' or '.join(pythons.CONTROLLERS[core])}"
         for kind in ("units", "integration"):
             add_skipped(f"{kind}-{core}", reason)
         return
@@ -220,9 +198,7 @@ def add_all(core: str) -> None:
     for version in pythons.NODES[core]:
         path = pythons.find(version)
         if path is None:
-            add_skipped(
-                f"units-{core}-python-{version}", f"there is no Python {version}"
-            )
+            add_skipped(f"units-{core}-python-{version}", f"there is no Python {version}")
         else:
             targets += ["--target-python", f"venv/{version}@{path}"]
     if targets:
@@ -230,12 +206,7 @@ def add_all(core: str) -> None:
         add("units", core, ["--requirements", *targets, *some])
     if os.geteuid() == 0:
         # one target that fails hides no other
-        params = [
-            "--requirements",
-            "--local",
-            "--allow-destructive",
-            "--continue-on-error",
-        ]
+        params = ["--requirements", "--local", "--allow-destructive", "--continue-on-error"]
         add("integration", core, [*params, *left_out(core)])
     else:
         add_skipped(f"integration-{core}", "integration tests need root")

@@ -52,9 +52,7 @@ class ActionModule(ActionBase):
         args = dict(self._task.args)
         private = [name for name in _PRIVATE if name in args]
         if private:
-            raise AnsibleActionFail(
-                f"{private[0]} is private to this action; leave it out of the task"
-            )
+            raise AnsibleActionFail(f"{private[0]} is private to this action; leave it out of the task")
         self._task_vars = task_vars or {}
         try:
             if self._needs_no_transfer(args):
@@ -78,9 +76,7 @@ class ActionModule(ActionBase):
         source = args.get("src")
         if not source or args.get("state", "present") not in _STATES_WITH_SRC:
             return True
-        return boolean(args.get("remote_src", False), strict=False) or is_url(
-            str(source)
-        )
+        return boolean(args.get("remote_src", False), strict=False) or is_url(str(source))
 
     def _run_module(self, args: Args) -> Args:
         result = self._execute_module(
@@ -95,9 +91,7 @@ class ActionModule(ActionBase):
         """Run the module on the image itself: the node is the controller, as the same user or root."""
         real = source if os.path.isdir(source) else self._loader.get_real_file(source)
         if self._task.async_val and not os.path.samefile(real, source):
-            raise AnsibleActionFail(
-                "async cannot read an src that is encrypted by ansible-vault; decrypt it first"
-            )
+            raise AnsibleActionFail("async cannot read an src that is encrypted by ansible-vault; decrypt it first")
         try:
             return self._run_module({**args, "src": real, "remote_src": True})
         finally:
@@ -115,9 +109,7 @@ class ActionModule(ActionBase):
         try:
             local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
             max_size = parse_max_size(args)
-            with Staging(
-                source, real_path, local_tmp, parse_criteria(args), max_size=max_size
-            ) as staging:
+            with Staging(source, real_path, local_tmp, parse_criteria(args), max_size=max_size) as staging:
                 return self._offer_and_send({**args, "src": source}, staging)
         finally:
             for path in decrypted:
@@ -155,9 +147,7 @@ class ActionModule(ActionBase):
     def _send(self, names: t.Sequence[str], folder: str, staging: Staging) -> None:
         """Send the offered layers ``names`` into a folder on the node."""
         sizes = staging.sizes()
-        progress = Progress(
-            self._host(), {name: sizes[name] for name in names}, self._show_progress
-        )
+        progress = Progress(self._host(), {name: sizes[name] for name in names}, self._show_progress)
         sent = []
         for bundle in staging.bundles(names):
             with progress.sending(bundle.names):

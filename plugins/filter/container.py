@@ -28,13 +28,7 @@ def container(
         merged = container_from(image, overrides)
         return _to_mapping(
             merged,
-            needs_wrapper(
-                merged,
-                runtime,
-                runtime_environment=runtime_environment,
-                version=version,
-                settings=settings,
-            ),
+            needs_wrapper(merged, runtime, runtime_environment=runtime_environment, version=version, settings=settings),
         )
     except ContainerError as error:
         raise AnsibleFilterError(error.message) from error
@@ -49,13 +43,7 @@ def _to_mapping(merged: Container, wrapper: bool) -> dict[str, t.Any]:
         "argv": list(merged.argv),
         "env": dict(merged.env),
         "working_dir": merged.working_dir,
-        "user": {
-            "name": user.name,
-            "uid": user.uid,
-            "gid": user.gid,
-            "groups": list(user.groups),
-            "home": user.home,
-        },
+        "user": {"name": user.name, "uid": user.uid, "gid": user.gid, "groups": list(user.groups), "home": user.home},
         "stop_signal": merged.stop_signal,
         "architecture": merged.architecture,
         "os": merged.os,

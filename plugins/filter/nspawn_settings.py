@@ -16,20 +16,11 @@ from ..plugin_utils._container.nspawn import render_nspawn
 
 
 def nspawn_settings(
-    image: t.Any,
-    settings: t.Any = None,
-    nss: t.Any = None,
-    wrapper: str | None = None,
-    **overrides: t.Any,
+    image: t.Any, settings: t.Any = None, nss: t.Any = None, wrapper: str | None = None, **overrides: t.Any
 ) -> str:
     """The text of ``NAME.nspawn``."""
     try:
-        return render_nspawn(
-            container_from(image, overrides),
-            settings=settings,
-            nss=nss,
-            wrapper=wrapper,
-        )
+        return render_nspawn(container_from(image, overrides), settings=settings, nss=nss, wrapper=wrapper)
     except ContainerError as error:
         raise AnsibleFilterError(error.message) from error
 

@@ -15,20 +15,12 @@ from ansible.utils.display import Display
 from ..module_utils._errors import show
 from ..plugin_utils._container.merge import container_from
 from ..plugin_utils._container.model import ContainerError
-from ..plugin_utils._container.runtime_spec import (
-    dropped_labels,
-    runtime_spec as render_runtime_spec,
-)
+from ..plugin_utils._container.runtime_spec import dropped_labels, runtime_spec as render_runtime_spec
 
 _MOST_SHOWN = 10
 
 
-def runtime_spec(
-    image: t.Any,
-    network: str | None = "private",
-    settings: t.Any = None,
-    **overrides: t.Any,
-) -> str:
+def runtime_spec(image: t.Any, network: str | None = "private", settings: t.Any = None, **overrides: t.Any) -> str:
     """The text of ``config.json``."""
     try:
         container = container_from(image, overrides)

@@ -16,11 +16,7 @@ from ..plugin_utils._container.volumes import volumes_of
 
 
 def volumes(
-    image: t.Any,
-    folder: str,
-    volumes: t.Any = (),
-    mounts: t.Any = (),
-    from_image: bool = True,
+    image: t.Any, folder: str, volumes: t.Any = (), mounts: t.Any = (), from_image: bool = True
 ) -> list[dict[str, t.Any]]:
     """Declared volumes and, with ``from_image``, the image's."""
     try:

@@ -35,10 +35,7 @@ def visible(text: bytes | str, limit: int) -> str:
         text = f"{text[: limit - end]}...{text[-end:]}"
     if text.isprintable():
         return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-        for c in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def show(name: bytes | str) -> str:
@@ -69,9 +66,7 @@ class ImageError(OciError):
 class LayerError(OciError):
     """A layer's bytes or one of its entries is wrong."""
 
-    def __init__(
-        self, what: str, layer: str, entry: bytes | None = None, advice: str = ""
-    ) -> None:
+    def __init__(self, what: str, layer: str, entry: bytes | None = None, advice: str = "") -> None:
         where = f"layer {layer}"
         if entry is not None:
             where += f", entry {show(entry)}"
@@ -83,9 +78,7 @@ class LayerError(OciError):
 class EntryError(Exception):
     """An entry that cannot be applied: a phrase and an advice, to which its caller adds the place."""
 
-    def __init__(
-        self, what: str, advice: str = "do not use this image, or build it without"
-    ) -> None:
+    def __init__(self, what: str, advice: str = "do not use this image, or build it without") -> None:
         super().__init__(what)
         self.what = what
         self.advice = advice

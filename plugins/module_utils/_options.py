@@ -25,14 +25,10 @@ def options_from(params: dict[str, t.Any]) -> Options:
     is_root = os.geteuid() == 0
     ownership = params["ownership"] or ("preserve" if is_root else "ignore")
     if ownership == "preserve" and not is_root:
-        raise RootfsError(
-            "ownership: preserve needs root; run with become, or set ownership: ignore"
-        )
+        raise RootfsError("ownership: preserve needs root; run with become, or set ownership: ignore")
     uids, gids = parse_id_maps(params["uid_map"], params["gid_map"])
     if uids.ranges and ownership == "ignore":
-        raise OciError(
-            "uid_map and gid_map need ownership: preserve, and that needs root"
-        )
+        raise OciError("uid_map and gid_map need ownership: preserve, and that needs root")
     devices = params["devices"]
     if devices is None:
         devices = "safe" if is_root and not uids.ranges else "skip"
@@ -40,9 +36,7 @@ def options_from(params: dict[str, t.Any]) -> Options:
         # without owners, a device would be the caller's own
         devices = "skip"
     if any(map(is_token, params["xattrs"])):
-        raise OciError(
-            "xattrs names the token that binds a tree to its record; leave it out"
-        )
+        raise OciError("xattrs names the token that binds a tree to its record; leave it out")
     for name in ("keep", "lock_timeout"):
         if params[name] < 0:
             raise OciError(f"{name} is {params[name]}; give 0 or more")
@@ -90,8 +84,6 @@ def _check_cache(path: str, params: dict[str, t.Any]) -> None:
     if not os.path.isabs(path) or os.path.realpath(path) == "/":
         raise OciError(f"cache_dir is {show(path)}; give the absolute path of a folder")
     if params["cache_max_size"] < 1:
-        raise OciError(
-            f"cache_max_size is {params['cache_max_size']}; give more than 0"
-        )
+        raise OciError(f"cache_max_size is {params['cache_max_size']}; give more than 0")
     if params["cache_max_age"] < 0:
         raise OciError(f"cache_max_age is {params['cache_max_age']}; give 0 or more")

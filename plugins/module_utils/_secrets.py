@@ -27,6 +27,4 @@ _SHORTEST = 4
 def register(values: t.Iterable[str | None]) -> None:
     """Let Ansible mask these values from now on, where it knows how to; those of ``no_log`` options it knows already."""
     if register_secrets is not None:
-        register_secrets(
-            [value for value in values if value and len(value) >= _SHORTEST]
-        )
+        register_secrets([value for value in values if value and len(value) >= _SHORTEST])

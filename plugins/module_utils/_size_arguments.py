@@ -15,9 +15,7 @@ from ansible.module_utils.common.text.formatters import human_to_bytes
 from ._errors import OciError
 from ._source.source import DEFAULT_MAX_SIZE
 
-MAX_SIZE_ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "max_size": {"type": "str", "default": f"{DEFAULT_MAX_SIZE >> 30}G"},
-}
+MAX_SIZE_ARGUMENTS: dict[str, dict[str, t.Any]] = {"max_size": {"type": "str", "default": f"{DEFAULT_MAX_SIZE >> 30}G"}}
 
 
 def parse_size(name: str, value: t.Any) -> int:

@@ -23,12 +23,7 @@ from ._image.image import Image, Layer
 from ._interrupt import InterruptedRunError
 from ._fs.descriptors import opened
 from ._fs.directories import DIRECTORY
-from ._dest.uploads import (
-    UploadFolder,
-    load_upload_folders,
-    make_upload_folder,
-    remove_upload_folder,
-)
+from ._dest.uploads import UploadFolder, load_upload_folders, make_upload_folder, remove_upload_folder
 from ._dest.place import Dest
 from ._source.offer import OfferSource
 from ._source.sent import SentBlob, find_sent
@@ -69,20 +64,13 @@ class Transfer:
     """
 
     def __init__(
-        self,
-        site: Dest,
-        source: OfferSource,
-        image: Image,
-        uploads: Uploads,
-        cache: BlobCache | None = None,
+        self, site: Dest, source: OfferSource, image: Image, uploads: Uploads, cache: BlobCache | None = None
     ) -> None:
         self._site = site
         self._source = source
         digest = image.manifest_digest or image.config_digest
         self._image = f"{digest} {uploads.scope}"
-        self._layers = {
-            layer.name: layer for layer in image.layers if layer.data is None
-        }
+        self._layers = {layer.name: layer for layer in image.layers if layer.data is None}
         self._sent_to = uploads.sent_to
         self._cache = cache
         self._uploads = load_upload_folders(site)
@@ -112,9 +100,7 @@ class Transfer:
             self._received = {}
         else:
             with opened(fd):
-                for folder, file in {
-                    (blob.folder, blob.file) for blob in self._received.values()
-                }:
+                for folder, file in {(blob.folder, blob.file) for blob in self._received.values()}:
                     os.rename(file, file, src_dir_fd=folder, dst_dir_fd=fd)
         for old in self._uploads:
             remove_upload_folder(self._site, old)
@@ -175,17 +161,9 @@ class Transfer:
         if folder is None:
             return
         self._folders.enter_context(opened(folder))
-        wanted = {
-            name: layer.size or 0
-            for name, layer in self._layers.items()
-            if name not in self._received
-        }
+        wanted = {name: layer.size or 0 for name, layer in self._layers.items() if name not in self._received}
         found = find_sent(folder, wanted)
-        damaged = {
-            blob.file
-            for name, blob in found.items()
-            if verify and not _is_intact(blob, self._layers[name])
-        }
+        damaged = {blob.file for name, blob in found.items() if verify and not _is_intact(blob, self._layers[name])}
         for name, blob in found.items():
             # Skip all of a bundle with a damaged blob: once moved along, it would hide the blob that is sent again.
             if blob.file not in damaged:

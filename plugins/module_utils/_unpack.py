@@ -14,14 +14,7 @@ import os
 import typing as t
 from dataclasses import dataclass, replace
 
-from ._errors import (
-    ImageError,
-    LayerError,
-    MissingLibraryError,
-    OciError,
-    RootfsError,
-    SourceError,
-)
+from ._errors import ImageError, LayerError, MissingLibraryError, OciError, RootfsError, SourceError
 from ._image.image import Image, Layer, open_layer
 from ._layer.budget import Budget
 from ._layer.pipeline import read_ahead
@@ -60,23 +53,10 @@ class _DamagedEntry(Exception):
 
 
 # What a damaged blob can cause.
-_CONTENT_ERRORS = (
-    ImageError,
-    LayerError,
-    MissingLibraryError,
-    RootfsError,
-    SourceError,
-    OSError,
-)
+_CONTENT_ERRORS = (ImageError, LayerError, MissingLibraryError, RootfsError, SourceError, OSError)
 
 
-def unpack(
-    source: Opener,
-    image: Image,
-    fd: int,
-    options: UnpackOptions,
-    cache: BlobCache | None = None,
-) -> Unpacked:
+def unpack(source: Opener, image: Image, fd: int, options: UnpackOptions, cache: BlobCache | None = None) -> Unpacked:
     """Apply all layers to the empty directory behind ``fd`` and give it its final metadata.
 
     Layers are paired with diff_ids by position. If the content of a layer has the diff_id of another position,
@@ -141,12 +121,7 @@ class _Blobs:
         with contextlib.closing(kept):
             yield kept
 
-    def commit(
-        self,
-        blob: CachedBlob | KeptBlob | RangeReader,
-        stream: LayerStream,
-        report: Report,
-    ) -> None:
+    def commit(self, blob: CachedBlob | KeptBlob | RangeReader, stream: LayerStream, report: Report) -> None:
         """Keep a blob that was read to its end in the cache, or count it if it came from there."""
         if self.cache is None:
             return
@@ -159,13 +134,7 @@ class _Blobs:
             report.count("blobs_from_cache")
 
 
-def _unpack(
-    blobs: _Blobs,
-    layers: t.Sequence[Layer],
-    user: str,
-    fd: int,
-    options: UnpackOptions,
-) -> Unpacked:
+def _unpack(blobs: _Blobs, layers: t.Sequence[Layer], user: str, fd: int, options: UnpackOptions) -> Unpacked:
     report = Report()
     budget = Budget(options.max_size, options.max_entries)
     policy = Policy(report, options)
@@ -222,9 +191,7 @@ def _report_losses(blobs: _Blobs, report: Report) -> None:
 def _has_its_digest(stream: LayerStream) -> bool:
     """Return whether the layer's digest is that of the blob read: old archives give the digest of the tar only."""
     layer = stream.layer
-    return not layer.digest_is_diff_id or (
-        stream.compression == "none" and stream.diff_id == layer.digest
-    )
+    return not layer.digest_is_diff_id or (stream.compression == "none" and stream.diff_id == layer.digest)
 
 
 def _is_full(error: BaseException | None) -> bool:
@@ -236,9 +203,7 @@ def _is_full(error: BaseException | None) -> bool:
     return False
 
 
-def _by_content(
-    blobs: _Blobs, layers: t.Sequence[Layer], options: UnpackOptions
-) -> list[Layer]:
+def _by_content(blobs: _Blobs, layers: t.Sequence[Layer], options: UnpackOptions) -> list[Layer]:
     """Return the layers in the order of the config's diff_ids, by reading each. Raises ``ImageError``."""
     budget = Budget(options.max_size, options.max_entries)
     found = {}

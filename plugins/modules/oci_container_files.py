@@ -161,13 +161,7 @@ changed_paths:
 
 import typing as t
 
-from ..module_utils._container.files import (
-    Directory,
-    File,
-    difference,
-    provide,
-    restore,
-)
+from ..module_utils._container.files import Directory, File, difference, provide, restore
 from ..module_utils._mask import MASK
 from ..module_utils._errors import OciError, RootfsError, show
 from ..module_utils._interrupt import interruptible
@@ -199,11 +193,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
             # masked by without_contents instead: ansible-core 2.22 would mask a short content, such as the name of a
             # container, wherever it occurs, and earlier versions log the values in lists
             "content": {"type": "str", "required": True, "no_log": False},
-            "shown": {
-                "type": "str",
-                "choices": ["none", "all", "settings", "spec", "script"],
-                "default": "none",
-            },
+            "shown": {"type": "str", "choices": ["none", "all", "settings", "spec", "script"], "default": "none"},
             "mode": {"type": "str", "default": "0600"},
             "owner": {"type": "int", "default": 0},
             "group": {"type": "int", "default": 0},
@@ -248,13 +238,10 @@ def _invalid_mode(text: str) -> RootfsError:
     return RootfsError(f"invalid mode {show(text)}; use an octal string such as '0600'")
 
 
-def _present(
-    params: dict[str, t.Any], check_mode: bool, diff_mode: bool
-) -> tuple[list[str], list[dict[str, str]]]:
+def _present(params: dict[str, t.Any], check_mode: bool, diff_mode: bool) -> tuple[list[str], list[dict[str, str]]]:
     """Make directories and files; return the changed paths, and diffs if they are wanted."""
     directories = [
-        Directory(item["path"], _mode(item["mode"]), item["passable"], item["shared"])
-        for item in params["directories"]
+        Directory(item["path"], _mode(item["mode"]), item["passable"], item["shared"]) for item in params["directories"]
     ]
     files = [
         File(

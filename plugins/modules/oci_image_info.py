@@ -160,11 +160,7 @@ import typing as t
 from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._errors import MissingLibraryError, OciError, SourceChangedError
-from ..module_utils._remote.arguments import (
-    HTTP_ARGUMENTS,
-    http_options,
-    without_secrets,
-)
+from ..module_utils._remote.arguments import HTTP_ARGUMENTS, http_options, without_secrets
 from ..module_utils._image.listing import list_images
 from ..module_utils._image.platform import parse_platform
 from ..module_utils._quiet_module import QuietModule
@@ -184,9 +180,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 def main() -> None:
     """Arguments in, one result out."""
-    module = QuietModule(
-        without_secrets, argument_spec=ARGUMENT_SPEC, supports_check_mode=True
-    )
+    module = QuietModule(without_secrets, argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.given
     try:
         try:
@@ -195,10 +189,7 @@ def main() -> None:
             # one clean start with what is there now
             form, images = _list(params)
     except MissingLibraryError as error:
-        module.fail_json(
-            msg=missing_required_lib(error.library, reason=error.why),
-            exception=error.details,
-        )
+        module.fail_json(msg=missing_required_lib(error.library, reason=error.why), exception=error.details)
     except OciError as error:
         module.fail_json(msg=error.message)
     module.exit_json(changed=False, form=form, images=to_json_safe(images))
@@ -208,9 +199,7 @@ def _list(params: dict[str, t.Any]) -> tuple[str, list[dict[str, t.Any]]]:
     platform = parse_platform(params["platform"]) if params["platform"] else None
     source = open_source(params["src"], http_options(params), parse_max_size(params))
     with contextlib.closing(source):
-        images = list_images(
-            source, params["ref"] or None, params["digest"] or None, platform
-        )
+        images = list_images(source, params["ref"] or None, params["digest"] or None, platform)
         return source.form, images
 
 

@@ -129,10 +129,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._errors import OciError
 from ..module_utils._interrupt import interruptible
 from ..module_utils._result import to_json_safe
-from ..module_utils._container.mount_points import (
-    provide_directories,
-    provide_mount_points,
-)
+from ..module_utils._container.mount_points import provide_directories, provide_mount_points
 
 ARGUMENT_SPEC = {
     "rootfs": {"type": "path", "required": True},
@@ -160,13 +157,9 @@ def main() -> None:
     rootfs = module.params["rootfs"]
     try:
         with interruptible():
-            points = provide_mount_points(
-                rootfs, module.params["mounts"], module.check_mode
-            )
+            points = provide_mount_points(rootfs, module.params["mounts"], module.check_mode)
             # after the mount points, because a mount may contain one of them
-            made = provide_directories(
-                rootfs, module.params["directories"], module.check_mode
-            )
+            made = provide_directories(rootfs, module.params["directories"], module.check_mode)
     except OciError as error:
         module.fail_json(msg=error.message)
     for warning in points.ignored:

@@ -498,11 +498,7 @@ from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_size
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "src": {"type": "path"},
     "dest": {"type": "path", "required": True},
-    "state": {
-        "type": "str",
-        "choices": ["present", "staged", "previous", "absent"],
-        "default": "present",
-    },
+    "state": {"type": "str", "choices": ["present", "staged", "previous", "absent"], "default": "present"},
     "ref": {"type": "str"},
     "digest": {"type": "str"},
     "platform": {"type": "str"},
@@ -542,25 +538,17 @@ def main() -> None:
     )
     params = module.given
     try:
-        sizes = {
-            name: parse_size(name, module.params[name])
-            for name in ("max_size", "cache_max_size")
-        }
+        sizes = {name: parse_size(name, module.params[name]) for name in ("max_size", "cache_max_size")}
         with interruptible():
             options = options_from({**params, **sizes})
             outcome = provision(options, module.check_mode)
     except MissingLibraryError as error:
-        module.fail_json(
-            msg=missing_required_lib(error.library, reason=error.why),
-            exception=error.details,
-        )
+        module.fail_json(msg=missing_required_lib(error.library, reason=error.why), exception=error.details)
     except OciError as error:
         module.fail_json(msg=error.message)
     if not isinstance(outcome, Outcome):
         # for the action plugin, which uploads the blobs and runs the module again
-        module.exit_json(
-            changed=False, _upload_request=to_json_safe(outcome.to_result())
-        )
+        module.exit_json(changed=False, _upload_request=to_json_safe(outcome.to_result()))
     result = outcome.to_result()
     for warning in bounded_warnings(result.pop("warnings")):
         module.warn(warning)

@@ -174,9 +174,7 @@ def main() -> None:
     except OciError as error:
         module.fail_json(msg=error.message)
     except OSError as error:
-        module.fail_json(
-            msg=f"the root file system at {show(rootfs)} cannot be read: {os_phrase(error)}"
-        )
+        module.fail_json(msg=f"the root file system at {show(rootfs)} cannot be read: {os_phrase(error)}")
     module.exit_json(changed=False, **to_json_safe(found))
 
 

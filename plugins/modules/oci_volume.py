@@ -181,12 +181,8 @@ def main() -> None:
     for warning in provided.warnings:
         module.warn(warning)
     for kind, count in provided.skipped.items():
-        module.warn(
-            f"the volume {show(params['path'])} lacks {count} {kind.partition('_')[0]} of the image"
-        )
-    module.exit_json(
-        changed=provided.changed, path=params["path"], ignored=bool(provided.ignored)
-    )
+        module.warn(f"the volume {show(params['path'])} lacks {count} {kind.partition('_')[0]} of the image")
+    module.exit_json(changed=provided.changed, path=params["path"], ignored=bool(provided.ignored))
 
 
 if __name__ == "__main__":

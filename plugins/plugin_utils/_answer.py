@@ -68,9 +68,7 @@ def _name_of(blob: object, layers: t.Mapping[str, int]) -> str:
     if not isinstance(name, str) or name not in layers:
         raise AnswerError(f"it requests {_shown(name)}, which it was not offered")
     if isinstance(size, bool) or not isinstance(size, int) or size != layers[name]:
-        raise AnswerError(
-            f"it requests {_shown(size)} bytes of {_shown(name)}, which has {layers[name]}"
-        )
+        raise AnswerError(f"it requests {_shown(size)} bytes of {_shown(name)}, which has {layers[name]}")
     return str(name)
 
 
@@ -98,8 +96,6 @@ def remove_foreign_keys(result: dict[str, t.Any]) -> dict[str, t.Any]:
     if facts is not None:
         items = facts.items() if isinstance(facts, dict) else ()
         kept["ansible_facts"] = {
-            key: value
-            for key, value in items
-            if key == _FACT or str(key).startswith(_INTERPRETER)
+            key: value for key, value in items if key == _FACT or str(key).startswith(_INTERPRETER)
         }
     return kept

@@ -21,13 +21,7 @@ from ..module_utils._errors import ImageError, SourceError, show
 from ..module_utils._image.candidates import find_candidates
 from ..module_utils._image.digest import check_digest
 from ..module_utils._image.platform import Platform, parse_platform
-from ..module_utils._image.selection import (
-    asked_in_words,
-    by_ref,
-    load,
-    no_image,
-    select,
-)
+from ..module_utils._image.selection import asked_in_words, by_ref, load, no_image, select
 from ..module_utils._source.source import DOCUMENT_LIMIT
 
 if t.TYPE_CHECKING:
@@ -63,8 +57,7 @@ class Choice:
 def parse_criteria(args: t.Mapping[str, t.Any]) -> Criteria:
     """Parse the criteria in a task's arguments, as the module does. Raises ``ImageError``."""
     ref, digest, platform = (
-        str(args[name]) if args.get(name) not in (None, "") else None
-        for name in ("ref", "digest", "platform")
+        str(args[name]) if args.get(name) not in (None, "") else None for name in ("ref", "digest", "platform")
     )
     return Criteria(ref, digest, parse_platform(platform) if platform else None)
 
@@ -74,9 +67,7 @@ def choose(source: Source, criteria: Criteria) -> Choice:
     candidates = find_candidates(source)
     if criteria.platform is not None:
         # the choice is the same on every node
-        one = select(
-            source, candidates, criteria.ref, criteria.digest, criteria.platform
-        )
+        one = select(source, candidates, criteria.ref, criteria.digest, criteria.platform)
         return _choice([one.candidate], criteria.digest, one.digests[:2])
     chosen = by_ref(candidates, criteria.ref)
     own: tuple[str, ...] = ()
@@ -84,15 +75,11 @@ def choose(source: Source, criteria: Criteria) -> Choice:
         chosen = [candidate for candidate in chosen if _may_be_image(source, candidate)]
     else:
         check_digest(criteria.digest, "the option digest")
-        loaded = [
-            item for item in load(source, chosen) if criteria.digest in item.digests
-        ]
+        loaded = [item for item in load(source, chosen) if criteria.digest in item.digests]
         chosen = [item.candidate for item in loaded]
         own = tuple(digest for item in loaded for digest in item.digests[:2])
     if not chosen and (criteria.ref or criteria.digest):
-        raise no_image(
-            source, candidates, asked_in_words(criteria.ref, criteria.digest, None)
-        )
+        raise no_image(source, candidates, asked_in_words(criteria.ref, criteria.digest, None))
     return _choice(chosen, criteria.digest, own)
 
 
@@ -124,9 +111,7 @@ def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:
     return packed
 
 
-def _choice(
-    chosen: t.Sequence[Candidate], digest: str | None, own: t.Container[str]
-) -> Choice:
+def _choice(chosen: t.Sequence[Candidate], digest: str | None, own: t.Container[str]) -> Choice:
     """Return the choice. An index is not offered, because it lists other images; its digest is passed on instead."""
     return Choice(tuple(chosen), digest if digest and digest not in own else "")
 
@@ -141,17 +126,9 @@ def _may_be_image(source: Source, candidate: Candidate) -> bool:
 
 def _item(manifest: Descriptor, platform: Platform | None) -> dict[str, t.Any]:
     """Return a descriptor for an index, without annotations and unknown fields."""
-    item: dict[str, t.Any] = {
-        "mediaType": manifest.media_type,
-        "digest": manifest.digest,
-        "size": manifest.size,
-    }
+    item: dict[str, t.Any] = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
     if platform is not None:
-        item["platform"] = {
-            "os": platform.os,
-            "architecture": platform.architecture,
-            "variant": platform.variant,
-        }
+        item["platform"] = {"os": platform.os, "architecture": platform.architecture, "variant": platform.variant}
     if manifest.data is not None:
         item["data"] = base64.b64encode(manifest.data).decode("ascii")
     return item

@@ -181,16 +181,6 @@ class _Recorder(_Wrapped):
     def offer(self, pinned: str) -> Offer:
         """Return everything that was recorded."""
         sizes = {
-            name: size
-            for name, size in self._sizes.items()
-            if name not in self._documents and name not in self._layers
+            name: size for name, size in self._sizes.items() if name not in self._documents and name not in self._layers
         }
-        return Offer(
-            self.form,
-            self.path,
-            self._documents,
-            self._layers,
-            sizes,
-            self._problems,
-            pinned,
-        )
+        return Offer(self.form, self.path, self._documents, self._layers, sizes, self._problems, pinned)

@@ -30,13 +30,7 @@ from ..module_utils._fs.descriptors import closed_on_error, opened
 from ..module_utils._fs.directories import DIRECTORY
 from ..module_utils._source.directory import LayoutDirectory
 from ..module_utils._source.offer import Offer, read_offer
-from ..module_utils._source.sent import (
-    BUNDLE_HEAD,
-    blob_digest,
-    upload_name,
-    bundle_head,
-    bundle_name,
-)
+from ..module_utils._source.sent import BUNDLE_HEAD, blob_digest, upload_name, bundle_head, bundle_name
 from ..module_utils._source.source import DEFAULT_MAX_SIZE, missing
 from ..module_utils._source.sources import open_source
 from ..module_utils._source.verified import VerificationError, VerifiedReader
@@ -99,10 +93,7 @@ class Staging:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         self._close_source()
         with contextlib.suppress(OSError):
@@ -270,10 +261,7 @@ def _group(sizes: t.Mapping[str, int]) -> list[tuple[str, ...]]:
     for name, size in sizes.items():
         if size > _SMALL:
             continue
-        if (
-            total + size > _LARGEST_BUNDLE
-            or (len(group) + 1) * _HEAD_ENTRY > BUNDLE_HEAD
-        ):
+        if total + size > _LARGEST_BUNDLE or (len(group) + 1) * _HEAD_ENTRY > BUNDLE_HEAD:
             groups.append(tuple(group))
             group, total = [], 0
         group.append(name)

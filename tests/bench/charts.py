@@ -14,16 +14,7 @@ from xml.sax.saxutils import escape
 from .figures import Spread
 
 WIDTH = 880
-COLOURS = (
-    "#1b6ca8",
-    "#58a4d6",
-    "#8fd0f0",
-    "#b5651d",
-    "#d9a066",
-    "#7a7a7a",
-    "#4d8c57",
-    "#a3c585",
-)
+COLOURS = ("#1b6ca8", "#58a4d6", "#8fd0f0", "#b5651d", "#d9a066", "#7a7a7a", "#4d8c57", "#a3c585")
 
 # the key in two pieces, since a checker would take it for this file's own
 LICENCE = (
@@ -61,14 +52,10 @@ class Chart:
     elements: tuple[str, ...]
 
 
-def bars(
-    title: str, groups: t.Sequence[tuple[str, t.Sequence[Bar]]], unit: float = 1.0
-) -> Chart:
+def bars(title: str, groups: t.Sequence[tuple[str, t.Sequence[Bar]]], unit: float = 1.0) -> Chart:
     """Groups of bars from 0; a line stands where the length is ``unit``."""
     names = list(dict.fromkeys(one.name for _label, group in groups for one in group))
-    longest = max(
-        (one.length.high for _label, group in groups for one in group), default=unit
-    )
+    longest = max((one.length.high for _label, group in groups for one in group), default=unit)
     scale = (WIDTH - _LEFT - _RIGHT) / max(longest, unit)
     elements = [_text(_LEFT, 20, title, bold=True), *_legend(names, 38)]
     top = y = 56 + 14 * ((len(names) - 1) // 4)
@@ -78,13 +65,9 @@ def bars(
         for one in group:
             width = one.length.median * scale
             elements.append(_rectangle(_LEFT, y, width, _BAR - 1, names, one.name))
-            low, high = (
-                _LEFT + value * scale for value in (one.length.low, one.length.high)
-            )
+            low, high = (_LEFT + value * scale for value in (one.length.low, one.length.high))
             elements.append(_stroke(low, y + _BAR / 2, high, y + _BAR / 2, "#333"))
-            elements.append(
-                _text(high + 4, y + _BAR - 1, f"{one.length.median:.2f}", size=8)
-            )
+            elements.append(_text(high + 4, y + _BAR - 1, f"{one.length.median:.2f}", size=8))
             y += _BAR
         y += 8
     x = _LEFT + unit * scale
@@ -92,9 +75,7 @@ def bars(
     return Chart(int(y) + 12, tuple(elements))
 
 
-def lines(
-    title: str, x_label: str, series: t.Sequence[Line], logarithmic: bool = False
-) -> Chart:
+def lines(title: str, x_label: str, series: t.Sequence[Line], logarithmic: bool = False) -> Chart:
     """Lines over a logarithmic x; y begins at 0, or is logarithmic, too, from one power of ten to another."""
     names = [line.name for line in series]
     points = [point for line in series for point in line.points]
@@ -133,13 +114,8 @@ def lines(
         colour = _colour(names, line.name)
         placed = [(across(x), down(y)) for x, y in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-        elements.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
-        elements += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
-            for x, y in placed
-        ]
+        elements.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        elements += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in placed]
     return Chart(lower + 44, tuple(elements))
 
 
@@ -185,33 +161,18 @@ def _colour(names: t.Sequence[str], name: str) -> str:
     return COLOURS[names.index(name) % len(COLOURS)]
 
 
-def _rectangle(
-    x: float, y: float, width: float, height: float, names: t.Sequence[str], name: str
-) -> str:
+def _rectangle(x: float, y: float, width: float, height: float, names: t.Sequence[str], name: str) -> str:
     return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-        f' fill="{_colour(names, name)}"/>'
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"' f' fill="{_colour(names, name)}"/>'
     )
 
 
-def _stroke(
-    x1: float, y1: float, x2: float, y2: float, colour: str, dash: bool = False
-) -> str:
+def _stroke(x1: float, y1: float, x2: float, y2: float, colour: str, dash: bool = False) -> str:
     dashes = ' stroke-dasharray="3 3"' if dash else ""
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-        f' stroke="{colour}"{dashes}/>'
-    )
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"' f' stroke="{colour}"{dashes}/>'
 
 
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    anchor: str = "start",
-    bold: bool = False,
-    size: int = 11,
-) -> str:
+def _text(x: float, y: float, text: str, anchor: str = "start", bold: bool = False, size: int = 11) -> str:
     weight = ' font-weight="bold"' if bold else ""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"{weight}'

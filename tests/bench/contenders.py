@@ -93,11 +93,7 @@ def _buildah(case: Case, folder: str) -> Words:
     buildah = ["buildah", "--root", os.path.join(folder, "storage")]
     buildah += ["--runroot", os.path.join(folder, "run"), "--storage-driver", "overlay"]
     image = f"oci:{case.layout}:{TAG}"
-    return joined(
-        [*buildah, "from", "-q", "--name", "bench", image],
-        [*buildah, "mount", "bench"],
-        sync(folder),
-    )
+    return joined([*buildah, "from", "-q", "--name", "bench", image], [*buildah, "mount", "bench"], sync(folder))
 
 
 def _last_line(_folder: str, printed: str) -> str:
@@ -107,10 +103,7 @@ def _last_line(_folder: str, printed: str) -> str:
 def _layer_by_layer(program: Words) -> t.Callable[[Case, str], Words]:
     def command(case: Case, folder: str) -> Words:
         target = _rootfs(folder, "")
-        steps = [
-            [*_CAT[case.compression], layer, PIPE, *program, "-C", target]
-            for layer in case.layers
-        ]
+        steps = [[*_CAT[case.compression], layer, PIPE, *program, "-C", target] for layer in case.layers]
         return joined(["mkdir", "-p", target], *steps, sync(folder))
 
     return command

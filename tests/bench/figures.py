@@ -33,10 +33,7 @@ class Sample:
         """What ``measure.py`` wrote."""
         wall, user, system, peak, *failures = line.split()
         return cls(
-            float(wall),
-            float(user) + float(system),
-            int(peak) / 1024,
-            tuple(int(status) for status in failures),
+            float(wall), float(user) + float(system), int(peak) / 1024, tuple(int(status) for status in failures)
         )
 
 
@@ -65,10 +62,7 @@ def spread(values: t.Iterable[float]) -> Spread:
 
 def ratios(ours: Samples, theirs: Samples, what: str) -> Spread:
     """Of each pair, ours by theirs; ``what`` is a field of ``Sample``. Below 1 is in our favour."""
-    return spread(
-        getattr(one, what) / max(getattr(other, what), 1e-9)
-        for one, other in zip(ours, theirs)
-    )
+    return spread(getattr(one, what) / max(getattr(other, what), 1e-9) for one, other in zip(ours, theirs))
 
 
 def unrest(groups: t.Iterable[Samples]) -> Spread:
@@ -85,9 +79,6 @@ def slope(small: tuple[float, float], large: tuple[float, float]) -> float:
 def table(head: t.Sequence[str], rows: t.Iterable[t.Sequence[str]]) -> str:
     """A table in Markdown; all but the first column are set to the right where the first row has a number."""
     rows = [list(row) for row in rows]
-    rule = [
-        "---:" if rows and rows[0][column][:1].isdigit() else "---"
-        for column in range(len(head))
-    ]
+    rule = ["---:" if rows and rows[0][column][:1].isdigit() else "---" for column in range(len(head))]
     lines = [head, rule, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -38,9 +38,7 @@ class Ext4:
         try:
             _run(*_MKFS, self._image)
             # or a kernel thread would zero inode tables while we measure
-            with _mounted(
-                self._target, "-o", "loop,noinit_itable", self._image
-            ) as path:
+            with _mounted(self._target, "-o", "loop,noinit_itable", self._image) as path:
                 yield path
         finally:
             os.unlink(self._image)

@@ -93,9 +93,7 @@ class Text:
 def _pool(seed: int, size: int, dense: bool) -> bytes:
     rng = random.Random(seed)
     letters = "etaoinshrdlucmfwypvbgkqjxz_"
-    words = [
-        "".join(rng.choices(letters, k=rng.randint(2, 10))) for _turn in range(4000)
-    ]
+    words = ["".join(rng.choices(letters, k=rng.randint(2, 10))) for _turn in range(4000)]
     words += [" = ", "(", ");\n", "{\n    ", "}\n", "return ", "function ", ", "] * 250
     parts = []
     length = 0
@@ -149,9 +147,7 @@ def system_tree(seed: int, entries: int, size: int) -> t.Iterator[Member]:
             yield _file(name, text.cut(_spread(rng, size // 3 // entries)))
 
 
-def package_tree(
-    seed: int, entries: int, size: int, top: str = "srv/app"
-) -> t.Iterator[Member]:
+def package_tree(seed: int, entries: int, size: int, top: str = "srv/app") -> t.Iterator[Member]:
     """Like ``node_modules``: a deep tree of very many small files."""
     rng = random.Random(seed)
     text = Text(seed, 16 << 20)
@@ -265,10 +261,7 @@ def many(quick: bool) -> Layers:
 def big(quick: bool) -> Layers:
     """One big file over a small distribution."""
     scale = 40 if quick else 1
-    return [
-        lambda: system_tree(1, 6000 // scale, 100_000_000 // scale),
-        lambda: one_file(600_000_000 // scale),
-    ]
+    return [lambda: system_tree(1, 6000 // scale, 100_000_000 // scale), lambda: one_file(600_000_000 // scale)]
 
 
 def stacked(count: int, entries: int, size: int) -> Layers:
@@ -281,10 +274,7 @@ def stacked(count: int, entries: int, size: int) -> Layers:
     def upper(seed: int) -> t.Callable[[], t.Iterator[Member]]:
         return lambda: changes(seed, each, half)
 
-    return [
-        lambda: package_tree(1, half, size // 2),
-        *(upper(seed) for seed in range(2, count + 1)),
-    ]
+    return [lambda: package_tree(1, half, size // 2), *(upper(seed) for seed in range(2, count + 1))]
 
 
 def one_layer(entries: int) -> Layers:
@@ -300,9 +290,7 @@ def second_layer(entries: int) -> Layers:
 # -- how they are written
 
 
-def build(
-    folder: str, image: str, layers: Layers, compressions: t.Sequence[str]
-) -> list[Case]:
+def build(folder: str, image: str, layers: Layers, compressions: t.Sequence[str]) -> list[Case]:
     """Write the image into ``folder`` as layouts and archives, in each of the compressions."""
     cases = []
     for compression in compressions:
@@ -387,9 +375,7 @@ def _compressor(compression: str) -> t.Any:
     return None
 
 
-def _write_layer(
-    blobs: str, members: t.Iterator[Member], compression: str
-) -> tuple[dict[str, t.Any], str]:
+def _write_layer(blobs: str, members: t.Iterator[Member], compression: str) -> tuple[dict[str, t.Any], str]:
     """Write a layer under its digest; returns its descriptor and its diff_id."""
     path = os.path.join(blobs, "unfinished")
     with open(path, "wb") as file:
@@ -441,9 +427,7 @@ def header(member: Member) -> bytes:
     return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:].ljust(356, b"\0"))
 
 
-def _write_documents(
-    layout: str, blobs: str, descriptors: list[dict[str, t.Any]], diff_ids: list[str]
-) -> None:
+def _write_documents(layout: str, blobs: str, descriptors: list[dict[str, t.Any]], diff_ids: list[str]) -> None:
     config = {
         "architecture": "amd64",
         "os": "linux",
@@ -460,10 +444,7 @@ def _write_documents(
     listed["platform"] = {"architecture": "amd64", "os": "linux"}
     listed["annotations"] = {"org.opencontainers.image.ref.name": TAG}
     index = {"schemaVersion": 2, "manifests": [listed]}
-    for name, document in (
-        ("index.json", index),
-        ("oci-layout", {"imageLayoutVersion": "1.0.0"}),
-    ):
+    for name, document in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):
         with open(os.path.join(layout, name), "wb") as file:
             file.write(_json(document))
 
@@ -485,10 +466,7 @@ def _write_archive(path: str, layout: str) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         names = ["oci-layout", "index.json"]
         blobs = os.path.join("blobs", "sha256")
-        names += [
-            os.path.join(blobs, name)
-            for name in sorted(os.listdir(os.path.join(layout, blobs)))
-        ]
+        names += [os.path.join(blobs, name) for name in sorted(os.listdir(os.path.join(layout, blobs)))]
         for name in names:
             info = tarfile.TarInfo(name)
             info.size = os.path.getsize(os.path.join(layout, name))

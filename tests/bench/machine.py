@@ -84,15 +84,10 @@ def load() -> tuple[float, float, float]:
     return os.getloadavg()[0], float(jiffies[7]), float(sum(jiffies))
 
 
-def unrest(
-    before: tuple[float, float, float], after: tuple[float, float, float]
-) -> dict[str, float]:
+def unrest(before: tuple[float, float, float], after: tuple[float, float, float]) -> dict[str, float]:
     """The load before we started, and the share of time that others on the same host took."""
     whole = after[2] - before[2]
-    return {
-        "before": before[0],
-        "stolen": (after[1] - before[1]) / whole if whole else 0.0,
-    }
+    return {"before": before[0], "stolen": (after[1] - before[1]) / whole if whole else 0.0}
 
 
 def _version(command: list[str]) -> str:

@@ -20,16 +20,10 @@ import tempfile
 import time
 import typing as t
 
-sys.path.insert(
-    0, os.path.abspath(os.path.join(os.path.dirname(__file__), *[".."] * 5))
-)
+sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), *[".."] * 5)))
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    FileAccess,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
-    index_tar,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import FileAccess
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import index_tar
 
 
 def build(path: str, blobs: int, size: int) -> None:
@@ -89,10 +83,7 @@ def main() -> None:
             if cold and os.geteuid() != 0:
                 print("cold: skipped, dropping the page cache needs root")
                 continue
-            pairs = [
-                (timed(ours, path, cold), timed(standard, path, cold))
-                for _run in range(options.runs)
-            ]
+            pairs = [(timed(ours, path, cold), timed(standard, path, cold)) for _run in range(options.runs)]
             own = statistics.median(pair[0] for pair in pairs)
             other = statistics.median(pair[1] for pair in pairs)
             ratio = statistics.median(pair[0] / pair[1] for pair in pairs)

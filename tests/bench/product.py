@@ -71,9 +71,7 @@ class Modules:
         nothing = os.path.join(self._library, f"{NOTHING}.py")
         with open(nothing, "w", encoding="utf-8") as file:
             file.write(_DOES_NOTHING)
-        collection = os.path.join(
-            collections, "ansible_collections", "hypervisor", "oci"
-        )
+        collection = os.path.join(collections, "ansible_collections", "hypervisor", "oci")
         ours = os.path.join(collection, "plugins", "modules", f"{OURS}.py")
         self._files = {OURS: ours, NOTHING: nothing}
         for library in filter(None, INFLATERS.values()):
@@ -91,20 +89,11 @@ class Modules:
         # or Python would compile its own library again and again
         for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"):
             self.environment.pop(name, None)
-        self._payloads = {
-            OURS: self._payload(f"hypervisor.oci.{OURS}"),
-            NOTHING: self._payload(NOTHING),
-        }
+        self._payloads = {OURS: self._payload(f"hypervisor.oci.{OURS}"), NOTHING: self._payload(NOTHING)}
 
-    def command(
-        self, module: str, start: str, src: str, dest: str, inflater: str = "zlib"
-    ) -> list[str]:
+    def command(self, module: str, start: str, src: str, dest: str, inflater: str = "zlib") -> list[str]:
         """The words that start this module, as on a node that has this one library to inflate gzip."""
-        path = [
-            self._hidden(library)
-            for name, library in INFLATERS.items()
-            if library and name != inflater
-        ]
+        path = [self._hidden(library) for name, library in INFLATERS.items() if library and name != inflater]
         path += self._path
         words = ["env", f"PYTHONPATH={os.pathsep.join(path)}", sys.executable]
         if start == "payload":
@@ -177,11 +166,7 @@ class Modules:
 
 def inflaters() -> list[str]:
     """Those that this Python has."""
-    return [
-        name
-        for name, library in INFLATERS.items()
-        if not library or importlib.util.find_spec(library)
-    ]
+    return [name for name, library in INFLATERS.items() if not library or importlib.util.find_spec(library)]
 
 
 def result_of(printed: str) -> dict[str, t.Any]:

@@ -16,12 +16,8 @@ import statistics
 import sys
 import time
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
-    select_image,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import select_image
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 
 
 def milliseconds(path: str) -> float:

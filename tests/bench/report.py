@@ -201,9 +201,7 @@ def page(results: Results) -> str:
     """The page as Markdown."""
     settings = results["settings"]
     idle = results["idle"]
-    has_goals = any(
-        _goal(case, peer, ours) for case, peer, ours in _pairs(results["cases"])
-    )
+    has_goals = any(_goal(case, peer, ours) for case, peer, ours in _pairs(results["cases"]))
     text = string.Template(_TEMPLATE).substitute(
         licence=LICENCE,
         warning=_QUICK if settings["quick"] else "",
@@ -215,9 +213,7 @@ def page(results: Results) -> str:
         short=_short(results["cases"]),
         facts=_facts(),
         goal_words=(
-            " A goal that was set beforehand stands behind the number, and **missed** where it is."
-            if has_goals
-            else ""
+            " A goal that was set beforehand stands behind the number, and **missed** where it is." if has_goals else ""
         ),
         images=_images_table(results["cases"]),
         inflaters=_inflater_table(results["cases"]),
@@ -228,15 +224,12 @@ def page(results: Results) -> str:
         blobs=idle["blobs"] if idle else "127",
         idle=_idle_table(idle) if idle else _NOT_MEASURED,
         reading=(
-            "{:.2f} ms (median of 200; the least: {:.2f} ms)".format(*idle["reading"])
-            if idle
-            else "(not measured)"
+            "{:.2f} ms (median of 200; the least: {:.2f} ms)".format(*idle["reading"]) if idle else "(not measured)"
         ),
         sha=_sha_words(results["sha"]),
         machine=table(("what", "which"), results["machine"].items()),
         noise=_noise_words(results),
-        problems="\n".join(f"- {problem}" for problem in results["problems"])
-        or "Nothing was left out.",
+        problems="\n".join(f"- {problem}" for problem in results["problems"]) or "Nothing was left out.",
     )
     return wrapped(text)
 
@@ -269,10 +262,7 @@ _NOT_MEASURED = "This was not measured in this run."
 
 def samples_of(case: Results, name: str) -> list[Sample]:
     """The runs of one tool on a case."""
-    return [
-        Sample(wall, cpu, memory, tuple(failures))
-        for wall, cpu, memory, failures in case["samples"][name]
-    ]
+    return [Sample(wall, cpu, memory, tuple(failures)) for wall, cpu, memory, failures in case["samples"][name]]
 
 
 def _name_of(ours: str, compression: str) -> str:
@@ -307,10 +297,7 @@ def _short(cases: t.Sequence[Results]) -> str:
     for case, peer, ours in _pairs(cases):
         key = (peer, case["compression"], _name_of(ours, case["compression"]))
         found.setdefault(key, []).append(
-            tuple(
-                _ratio(case, ours, peer, what).median
-                for what in ("wall", "cpu", "memory")
-            )
+            tuple(_ratio(case, ours, peer, what).median for what in ("wall", "cpu", "memory"))
         )
     order = [peer.name for peer in PEERS]
     rows = []
@@ -320,9 +307,7 @@ def _short(cases: t.Sequence[Results]) -> str:
         rows.append((*key, str(len(found[key])), *ranges))
     if not rows:
         return _NOT_MEASURED
-    return table(
-        ("against", "layers", "ours", "images", "wall", "CPU", "peak memory"), rows
-    )
+    return table(("against", "layers", "ours", "images", "wall", "CPU", "peak memory"), rows)
 
 
 def _facts() -> str:
@@ -335,9 +320,7 @@ def _facts() -> str:
         )
     ]
     rows += [(peer.name, peer.does, peer.verifies, peer.wrong) for peer in PEERS]
-    return table(
-        ("tool", "what is run", "it verifies", "it gets wrong, or lacks"), rows
-    )
+    return table(("tool", "what is run", "it verifies", "it gets wrong, or lacks"), rows)
 
 
 def _ratio_table(cases: t.Sequence[Results]) -> str:
@@ -356,9 +339,7 @@ def _ratio_table(cases: t.Sequence[Results]) -> str:
         )
     if not rows:
         return _NOT_MEASURED
-    return table(
-        ("image", "against", "inflated by", "wall", "CPU", "peak memory"), rows
-    )
+    return table(("image", "against", "inflated by", "wall", "CPU", "peak memory"), rows)
 
 
 def _with_goal(ratio: Spread, goal: float | None) -> str:
@@ -388,12 +369,7 @@ def _images_table(cases: t.Sequence[Results]) -> str:
 
 def _inflater_table(cases: t.Sequence[Results]) -> str:
     rows = [
-        (
-            _title(case),
-            name,
-            _ratio(case, name, "zlib", "wall").show(2),
-            _ratio(case, name, "zlib", "cpu").show(2),
-        )
+        (_title(case), name, _ratio(case, name, "zlib", "wall").show(2), _ratio(case, name, "zlib", "cpu").show(2))
         for case in cases
         for name in case["ours"]
         if name != "zlib"
@@ -474,10 +450,7 @@ def _memory_words(results: Results) -> str:
     for label, series in _grown(results["scaling"]).items():
         if label == "layers" or len(series) < 2:
             continue
-        ends = [
-            (float(one["size"]), _median(one, "memory") * 1024**2)
-            for one in (series[0], series[-1])
-        ]
+        ends = [(float(one["size"]), _median(one, "memory") * 1024**2) for one in (series[0], series[-1])]
         sentences.append(
             f"From {series[0]['size']:,} to {series[-1]['size']:,} entries in *{label}*, memory grows by"
             f" {slope(*ends):.0f} bytes an entry."
@@ -505,9 +478,7 @@ def _memory_words(results: Results) -> str:
 def _idle_table(idle: Results) -> str:
     rows = []
     for start, words in _STARTS.items():
-        ours, nothing = (
-            samples_of(idle, f"{module}, {start}") for module in (OURS, NOTHING)
-        )
+        ours, nothing = (samples_of(idle, f"{module}, {start}") for module in (OURS, NOTHING))
         goal = _GOAL_IDLE if start == "payload" else None
         rows.append(
             (
@@ -553,21 +524,13 @@ def _sha_words(sha: Results | None) -> str:
         " layer is hashed as it is stored and as it is inflated. The other tools hash by code of their own, which this does"
         " not mask; GNU tar and bsdtar hash nothing, so the ratios to them suffer most."
     )
-    head = (
-        "image",
-        "wall s",
-        "wall s, hidden",
-        "wall, hidden by not",
-        "CPU, hidden by not",
-    )
+    head = ("image", "wall s", "wall s, hidden", "wall, hidden by not", "CPU, hidden by not")
     return f"{words}\n\n{table(head, rows)}"
 
 
 def _noise_words(results: Results) -> str:
     settings = results["settings"]
-    groups = [
-        samples_of(case, name) for case in results["cases"] for name in case["samples"]
-    ]
+    groups = [samples_of(case, name) for case in results["cases"] for name in case["samples"]]
     load = settings["load"]
     words = (
         f"Measuring took {settings['minutes']:.0f} minutes. The load average before it began was {load['before']:.2f},"
@@ -596,32 +559,16 @@ def plot(results: Results) -> str:
             )
             for number, name in enumerate(case["ours"])
         ]
-        group += [
-            Bar(name, ratios(samples_of(case, name), base, "wall"))
-            for name in _peers(case)
-        ]
+        group += [Bar(name, ratios(samples_of(case, name), base, "wall")) for name in _peers(case)]
         groups.append((_title(case), group))
-    series = {
-        label: one
-        for label, one in _grown(results["scaling"]).items()
-        if label != "layers"
-    }
+    series = {label: one for label, one in _grown(results["scaling"]).items() if label != "layers"}
     charts = [
-        bars(
-            "Wall time; 1 is this collection with the standard library alone; marks from least to greatest",
-            groups,
-        ),
+        bars("Wall time; 1 is this collection with the standard library alone; marks from least to greatest", groups),
         lines(
             "Wall time for each entry, microseconds",
             "entries",
             [
-                Line(
-                    label,
-                    tuple(
-                        (one["size"], _median(one, "wall") / one["entries"] * 1e6)
-                        for one in points
-                    ),
-                )
+                Line(label, tuple((one["size"], _median(one, "wall") / one["entries"] * 1e6) for one in points))
                 for label, points in series.items()
             ],
             logarithmic=True,
@@ -630,10 +577,7 @@ def plot(results: Results) -> str:
             "Peak memory, MiB",
             "entries",
             [
-                Line(
-                    label,
-                    tuple((one["size"], _median(one, "memory")) for one in points),
-                )
+                Line(label, tuple((one["size"], _median(one, "memory")) for one in points))
                 for label, points in series.items()
             ],
         ),

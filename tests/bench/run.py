@@ -152,9 +152,7 @@ def measure_case(bench: Bench, case: Case) -> Results | None:
                 samples[name].append(sample)
                 report = result["report"]
                 if case.compression == "gzip" and report.get("gzip") != name:
-                    bench.note(
-                        f"{case.name}: inflated by {report.get('gzip')} instead of {name}"
-                    )
+                    bench.note(f"{case.name}: inflated by {report.get('gzip')} instead of {name}")
                     return None
                 if turn == 0 and not tree:
                     tree = read_tree(_dest(folder))
@@ -165,9 +163,7 @@ def measure_case(bench: Bench, case: Case) -> Results | None:
                     if sample.failures and not peer.goes_on:
                         raise RuntimeError(f"exit status {sample.failures[0]}")
                     if turn == 0:
-                        differ[peer.name] = _differences(
-                            tree, peer.tree(folder, printed)
-                        )
+                        differ[peer.name] = _differences(tree, peer.tree(folder, printed))
                 except RuntimeError as error:
                     bench.note(f"{case.name}: {peer.name}: {error}")
                     peers.remove(peer)
@@ -204,10 +200,7 @@ def _differences(tree: dict[bytes, Node], other: str) -> int:
 
 
 def _plain(samples: t.Mapping[str, t.Sequence[Sample]]) -> Results:
-    return {
-        name: [dataclasses.astuple(sample) for sample in group]
-        for name, group in samples.items()
-    }
+    return {name: [dataclasses.astuple(sample) for sample in group] for name, group in samples.items()}
 
 
 # -- how it grows
@@ -228,12 +221,7 @@ def measure_growth(bench: Bench, label: str, size: int, case: Case) -> Results |
             samples.append(sample)
             report = result["report"]
     _say(f"  {label}: {size}")
-    return {
-        "series": label,
-        "size": size,
-        "entries": report["entries"],
-        "samples": _plain({"ours": samples})["ours"],
-    }
+    return {"series": label, "size": size, "entries": report["entries"], "samples": _plain({"ours": samples})["ours"]}
 
 
 def series(quick: bool) -> t.Iterator[tuple[str, int, images.Layers]]:
@@ -258,9 +246,7 @@ def measure_idle(bench: Bench, case: Case) -> Results:
         bench.ours(case.archive, folder)
         for _turn, start in itertools.product(range(turns), STARTS):
             for module in (OURS, NOTHING):
-                words = bench.modules.command(
-                    module, start, case.archive, _dest(folder)
-                )
+                words = bench.modules.command(module, start, case.archive, _dest(folder))
                 sample, printed = bench.run(words)
                 if result_of(printed)["changed"]:
                     raise RuntimeError("a run that had nothing to do changed something")
@@ -298,9 +284,7 @@ def measure_sha(bench: Bench, cases: t.Sequence[Case]) -> Results:
         for _turn in range(bench.options.runs):
             for label, group in samples.items():
                 with bench.filesystem.fresh() as folder:
-                    sample, _result = bench.ours(
-                        case.layout, folder, inflater, label == "masked"
-                    )
+                    sample, _result = bench.ours(case.layout, folder, inflater, label == "masked")
                     group.append(sample)
         found["cases"].append(
             {
@@ -350,11 +334,7 @@ def wanted(
         ("one-big-file", images.big(quick), compressions),
     ]
     known += [
-        (
-            f"{count}-layer{'s' if count > 1 else ''}",
-            images.stacked(count, entries, size),
-            ("gzip",),
-        )
+        (f"{count}-layer{'s' if count > 1 else ''}", images.stacked(count, entries, size), ("gzip",))
         for count in (1, 4, 32)
     ]
     return [one for one in known if _chosen(options, one[0])]
@@ -417,9 +397,7 @@ def run_all(bench: Bench) -> Results:
 
 
 @contextlib.contextmanager
-def _built(
-    bench: Bench, name: str, layers: images.Layers, compressions: t.Sequence[str]
-) -> t.Iterator[list[Case]]:
+def _built(bench: Bench, name: str, layers: images.Layers, compressions: t.Sequence[str]) -> t.Iterator[list[Case]]:
     _say(f"{name}: building")
     folder = os.path.join(bench.folder, "images")
     try:
@@ -438,9 +416,7 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
         description="Measure the module against other tools and write docs/performance.md."
     )
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="default 5")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny images, to see that all works"
-    )
+    parser.add_argument("--quick", action="store_true", help="tiny images, to see that all works")
     parser.add_argument(
         "--only",
         action="append",
@@ -456,12 +432,8 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
         default=STARTS[0],
         help="how the module is started: as Ansible sends it, or from its files",
     )
-    parser.add_argument(
-        "--folder", metavar="DIR", help="where to work; about 12 GB are needed"
-    )
-    parser.add_argument(
-        "--limit", type=int, default=600, metavar="S", help="seconds for one run"
-    )
+    parser.add_argument("--folder", metavar="DIR", help="where to work; about 12 GB are needed")
+    parser.add_argument("--limit", type=int, default=600, metavar="S", help="seconds for one run")
     parser.add_argument("--output", default=os.path.join(_ROOT, "docs"), metavar="DIR")
     parser.add_argument("--results", metavar="FILE", help="keep the results there")
     parser.add_argument("--render", metavar="FILE", help="measure nothing, use these")

@@ -52,13 +52,7 @@ def small(mark: str) -> Image:
                 opaque("opaque"),
                 file("opaque/new", mark, mtime=_TIME),
                 hardlink("etc/hard", "etc/mark"),
-                file(
-                    "tool",
-                    "#!" + mark,
-                    0o4755,
-                    mtime=_TIME,
-                    xattrs={"security.capability": _CAPABILITY},
-                ),
+                file("tool", "#!" + mark, 0o4755, mtime=_TIME, xattrs={"security.capability": _CAPABILITY}),
                 sparse("sparse", [(0, "a" * 512), (8192, mark)], 16384, mtime=_TIME),
                 fifo("fifo", mtime=_TIME),
                 char("null", 1, 3, mtime=_TIME),
@@ -91,6 +85,5 @@ def crash_images() -> dict[str, Image]:
 def write_images(folder: str, images: t.Mapping[str, Image]) -> dict[str, str]:
     """Write images into a folder; returns their paths by name."""
     return {
-        name: str(write_oci_archive(os.path.join(folder, f"{name}.oci.tar"), image))
-        for name, image in images.items()
+        name: str(write_oci_archive(os.path.join(folder, f"{name}.oci.tar"), image)) for name, image in images.items()
     }

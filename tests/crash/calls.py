@@ -20,13 +20,7 @@ import typing as t
 
 _PRODUCT = "ansible_collections.hypervisor.oci.plugins."
 _SYSCALLS = _PRODUCT + "module_utils._fs.syscalls"
-_OWN = (
-    "exchange",
-    "rename_new",
-    "set_inode_flags",
-    "set_subvolume_writable",
-    "syncfs",
-)
+_OWN = ("exchange", "rename_new", "set_inode_flags", "set_subvolume_writable", "syncfs")
 _OS = (
     "chmod",
     "chown",
@@ -76,11 +70,7 @@ class Calls:
     """
 
     def __init__(
-        self,
-        at: int = 0,
-        action: str | int = COUNT,
-        stay: bool = False,
-        event: t.Callable[[], None] | None = None,
+        self, at: int = 0, action: str | int = COUNT, stay: bool = False, event: t.Callable[[], None] | None = None
     ) -> None:
         self.names: list[str] = []
         self._event = event
@@ -130,9 +120,7 @@ class Calls:
 
         vars(os).update(open=opened, fdopen=fdopened)
 
-    def _wrapped(
-        self, name: str, function: t.Callable[..., t.Any]
-    ) -> t.Callable[..., t.Any]:
+    def _wrapped(self, name: str, function: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
         @functools.wraps(function)
         def call(*arguments: t.Any, **options: t.Any) -> t.Any:
             return self.run(name, function, arguments, options)
@@ -140,11 +128,7 @@ class Calls:
         return call
 
     def run(
-        self,
-        name: str,
-        function: t.Callable[..., t.Any],
-        arguments: tuple[t.Any, ...],
-        options: dict[str, t.Any],
+        self, name: str, function: t.Callable[..., t.Any], arguments: tuple[t.Any, ...], options: dict[str, t.Any]
     ) -> t.Any:
         """One call, unless it is the one."""
         if name == "rename" and arguments[0] == _NEW_RECORD:
@@ -174,9 +158,7 @@ def die() -> None:
     signal.pause()
 
 
-def replace_in_product(
-    name: str, make: t.Callable[[t.Callable[..., t.Any]], t.Callable[..., t.Any]]
-) -> None:
+def replace_in_product(name: str, make: t.Callable[[t.Callable[..., t.Any]], t.Callable[..., t.Any]]) -> None:
     """Replace one of the product's own system calls wherever it was imported to."""
     original = getattr(sys.modules[_SYSCALLS], name)
     replacement = make(original)

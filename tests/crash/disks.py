@@ -32,31 +32,13 @@ from dataclasses import replace
 # an installed collection needs no PYTHONPATH
 sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
-from ansible_collections.hypervisor.oci.tests.crash.archives import (  # noqa: E402
-    crash_images,
-)
+from ansible_collections.hypervisor.oci.tests.crash.archives import crash_images  # noqa: E402
 from ansible_collections.hypervisor.oci.tests.crash.calls import Calls  # noqa: E402
-from ansible_collections.hypervisor.oci.tests.crash.laboratory import (  # noqa: E402
-    Broken,
-    Laboratory,
-    end_cleanly,
-)
-from ansible_collections.hypervisor.oci.tests.crash.scenarios import (  # noqa: E402
-    Scenario,
-    Step,
-    by_name,
-)
-from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E402
-    Image,
-    Layer,
-    file,
-)
-from ansible_collections.hypervisor.oci.tests.tools.confinement import (  # noqa: E402
-    require,
-)
-from ansible_collections.hypervisor.oci.tests.tools.loops import (  # noqa: E402
-    let_go_with,
-)
+from ansible_collections.hypervisor.oci.tests.crash.laboratory import Broken, Laboratory, end_cleanly  # noqa: E402
+from ansible_collections.hypervisor.oci.tests.crash.scenarios import Scenario, Step, by_name  # noqa: E402
+from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file  # noqa: E402
+from ansible_collections.hypervisor.oci.tests.tools.confinement import require  # noqa: E402
+from ansible_collections.hypervisor.oci.tests.tools.loops import let_go_with  # noqa: E402
 from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
     make_folder,
     remove_below,
@@ -93,12 +75,7 @@ def disk_images() -> dict[str, Image]:
 
 def _command(*command: str) -> str:
     done = subprocess.run(
-        command,
-        check=False,
-        timeout=_PATIENCE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        command, check=False, timeout=_PATIENCE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode:
         raise Broken(f"{' '.join(command)}: {done.stdout.strip()}")
@@ -230,9 +207,7 @@ class MemoryDisk(Disk):
         self.device = f"/dev/zram{_text(f'{self._CONTROL}/hot_add').strip()}"
         if not os.path.exists(self.device):
             # the sandbox has a /dev of its own, in which the kernel makes nothing
-            numbers = _text(f"/sys/block/{os.path.basename(self.device)}/dev").split(
-                ":"
-            )
+            numbers = _text(f"/sys/block/{os.path.basename(self.device)}/dev").split(":")
             os.mknod(self.device, 0o60600, os.makedev(*map(int, numbers)))
         self._tell("disksize", str(self._size))
 
@@ -325,9 +300,7 @@ def blocks(lab: Laboratory, work: str) -> str:
     """The layer is small, and what is in it is larger than the disk."""
     with Disk(work, 24 * _MIB) as disk:
         with _prepared(lab, _REPLACE, disk.path):
-            error = _fails(
-                lab, {"src": "zeros"}, "no room left", "layer sha256:", "'data/"
-            )
+            error = _fails(lab, {"src": "zeros"}, "no room left", "layer sha256:", "'data/")
             _succeeds(lab, {"src": "b"})
         with _prepared(lab, _FIRST, disk.path):
             _fails(lab, {"src": "zeros"}, "no room left")
@@ -361,10 +334,7 @@ def full(lab: Laboratory, work: str) -> str:
                 lab.check_untouched(before, outcome.error)
                 errors.append(outcome.error)
         _succeeds(lab, {"src": "b"})
-    kinds = [
-        sum(words in error for error in errors)
-        for words in ("free; make room there", "no room left")
-    ]
+    kinds = [sum(words in error for error in errors) for words in ("free; make room there", "no room left")]
     if not all(kinds) or sum(kinds) != len(errors):
         raise Broken(f"{kinds} of {errors}")
     return f"{kinds[0]} runs knew before, {kinds[1]} later, of {len(errors)} that failed, one block more each"
@@ -393,9 +363,7 @@ def quota(lab: Laboratory, work: str) -> str:
     """A limit on a part of a file system with more room; on btrfs, since root is above others' quotas."""
     _require("mkfs.btrfs", "btrfs")
     if "\tbtrfs\n" not in _text("/proc/filesystems"):
-        raise Skipped(
-            "this kernel has no btrfs (its quotas are the ones that bind root)"
-        )
+        raise Skipped("this kernel has no btrfs (its quotas are the ones that bind root)")
     with Disk(work, 256 * _MIB, "mkfs.btrfs", "-q") as disk:
         part = os.path.join(disk.path, "part")
         _command("btrfs", "subvolume", "create", part)
@@ -418,11 +386,7 @@ def attributes(lab: Laboratory, work: str) -> str:
                 ("+i", {"state": "absent"}),
             ):
                 # links and devices have none, which it complains of
-                subprocess.run(
-                    ["chattr", "-R", "-f", attribute, lab.dest],
-                    check=False,
-                    timeout=_PATIENCE,
-                )
+                subprocess.run(["chattr", "-R", "-f", attribute, lab.dest], check=False, timeout=_PATIENCE)
                 if attribute[1] not in _command("lsattr", "-d", lab.dest).split()[0]:
                     raise Broken(f"chattr {attribute} has no effect")
                 _leaves_nothing(lab, step)
@@ -437,9 +401,7 @@ def subvolumes(lab: Laboratory, work: str) -> str:
     _require("mkfs.btrfs", "btrfs")
     if "\tbtrfs\n" not in _text("/proc/filesystems"):
         raise Skipped("this kernel has no btrfs")
-    with Disk(work, 256 * _MIB, "mkfs.btrfs", "-q") as disk, _prepared(
-        lab, _REPLACE, disk.path
-    ):
+    with Disk(work, 256 * _MIB, "mkfs.btrfs", "-q") as disk, _prepared(lab, _REPLACE, disk.path):
         for step in ({"src": "b", "keep": 0}, {"state": "absent"}):
             one = os.path.join(lab.dest, "one")
             inner = os.path.join(one, "folder", "inner")

@@ -21,9 +21,7 @@ import traceback
 import typing as t
 from dataclasses import dataclass, replace
 
-from ansible_collections.hypervisor.oci.plugins.module_utils import (
-    _options,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils import _options
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     carry_out,
@@ -32,40 +30,18 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     target,
     unpacking,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    exchange as beside,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as beside
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    mounted as inside,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import mounted as inside
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
-from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
-    compressed,
-    directory,
-)
-from ansible_collections.hypervisor.oci.tests.crash.archives import (
-    crash_images,
-    write_images,
-)
-from ansible_collections.hypervisor.oci.tests.crash.calls import (
-    BEFORE,
-    Calls,
-    replace_in_product,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import compressed, directory
+from ansible_collections.hypervisor.oci.tests.crash.archives import crash_images, write_images
+from ansible_collections.hypervisor.oci.tests.crash.calls import BEFORE, Calls, replace_in_product
 from ansible_collections.hypervisor.oci.tests.crash.scenarios import Scenario, Step
 from ansible_collections.hypervisor.oci.tests.images.builder import Image
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
-from ansible_collections.hypervisor.oci.tests.tools.compare_trees import (
-    Ignore,
-    Node,
-    compare,
-    read_tree,
-)
-from ansible_collections.hypervisor.oci.tests.tools.removal import (
-    remove_below,
-    remove_folder,
-)
+from ansible_collections.hypervisor.oci.tests.tools.compare_trees import Ignore, Node, compare, read_tree
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below, remove_folder
 
 # What a run imports late is here before it is forked.
 _LATE = (carry_out, predict, unpacking, beside, in_use, inside, compressed, directory)
@@ -123,9 +99,7 @@ class Run:
         self._reading = reading
         self._what = what
 
-    def wait(
-        self, patience: float = _PATIENCE, kill: bool = False, may_die: bool = False
-    ) -> list[Outcome]:
+    def wait(self, patience: float = _PATIENCE, kill: bool = False, may_die: bool = False) -> list[Outcome]:
         """How its runs ended; none where it was killed.
 
         After ``patience`` seconds it is killed, which is ``Broken`` where ``kill`` does not expect it; so is a death
@@ -154,12 +128,7 @@ class Laboratory:
     With ``mounts``, a dest that is a mount point is a tmpfs; otherwise a plain directory is treated as one.
     """
 
-    def __init__(
-        self,
-        work: str,
-        mounts: bool,
-        images: t.Mapping[str, Image] | None = None,
-    ) -> None:
+    def __init__(self, work: str, mounts: bool, images: t.Mapping[str, Image] | None = None) -> None:
         os.mkdir(work, 0o755)
         self.work = work
         # a disk of the test's may lie beside it, with a dest on it
@@ -173,9 +142,7 @@ class Laboratory:
         self._scenario = Scenario("", {}, (), "")
         os.mkdir(os.path.join(work, "images"))
         os.mkdir(os.path.join(work, "right"))
-        self.sources = write_images(
-            os.path.join(work, "images"), images or crash_images()
-        )
+        self.sources = write_images(os.path.join(work, "images"), images or crash_images())
         for name in self.sources:
             if name == "bad":
                 continue
@@ -351,9 +318,7 @@ class Laboratory:
 
         ``loose`` does not look at the time of the root directory.
         """
-        if self._scenario.inside and all(
-            map(_RANDOM_NAME.match, os.listdir(self.dest))
-        ):
+        if self._scenario.inside and all(map(_RANDOM_NAME.match, os.listdir(self.dest))):
             return "none"
         return self.which(self.dest, loose)
 
@@ -442,9 +407,7 @@ class Laboratory:
         os.close(writing)
         return Run(pid, reading, str(steps))
 
-    def _child(
-        self, steps: tuple[Step, ...], calls: Calls | None, writing: int
-    ) -> t.NoReturn:
+    def _child(self, steps: tuple[Step, ...], calls: Calls | None, writing: int) -> t.NoReturn:
         outcomes: list[dict[str, t.Any]] = []
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._arrange()
@@ -462,9 +425,7 @@ class Laboratory:
             except OciError as problem:
                 outcomes[-1]["error"] = problem.message
                 break
-            except (
-                BaseException
-            ):  # noqa: B036 - whatever it is, the parent has to hear of it
+            except BaseException:  # noqa: B036 - whatever it is, the parent has to hear of it
                 outcomes[-1]["error"] = traceback.format_exc()
                 break
         if calls is not None:
@@ -530,6 +491,4 @@ def _without(tree: Tree, time: bool, root: bool) -> Tree:
 
 
 def _command(*command: str) -> None:
-    subprocess.run(
-        command, check=True, timeout=_PATIENCE, stderr=subprocess.PIPE, text=True
-    )
+    subprocess.run(command, check=True, timeout=_PATIENCE, stderr=subprocess.PIPE, text=True)

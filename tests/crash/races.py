@@ -26,15 +26,9 @@ import typing as t
 # an installed collection needs no PYTHONPATH
 sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
-    target,
-)  # noqa: E402
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (  # noqa: E402
-    exchange as exchanging,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.syscalls import (  # noqa: E402
-    exchange,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import target  # noqa: E402
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as exchanging  # noqa: E402
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.syscalls import exchange  # noqa: E402
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import (  # noqa: E402
     Broken,
     Laboratory,
@@ -43,9 +37,7 @@ from ansible_collections.hypervisor.oci.tests.crash.laboratory import (  # noqa:
     can_mount,
     end_cleanly,
 )
-from ansible_collections.hypervisor.oci.tests.crash.scenarios import (  # noqa: E402
-    Scenario,
-)
+from ansible_collections.hypervisor.oci.tests.crash.scenarios import Scenario  # noqa: E402
 from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E402
     Entry,
     Image,
@@ -60,17 +52,9 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E
     symlink,
     whiteout,
 )
-from ansible_collections.hypervisor.oci.tests.tools.compare_trees import (  # noqa: E402
-    compare,
-    read_tree,
-)
-from ansible_collections.hypervisor.oci.tests.tools.confinement import (  # noqa: E402
-    require,
-)
-from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
-    make_folder,
-    remove_folder,
-)
+from ansible_collections.hypervisor.oci.tests.tools.compare_trees import compare, read_tree  # noqa: E402
+from ansible_collections.hypervisor.oci.tests.tools.confinement import require  # noqa: E402
+from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_folder  # noqa: E402
 
 _FOLDERS = 160
 _NAMES = ("file", "again", "link", "node", "pipe", "hard", "below")
@@ -111,9 +95,7 @@ def branching() -> Image:
 
 def race_images() -> dict[str, Image]:
     """``large`` is attacked; ``a`` and ``b`` are quickly made."""
-    small = {
-        mark: Image([Layer(directory("etc"), file("etc/mark", mark))]) for mark in "ab"
-    }
+    small = {mark: Image([Layer(directory("etc"), file("etc/mark", mark))]) for mark in "ab"}
     bad = Image([Layer(file("etc/mark"), diff_id=digest(b"other"))])
     return {**small, "bad": bad, "large": branching()}
 
@@ -287,10 +269,7 @@ def attack_parents(lab: Laboratory, outside: Outside) -> tuple[int, Outcome]:
 
 
 def _attack(
-    lab: Laboratory,
-    attack: t.Callable[[], int],
-    step: dict[str, t.Any] | None = None,
-    uid: int = 0,
+    lab: Laboratory, attack: t.Callable[[], int], step: dict[str, t.Any] | None = None, uid: int = 0
 ) -> tuple[int, Outcome]:
     attacker = Attacker(attack, uid)
     try:
@@ -302,17 +281,10 @@ def _attack(
     return attacker.swaps, outcome
 
 
-ATTACKS = {
-    "staging": attack_staging,
-    "mount": attack_mount,
-    "old-tree": attack_old_tree,
-    "parents": attack_parents,
-}
+ATTACKS = {"staging": attack_staging, "mount": attack_mount, "old-tree": attack_old_tree, "parents": attack_parents}
 
 
-def play_attack(
-    lab: Laboratory, outside: Outside, name: str, seconds: float, rounds: int = 10**9
-) -> str:
+def play_attack(lab: Laboratory, outside: Outside, name: str, seconds: float, rounds: int = 10**9) -> str:
     """Attack run after run; returns the figures. Raises ``Broken``."""
     deadline = time.monotonic() + seconds
     played = swaps = failed = 0
@@ -415,9 +387,7 @@ def wait_in_line(lab: Laboratory) -> str:
         _check_end(lab, _BESIDE)
     finally:
         lab.clean()
-    return (
-        "line: the second run waited for the first, others gave up after lock_timeout"
-    )
+    return "line: the second run waited for the first, others gave up after lock_timeout"
 
 
 def start_and_stop(lab: Laboratory, step: dict[str, t.Any]) -> Run:

@@ -30,11 +30,7 @@ from dataclasses import dataclass, replace
 # an installed collection needs no PYTHONPATH
 sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
-from ansible_collections.hypervisor.oci.tests.crash.calls import (  # noqa: E402
-    AFTER,
-    BEFORE,
-    Calls,
-)
+from ansible_collections.hypervisor.oci.tests.crash.calls import AFTER, BEFORE, Calls  # noqa: E402
 from ansible_collections.hypervisor.oci.tests.crash.disks import Disk  # noqa: E402
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import (  # noqa: E402
     Broken,
@@ -43,19 +39,9 @@ from ansible_collections.hypervisor.oci.tests.crash.laboratory import (  # noqa:
     can_mount,
     end_cleanly,
 )
-from ansible_collections.hypervisor.oci.tests.crash.scenarios import (  # noqa: E402
-    SCENARIOS,
-    TWICE,
-    Scenario,
-    by_name,
-)
-from ansible_collections.hypervisor.oci.tests.tools.confinement import (  # noqa: E402
-    require,
-)
-from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
-    make_folder,
-    remove_folder,
-)
+from ansible_collections.hypervisor.oci.tests.crash.scenarios import SCENARIOS, TWICE, Scenario, by_name  # noqa: E402
+from ansible_collections.hypervisor.oci.tests.tools.confinement import require  # noqa: E402
+from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_folder  # noqa: E402
 
 _MOST_SHOWN = 40
 
@@ -70,19 +56,11 @@ class Round:
 
 
 DEATHS = (Round("deaths before", BEFORE), Round("deaths after or amidst", AFTER))
-ERRORS = (
-    Round("EIO", errno.EIO),
-    Round("ENOSPC", errno.ENOSPC),
-    Round("ENOSPC from there on", errno.ENOSPC, True),
-)
+ERRORS = (Round("EIO", errno.EIO), Round("ENOSPC", errno.ENOSPC), Round("ENOSPC from there on", errno.ENOSPC, True))
 
 
 def crash_everywhere(
-    lab: Laboratory,
-    scenario: Scenario,
-    rounds: t.Iterable[Round],
-    failures: list[str],
-    every: int = 1,
+    lab: Laboratory, scenario: Scenario, rounds: t.Iterable[Round], failures: list[str], every: int = 1
 ) -> str:
     """Every call of a scenario in turn, or one in so many; returns the figures."""
     started = time.monotonic()
@@ -108,9 +86,7 @@ def crash_everywhere(
     return f"{scenario.name}: {len(calls)} calls; {', '.join(figures)}; {seconds:.0f} s"
 
 
-def crash_twice(
-    lab: Laboratory, failures: list[str], every: int = 1
-) -> t.Iterator[str]:
+def crash_twice(lab: Laboratory, failures: list[str], every: int = 1) -> t.Iterator[str]:
     """Crash, and then crash the run that recovers, at every call."""
     for name, where in TWICE:
         scenario = by_name(name)
@@ -119,9 +95,7 @@ def crash_twice(
         number = 0
         for at in firsts:
             for first in (at, at + 1):
-                again = replace(
-                    scenario, name=f"{name} stopped at {first}", crashed_at=first
-                )
+                again = replace(scenario, name=f"{name} stopped at {first}", crashed_at=first)
                 try:
                     calls = lab.count(again)
                 except Broken as error:
@@ -138,11 +112,7 @@ def crash_twice(
 
 
 def crash_at_random(
-    lab: Laboratory,
-    scenarios: t.Sequence[Scenario],
-    number: int,
-    seed: int,
-    failures: list[str],
+    lab: Laboratory, scenarios: t.Sequence[Scenario], number: int, seed: int, failures: list[str]
 ) -> str:
     """Kill runs on the large image at instants that the clock chooses."""
     started = time.monotonic()
@@ -166,9 +136,7 @@ def crash_at_random(
     )
 
 
-def lose_power_everywhere(
-    lab: Laboratory, disk: Disk, scenario: Scenario, failures: list[str], every: int = 1
-) -> str:
+def lose_power_everywhere(lab: Laboratory, disk: Disk, scenario: Scenario, failures: list[str], every: int = 1) -> str:
     """Lose what is not durable at every call of a scenario, and when the run is done."""
     started = time.monotonic()
     calls = lab.count(scenario)
@@ -197,9 +165,7 @@ def lose_power_everywhere(
     return f"{scenario.name}: power lost {losses} times; {seconds:.0f} s"
 
 
-def _lose_power(
-    lab: Laboratory, work: str, chosen: list[Scenario], failures: list[str], every: int
-) -> None:
+def _lose_power(lab: Laboratory, work: str, chosen: list[Scenario], failures: list[str], every: int) -> None:
     parent = lab.parent
     with Disk(work, 16 << 20) as disk:
         lab.parent = os.path.join(disk.path, "parent")
@@ -231,17 +197,11 @@ def main() -> int:
     what.add_argument("--points", action="store_true", help="only every call")
     what.add_argument("--instants", action="store_true", help="only random instants")
     what.add_argument("--power", action="store_true", help="only losses of power")
-    parser.add_argument(
-        "--random", type=int, default=100, metavar="N", help="how many random instants"
-    )
-    parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="only one call in N"
-    )
+    parser.add_argument("--random", type=int, default=100, metavar="N", help="how many random instants")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only one call in N")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--only", action="append", metavar="SCENARIO")
-    parser.add_argument(
-        "--work", metavar="DIR", help="where to crash (a tmpfs is fast)"
-    )
+    parser.add_argument("--work", metavar="DIR", help="where to crash (a tmpfs is fast)")
     options = parser.parse_args()
     require()
     names = [scenario.name for scenario in SCENARIOS]
@@ -258,16 +218,10 @@ def main() -> int:
         print(f"in {above}; a dest inside is a {'tmpfs' if mounts else 'directory'}")
         lab = Laboratory(os.path.join(above, "work"), mounts)
         try:
-            chosen = [
-                scenario
-                for scenario in SCENARIOS
-                if not options.only or scenario.name in options.only
-            ]
+            chosen = [scenario for scenario in SCENARIOS if not options.only or scenario.name in options.only]
             if everything or options.points:
                 for scenario in chosen:
-                    figures = crash_everywhere(
-                        lab, scenario, (*DEATHS, *ERRORS), failures, options.every
-                    )
+                    figures = crash_everywhere(lab, scenario, (*DEATHS, *ERRORS), failures, options.every)
                     print(f"{figures}; {len(failures)} broken so far", flush=True)
                 if not options.only or "recovery" in options.only:
                     for figures in crash_twice(lab, failures, options.every):
@@ -275,9 +229,7 @@ def main() -> int:
             if options.power:
                 _lose_power(lab, above, chosen, failures, options.every)
             if (everything or options.instants) and chosen:
-                figures = crash_at_random(
-                    lab, chosen, options.random, options.seed, failures
-                )
+                figures = crash_at_random(lab, chosen, options.random, options.seed, failures)
                 print(figures)
         finally:
             lab.close()

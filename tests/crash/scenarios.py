@@ -97,24 +97,8 @@ class Scenario:
 FIRST = Scenario("first", B, ("none", "b"), "b", turn=MOVE)
 REPLACE = Scenario("replace", B, ("a", "b"), "b", before=(C, A), kept=("a",))
 # a forced run over what was never ours
-FORCE = Scenario(
-    "force",
-    {**B, "force": True},
-    ("foreign", "b"),
-    "b",
-    foreign=True,
-    kept=("foreign",),
-)
-INSIDE = Scenario(
-    "inside",
-    B,
-    ("a", "b", "none", "partial"),
-    "b",
-    before=(A,),
-    inside=True,
-    turn=SAVE,
-    turns=3,
-)
+FORCE = Scenario("force", {**B, "force": True}, ("foreign", "b"), "b", foreign=True, kept=("foreign",))
+INSIDE = Scenario("inside", B, ("a", "b", "none", "partial"), "b", before=(A,), inside=True, turn=SAVE, turns=3)
 
 SCENARIOS = (
     FIRST,
@@ -122,50 +106,14 @@ SCENARIOS = (
     replace(FIRST, name="first-then-absent", next=ABSENT, final="none"),
     REPLACE,
     replace(REPLACE, name="replace-keeping-none", action={**B, "keep": 0}, kept=()),
-    replace(
-        REPLACE, name="replace-keeping-two", action={**B, "keep": 2}, kept=("a", "c")
-    ),
+    replace(REPLACE, name="replace-keeping-two", action={**B, "keep": 2}, kept=("a", "c")),
     replace(REPLACE, name="replace-then-absent", next=ABSENT, final="none", kept=()),
-    replace(
-        REPLACE,
-        name="recreate",
-        action={**A, "recreate": True},
-        found=("a",),
-        final="a",
-        kept=("a",),
-    ),
-    replace(
-        REPLACE,
-        name="two-renames",
-        found=("a", "b", "none"),
-        exchanges=False,
-        turn=TWO_RENAMES,
-    ),
-    replace(
-        REPLACE,
-        name="staged",
-        action={**B, "state": "staged"},
-        found=("a",),
-        next=B,
-        turn=SAVE,
-    ),
+    replace(REPLACE, name="recreate", action={**A, "recreate": True}, found=("a",), final="a", kept=("a",)),
+    replace(REPLACE, name="two-renames", found=("a", "b", "none"), exchanges=False, turn=TWO_RENAMES),
+    replace(REPLACE, name="staged", action={**B, "state": "staged"}, found=("a",), next=B, turn=SAVE),
     replace(REPLACE, name="staged-then-present", before=(A, {**B, "state": "staged"})),
-    replace(
-        REPLACE,
-        name="staged-for-another",
-        before=(A, {**C, "state": "staged"}),
-        discards=True,
-    ),
-    replace(
-        REPLACE,
-        name="previous",
-        action=PREVIOUS,
-        before=(A, B),
-        found=("b", "a"),
-        final="",
-        kept=(),
-        swaps=True,
-    ),
+    replace(REPLACE, name="staged-for-another", before=(A, {**C, "state": "staged"}), discards=True),
+    replace(REPLACE, name="previous", action=PREVIOUS, before=(A, B), found=("b", "a"), final="", kept=(), swaps=True),
     replace(
         REPLACE,
         name="previous-two-renames",
@@ -178,30 +126,10 @@ SCENARIOS = (
         exchanges=False,
         turn=TWO_RENAMES,
     ),
-    Scenario(
-        "absent",
-        ABSENT,
-        ("b", "none"),
-        "none",
-        before=(A, B),
-        turn=MOVE,
-    ),
-    Scenario(
-        "absent-with-staged",
-        ABSENT,
-        ("a", "none"),
-        "none",
-        before=(A, {**B, "state": "staged"}),
-        turn=MOVE,
-    ),
+    Scenario("absent", ABSENT, ("b", "none"), "none", before=(A, B), turn=MOVE),
+    Scenario("absent-with-staged", ABSENT, ("a", "none"), "none", before=(A, {**B, "state": "staged"}), turn=MOVE),
     FORCE,
-    replace(
-        FORCE,
-        name="force-two-renames",
-        found=("foreign", "b", "none"),
-        exchanges=False,
-        turn=TWO_RENAMES,
-    ),
+    replace(FORCE, name="force-two-renames", found=("foreign", "b", "none"), exchanges=False, turn=TWO_RENAMES),
     replace(
         FORCE,
         name="absent-over-kept-foreign",
@@ -222,14 +150,7 @@ SCENARIOS = (
         found=("foreign", "b", "none", "partial"),
         kept=("foreign",),
     ),
-    replace(
-        INSIDE,
-        name="inside-absent",
-        action=ABSENT,
-        found=("a", "none", "partial"),
-        final="none",
-        turns=1,
-    ),
+    replace(INSIDE, name="inside-absent", action=ABSENT, found=("a", "none", "partial"), final="none", turns=1),
 )
 
 # Of these, each crash at a call named here is followed by a second crash, in the run that recovers.

@@ -16,9 +16,7 @@ import subprocess
 import sys
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.syscalls import (
-    exchange,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.syscalls import exchange
 from ansible_collections.hypervisor.oci.plugins.modules import oci_volume
 from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 
@@ -86,9 +84,7 @@ def canaries(volume: str) -> list[str]:
     """Where something of the host's lies in a volume; what is swapped meanwhile is not followed."""
     if not os.path.isdir(volume):
         return []
-    return [
-        folder for folder, _names, files, _fd in os.fwalk(volume) if CANARY in files
-    ]
+    return [folder for folder, _names, files, _fd in os.fwalk(volume) if CANARY in files]
 
 
 def attack(folder: str, rounds: int) -> tuple[list[str], dict[str, int]]:
@@ -106,9 +102,7 @@ def attack(folder: str, rounds: int) -> tuple[list[str], dict[str, int]]:
             if number >= rounds and CHANGED in ends:
                 break
             volume = os.path.join(folder, f"volume{number}")
-            result = run_module(
-                path=volume, rootfs=root, target="/data", in_use="ignore"
-            )
+            result = run_module(path=volume, rootfs=root, target="/data", in_use="ignore")
             end = "filled" if result.get("changed") else result.get("msg", "")
             end = CHANGED if "while it was being copied" in end else end
             ends[end] = ends.get(end, 0) + 1

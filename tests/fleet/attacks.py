@@ -140,8 +140,4 @@ def _looted(folder: str) -> list[bytes]:
     return found
 
 
-CHECKS = (
-    blob_named_as_a_command,
-    node_that_answers_a_command,
-    node_that_asks_for_another_image,
-)
+CHECKS = (blob_named_as_a_command, node_that_answers_a_command, node_that_asks_for_another_image)

@@ -45,9 +45,7 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check the promises of a fleet.")
     parser.add_argument("--only", action="append", choices=CHECKS, metavar="NAME")
     parser.add_argument("--list", action="store_true", help="the names of the checks")
-    parser.add_argument(
-        "--hold", action="store_true", help="start the fleet, and wait for a signal"
-    )
+    parser.add_argument("--hold", action="store_true", help="start the fleet, and wait for a signal")
     options = parser.parse_args(arguments)
     if options.list:
         print("\n".join(CHECKS))

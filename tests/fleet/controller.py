@@ -19,16 +19,7 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from .fleet import (
-    Counters,
-    Fleet,
-    FleetError,
-    arguments_of,
-    on_controller,
-    pids,
-    stat_of,
-    wait_for,
-)
+from .fleet import Counters, Fleet, FleetError, arguments_of, on_controller, pids, stat_of, wait_for
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 MODULE = "hypervisor.oci.oci_rootfs"
@@ -95,9 +86,7 @@ class Run:
     def must(self) -> Run:
         """Itself; raises ``FleetError`` if anything failed."""
         if self.status:
-            raise FleetError(
-                f"ansible-playbook ended with {self.status}:\n{self.output}"
-            )
+            raise FleetError(f"ansible-playbook ended with {self.status}:\n{self.output}")
         return self
 
 
@@ -114,9 +103,7 @@ def play(*tasks: dict[str, t.Any], **keywords: t.Any) -> dict[str, t.Any]:
 class Controller:
     """Where playbooks are run from: a folder with all that Ansible keeps, its open connections among it."""
 
-    def __init__(
-        self, fleet: Fleet, name: str, settings: t.Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, fleet: Fleet, name: str, settings: t.Mapping[str, str] | None = None) -> None:
         self.fleet = fleet
         self.folder = os.path.join(fleet.folder, name)
         self.settings = dict(settings or {})
@@ -129,9 +116,7 @@ class Controller:
     def _path(self, *names: str) -> str:
         return os.path.join(self.folder, *names)
 
-    def environment(
-        self, results: str, settings: t.Mapping[str, str]
-    ) -> dict[str, str]:
+    def environment(self, results: str, settings: t.Mapping[str, str]) -> dict[str, str]:
         """Nothing of the user's own configuration, and nothing in the user's home."""
         kept = {
             name: value
@@ -169,9 +154,7 @@ class Controller:
         """Start ansible-playbook with plays, or a playbook's name, on the nodes of these names, or all that have sshd."""
         self._number += 1
         stem = f"{self._number:03}"
-        inventory, results = (
-            self._path(f"{stem}.{name}") for name in ("inventory.json", "results")
-        )
+        inventory, results = (self._path(f"{stem}.{name}") for name in ("inventory.json", "results"))
         if names is None:
             names = self.fleet.managed
         hosts = self.fleet.inventory(names)
@@ -223,19 +206,13 @@ class Playbook:
     """ansible-playbook at work."""
 
     def __init__(
-        self,
-        controller: Controller,
-        names: t.Sequence[str],
-        command: list[str],
-        environment: dict[str, str],
+        self, controller: Controller, names: t.Sequence[str], command: list[str], environment: dict[str, str]
     ) -> None:
         self._controller = controller
         self._nodes = {name: controller.fleet.nodes[name] for name in names}
         self._results = environment["FLEET_RESULTS"]
         self._output = f"{self._results}.output"
-        self._before = {
-            name: node.counters() for name, node in self._nodes.items() if node.pid
-        }
+        self._before = {name: node.counters() for name, node in self._nodes.items() if node.pid}
         self._spent = self._clients()
         self._began = time.monotonic()
         with open(self._output, "wb") as file:
@@ -270,13 +247,9 @@ class Playbook:
                 raise FleetError(f"no end in {timeout} s:\n{self.output()}")
             time.sleep(0.01)
         seconds = time.monotonic() - self._began
-        self.process.returncode = (
-            os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-        )
+        self.process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
         clients = self._clients()
-        carried = {
-            name: self.carried(name) for name in self._before if self._nodes[name].pid
-        }
+        carried = {name: self.carried(name) for name in self._before if self._nodes[name].pid}
         return Run(
             self.process.returncode,
             seconds,

@@ -19,16 +19,7 @@ import typing as t
 
 from ..tools.removal import remove_below
 from .controller import Controller, Run, play, rootfs
-from .fleet import (
-    DISK,
-    Fleet,
-    Spec,
-    on_controller,
-    pids,
-    run,
-    stat_of,
-    wait_for,
-)
+from .fleet import DISK, Fleet, Spec, on_controller, pids, run, stat_of, wait_for
 from .nodes import WEB, WebServer
 from .samples import sample, write
 from .transcript import Story, read_log
@@ -77,9 +68,7 @@ class Bench:
         self.controller.disconnect()
         return self.controller.run(plays, names, **settings)
 
-    def measure(
-        self, plays: list[Play], names: t.Sequence[str], **settings: str
-    ) -> Plain:
+    def measure(self, plays: list[Play], names: t.Sequence[str], **settings: str) -> Plain:
         """The same, as a sample; raises ``FleetError`` if it failed."""
         self.controller.disconnect()
         nodes = [self.fleet.nodes[name] for name in names]
@@ -89,9 +78,7 @@ class Bench:
         self.controller.disconnect()
         after = [_settled(node) for node in nodes]
         last = [max(task.ended for task in done.tasks if task.host == n) for n in names]
-        first = [
-            min(task.began for task in done.tasks if task.host == n) for n in names
-        ]
+        first = [min(task.began for task in done.tasks if task.host == n) for n in names]
         counters = [done.counters[name] for name in names]
         return {
             "seconds": done.seconds,
@@ -108,22 +95,13 @@ class Bench:
         with Turns(self.fleet.nodes[name].link) as turns:
             done, stories = self.recorded(plays, [name], **settings)
         done.must()
-        return {
-            "commands": stories[name].commands,
-            "turns": turns.count,
-            "handshakes": turns.handshakes,
-        }
+        return {"commands": stories[name].commands, "turns": turns.count, "handshakes": turns.handshakes}
 
-    def recorded(
-        self, plays: list[Play], names: t.Sequence[str], **settings: str
-    ) -> tuple[Run, dict[str, Story]]:
+    def recorded(self, plays: list[Play], names: t.Sequence[str], **settings: str) -> tuple[Run, dict[str, Story]]:
         """A run with Ansible's log, and what that says of each node."""
         log = os.path.join(self.fleet.folder, f"log-{self.unused()}")
         done = self.controller.run(
-            plays,
-            names,
-            ["-vvv"],
-            **{"ANSIBLE_FORKS": str(len(names)), **settings, "ANSIBLE_LOG_PATH": log},
+            plays, names, ["-vvv"], **{"ANSIBLE_FORKS": str(len(names)), **settings, "ANSIBLE_LOG_PATH": log}
         )
         with open(log, encoding="utf-8", errors="replace") as file:
             found = read_log(file)
@@ -134,10 +112,7 @@ class Bench:
 
 def _settled(node: t.Any) -> float:
     """The node's processor time when all connections to it are closed."""
-    wait_for(
-        f"the end of connections to {node.name}",
-        lambda: len(node.processes("sshd")) == 1,
-    )
+    wait_for(f"the end of connections to {node.name}", lambda: len(node.processes("sshd")) == 1)
     return float(node.cpu())
 
 
@@ -158,22 +133,14 @@ def cases(bench: Bench) -> list[Case]:
     archive = write(bench.images, "ten.oci.tar", ten)
     known = {"push": archive, "pull": bench.web.url("ten.oci.tar")}
     for way, source in known.items():
-        place = {
-            "dest": f"{DISK}/{way}/rootfs",
-            "cache_dir": f"{DISK}/{way}/cache",
-            "cache_scope": way,
-        }
+        place = {"dest": f"{DISK}/{way}/rootfs", "cache_dir": f"{DISK}/{way}/cache", "cache_scope": way}
         bench.run([play(rootfs(src=source, **place))], bench.names).must()
 
     def task(module: str, **options: t.Any) -> t.Callable[[], list[Play]]:
         return lambda: [play({"name": _NAME, f"ansible.builtin.{module}": options})]
 
     def same(way: str) -> list[Play]:
-        place = {
-            "dest": f"{DISK}/{way}/rootfs",
-            "cache_dir": f"{DISK}/{way}/cache",
-            "cache_scope": way,
-        }
+        place = {"dest": f"{DISK}/{way}/rootfs", "cache_dir": f"{DISK}/{way}/cache", "cache_scope": way}
         return [play(rootfs(src=known[way], **place))]
 
     def new(way: str) -> list[Play]:
@@ -189,11 +156,7 @@ def cases(bench: Bench) -> list[Case]:
         known[way] = source
         return same(way)
 
-    found = [
-        Case("nothing", lambda: [play()]),
-        Case("ping", task("ping")),
-        Case("stat", task("stat", path=DISK)),
-    ]
+    found = [Case("nothing", lambda: [play()]), Case("ping", task("ping")), Case("stat", task("stat", path=DISK))]
     for way in known:
         found += [
             Case(f"up to date, {way}", lambda way=way: same(way)),  # type: ignore[misc]
@@ -211,11 +174,7 @@ def per_node(bench: Bench, sizes: t.Sequence[int], runs: int) -> list[Plain]:
     found: dict[tuple[str, int], Plain] = {}
     for case in wanted:
         for size in sizes:
-            found[(case.name, size)] = {
-                "case": case.name,
-                "nodes": size,
-                "samples": [],
-            }
+            found[(case.name, size)] = {"case": case.name, "nodes": size, "samples": []}
         if case.name != "nothing":
             told = bench.explain(case.plays(), bench.names[0], **case.settings)
             found[(case.name, sizes[0])].update(told)
@@ -239,11 +198,7 @@ def _measure(bench: Bench, case: Case, names: t.Sequence[str]) -> Plain:
         return bench.measure(plays, names, **case.settings)
     done = bench.run(plays, names).must()
     none = [0.0] * len(names)
-    return {
-        "seconds": done.seconds,
-        "cpu": done.cpu,
-        **{key: none for key in ("task", "bytes", "payload", "node_cpu")},
-    }
+    return {"seconds": done.seconds, "cpu": done.cpu, **{key: none for key in ("task", "bytes", "payload", "node_cpu")}}
 
 
 def crowd(bench: Bench, runs: int) -> list[Plain]:
@@ -284,8 +239,7 @@ def at_once(bench: Bench, images: t.Mapping[str, str], runs: int) -> list[Plain]
             shifts.append(
                 {
                     "transfer": [story.ended - story.began for story in told],
-                    "whole": max(story.ended for story in told)
-                    - min(story.began for story in told),
+                    "whole": max(story.ended for story in told) - min(story.began for story in told),
                     "after": [end - story.ended for end, story in zip(ends, told)],
                     "seconds": done.seconds,
                     "bytes": [done.counters[node].total for node in bench.names],
@@ -319,18 +273,14 @@ def settings(bench: Bench, runs: int) -> list[Plain]:
     bench.run(same, bench.names).must()
     count = len(bench.names)
     variants: list[tuple[str, Plain]] = [
-        (f"forks {forks}", {"ANSIBLE_FORKS": str(forks)})
-        for forks in (1, 2, 4, 8, 16)
-        if forks < count
+        (f"forks {forks}", {"ANSIBLE_FORKS": str(forks)}) for forks in (1, 2, 4, 8, 16) if forks < count
     ]
     variants.append((f"forks {count}", {"ANSIBLE_FORKS": str(count)}))
     variants += [
         ("pipelining off", {"ANSIBLE_PIPELINING": "0"}),
         ("ssh without -C", {"ANSIBLE_SSH_ARGS": _NO_COMPRESSION}),
     ]
-    found: list[Plain] = [
-        {"setting": label, "nodes": count, "samples": []} for label, _values in variants
-    ]
+    found: list[Plain] = [{"setting": label, "nodes": count, "samples": []} for label, _values in variants]
     for (_label, values), kept in zip(variants, found):
         kept.update(bench.explain(same, bench.names[0], **values))
     for _turn in range(runs):
@@ -345,10 +295,7 @@ def strategies(bench: Bench, runs: int) -> list[Plain]:
     source = write(bench.images, "strategy.oci.tar", sample("strategy", _MB, layers=2))
     dest = f"{DISK}/strategy/rootfs"
     slow = bench.names[-1]
-    found: list[Plain] = [
-        {"strategy": name, "nodes": len(bench.names), "samples": []}
-        for name in ("linear", "free")
-    ]
+    found: list[Plain] = [{"strategy": name, "nodes": len(bench.names), "samples": []} for name in ("linear", "free")]
     tasks = [
         {"name": "before", "ansible.builtin.stat": {"path": DISK}},
         rootfs(src=source, dest=dest),
@@ -365,9 +312,7 @@ def strategies(bench: Bench, runs: int) -> list[Plain]:
                 done = bench.controller.run(plays, bench.names, **forks).must()
                 ends = {name: done.of(name, "after").ended for name in bench.names}
                 others = max(end for name, end in ends.items() if name != slow)
-                one["samples"].append(
-                    {"others": others - began, "slow": ends[slow] - began}
-                )
+                one["samples"].append({"others": others - began, "slow": ends[slow] - began})
                 _say(one["strategy"], one["samples"][-1])
     return found
 
@@ -441,9 +386,7 @@ def _proportional(pid: int) -> int:
 
 def _say(what: str, numbers: Plain) -> None:
     shown = {
-        key: (
-            [round(v, 2) for v in value] if isinstance(value, list) else round(value, 2)
-        )
+        key: ([round(v, 2) for v in value] if isinstance(value, list) else round(value, 2))
         for key, value in numbers.items()
     }
     print(what, shown, flush=True)

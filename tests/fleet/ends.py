@@ -72,11 +72,7 @@ def _lines(path: str, text: str) -> list[str]:
 
 def remains(fleet: Held) -> list[str]:
     """Processes in its namespaces, mounts, loop devices: what has its mark."""
-    found = [
-        f"process {pid}"
-        for pid in os.listdir("/proc")
-        if pid.isdigit() and _network(int(pid)) in fleet.networks
-    ]
+    found = [f"process {pid}" for pid in os.listdir("/proc") if pid.isdigit() and _network(int(pid)) in fleet.networks]
     found += _lines("/proc/self/mountinfo", fleet.folder)
     for name in os.listdir("/sys/block"):
         backing = f"/sys/block/{name}/loop/backing_file"

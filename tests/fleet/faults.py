@@ -51,10 +51,7 @@ def _resumes(lab: Lab, update: Update) -> str:
     run = lab.converges(update.name, update.source, update.dest, update.new)
     total = run.counters[update.name].total
     limit = NEW_IMAGE * update.new.size * (_LAYERS - 1) / _LAYERS + MODULE_RUNS
-    require(
-        total <= limit,
-        f"the rerun took {total} bytes: blobs that had arrived went again",
-    )
+    require(total <= limit, f"the rerun took {total} bytes: blobs that had arrived went again")
     return f"the rerun took {total} bytes of {update.new.size}"
 
 
@@ -161,9 +158,7 @@ def cache_corrupt(lab: Lab) -> str:
     total = run.counters[CHARLIE].total
     limit = ONE_LAYER * size + 1.5 * MODULE_RUNS
     require(total <= limit, f"{total} bytes for one corrupt blob of {size}")
-    lab.provision(
-        CHARLIE, src=source, dest=f"{DISK}/corrupt-third/rootfs", cache_dir=cache
-    ).must()
+    lab.provision(CHARLIE, src=source, dest=f"{DISK}/corrupt-third/rootfs", cache_dir=cache).must()
     lab.shows(CHARLIE, f"{DISK}/corrupt-third/rootfs", part)
     return f"{total} bytes for a blob of {size}"
 

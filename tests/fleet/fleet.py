@@ -57,11 +57,7 @@ class Counters:
     packets: int = 0
 
     def __sub__(self, other: Counters) -> Counters:
-        return Counters(
-            self.to_node - other.to_node,
-            self.from_node - other.from_node,
-            self.packets - other.packets,
-        )
+        return Counters(self.to_node - other.to_node, self.from_node - other.from_node, self.packets - other.packets)
 
     @property
     def total(self) -> int:
@@ -89,15 +85,11 @@ def run(words: t.Sequence[str], timeout: float = _PATIENCE, text: str = "") -> s
     except subprocess.TimeoutExpired:
         raise FleetError(f"{shlex.join(words)}: no end in {timeout} s") from None
     if done.returncode:
-        raise FleetError(
-            f"{shlex.join(words)}: exit status {done.returncode}: {done.stderr.strip()}"
-        )
+        raise FleetError(f"{shlex.join(words)}: exit status {done.returncode}: {done.stderr.strip()}")
     return done.stdout
 
 
-def wait_for(
-    what: str, done: t.Callable[[], t.Any], seconds: float = _PATIENCE
-) -> t.Any:
+def wait_for(what: str, done: t.Callable[[], t.Any], seconds: float = _PATIENCE) -> t.Any:
     """The first true answer of a function that is asked again and again; raises ``FleetError``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -203,9 +195,7 @@ class Node:
             run(["mount", "-o", "loop", image, self.disk])
         keys = os.path.join(self.folder, "keys")
         host = os.path.join(keys, "host")
-        run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", host]
-        )
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", host])
         for name, text in (("authorized", public_key), ("sshd_config", _SSHD)):
             with open(os.path.join(keys, name), "w", encoding="ascii") as file:
                 file.write(text)
@@ -249,16 +239,12 @@ class Node:
     def _plug_in(self) -> None:
         inside = ["nsenter", "-t", str(self.pid), "-n", "--"]
         # what a killed node had goes away a little later than the node itself
-        subprocess.run(
-            ["ip", "link", "del", self.link], check=False, stderr=subprocess.DEVNULL
-        )
+        subprocess.run(["ip", "link", "del", self.link], check=False, stderr=subprocess.DEVNULL)
         without_ipv6(inside)
         peer = ["peer", "name", "eth0", "netns", str(self.pid)]
         # a node that comes back is known by the address of before
         hardware = f"02:00:0a:4d:00:{int(self.address.rpartition('.')[2]):02x}"
-        run(
-            ["ip", "link", "add", self.link, "type", "veth", *peer, "address", hardware]
-        )
+        run(["ip", "link", "add", self.link, "type", "veth", *peer, "address", hardware])
         run([*inside, "ip", "addr", "add", f"{self.address}/24", "dev", "eth0"])
         run(["ip", "link", "set", self.link, "master", _BRIDGE])
         for where, device in (([], self.link), (inside, "eth0")):
@@ -266,9 +252,7 @@ class Node:
             run([*where, "ip", "link", "set", device, "gso_max_segs", "1"])
             if self.spec.rate:
                 limit = ["rate", self.spec.rate, "burst", "16kb", "latency", "100ms"]
-                run(
-                    [*where, "tc", "qdisc", "add", "dev", device, "root", "tbf", *limit]
-                )
+                run([*where, "tc", "qdisc", "add", "dev", device, "root", "tbf", *limit])
             run([*where, "ip", "link", "set", device, "up"])
         run([*inside, "ip", "link", "set", "lo", "up"])
 
@@ -308,9 +292,7 @@ class Node:
     def start_sshd(self) -> None:
         """Start sshd and wait until it answers."""
         command = ["/usr/sbin/sshd", "-D", "-f", "/run/node/sshd_config"]
-        self._sshd = subprocess.Popen(
-            self._inside([*command, "-E", "/run/node/log"]), stdin=subprocess.DEVNULL
-        )
+        self._sshd = subprocess.Popen(self._inside([*command, "-E", "/run/node/log"]), stdin=subprocess.DEVNULL)
         wait_for(f"{self.name}: sshd", lambda: self.listens(22))
 
     def listens(self, port: int) -> bool:
@@ -335,19 +317,12 @@ class Node:
     def _children(self, command: str) -> list[int]:
         """Those of our own children of children that run a command: nsenter stands between."""
         nsenter = self._sshd.pid if self._sshd is not None else 0
-        return [
-            pid for pid in self.processes(command) if stat_of(pid).parent == nsenter
-        ]
+        return [pid for pid in self.processes(command) if stat_of(pid).parent == nsenter]
 
     def processes(self, command: str = "") -> list[int]:
         """The pids, as seen from here, of the node's processes, or of those with this command name."""
         space = _namespace(self.pid)
-        return [
-            pid
-            for pid in pids()
-            if _namespace(pid) == space
-            and (not command or stat_of(pid).command == command)
-        ]
+        return [pid for pid in pids() if _namespace(pid) == space and (not command or stat_of(pid).command == command)]
 
     def cpu(self) -> float:
         """Seconds of processor time of the sshd that listens, and of all that its closed connections ran."""
@@ -360,9 +335,7 @@ class Node:
         shown = json.loads(run(["ip", "-j", "-s", "link", "show", "dev", self.link]))
         statistics = shown[0]["stats64"]
         sent, received = statistics["tx"], statistics["rx"]
-        return Counters(
-            sent["bytes"], received["bytes"], sent["packets"] + received["packets"]
-        )
+        return Counters(sent["bytes"], received["bytes"], sent["packets"] + received["packets"])
 
 
 @dataclass(frozen=True)

@@ -67,15 +67,11 @@ class Lab:
 
     # -- runs
 
-    def provision(
-        self, *names: str, arguments: t.Sequence[str] = (), **options: t.Any
-    ) -> Run:
+    def provision(self, *names: str, arguments: t.Sequence[str] = (), **options: t.Any) -> Run:
         """One task on these nodes, over new connections; whatever comes of it, no traceback."""
         return self.finish(self.start(*names, arguments=arguments, **options))
 
-    def start(
-        self, *names: str, arguments: t.Sequence[str] = (), **options: t.Any
-    ) -> Playbook:
+    def start(self, *names: str, arguments: t.Sequence[str] = (), **options: t.Any) -> Playbook:
         """The same, not waited for."""
         self.controller.disconnect()
         plays = [play(rootfs(**options))]
@@ -109,9 +105,7 @@ class Lab:
         for one in samples:
             if found == one.files:
                 return one
-        raise Broken(
-            f"{name}: {dest} is none of the {len(samples)} trees that it may be, but {sorted(found)}"
-        )
+        raise Broken(f"{name}: {dest} is none of the {len(samples)} trees that it may be, but {sorted(found)}")
 
     def is_tidy(self, name: str, dest: str) -> None:
         """Nothing but ``dest`` and its private folder; nothing in the user's temporary folder, nor the controller's."""
@@ -140,9 +134,7 @@ class Lab:
         for left in os.listdir(local):
             remove_below(local, os.path.join(local, left))
 
-    def converges(
-        self, name: str, source: str, dest: str, wanted: Sample, **options: t.Any
-    ) -> Run:
+    def converges(self, name: str, source: str, dest: str, wanted: Sample, **options: t.Any) -> Run:
         """A rerun makes it right, and the next has nothing to do; returns the first of them."""
         first = self.provision(name, src=source, dest=dest, **options)
         require(first.status == 0, f"the rerun failed:\n{first.output}")

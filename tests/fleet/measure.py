@@ -43,11 +43,7 @@ def measure(folder: str, options: argparse.Namespace) -> dict[str, t.Any]:
     before = machine.load()
     began = time.time()
     bench = costs.Bench(folder, options.nodes, options.crowd, options.rate)
-    images = {
-        "ten layers of 1 MB": write(
-            bench.images, "at-once.oci.tar", sample("at-once", _MB, layers=10)
-        )
-    }
+    images = {"ten layers of 1 MB": write(bench.images, "at-once.oci.tar", sample("at-once", _MB, layers=10))}
     for name in options.take:
         path = os.path.join(options.images or "", name)
         if options.images and os.path.exists(path):
@@ -65,9 +61,7 @@ def measure(folder: str, options: argparse.Namespace) -> dict[str, t.Any]:
         "memory": lambda: costs.memory(bench),
     }
     results: dict[str, t.Any] = {
-        name: measured()
-        for name, measured in parts.items()
-        if not options.only or name in options.only
+        name: measured() for name, measured in parts.items() if not options.only or name in options.only
     }
     results["machine"] = machine.describe([])
     results["run"] = {
@@ -90,9 +84,7 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", metavar="DIR", help="images made by others")
     parser.add_argument("--take", nargs="*", default=TAKEN, metavar="NAME")
     parser.add_argument("--results", metavar="FILE", help="keep the results there")
-    parser.add_argument(
-        "--page", default=os.path.join(_ROOT, "docs", "fleet.md"), metavar="FILE"
-    )
+    parser.add_argument("--page", default=os.path.join(_ROOT, "docs", "fleet.md"), metavar="FILE")
     parser.add_argument(
         "--only",
         nargs="+",

@@ -27,10 +27,4 @@ _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 def missing() -> list[str]:
     """The Debian packages whose programs are not there."""
     # nodes see /usr, whatever else is on the PATH
-    return sorted(
-        {
-            package
-            for program, package in NEEDED.items()
-            if shutil.which(program, path=_PATH) is None
-        }
-    )
+    return sorted({package for program, package in NEEDED.items() if shutil.which(program, path=_PATH) is None})

@@ -90,14 +90,8 @@ def machine(results: Plain) -> str:
         ["Processor", known["Processor"]],
         ["Memory", known["Memory"]],
         ["System", known["System"]],
-        [
-            "Controller",
-            f"Python {known['Python'].split(',')[0]}, ansible-core {known['ansible-core']}",
-        ],
-        [
-            "Nodes",
-            f"{run['nodes']} network namespaces on the same machine, {run['rate']} each",
-        ],
+        ["Controller", f"Python {known['Python'].split(',')[0]}, ansible-core {known['ansible-core']}"],
+        ["Nodes", f"{run['nodes']} network namespaces on the same machine, {run['rate']} each"],
         ["Runs of each case", f"{run['runs']}: median (lowest–highest)"],
         ["Load of others before", f"{load['before']:.1f}, {load['stolen']:.0%} stolen"],
     ]
@@ -178,13 +172,7 @@ def crowd(cases: t.Sequence[Plain], larger: t.Sequence[Plain]) -> str:
                 each(case, "seconds").show(1),
             ]
         )
-    head = [
-        "at once",
-        "CPU s foretold",
-        "CPU s measured",
-        "ratio",
-        "seconds of the run",
-    ]
+    head = ["at once", "CPU s foretold", "CPU s measured", "ratio", "seconds of the run"]
     return table(head, rows)
 
 
@@ -233,14 +221,7 @@ def settings(cases: t.Sequence[Plain]) -> str:
 
 def strategies(cases: t.Sequence[Plain]) -> str:
     """One slow node."""
-    rows = [
-        [
-            case["strategy"],
-            each(case, "others").show(1),
-            each(case, "slow").show(1),
-        ]
-        for case in cases
-    ]
+    rows = [[case["strategy"], each(case, "others").show(1), each(case, "slow").show(1)] for case in cases]
     return table(["strategy", "all others done after, s", "the slow one, s"], rows)
 
 

@@ -12,15 +12,7 @@ import stat
 import typing as t
 from dataclasses import dataclass
 
-from ..images.builder import (
-    Image,
-    Index,
-    Layer,
-    attestation,
-    directory,
-    file,
-    write_oci_archive,
-)
+from ..images.builder import Image, Index, Layer, attestation, directory, file, write_oci_archive
 
 _TIME = 1700000000
 _FILES = 4
@@ -50,11 +42,7 @@ def noise(name: str, size: int) -> bytes:
 
 
 def sample(
-    name: str,
-    size: int,
-    layers: int = 1,
-    changed: t.Mapping[int, str] | None = None,
-    platform: str = "linux/amd64",
+    name: str, size: int, layers: int = 1, changed: t.Mapping[int, str] | None = None, platform: str = "linux/amd64"
 ) -> Sample:
     """An image of so many layers of ``size`` bytes each; those in ``changed`` have the content of another name."""
     version = f"{name} {platform}\n"
@@ -64,10 +52,7 @@ def sample(
     for number, source in enumerate(names):
         folder = f"data/{number:02}"
         own = {
-            f"{folder}/{part}": noise(
-                f"{source}/{platform}/{number}/{part}", size // _FILES
-            )
-            for part in range(_FILES)
+            f"{folder}/{part}": noise(f"{source}/{platform}/{number}/{part}", size // _FILES) for part in range(_FILES)
         }
         if number == layers - 1:
             own["etc/version"] = version.encode()

@@ -147,9 +147,4 @@ def pulled(lab: Lab) -> str:
     return f"{sent} bytes served for {len(names)} × {amd64.size}, {documents} when up to date"
 
 
-CHECKS = (
-    new_and_up_to_date,
-    without_pipelining,
-    one_changed_layer,
-    pulled,
-)
+CHECKS = (new_and_up_to_date, without_pipelining, one_changed_layer, pulled)

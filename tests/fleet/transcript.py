@@ -52,6 +52,5 @@ def read_log(lines: t.Iterable[str]) -> dict[str, Story]:
             sending.discard(address)
             ended[address] = now
     return {
-        address: Story(count, began.get(address, 0.0), ended.get(address, 0.0))
-        for address, count in commands.items()
+        address: Story(count, began.get(address, 0.0), ended.get(address, 0.0)) for address, count in commands.items()
     }

@@ -29,9 +29,7 @@ class Turns:
         self.handshakes = 0
         self._from_node = True
         self._stop = threading.Event()
-        self._socket = socket.socket(
-            socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)
-        )
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
         self._socket.bind((link, 0))
         self._socket.settimeout(0.1)

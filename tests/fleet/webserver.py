@@ -29,13 +29,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(
-        self,
-        address: tuple[str, int],
-        folder: str,
-        log: str,
-        die_after: int | None = None,
-    ) -> None:
+    def __init__(self, address: tuple[str, int], folder: str, log: str, die_after: int | None = None) -> None:
         super().__init__(address, Handler)
         self.folder = folder
         self.die_after = die_after
@@ -101,14 +95,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.send_header("Content-Range", shown)
             self.send_header("Accept-Ranges", "bytes")
             self.send_header("ETag", tag)
-            self.send_header(
-                "Last-Modified", email.utils.formatdate(status.st_mtime, usegmt=True)
-            )
+            self.send_header("Last-Modified", email.utils.formatdate(status.st_mtime, usegmt=True))
             self.end_headers()
             sent = self._send(file, start, end) if with_body else 0
-        self.server.note(
-            path=name, status=206 if asked else 200, range=asked, sent=sent
-        )
+        self.server.note(path=name, status=206 if asked else 200, range=asked, sent=sent)
 
     def _send(self, file: t.BinaryIO, start: int, end: int) -> int:
         """The bytes that the client has taken; it may go away at any time."""

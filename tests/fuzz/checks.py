@@ -23,31 +23,15 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
-    list_images,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
-    options_from,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import (
-    provision,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
-    to_json_safe,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import list_images
+from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
+from ansible_collections.hypervisor.oci.plugins.module_utils._result import to_json_safe
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.fuzz.seeds import LAYOUT, TARGET
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
-from ansible_collections.hypervisor.oci.tests.tools.removal import (
-    make_folder,
-    remove_below,
-    remove_folder,
-)
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
+from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_below, remove_folder
 
 _MIB = 1024 * 1024
 # Beyond the idle process; a zstd window is allowed besides.
@@ -135,12 +119,7 @@ class Sandbox:
         os.close(self._lock)
         remove_target()
 
-    def check(
-        self,
-        data: bytes,
-        lists: bool = True,
-        options: t.Mapping[str, t.Any] | None = None,
-    ) -> Outcome:
+    def check(self, data: bytes, lists: bool = True, options: t.Mapping[str, t.Any] | None = None) -> Outcome:
         """Run one input and look at everything that must hold; options stand over those that it decides on."""
         self._write_source(data)
         paths = {"src": self._src, "dest": self._dest}
@@ -179,13 +158,7 @@ class Sandbox:
             else:
                 _write(path, content.encode("latin-1"))
 
-    def _run(
-        self,
-        data: bytes,
-        options: dict[str, t.Any],
-        lists: bool,
-        problems: list[str],
-    ) -> tuple[str, str]:
+    def _run(self, data: bytes, options: dict[str, t.Any], lists: bool, problems: list[str]) -> tuple[str, str]:
         try:
             if lists:
                 self._list(problems)
@@ -219,9 +192,7 @@ class Sandbox:
                 _check_message(image["problem"], problems)
         _check_json(images, problems)
 
-    def _provision(
-        self, options: dict[str, t.Any], check_mode: bool, problems: list[str]
-    ) -> dict[str, t.Any] | str:
+    def _provision(self, options: dict[str, t.Any], check_mode: bool, problems: list[str]) -> dict[str, t.Any] | str:
         """The result, or the error's message."""
         umask = os.umask(0o22)
         try:
@@ -239,9 +210,7 @@ class Sandbox:
             problems.append("a first run says that nothing changed")
         return result
 
-    def _verify(
-        self, options: dict[str, t.Any], first: dict[str, t.Any], problems: list[str]
-    ) -> None:
+    def _verify(self, options: dict[str, t.Any], first: dict[str, t.Any], problems: list[str]) -> None:
         """The tree: known again, without markers, and removed without a trace."""
         try:
             again = provision(options_from(options), False).to_result()

@@ -16,15 +16,7 @@ from random import Random
 
 from ansible_collections.hypervisor.oci.tests.fuzz import mutate
 from ansible_collections.hypervisor.oci.tests.fuzz.mutate import pick
-from ansible_collections.hypervisor.oci.tests.fuzz.seeds import (
-    CONFIG,
-    LAYOUT,
-    Seed,
-    image_of,
-    many_images,
-    seeds,
-    tiny,
-)
+from ansible_collections.hypervisor.oci.tests.fuzz.seeds import CONFIG, LAYOUT, Seed, image_of, many_images, seeds, tiny
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Blob,
     Image,
@@ -50,9 +42,7 @@ for _seed in _SEEDS.values():
     for _members in _seed.layers:
         mutate.remember(_members)
 
-_COMPRESSIONS: tuple[CompressionName, ...] = (
-    *("none", "none", "gzip", "gzip-members", "zstd", "zstd-frames"),
-)
+_COMPRESSIONS: tuple[CompressionName, ...] = (*("none", "none", "gzip", "gzip-members", "zstd", "zstd-frames"),)
 
 # In which order they take turns: what is deeper comes oftener.
 TURNS = (
@@ -135,13 +125,7 @@ def _zstd(random: Random) -> bytes:
 
 
 def _one_layer(data: bytes, stream: bytes, media_type: str) -> bytes:
-    layer = Layer(
-        raw(data),
-        end_blocks=0,
-        compression="none",
-        edit_blob=lambda _blob: stream,
-        media_type=media_type,
-    )
+    layer = Layer(raw(data), end_blocks=0, compression="none", edit_blob=lambda _blob: stream, media_type=media_type)
     return oci_archive(Image([layer]))
 
 
@@ -159,15 +143,8 @@ def _documents(random: Random) -> bytes:
         config = mutate.document(random, config)
     changed = Image(layers, ref="fuzz:1", config_document=config)
     if where in (1, 5):
-        changed = Image(
-            layers,
-            ref="fuzz:1",
-            config_document=config,
-            manifest=mutate.document(random, changed.data),
-        )
-    contents: tuple[Blob, ...] = pick(
-        random, ((changed,), (Index(changed, ref="n"),), (many_images(), changed))
-    )
+        changed = Image(layers, ref="fuzz:1", config_document=config, manifest=mutate.document(random, changed.data))
+    contents: tuple[Blob, ...] = pick(random, ((changed,), (Index(changed, ref="n"),), (many_images(), changed)))
     if where == 2:
         index = Index(changed)
         contents = (Index(changed, document=mutate.document(random, index.data)),)
@@ -255,14 +232,10 @@ def _archive(random: Random) -> bytes:
             "d": hardlink("", pick(random, ("c", "d", "nothing", "/c", "../c"))),
         }
     elif how == 5:
-        options["members"] = mutate.members(
-            random, [file("index.json", b"{}"), file("oci-layout", b"{}")]
-        )
+        options["members"] = mutate.members(random, [file("index.json", b"{}"), file("oci-layout", b"{}")])
     else:
         members: list[Member] = [
-            file(name, content)
-            for name, content in _files_of(image).items()
-            if random.random() < 0.95
+            file(name, content) for name, content in _files_of(image).items() if random.random() < 0.95
         ]
         return tar(mutate.members(random, members), end_blocks=2)
     try:

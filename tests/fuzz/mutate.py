@@ -50,17 +50,7 @@ _COMPONENTS = (
     *(b"lost+found", b"record.json", b" ", b"\\", b"*", b"\xe2\x80\xae", b".dest"),
 )
 _RECORDS = (
-    *(
-        "path",
-        "linkpath",
-        "size",
-        "uid",
-        "gid",
-        "mtime",
-        "atime",
-        "uname",
-        "hdrcharset",
-    ),
+    *("path", "linkpath", "size", "uid", "gid", "mtime", "atime", "uname", "hdrcharset"),
     *("GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.name", "GNU.sparse.realsize"),
     *("GNU.sparse.size", "GNU.sparse.numblocks", "GNU.sparse.offset"),
     *("GNU.sparse.numbytes", "GNU.sparse.map", "SCHILY.acl.access"),
@@ -73,14 +63,7 @@ _RECORDS = (
 _ACLS = (
     *("user::rwx", "u:0:rw-", "user:name:r--:5", "g:7:r-x", "mask::rwx", "other:r--"),
     *("other::---", "user:00000000000999999999999:r--", "default:user::r", "m:rwx"),
-    *(
-        "user:4294967295:rwx",
-        "user:4294967294:rwx",
-        "group::",
-        "junk",
-        "u:x:y:z:w",
-        ":",
-    ),
+    *("user:4294967295:rwx", "user:4294967294:rwx", "group::", "junk", "u:x:y:z:w", ":"),
 )
 _TAGS = (1, 2, 4, 8, 16, 32, 64, 0)
 _TYPES = b"0\x00123456789SxgLKVMDNAZ"
@@ -103,11 +86,7 @@ def blind(random: Random, data: bytes) -> bytes:
     end = min(len(data), start + pick(random, (1, 1, 2, 4, 8, 100, 512, 2000)))
     how = random.randrange(9)
     if how == 0:
-        return (
-            data[:start]
-            + bytes([data[start] ^ 1 << random.randrange(8)])
-            + data[start + 1 :]
-        )
+        return data[:start] + bytes([data[start] ^ 1 << random.randrange(8)]) + data[start + 1 :]
     if how == 1:
         return data[:start] + bytes([pick(random, BYTES)]) + data[start + 1 :]
     if how == 2:
@@ -160,9 +139,7 @@ def name(random: Random, known: t.Sequence[bytes]) -> bytes:
         return TARGET.encode() + pick(random, (b"", b"/", b"/victim", b"/folder/x"))
     if how == 8:
         up = b"../" * pick(random, (1, 2, 3, 9))
-        return up + pick(
-            random, (b"", b"target/victim", TARGET.encode()[1:] + b"/victim")
-        )
+        return up + pick(random, (b"", b"target/victim", TARGET.encode()[1:] + b"/victim"))
     if how == 9:
         return (pick(random, _COMPONENTS) + b"/") * pick(random, (1, 2, 40, 130, 700))
     count = random.randrange(6)
@@ -270,32 +247,14 @@ def _pax_value(random: Random, key: str, names: t.Sequence[bytes]) -> bytes:
     if how < 5:
         return b"%d" % pick(random, NUMBERS)
     if how == 5:
-        return b",".join(
-            b"%d" % abs(pick(random, NUMBERS)) for _turn in range(random.randrange(9))
-        )
+        return b",".join(b"%d" % abs(pick(random, NUMBERS)) for _turn in range(random.randrange(9)))
     if how == 6:
-        return pick(
-            random,
-            (
-                b"0" * 30 + b"7",
-                b"1e9",
-                b"+5",
-                b"1_0",
-                b"\xd9\xa3",
-                b"AAA",
-                b"====",
-                b"inf",
-            ),
-        )
+        return pick(random, (b"0" * 30 + b"7", b"1e9", b"+5", b"1_0", b"\xd9\xa3", b"AAA", b"====", b"inf"))
     if "acl" in key:
-        entry = struct.pack(
-            "<HHI", pick(random, _TAGS), 7, pick(random, (0, 7, 2**32 - 1))
-        )
+        entry = struct.pack("<HHI", pick(random, _TAGS), 7, pick(random, (0, 7, 2**32 - 1)))
         return struct.pack("<I", 2) + entry * random.randrange(5)
     magic = struct.pack("<I", pick(random, (0x02000000, 0x03000000, 2, 0, 2**32 - 1)))
-    return magic + bytes(
-        pick(random, BYTES) for _turn in range(pick(random, (0, 8, 16, 20, 24)))
-    )
+    return magic + bytes(pick(random, BYTES) for _turn in range(pick(random, (0, 8, 16, 20, 24))))
 
 
 def _acl(random: Random) -> str:
@@ -403,62 +362,20 @@ _PLACES = (
 
 
 _TEXTS = (
-    *(
-        "",
-        " ",
-        ".",
-        "..",
-        "/",
-        "a" * 300,
-        "\0",
-        "\n",
-        "\ud800",
-        "\u202e",
-        "\x1b[31m",
-        "é",
-    ),
+    *("", " ", ".", "..", "/", "a" * 300, "\0", "\n", "\ud800", "\u202e", "\x1b[31m", "é"),
     *("SIGRTMAX-3", "rtmin+0", "40", "kill", "SIGKILL", "65", "RTMIN+40", "v1", "8.1"),
     *("sha256:", "sha256:" + "0" * 64, "sha512:" + "0" * 128, "md5:" + "0" * 32),
     *("sha256:" + "A" * 64, "sha256:../../../etc/passwd", "latest", "linux", "amd64"),
     *("application/vnd.oci.image.index.v1+json", "unknown", "windows", "arm", "v8.99"),
     *("application/vnd.oci.image.manifest.v1+json", "1.0.0", "SIGRTMIN+99", "9", "=x"),
-    *(
-        "application/vnd.oci.image.layer.v1.tar+gzip",
-        "layers",
-        "0:0",
-        "app:",
-        ":1",
-        "==",
-    ),
-    *(
-        "org.opencontainers.image.ref.name",
-        "../" * 9 + TARGET[1:] + "/victim",
-        "\uffff",
-    ),
+    *("application/vnd.oci.image.layer.v1.tar+gzip", "layers", "0:0", "app:", ":1", "=="),
+    *("org.opencontainers.image.ref.name", "../" * 9 + TARGET[1:] + "/victim", "\uffff"),
 )
 _KEYS = (
-    *(
-        "manifests",
-        "layers",
-        "config",
-        "mediaType",
-        "digest",
-        "size",
-        "data",
-        "platform",
-    ),
+    *("manifests", "layers", "config", "mediaType", "digest", "size", "data", "platform"),
     *("annotations", "rootfs", "diff_ids", "os", "architecture", "variant", "User"),
     *("Env", "Entrypoint", "Cmd", "Labels", "Volumes", "ExposedPorts", "Healthcheck"),
-    *(
-        "Config",
-        "RepoTags",
-        "Layers",
-        "history",
-        "created",
-        "type",
-        "urls",
-        "StopSignal",
-    ),
+    *("Config", "RepoTags", "Layers", "history", "created", "type", "urls", "StopSignal"),
 )
 
 
@@ -477,10 +394,7 @@ def json_value(random: Random, depth: int = 0) -> t.Any:
         return pick(random, _TEXTS)
     if how == 6:
         return [json_value(random, depth + 1) for _item in range(random.randrange(4))]
-    return {
-        pick(random, _KEYS): json_value(random, depth + 1)
-        for _item in range(random.randrange(4))
-    }
+    return {pick(random, _KEYS): json_value(random, depth + 1) for _item in range(random.randrange(4))}
 
 
 def document(random: Random, data: bytes) -> bytes:
@@ -523,9 +437,7 @@ def _change_json(random: Random, value: t.Any) -> t.Any:
         other_holder, other = pick(random, places)
         holder[key] = json.loads(json.dumps(other_holder[other]))
     elif how == 4 and isinstance(holder[key], str):
-        holder[key] = blind(
-            random, holder[key].encode("utf-8", "surrogatepass")
-        ).decode("latin-1")
+        holder[key] = blind(random, holder[key].encode("utf-8", "surrogatepass")).decode("latin-1")
     elif how == 5 and isinstance(holder[key], int):
         holder[key] += pick(random, (1, -1, 512, 2**32))
     else:
@@ -558,13 +470,9 @@ def _awkward_text(random: Random, text: str) -> bytes:
     if how == 3:
         return b'{"a":' * pick(random, (100, 5000)) + text.encode() + b"}" * 100
     if how == 4:
-        return text.replace(
-            ": ", ": " + "9" * pick(random, (19, 20, 21, 5000)), 1
-        ).encode()
+        return text.replace(": ", ": " + "9" * pick(random, (19, 20, 21, 5000)), 1).encode()
     if how == 5:
-        return text.replace(
-            ": ", pick(random, (": NaN", ": -Infinity", ": 1e999", ": -")), 1
-        ).encode()
+        return text.replace(": ", pick(random, (": NaN", ": -Infinity", ": 1e999", ": -")), 1).encode()
     if how == 6:
         return text.encode() + pick(random, (b"\0", b" ", b"\n{}", b"x"))
     return b""
@@ -583,27 +491,17 @@ def gzip_frames(random: Random, data: bytes) -> bytes:
     if how == 3:
         return gzip_member(data[:middle]) + gzip_member(data[middle:])
     if how == 4:
-        return (
-            gzip_member(data[:middle])
-            + bytes(pick(random, (1, 7, 512, 70000)))
-            + gzip_member(data[middle:])
-        )
+        return gzip_member(data[:middle]) + bytes(pick(random, (1, 7, 512, 70000))) + gzip_member(data[middle:])
     if how == 5:
         return _gzip_header(random) + member[10:]
     if how == 6:
-        return member + pick(
-            random, (b"\x1f", b"\x1f\x8b", b"junk", b"\0\0x", skippable_frame(b""))
-        )
+        return member + pick(random, (b"\x1f", b"\x1f\x8b", b"junk", b"\0\0x", skippable_frame(b"")))
     if how == 7:
         return member + gzip_member(b"") * pick(random, (1, 2, 300))
     if how == 8:
         return member + pick(random, (gzip_member(bytes(10**6)), _bomb()))
     crc = random.randrange(8)
-    return (
-        member[: -8 + crc]
-        + bytes([member[-8 + crc] ^ 1])
-        + (member[-7 + crc :] if crc < 7 else b"")
-    )
+    return member[: -8 + crc] + bytes([member[-8 + crc] ^ 1]) + (member[-7 + crc :] if crc < 7 else b"")
 
 
 @functools.lru_cache(None)
@@ -637,9 +535,7 @@ def zstd_frames(random: Random, data: bytes) -> bytes:
     if how == 3:
         return zstd_frame(data[:middle]) + zstd_frame(data[middle:])
     if how == 4:
-        skipped = skippable_frame(
-            bytes(pick(random, (0, 1, 9, 300000))), random.randrange(16)
-        )
+        skipped = skippable_frame(bytes(pick(random, (0, 1, 9, 300000))), random.randrange(16))
         return skipped + frame + skipped * pick(random, (1, 1, 100))
     if how == 5:
         size = pick(random, (1, 100, 2**31, 2**32 - 1))
@@ -651,14 +547,8 @@ def zstd_frames(random: Random, data: bytes) -> bytes:
     if how == 8:
         return frame[:4] + _zstd_header(random) + _zstd_blocks(random)
     if how == 9:
-        return frame + pick(
-            random, (b"\x28", b"\x28\xb5\x2f", b"junk", bytes(512), gzip_member(b""))
-        )
-    return (
-        zstd_stored_frame(data[:middle])
-        + zstd_frame(b"") * pick(random, (1, 5))
-        + zstd_stored_frame(data[middle:])
-    )
+        return frame + pick(random, (b"\x28", b"\x28\xb5\x2f", b"junk", bytes(512), gzip_member(b"")))
+    return zstd_stored_frame(data[:middle]) + zstd_frame(b"") * pick(random, (1, 5)) + zstd_stored_frame(data[middle:])
 
 
 def _zstd_header(random: Random) -> bytes:

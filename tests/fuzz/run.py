@@ -128,9 +128,7 @@ def _work(targets: list[str], seed: str, start: int, step: int, writer: int) -> 
     # whoever is killed by its parent leaves a folder: the parent removes it
     sandbox = checks.Sandbox()
     try:
-        _run_all(
-            sandbox, targets, seed, range(start, start + _LIFE * step, step), writer
-        )
+        _run_all(sandbox, targets, seed, range(start, start + _LIFE * step, step), writer)
     except BrokenPipeError:
         # the parent itself was killed
         pass
@@ -138,13 +136,7 @@ def _work(targets: list[str], seed: str, start: int, step: int, writer: int) -> 
         sandbox.close()
 
 
-def _run_all(
-    sandbox: checks.Sandbox,
-    targets: list[str],
-    seed: str,
-    numbers: range,
-    writer: int,
-) -> None:
+def _run_all(sandbox: checks.Sandbox, targets: list[str], seed: str, numbers: range, writer: int) -> None:
     os.write(writer, f"here {sandbox.base}\n".encode())
     checks.limit_process()
     gc.collect()
@@ -188,9 +180,7 @@ def fuzz(targets: list[str], seed: str, seconds: float, jobs: int) -> Tally:
     folders: dict[int, str] = {}
     try:
         while time.monotonic() < end and not tally.stopped:
-            ready, _w, _x = select.select(
-                [worker.fd for worker in workers], [], [], 0.5
-            )
+            ready, _w, _x = select.select([worker.fd for worker in workers], [], [], 0.5)
             for place, worker in enumerate(workers):
                 lines = worker.lines() if worker.fd in ready else []
                 for line in lines or []:
@@ -210,9 +200,7 @@ def fuzz(targets: list[str], seed: str, seconds: float, jobs: int) -> Tally:
                     # it died, or will
                     target, number = worker.doing
                     words = f"no end after {_PATIENCE:.0f} s" if hangs else "it died"
-                    path = save(
-                        inputs.make(target, seed, number), f"{target}-{seed}-{number}"
-                    )
+                    path = save(inputs.make(target, seed, number), f"{target}-{seed}-{number}")
                     report(path, target, [words])
                     tally.findings += 1
                     worker.next = number + worker.step
@@ -242,9 +230,7 @@ def repeat(paths: list[str]) -> int:
             with open(path, "rb") as file:
                 outcome = sandbox.check(file.read())
             print(f"{path}: {outcome.kind} {outcome.message}")
-            print(
-                f"  {outcome.seconds:.2f} s, {outcome.memory / 2**20:.0f} MiB above idle"
-            )
+            print(f"  {outcome.seconds:.2f} s, {outcome.memory / 2**20:.0f} MiB above idle")
             for problem in outcome.problems:
                 print(f"  FINDING: {problem}")
             findings += len(outcome.problems)

@@ -156,15 +156,7 @@ def _whiteouts() -> tuple[Member, ...]:
 
 
 def _opaques() -> tuple[Member, ...]:
-    return (
-        file("o/p/r", "r"),
-        opaque("o"),
-        opaque("s"),
-        directory("d"),
-        opaque("d"),
-        opaque(),
-        file("last", "l"),
-    )
+    return (file("o/p/r", "r"), opaque("o"), opaque("s"), directory("d"), opaque("d"), opaque(), file("last", "l"))
 
 
 def _attributes() -> tuple[Member, ...]:
@@ -259,10 +251,7 @@ def image_of(seed: Seed, number: int = 0) -> Image:
     """A seed as an image; the number varies what its parts are stored as."""
     kinds: tuple[CompressionName, ...] = ("gzip", "none", "zstd")
     return Image(
-        [
-            Layer(*members, compression=kinds[(number + place) % 3])
-            for place, members in enumerate(seed.layers)
-        ],
+        [Layer(*members, compression=kinds[(number + place) % 3]) for place, members in enumerate(seed.layers)],
         seed.config,
         ref="fuzz:1",
     )

@@ -17,17 +17,7 @@ from dataclasses import replace
 
 from .compression import Compression, compress
 from .documents import Blob, Change, Edit, Image, Index, Layer, index_json
-from .tarfiles import (
-    Dialect,
-    Entry,
-    Member,
-    directory,
-    file,
-    hardlink,
-    symlink,
-    check_options,
-    tar,
-)
+from .tarfiles import Dialect, Entry, Member, directory, file, hardlink, symlink, check_options, tar
 
 if t.TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -97,19 +87,12 @@ def oci_archive(*contents: Blob, **options: Unpack[OciOptions]) -> bytes:
     return _archive(layout_files(*contents, index=options.get("index")), options)
 
 
-def write_oci_archive(
-    path: Path, *contents: Blob, **options: Unpack[OciOptions]
-) -> str:
+def write_oci_archive(path: Path, *contents: Blob, **options: Unpack[OciOptions]) -> str:
     """Write an OCI archive to ``path``, which is returned as text."""
     return _write(path, oci_archive(*contents, **options))
 
 
-def write_layout(
-    path: Path,
-    *contents: Blob,
-    index: Change | None = None,
-    files: Files | None = None,
-) -> str:
+def write_layout(path: Path, *contents: Blob, index: Change | None = None, files: Files | None = None) -> str:
     """Write an image layout directory, which must not be there yet.
 
     ``files`` as in an archive; of entries, symlinks, hard links, directories and FIFOs can be made.
@@ -155,9 +138,7 @@ def docker_archive(*contents: Blob, **options: Unpack[DockerOptions]) -> bytes:
     return _archive(files, options)
 
 
-def write_docker_archive(
-    path: Path, *contents: Blob, **options: Unpack[DockerOptions]
-) -> str:
+def write_docker_archive(path: Path, *contents: Blob, **options: Unpack[DockerOptions]) -> str:
     """Write what ``docker_archive`` makes to ``path``, which is returned as text."""
     return _write(path, docker_archive(*contents, **options))
 
@@ -179,9 +160,7 @@ def _new_entry(image: Image) -> dict[str, t.Any]:
     }
 
 
-def _old_entry(
-    image: Image, options: DockerOptions, files: dict[str, Content]
-) -> dict[str, t.Any]:
+def _old_entry(image: Image, options: DockerOptions, files: dict[str, Content]) -> dict[str, t.Any]:
     """The entry of manifest.json; what it speaks of is put into ``files``."""
     config_name = _hex(image.config.digest) + ".json"
     if not image.config.missing:

@@ -18,18 +18,7 @@ if __name__ == "__main__" and not __package__:
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     __package__ = "images"
 
-from .builder import (
-    Image,
-    Index,
-    Layer,
-    directory,
-    file,
-    hardlink,
-    opaque,
-    symlink,
-    whiteout,
-    write_oci_archive,
-)
+from .builder import Image, Index, Layer, directory, file, hardlink, opaque, symlink, whiteout, write_oci_archive
 
 REF = "latest"
 NAME = "registry.example/hypervisor/demo:latest"

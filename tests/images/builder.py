@@ -15,14 +15,7 @@ from .archives import (
     write_layout,
     write_oci_archive,
 )
-from .compression import (
-    compress,
-    digest,
-    gzip_member,
-    skippable_frame,
-    zstd_frame,
-    zstd_stored_frame,
-)
+from .compression import compress, digest, gzip_member, skippable_frame, zstd_frame, zstd_stored_frame
 from .documents import (
     ABSENT,
     Blob,

@@ -17,14 +17,7 @@ import typing as t
 import zlib
 
 CompressionName = t.Literal[
-    "none",
-    "gzip",
-    "gzip-members",
-    "gzip-zeros",
-    "zstd",
-    "zstd-frames",
-    "zstd-chunked",
-    "zstd-stored",
+    "none", "gzip", "gzip-members", "gzip-zeros", "zstd", "zstd-frames", "zstd-chunked", "zstd-stored"
 ]
 Compression = t.Union[CompressionName, t.Callable[[bytes], bytes]]
 

@@ -150,11 +150,7 @@ class Blob:
 
     def descriptor(self, media: Media = "oci") -> dict[str, t.Any]:
         """The descriptor of this blob."""
-        document: dict[str, t.Any] = {
-            "mediaType": self.media_type_as(media),
-            "digest": self.digest,
-            "size": self.size,
-        }
+        document: dict[str, t.Any] = {"mediaType": self.media_type_as(media), "digest": self.digest, "size": self.size}
         if self._platform is not None:
             document["platform"] = platform_document(self._platform)
         if self.annotations:
@@ -179,11 +175,7 @@ class Blob:
     ) -> _B:
         """The same thing once more, for an index that lists it under another ref, name or platform."""
         other = copy.copy(self)
-        other.annotations = {
-            **self.annotations,
-            **_names(ref, name),
-            **(annotations or {}),
-        }
+        other.annotations = {**self.annotations, **_names(ref, name), **(annotations or {})}
         if platform is not None:
             other._platform = platform
         other._changes = {**self._changes, **(descriptor or {})}
@@ -219,9 +211,7 @@ class Layer(Blob):
         kind = "" if callable(compression) else compression.partition("-")[0]
         self._suffix = kind if kind in ("gzip", "zstd") else ""
         blob = compress(self.tar, compression)
-        super().__init__(
-            edit_blob(blob) if edit_blob else blob, self.media_type_as("oci"), **options
-        )
+        super().__init__(edit_blob(blob) if edit_blob else blob, self.media_type_as("oci"), **options)
         self.diff_id = diff_id or digest(self.tar, diff_id_algorithm)
 
     def media_type_as(self, media: Media) -> str:
@@ -262,12 +252,7 @@ class Manifest(Blob):
             "config": config.descriptor(media),
             "layers": [layer.descriptor(media) for layer in self.layers],
         }
-        super().__init__(
-            to_json(document, manifest),
-            media_type,
-            platform=platform,
-            **_blob_options(options),
-        )
+        super().__init__(to_json(document, manifest), media_type, platform=platform, **_blob_options(options))
 
     @property
     def manifest_digest(self) -> str:
@@ -321,18 +306,11 @@ class Image(Manifest):
             **platform_document(platform),
             "config": changed({"Env": [PATH], "Cmd": ["/bin/sh"]}, config or {}),
             "rootfs": {"type": "layers", "diff_ids": self.diff_ids},
-            "history": [
-                {"created": CREATED, "created_by": f"layer {number}"}
-                for number in range(1, len(layers) + 1)
-            ],
+            "history": [{"created": CREATED, "created_by": f"layer {number}"} for number in range(1, len(layers) + 1)],
         }
         own_type = DOCKER_CONFIG if options.get("media") == "docker" else CONFIG
         super().__init__(
-            Blob(
-                to_json(document, config_document),
-                config_media_type or own_type,
-                **(config_options or {}),
-            ),
+            Blob(to_json(document, config_document), config_media_type or own_type, **(config_options or {})),
             layers,
             manifest=manifest,
             platform=platform,
@@ -346,19 +324,10 @@ class Index(Blob):
     ``document``: fields over those of the index, or its bytes. ``missing`` leaves out the index itself alone.
     """
 
-    def __init__(
-        self,
-        *contents: Blob,
-        document: Change | None = None,
-        **options: Unpack[ListedOptions],
-    ) -> None:
+    def __init__(self, *contents: Blob, document: Change | None = None, **options: Unpack[ListedOptions]) -> None:
         self.contents = contents
         media_type = DOCKER_INDEX if options.get("media") == "docker" else INDEX
-        super().__init__(
-            index_json(contents, media_type, document),
-            media_type,
-            **_blob_options(options),
-        )
+        super().__init__(index_json(contents, media_type, document), media_type, **_blob_options(options))
 
     @property
     def index_digest(self) -> str:
@@ -385,10 +354,7 @@ def artifact(
 ) -> Manifest:
     """An artifact: its config is no image's."""
     return Manifest(
-        Blob(b"{}", config_media_type),
-        [Blob(data, artifact_type)],
-        manifest={"artifactType": artifact_type},
-        **options,
+        Blob(b"{}", config_media_type), [Blob(data, artifact_type)], manifest={"artifactType": artifact_type}, **options
     )
 
 
@@ -434,17 +400,12 @@ def changed(document: Json, change: Json) -> dict[str, t.Any]:
     return {key: value for key, value in fields.items() if value is not ABSENT}
 
 
-def index_json(
-    contents: t.Iterable[Blob], media_type: str = INDEX, change: Change | None = None
-) -> bytes:
+def index_json(contents: t.Iterable[Blob], media_type: str = INDEX, change: Change | None = None) -> bytes:
     """An index that lists these."""
     document = {
         "schemaVersion": 2,
         "mediaType": media_type,
-        "manifests": [
-            content.descriptor("docker" if media_type == DOCKER_INDEX else "oci")
-            for content in contents
-        ],
+        "manifests": [content.descriptor("docker" if media_type == DOCKER_INDEX else "oci") for content in contents],
     }
     return to_json(document, change)
 
@@ -468,10 +429,7 @@ def _blob_options(options: ListedOptions) -> BlobOptions:
     check_options(options, ListedOptions)
     blob_options: BlobOptions = {
         "algorithm": options.get("algorithm", "sha256"),
-        "annotations": {
-            **_names(options.get("ref"), options.get("name")),
-            **options.get("annotations", {}),
-        },
+        "annotations": {**_names(options.get("ref"), options.get("name")), **options.get("annotations", {})},
         "descriptor": options.get("descriptor", {}),
         "inline": options.get("inline", False),
         "missing": options.get("missing", False),

@@ -51,12 +51,7 @@ _FIELDS = {
     "trailer": (500, 12),
 }
 _NUMBERS = ("mode", "uid", "gid", "size", "mtime", "devmajor", "devminor")
-_MAGIC = {
-    "v7": b"",
-    "ustar": b"ustar\x0000",
-    "gnu": b"ustar  \0",
-    "pax": b"ustar\x0000",
-}
+_MAGIC = {"v7": b"", "ustar": b"ustar\x0000", "gnu": b"ustar  \0", "pax": b"ustar\x0000"}
 _TIME = re.compile(r"(-?)([0-9]+)(?:\.([0-9]*))?\Z")
 
 
@@ -122,9 +117,7 @@ class Raw:
 Member = t.Union[Entry, Raw]
 
 
-def tar(
-    members: t.Iterable[Member], *, dialect: Dialect = "pax", end_blocks: int = 2
-) -> bytes:
+def tar(members: t.Iterable[Member], *, dialect: Dialect = "pax", end_blocks: int = 2) -> bytes:
     """A tar of these members. Raises ``ValueError`` for what the dialect cannot say."""
     body = b"".join(member.render(dialect) for member in members)
     return body + ZERO_BLOCK * end_blocks
@@ -133,9 +126,7 @@ def tar(
 # -- what an image is made of
 
 
-def file(
-    name: Text, data: Text = b"", mode: int = 0o644, **attributes: Unpack[Attributes]
-) -> Entry:
+def file(name: Text, data: Text = b"", mode: int = 0o644, **attributes: Unpack[Attributes]) -> Entry:
     """A regular file."""
     return _entry(name, b"0", data, b"", mode, attributes)
 
@@ -147,38 +138,22 @@ def directory(name: Text, mode: int = 0o755, **attributes: Unpack[Attributes]) -
     return _entry(name + slash, b"5", b"", b"", mode, attributes)
 
 
-def symlink(
-    name: Text, target: Text, mode: int = 0o777, **attributes: Unpack[Attributes]
-) -> Entry:
+def symlink(name: Text, target: Text, mode: int = 0o777, **attributes: Unpack[Attributes]) -> Entry:
     """A symbolic link that says ``target``."""
     return _entry(name, b"2", b"", target, mode, attributes)
 
 
-def hardlink(
-    name: Text, target: Text, mode: int = 0o644, **attributes: Unpack[Attributes]
-) -> Entry:
+def hardlink(name: Text, target: Text, mode: int = 0o644, **attributes: Unpack[Attributes]) -> Entry:
     """A hard link to the earlier entry ``target``."""
     return _entry(name, b"1", b"", target, mode, attributes)
 
 
-def char(
-    name: Text,
-    major: int,
-    minor: int,
-    mode: int = 0o666,
-    **attributes: Unpack[Attributes],
-) -> Entry:
+def char(name: Text, major: int, minor: int, mode: int = 0o666, **attributes: Unpack[Attributes]) -> Entry:
     """A character device."""
     return _entry(name, b"3", b"", b"", mode, attributes, (major, minor))
 
 
-def block(
-    name: Text,
-    major: int,
-    minor: int,
-    mode: int = 0o660,
-    **attributes: Unpack[Attributes],
-) -> Entry:
+def block(name: Text, major: int, minor: int, mode: int = 0o660, **attributes: Unpack[Attributes]) -> Entry:
     """A block device."""
     return _entry(name, b"4", b"", b"", mode, attributes, (major, minor))
 
@@ -332,16 +307,7 @@ def _entry(
     between: bytes = b"",
 ) -> Entry:
     check_options(attributes, Attributes)
-    return Entry(
-        _bytes(name),
-        flag,
-        _bytes(data),
-        _bytes(linkname),
-        mode,
-        device,
-        between,
-        attributes,
-    )
+    return Entry(_bytes(name), flag, _bytes(data), _bytes(linkname), mode, device, between, attributes)
 
 
 def _render(entry: Entry, dialect: Dialect) -> bytes:
@@ -495,12 +461,7 @@ def _own_number(key: str, number: int) -> bytes:
 
 
 def _old_gnu_sparse(
-    name: bytes,
-    data: bytes,
-    pairs: list[tuple[int, int]],
-    size: int,
-    mode: int,
-    attributes: Attributes,
+    name: bytes, data: bytes, pairs: list[tuple[int, int]], size: int, mode: int, attributes: Attributes
 ) -> Entry:
     slots = [octal(offset, 12) + octal(length, 12) for offset, length in pairs]
     first, rest = slots[:4], slots[4:]
@@ -520,14 +481,10 @@ def _extended(data: bytes) -> bytes:
     return _render(_entry("././@PaxHeader", b"x", data, b"", 0o644, {}), "ustar")
 
 
-def _merged(
-    generated: list[tuple[Text, Value]], own: Records
-) -> list[tuple[Text, Value]]:
+def _merged(generated: list[tuple[Text, Value]], own: Records) -> list[tuple[Text, Value]]:
     """The records of both; those of the second replace the first's of the same key."""
     assert not isinstance(own, bytes)
-    pairs: list[tuple[Text, Value]] = (
-        [*own.items()] if isinstance(own, t.Mapping) else [*own]
-    )
+    pairs: list[tuple[Text, Value]] = [*own.items()] if isinstance(own, t.Mapping) else [*own]
     replaced = {_bytes(key) for key, _value in pairs}
     kept = [pair for pair in generated if _bytes(pair[0]) not in replaced]
     return kept + [pair for pair in pairs if pair[1] is not None]

@@ -63,9 +63,7 @@ def layered(folder: str, layers: t.Iterable[t.Iterable[bytes]], level: int = 1) 
     return path
 
 
-def _store(
-    path: str, parts: t.Iterable[bytes], level: int
-) -> tuple[dict[str, t.Any], str]:
+def _store(path: str, parts: t.Iterable[bytes], level: int) -> tuple[dict[str, t.Any], str]:
     deflate = zlib.compressobj(level, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     blob, content, size = hashlib.sha256(), hashlib.sha256(), 0
     with open(path, "wb") as stream:
@@ -115,9 +113,7 @@ def extended(content: bytes, kind: bytes = b"x") -> bytes:
     return header(b"extended", kind, size) + content + bytes(-size % _BLOCK)
 
 
-def _blob(
-    folder: str, data: bytes, kind: str, diff_id: str = "sha256:" + "0" * 64
-) -> str:
+def _blob(folder: str, data: bytes, kind: str, diff_id: str = "sha256:" + "0" * 64) -> str:
     """An archive whose layer is this blob, whatever it holds."""
     layer = Blob(data, f"{LAYER}+{kind}")
     layer.diff_id = diff_id
@@ -165,8 +161,7 @@ def zstd_frames(folder: str, count: int) -> str:
     data = tar([file("f", b"x")])
     layer = Layer(
         file("f", b"x"),
-        compression=lambda _tar: zstd_stored_frame(data)
-        + zstd_stored_frame(b"") * count,
+        compression=lambda _tar: zstd_stored_frame(data) + zstd_stored_frame(b"") * count,
         media_type=LAYER + "+zstd",
     )
     return write_oci_archive(os.path.join(folder, "a.tar"), Image([layer]))
@@ -200,18 +195,14 @@ def deep(folder: str, levels: int) -> str:
 
 def deep_one_by_one(folder: str, levels: int) -> str:
     """A directory in each, every one with an entry of its own."""
-    parts = (
-        extended(pax_records({"path": b"d/" * level})) + header(b"d", b"5")
-        for level in range(1, levels + 1)
-    )
+    parts = (extended(pax_records({"path": b"d/" * level})) + header(b"d", b"5") for level in range(1, levels + 1))
     return streamed(folder, parts)
 
 
 def implied(folder: str, count: int) -> str:
     """Directories that no entry brings: a hundred for each."""
     parts = (
-        extended(pax_records({"path": b"%d/" % number + b"d/" * 99 + b"f"}))
-        + header(b"f", b"0")
+        extended(pax_records({"path": b"%d/" % number + b"d/" * 99 + b"f"})) + header(b"f", b"0")
         for number in range(count // 100)
     )
     return streamed(folder, parts)
@@ -243,36 +234,23 @@ def sparse_blocks(folder: str, count: int) -> str:
 def sparse_map(folder: str, count: int) -> str:
     """A map in the entry's data that claims ``count`` regions."""
     text = b"%d\n" % count + b"0\n0\n" * count
-    pax: dict[t.Any, t.Any] = {
-        "GNU.sparse.major": 1,
-        "GNU.sparse.minor": 0,
-        "GNU.sparse.realsize": 0,
-    }
+    pax: dict[t.Any, t.Any] = {"GNU.sparse.major": 1, "GNU.sparse.minor": 0, "GNU.sparse.realsize": 0}
     return streamed(folder, [file("f", text, pax=pax).render()])
 
 
 def sparse_apparent(folder: str, size: int) -> str:
     """A file that is one hole."""
-    pax: dict[t.Any, t.Any] = {
-        "GNU.sparse.map": "",
-        "GNU.sparse.size": size,
-        "GNU.sparse.numblocks": 0,
-    }
+    pax: dict[t.Any, t.Any] = {"GNU.sparse.map": "", "GNU.sparse.size": size, "GNU.sparse.numblocks": 0}
     return streamed(folder, [file("f", b"", pax=pax).render()])
 
 
 def link_chain(folder: str, count: int) -> str:
     """Entries below forty links, each through two thousand components."""
     way = "d/../" * 700
-    links = [
-        symlink(f"l{number}", f"{way}l{number + 1}").render() for number in range(38)
-    ]
+    links = [symlink(f"l{number}", f"{way}l{number + 1}").render() for number in range(38)]
     parts = [directory("d").render(), *links, directory("l38").render()]
     # between two of them the way must be gone again
-    pairs = (
-        header(b"l0/f%d" % number, b"0") + header(b"d/f%d" % number, b"0")
-        for number in range(count)
-    )
+    pairs = (header(b"l0/f%d" % number, b"0") + header(b"d/f%d" % number, b"0") for number in range(count))
     return streamed(folder, (part for group in (parts, pairs) for part in group))
 
 
@@ -281,10 +259,7 @@ def kept_links(folder: str, count: int) -> str:
     deepest = b"d/" * 1900
     parts = [extended(pax_records({"path": deepest})) + header(b"d", b"5")]
     parts.append(extended(pax_records({"linkpath": deepest})) + header(b"l", b"2"))
-    pairs = (
-        header(b"l/k%d" % number, b"2", link=b".") + header(b"l/k%d" % number, b"5")
-        for number in range(count)
-    )
+    pairs = (header(b"l/k%d" % number, b"2", link=b".") + header(b"l/k%d" % number, b"5") for number in range(count))
     return streamed(folder, (part for group in (parts, pairs) for part in group))
 
 
@@ -319,9 +294,7 @@ def hard_links(folder: str, count: int) -> str:
 
 def many_xattrs(folder: str, count: int) -> str:
     """Extended attributes of one file."""
-    records: dict[t.Any, t.Any] = {
-        f"SCHILY.xattr.user.{number}": b"v" for number in range(count)
-    }
+    records: dict[t.Any, t.Any] = {f"SCHILY.xattr.user.{number}": b"v" for number in range(count)}
     return streamed(folder, [extended(pax_records(records)), header(b"f", b"0")])
 
 
@@ -332,8 +305,7 @@ def directory_xattrs(folder: str, count: int) -> str:
     content = pax_records(records)
     # what is the same must not be taken for what costs nothing
     parts = (
-        extended(content.replace(b"=vvvvvvvv", b"=%08d" % number))
-        + header(b"d%d/" % number, b"5")
+        extended(content.replace(b"=vvvvvvvv", b"=%08d" % number)) + header(b"d%d/" % number, b"5")
         for number in range(count)
     )
     return streamed(folder, parts)
@@ -343,9 +315,7 @@ def small_directory_xattrs(folder: str, count: int) -> str:
     """Directories with as many small extended attributes as a header holds."""
     pairs = [(f"SCHILY.xattr.user.{number}", b"") for number in range(30_000)]
     content = pax_records(t.cast(t.Any, pairs))
-    parts = (
-        extended(content) + header(b"d%d/" % number, b"5") for number in range(count)
-    )
+    parts = (extended(content) + header(b"d%d/" % number, b"5") for number in range(count))
     return streamed(folder, parts)
 
 
@@ -410,21 +380,14 @@ def repeated_manifest(folder: str, count: int) -> str:
     image = Image([Layer(file("f"))])
     item = image.descriptor()
     del item["platform"]
-    items = [
-        {**item, "annotations": {"org.opencontainers.image.ref.name": str(number)}}
-        for number in range(count)
-    ]
-    names = [
-        Index(image, document={"manifests": items, "n": number}) for number in range(4)
-    ]
+    items = [{**item, "annotations": {"org.opencontainers.image.ref.name": str(number)}} for number in range(count)]
+    names = [Index(image, document={"manifests": items, "n": number}) for number in range(4)]
     return write_oci_archive(os.path.join(folder, "a.tar"), *names)
 
 
 def shared_config(folder: str, count: int) -> str:
     """Many manifests of one config of nearly 4 MiB."""
-    ports: dict[str, t.Any] = {
-        f"port-number-{number:011}/tcp": {} for number in range(115_000)
-    }
+    ports: dict[str, t.Any] = {f"port-number-{number:011}/tcp": {} for number in range(115_000)}
     layer = Layer(file("f"))
     first = Image([layer], {"ExposedPorts": ports}, descriptor={"platform": None})
     contents = []
@@ -441,9 +404,7 @@ def shared_config(folder: str, count: int) -> str:
 
 def saved_again(folder: str, count: int) -> str:
     """A docker save archive that lists one image of a large config over and over."""
-    image = Image(
-        [Layer(file("f"))], {"Labels": {f"l{number}": "x" * MIB for number in range(3)}}
-    )
+    image = Image([Layer(file("f"))], {"Labels": {f"l{number}": "x" * MIB for number in range(3)}})
     return _saved(folder, image, count)
 
 
@@ -453,10 +414,7 @@ def saved_names(folder: str, count: int) -> str:
 
 
 def _saved(folder: str, image: Image, count: int) -> str:
-    entries = [
-        {"Config": "c", "RepoTags": [f"n:{number}"], "Layers": ["l"]}
-        for number in range(count)
-    ]
+    entries = [{"Config": "c", "RepoTags": [f"n:{number}"], "Layers": ["l"]} for number in range(count)]
     files = {"c": image.config.data, "l": image.layers[0].data}
     files["manifest.json"] = json.dumps(entries).encode()
     path = os.path.join(folder, "a.tar")
@@ -485,8 +443,7 @@ def long_names(folder: str, count: int, compressed: bool) -> str:
     own = [file(name, data) for name, data in image.files().items()]
     own.append(file("index.json", index_json([image])))
     parts = (
-        extended(pax_records({"path": b"%d" % number + b"n" * 1_000_000}))
-        + header(b"m", b"0")
+        extended(pax_records({"path": b"%d" % number + b"n" * 1_000_000})) + header(b"m", b"0")
         for number in range(count)
     )
     path = os.path.join(folder, "a.tar")
@@ -494,9 +451,7 @@ def long_names(folder: str, count: int, compressed: bool) -> str:
     return path
 
 
-def _write_tar(
-    path: str, parts: t.Iterable[bytes], end: bytes, compressed: bool
-) -> None:
+def _write_tar(path: str, parts: t.Iterable[bytes], end: bytes, compressed: bool) -> None:
     deflate = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     with open(path, "wb") as stream:
         for part in (*parts, end) if not compressed else ():
@@ -528,10 +483,7 @@ def many_documents(folder: str, count: int) -> str:
     image = Image([Layer(file("f"))])
     own = [file(name, data) for name, data in image.files().items()]
     own.append(file("index.json", index_json([image])))
-    parts = (
-        header(b"m%d" % number, b"0", MIB) + b"{" + b" " * (MIB - 1)
-        for number in range(count)
-    )
+    parts = (header(b"m%d" % number, b"0", MIB) + b"{" + b" " * (MIB - 1) for number in range(count))
     path = os.path.join(folder, "a.tar.gz")
     _write_tar(path, parts, tar(own), True)
     return path

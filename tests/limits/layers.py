@@ -21,13 +21,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     zstd_stored_frame,
 )
 from ansible_collections.hypervisor.oci.tests.images.documents import LAYER
-from ansible_collections.hypervisor.oci.tests.limits.images import (
-    MIB,
-    extended,
-    header,
-    layered,
-    streamed,
-)
+from ansible_collections.hypervisor.oci.tests.limits.images import MIB, extended, header, layered, streamed
 
 DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK = b"5", b"6", b"0", b"1", b"2"
 _LONG = 240
@@ -47,10 +41,7 @@ def acl_text(folder: str, kind: bytes, which: str, count: int) -> str:
     """Entries of one type, each with an ACL text of nearly 1 MiB."""
     text = b",".join(b"u:%d:r" % number for number in range(100_000, 210_000))
     content = _record(b"SCHILY.acl." + which.encode(), text[:1_000_000])
-    parts = (
-        extended(content) + header(b"e%d" % number, kind, link=b"f")
-        for number in range(count)
-    )
+    parts = (extended(content) + header(b"e%d" % number, kind, link=b"f") for number in range(count))
     return streamed(folder, itertools.chain([header(b"f", FILE)], parts))
 
 
@@ -73,9 +64,7 @@ def forbidden_xattrs(folder: str, count: int) -> str:
     """Symlinks with user attributes, which the kernel refuses one by one."""
     pairs = [(f"SCHILY.xattr.user.{number}", b"") for number in range(30)]
     content = pax_records(t.cast(t.Any, pairs))
-    parts = (
-        extended(content) + header(b"l%d" % n, SYMLINK, link=b"f") for n in range(count)
-    )
+    parts = (extended(content) + header(b"l%d" % n, SYMLINK, link=b"f") for n in range(count))
     return streamed(folder, parts)
 
 
@@ -84,9 +73,7 @@ def file_xattrs(folder: str, count: int, kind: str) -> str:
     value = struct.pack("<IIIII", 0x02000001, 1, 0, 0, 0)
     names: dict[str, list[tuple[str, bytes]]] = {
         "small": [(f"SCHILY.xattr.user.{n}", b"") for n in range(30)],
-        "encoded": [
-            ("LIBARCHIVE.xattr.user." + "%41" * 200 + f"{n}", b"") for n in range(30)
-        ],
+        "encoded": [("LIBARCHIVE.xattr.user." + "%41" * 200 + f"{n}", b"") for n in range(30)],
         "filtered": [(f"SCHILY.xattr.trusted.{n}", b"") for n in range(30)],
         "capability": [("SCHILY.xattr.security.capability", value)],
     }
@@ -122,11 +109,7 @@ def one_byte_regions(folder: str, count: int) -> str:
     pairs = b"".join(b"%d\n1\n" % (4096 * n) for n in range(regions))
     text = b"%d\n" % regions + pairs
     text += bytes(-len(text) % 512)
-    pax: dict[t.Any, t.Any] = {
-        "GNU.sparse.major": 1,
-        "GNU.sparse.minor": 0,
-        "GNU.sparse.realsize": 4096 * regions,
-    }
+    pax: dict[t.Any, t.Any] = {"GNU.sparse.major": 1, "GNU.sparse.minor": 0, "GNU.sparse.realsize": 4096 * regions}
     data = text + b"x" * regions
     one = [file(f"f{n % 2}", data, pax=pax).render() for n in range(count)]
     return streamed(folder, one)
@@ -186,11 +169,7 @@ def all_at_once(folder: str, count: int) -> str:
         for number, piece in enumerate(pieces, 1)
     ]
     frame = b"".join([b"\x28\xb5\x2f\xfd", bytes([0, (27 - 10) << 3]), *blocks])
-    layer = Layer(
-        edit_tar=lambda _tar: data,
-        compression=lambda _tar: frame,
-        media_type=LAYER + "+zstd",
-    )
+    layer = Layer(edit_tar=lambda _tar: data, compression=lambda _tar: frame, media_type=LAYER + "+zstd")
     labels = {f"label-number-{number}": "" for number in range(9000)}
     image = Image([layer], {"Labels": labels})
     return write_oci_archive(os.path.join(folder, "a.tar"), image)
@@ -216,9 +195,7 @@ def trees_replaced(folder: str, count: int) -> str:
 def levels_again(folder: str, levels: int, count: int) -> str:
     """Files far down in more directories than are held open, one after the other."""
     ways = [b"%d/" % number + b"d/" * levels for number in range(150)]
-    parts = (
-        _entry(ways[number % 150] + b"%d" % number, FILE) for number in range(count)
-    )
+    parts = (_entry(ways[number % 150] + b"%d" % number, FILE) for number in range(count))
     return streamed(folder, parts)
 
 
@@ -226,10 +203,7 @@ def links_again(folder: str, links: int, count: int) -> str:
     """Files through a chain of links, by two ways in turn."""
     chain = [header(b"l%d" % n, SYMLINK, link=b"l%d" % (n + 1)) for n in range(links)]
     start = [header(b"l%d" % links, DIRECTORY), *chain, header(b"d", DIRECTORY)]
-    pairs = (
-        header((b"l0/%d", b"d/%d")[number % 2] % number, FILE)
-        for number in range(count)
-    )
+    pairs = (header((b"l0/%d", b"d/%d")[number % 2] % number, FILE) for number in range(count))
     return streamed(folder, itertools.chain(start, pairs))
 
 
@@ -244,9 +218,7 @@ def large_accounts(folder: str) -> str:
     size = MIB - 100
     passwd = (b"a:x:1:1::/:\n" * (size // 12))[: size // 12 * 12] + b"u:x:5:5::/:\n"
     group = b"g:x:1:" + b"v," * (size // 2 - 10) + b"u\n"
-    image = Image(
-        [Layer(file("etc/passwd", passwd), file("etc/group", group))], {"User": "u"}
-    )
+    image = Image([Layer(file("etc/passwd", passwd), file("etc/group", group))], {"User": "u"})
     return write_oci_archive(os.path.join(folder, "a.tar"), image)
 
 
@@ -257,9 +229,7 @@ def zstd_skipped(folder: str, count: int) -> str:
     """A layer with very many frames that are skipped."""
     skipped = b"\x50\x2a\x4d\x18" + bytes(4)
     layer = Layer(
-        file("f", b"x"),
-        compression=lambda data: zstd_stored_frame(data) + skipped * count,
-        media_type=LAYER + "+zstd",
+        file("f", b"x"), compression=lambda data: zstd_stored_frame(data) + skipped * count, media_type=LAYER + "+zstd"
     )
     return write_oci_archive(os.path.join(folder, "a.tar"), Image([layer]))
 

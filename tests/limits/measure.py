@@ -15,34 +15,17 @@ import traceback
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.hypervisor.oci.plugins.module_utils import (
-    _unpack,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils import _unpack
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
-    list_images,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import list_images
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
-    options_from,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
-    provision as provisioning,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import (
-    provision,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision as provisioning
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
-from ansible_collections.hypervisor.oci.tests.tools.removal import (
-    make_folder,
-    remove_folder,
-)
+from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_folder
 
 MIB = 1024 * 1024
 
@@ -178,9 +161,7 @@ def _stored(src: str) -> int:
     if os.path.isfile(src):
         return os.path.getsize(src)
     return sum(
-        os.path.getsize(os.path.join(folder, name))
-        for folder, _folders, names in os.walk(src)
-        for name in names
+        os.path.getsize(os.path.join(folder, name)) for folder, _folders, names in os.walk(src) for name in names
     )
 
 

@@ -15,24 +15,10 @@ import argparse
 import os
 import sys
 
-from ansible_collections.hypervisor.oci.tests.limits.cases import (
-    FAST,
-    HEAVY,
-    START_SECONDS,
-    Case,
-    exceeded,
-)
-from ansible_collections.hypervisor.oci.tests.limits.measure import (
-    MIB,
-    Measured,
-    make_apart,
-    measure,
-)
+from ansible_collections.hypervisor.oci.tests.limits.cases import FAST, HEAVY, START_SECONDS, Case, exceeded
+from ansible_collections.hypervisor.oci.tests.limits.measure import MIB, Measured, make_apart, measure
 from ansible_collections.hypervisor.oci.tests.tools.confinement import require
-from ansible_collections.hypervisor.oci.tests.tools.removal import (
-    make_folder,
-    remove_folder,
-)
+from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_folder
 
 
 def run(case: Case, folder: str | None) -> list[str]:

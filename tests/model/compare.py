@@ -15,30 +15,16 @@ from dataclasses import dataclass, field, replace
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
-    Applier,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
-    Policy,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import Applier
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import Policy
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
 from ansible_collections.hypervisor.oci.tests.images import builder
 from ansible_collections.hypervisor.oci.tests.model import model
 from ansible_collections.hypervisor.oci.tests.model.generator import Image
-from ansible_collections.hypervisor.oci.tests.model.model import (
-    ModelError,
-    Record,
-    Thing,
-    Tree,
-)
-from ansible_collections.hypervisor.oci.tests.tools.removal import (
-    make_folder,
-    remove_folder,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
-    UnpackOptions,
-)
+from ansible_collections.hypervisor.oci.tests.model.model import ModelError, Record, Thing, Tree
+from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_folder
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import UnpackOptions
 
 _KINDS = {
     stat.S_IFREG: model.FILE,
@@ -85,9 +71,7 @@ def workplace() -> t.Iterator[bytes]:
         remove_folder(path)
 
 
-def differences(
-    image: Image, work: bytes, watch: model.Watch = model.unwatched
-) -> list[str]:
+def differences(image: Image, work: bytes, watch: model.Watch = model.unwatched) -> list[str]:
     """What product and model disagree about, one line each; nothing where they agree."""
     expected = of_model(image, watch)
     try:
@@ -115,9 +99,7 @@ def of_product(image: Image, work: bytes) -> Outcome:
     try:
         outcome = _unpacked(image, root)
         if os.listdir(work) != [b"root"]:
-            raise AssertionError(
-                f"something was made outside of the root: {os.listdir(work)}"
-            )
+            raise AssertionError(f"something was made outside of the root: {os.listdir(work)}")
         return outcome
     finally:
         _remove(root)
@@ -153,9 +135,7 @@ def _smaller(image: Image) -> t.Iterator[Image]:
         for index, thing in enumerate(layer):
             for plainer in _plainer(thing):
                 changed = (*layer[:index], plainer, *layer[index + 1 :])
-                yield replace(
-                    image, layers=(*layers[:number], changed, *layers[number + 1 :])
-                )
+                yield replace(image, layers=(*layers[:number], changed, *layers[number + 1 :]))
 
 
 def _plainer(thing: Thing) -> t.Iterator[Thing]:
@@ -163,9 +143,7 @@ def _plainer(thing: Thing) -> t.Iterator[Thing]:
         default = getattr(_PLAIN_THING, name)
         if getattr(thing, name) != default:
             yield replace(thing, **{name: default})
-    short = b"/".join(
-        [part for part in thing.name.split(b"/") if part not in (b"", b".")]
-    )
+    short = b"/".join([part for part in thing.name.split(b"/") if part not in (b"", b".")])
     if len(short) < len(thing.name.rstrip(b"/")):
         yield replace(thing, name=short)
 
@@ -235,14 +213,7 @@ def snapshot(root: bytes) -> Tree:
         if kind != model.DIRECTORY:
             group = groups.setdefault((status.st_dev, status.st_ino), path)
         found[path] = Record(
-            kind,
-            stat.S_IMODE(status.st_mode),
-            status.st_uid,
-            status.st_gid,
-            status.st_mtime_ns,
-            xattrs,
-            content,
-            group,
+            kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, xattrs, content, group
         )
         for name in names:
             visit(path + b"/" + name if path else name, full + b"/" + name)
@@ -300,9 +271,7 @@ def _unpacked(image: Image, root: bytes) -> Outcome:
     return Outcome(snapshot(root), report.to_dict()["counts"])
 
 
-def _same_place(
-    expected: tuple[int, bytes | None] | None, found: tuple[int, bytes | None] | None
-) -> bool:
+def _same_place(expected: tuple[int, bytes | None] | None, found: tuple[int, bytes | None] | None) -> bool:
     if expected is None or found is None:
         return False
     if expected[1] is not None and b"\0" in expected[1]:

@@ -19,28 +19,13 @@ from unittest import mock
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import Entry
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import apply
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
-    Applier,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
-    Attributes,
-    Policy,
-    Writer,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.directories import (
-    names_in,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
-    Directory,
-    Names,
-    Root,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import Applier
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import Attributes, Policy, Writer
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.directories import names_in
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Directory, Names, Root
 from ansible_collections.hypervisor.oci.tests.model import compare
 from ansible_collections.hypervisor.oci.tests.model.generator import Image
-from ansible_collections.hypervisor.oci.tests.model.run import (
-    run_batch,
-    smallest_difference,
-)
+from ansible_collections.hypervisor.oci.tests.model.run import run_batch, smallest_difference
 
 
 @dataclass(frozen=True)
@@ -64,9 +49,7 @@ class Fault:
             yield
 
 
-def find(
-    fault: Fault, corpus: t.Sequence[Image], work: bytes
-) -> tuple[int, Image, list[str]] | None:
+def find(fault: Fault, corpus: t.Sequence[Image], work: bytes) -> tuple[int, Image, list[str]] | None:
     """The number of the image that found the fault, and its smallest form; ``None`` where none did."""
     with fault.seeded():
         for number, image in enumerate(corpus):
@@ -114,9 +97,7 @@ def _written_through(self: Root, parent: Directory, name: bytes, mode: int) -> i
     return _create_file(self, *(behind or (parent, name)), mode)
 
 
-def _behind(
-    root: Root, parent: Directory, name: bytes
-) -> tuple[Directory, bytes] | None:
+def _behind(root: Root, parent: Directory, name: bytes) -> tuple[Directory, bytes] | None:
     """Where a link leads to, one step far."""
     text = root._link_text(parent, name)
     parts = [part for part in (text or b"").split(b"/") if part not in (b"", b".")]
@@ -165,9 +146,7 @@ def _below_the_mark(self: Applier, above: Names, name: bytes) -> bool:
     return b".wh..wh..opq" in above or _apply_whiteout(self, above, name)
 
 
-def _link_followed(
-    self: Root, source: Directory, old: bytes, parent: Directory, name: bytes
-) -> None:
+def _link_followed(self: Root, source: Directory, old: bytes, parent: Directory, name: bytes) -> None:
     if source.children.get(old) is None:
         source, old = _behind(self, source, old) or (source, old)
     _link_file(self, source, old, parent, name)
@@ -177,12 +156,7 @@ def _link_with_metadata(self: Applier, entry: Entry, above: Names, name: bytes) 
     _make_hard_link(self, entry, above, name)
     parent = self._root.make_parent(above)
     if not self._root._link_text(parent, name):
-        _to_node(
-            self._writer,
-            self._root.fd(parent),
-            name,
-            self._policy.for_entry(entry),
-        )
+        _to_node(self._writer, self._root.fd(parent), name, self._policy.for_entry(entry))
 
 
 # -- whiteouts
@@ -219,9 +193,7 @@ def _metadata_of_below(self: Root, child: Directory, brought: bool) -> None:
 def _at_the_top_only(self: Root, directory: Directory) -> bool:
     for name in names_in(self.fd(directory)):
         child = directory.children.get(name)
-        if not self._is_added(directory, name) and (
-            child is None or child.layer != self._layer
-        ):
+        if not self._is_added(directory, name) and (child is None or child.layer != self._layer):
             self.remove(directory, name)
     return True
 
@@ -257,9 +229,7 @@ def _dot_not_known(self: Applier, above: list[bytes], name: bytes) -> None:
         _hide_named(self, above, name)
 
 
-def _device_hides_nothing(
-    self: Applier, entry: Entry, above: Names, name: bytes
-) -> None:
+def _device_hides_nothing(self: Applier, entry: Entry, above: Names, name: bytes) -> None:
     with mock.patch.object(Root, "remove", lambda *_arguments: None):
         _make_device(self, entry, above, name)
 
@@ -331,16 +301,12 @@ def _after_1970(self: Policy, entry: Entry) -> Attributes:
     return attributes._replace(mtime=max(attributes.mtime, 0))
 
 
-def _link_of_now(
-    self: Writer, parent: int, name: bytes, attributes: Attributes
-) -> None:
+def _link_of_now(self: Writer, parent: int, name: bytes, attributes: Attributes) -> None:
     _to_symlink(self, parent, name, attributes)
     os.utime(name, dir_fd=parent, follow_symlinks=False)
 
 
-def _link_of_root(
-    self: Writer, parent: int, name: bytes, attributes: Attributes
-) -> None:
+def _link_of_root(self: Writer, parent: int, name: bytes, attributes: Attributes) -> None:
     _to_symlink(self, parent, name, attributes._replace(uid=0, gid=0))
 
 
@@ -363,9 +329,7 @@ def _same_inode(self: Root, parent: Directory, name: bytes, mode: int) -> int:
     return _create_file(self, parent, name, mode)
 
 
-def _all_kept(
-    self: Policy, kept: dict[str, bytes], entry: Entry, name: str, value: bytes
-) -> None:
+def _all_kept(self: Policy, kept: dict[str, bytes], entry: Entry, name: str, value: bytes) -> None:
     kept[name] = value
 
 
@@ -379,84 +343,44 @@ def _of_directories(wrong: t.Any) -> tuple[tuple[t.Any, str, t.Any], ...]:
 
 
 FAULTS = [
-    Fault(
-        "a file is written through a link", ((Root, "create_file", _written_through),)
-    ),
+    Fault("a file is written through a link", ((Root, "create_file", _written_through),)),
     Fault("relative links start at the root", ((Root, "_link_text", _from_the_top),)),
-    Fault(
-        "absolute links start at their directory",
-        ((Root, "_link_text", _from_its_directory),),
-    ),
+    Fault("absolute links start at their directory", ((Root, "_link_text", _from_its_directory),)),
     Fault("a link as parent is replaced", ((Root, "_link_text", _as_if_no_link),)),
     Fault("'..' in a link is no step up", ((Root, "_link_text", _without_dots),)),
-    Fault(
-        "a directory over a link follows it", ((Applier, "__init__", _dirlinks_kept),)
-    ),
+    Fault("a directory over a link follows it", ((Applier, "__init__", _dirlinks_kept),)),
     Fault("a hard link follows a link", ((Root, "link_file", _link_followed),)),
-    Fault(
-        "a hard link's metadata is applied",
-        ((Applier, "_make_hard_link", _link_with_metadata),),
-    ),
+    Fault("a hard link's metadata is applied", ((Applier, "_make_hard_link", _link_with_metadata),)),
     Fault("a whiteout follows a link", ((Root, "white_out", _whiteout_followed),)),
     Fault("a whiteout hits its own layer", ((Root, "_is_added", _never_brought),)),
-    Fault(
-        "an opaque mark hits its own layer", ((Root, "white_out_all", _own_layer_too),)
-    ),
-    Fault(
-        "an opaque mark keeps what is below",
-        ((Root, "white_out_all", _nothing_hidden),),
-    ),
-    Fault(
-        "an opaque mark empties one level", ((Root, "white_out_all", _at_the_top_only),)
-    ),
-    Fault(
-        "a hidden directory keeps its metadata",
-        ((Root, "_white_out_directory", _metadata_of_below),),
-    ),
+    Fault("an opaque mark hits its own layer", ((Root, "white_out_all", _own_layer_too),)),
+    Fault("an opaque mark keeps what is below", ((Root, "white_out_all", _nothing_hidden),)),
+    Fault("an opaque mark empties one level", ((Root, "white_out_all", _at_the_top_only),)),
+    Fault("a hidden directory keeps its metadata", ((Root, "_white_out_directory", _metadata_of_below),)),
     Fault(
         "whiteouts wait for the layer's end",
-        (
-            (Applier, "_apply_whiteout", _put_off),
-            (Applier, "apply_layer", _with_whiteouts_last),
-        ),
+        ((Applier, "_apply_whiteout", _put_off), (Applier, "apply_layer", _with_whiteouts_last)),
     ),
     Fault("'.wh...' hides the parent", ((Applier, "_white_out", _above_hidden),)),
     Fault("'.wh..' hides nothing", ((Applier, "_white_out", _dot_not_known),)),
-    Fault(
-        "a skipped device hides nothing",
-        ((Applier, "_make_device", _device_hides_nothing),),
-    ),
+    Fault("a skipped device hides nothing", ((Applier, "_make_device", _device_hides_nothing),)),
     Fault("directory times are lost", _of_directories(_now)),
     Fault(
         "directories get their metadata at once",
-        (
-            (Applier, "_make_directory", _at_once),
-            (Applier, "finish", _only_the_rest),
-        ),
+        ((Applier, "_make_directory", _at_once), (Applier, "finish", _only_the_rest)),
     ),
     Fault("the owner after the mode", ((Writer, "to_fd", _owner_after_mode),), True),
-    Fault(
-        "the owner after the xattrs", ((Writer, "to_fd", _owner_after_xattrs),), True
-    ),
+    Fault("the owner after the xattrs", ((Writer, "to_fd", _owner_after_xattrs),), True),
     Fault("the umask plays a part", _of_directories(_with_umask)),
     Fault("a file's owner is left", ((Writer, "to_new_file", _owner_left),), True),
     Fault("a file's set-ids are left", ((Writer, "to_new_file", _set_ids_left),)),
-    Fault(
-        "older xattrs of a directory stay",
-        ((Applier, "_make_directory", _stale_xattrs),),
-    ),
+    Fault("older xattrs of a directory stay", ((Applier, "_make_directory", _stale_xattrs),)),
     Fault("times have microseconds", ((Policy, "for_entry", _microseconds),)),
     Fault("times before 1970 are lost", ((Policy, "for_entry", _after_1970),)),
     Fault("times of links are lost", ((Writer, "to_symlink", _link_of_now),)),
     Fault("owners of links are lost", ((Writer, "to_symlink", _link_of_root),), True),
-    Fault(
-        "a missing parent is closed", ((Policy, "for_missing_parent", _closed_parent),)
-    ),
-    Fault(
-        "a missing parent is not mapped",
-        ((Policy, "for_missing_parent", _unmapped_parent),),
-        True,
-    ),
+    Fault("a missing parent is closed", ((Policy, "for_missing_parent", _closed_parent),)),
+    Fault("a missing parent is not mapped", ((Policy, "for_missing_parent", _unmapped_parent),), True),
     Fault("a file over a file keeps the inode", ((Root, "create_file", _same_inode),)),
     Fault("no xattr is filtered", ((Policy, "_keep", _all_kept),), True),
     Fault(
@@ -464,9 +388,6 @@ FAULTS = [
         ((Applier, "_make_directory", _only_the_link),),
         keep_dirlinks=True,
     ),
-    Fault(
-        "an entry below an opaque mark is ignored",
-        ((Applier, "_apply_whiteout", _below_the_mark),),
-    ),
+    Fault("an entry below an opaque mark is ignored", ((Applier, "_apply_whiteout", _below_the_mark),)),
     Fault("'..' in a name is dropped", ((apply, "split_name", _dots_dropped),)),
 ]

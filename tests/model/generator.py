@@ -50,9 +50,7 @@ class Image:
 
 def _weighted(*pairs: tuple[int, t.Sequence[t.Any]]) -> list[t.Any]:
     """Each of a sequence's values that many times, in the order given."""
-    return [
-        value for weight, values in pairs for value in values for _time in range(weight)
-    ]
+    return [value for weight, values in pairs for value in values for _time in range(weight)]
 
 
 _LONG = b"n" * 255
@@ -192,17 +190,7 @@ _MARKS = _weighted(
     (16, [b".wh..wh..opq"]),
     (8, [b".wh.."]),
     (3, [b".wh...", b".wh..wh..opq/a"]),
-    (
-        1,
-        [
-            b".wh..wh.plnk",
-            b".wh..wh.aufs",
-            b".wh..wh.",
-            b".wh..wh.plnk/a",
-            b".wh.....",
-            b".wh.wh.a",
-        ],
-    ),
+    (1, [b".wh..wh.plnk", b".wh..wh.aufs", b".wh..wh.", b".wh..wh.plnk/a", b".wh.....", b".wh.wh.a"]),
 )
 _MARK_FOLDERS = _weighted(
     (14, [b""]),
@@ -241,24 +229,10 @@ _MODES = _weighted(
     (2, [0o4755, 0o2755, 0o1777, 0o6711, 0o777, 0o000, 0o444, 0o7777]),
     (1, [0o100644, 0o2644, 0o4000, 0o111]),
 )
-_IDS = _weighted(
-    (6, [0]),
-    (3, [1, 1000, 65534]),
-    (1, [65535, 65536, 2097151, 2097152, 2**31, 2**32 - 2]),
-)
+_IDS = _weighted((6, [0]), (3, [1, 1000, 65534]), (1, [65535, 65536, 2097151, 2097152, 2**31, 2**32 - 2]))
 _TIMES = _weighted(
     (3, [0, 1_700_000_000 * 10**9, 1_700_000_000_123_456_789]),
-    (
-        1,
-        [
-            1,
-            -1,
-            -(10**9),
-            -1_500_000_000,
-            -(2**31) * 10**9 + 1,
-            2**32 * 10**9 + 999_999_999,
-        ],
-    ),
+    (1, [1, -1, -(10**9), -1_500_000_000, -(2**31) * 10**9 + 1, 2**32 * 10**9 + 999_999_999]),
     (1, [8**11 * 10**9, 12_345_678_900, 1_600_000_000_500_000_000]),
 )
 
@@ -270,9 +244,7 @@ def _metadata() -> list[dict[str, t.Any]]:
     for number in range(240):
         xattrs: model.Xattrs = ()
         if number % 3 == 0:
-            xattrs = chance.choice(
-                _weighted((3, _USER_XATTRS), (2, _CAPABILITIES), (1, _OTHER_XATTRS))
-            )
+            xattrs = chance.choice(_weighted((3, _USER_XATTRS), (2, _CAPABILITIES), (1, _OTHER_XATTRS)))
         found.append(
             {
                 "mode": chance.choice(_MODES),
@@ -310,12 +282,7 @@ _ROOT_OPTIONS = _weighted(
     (2, [Options(devices="skip", preserve=False)]),
 )
 _OTHER_OPTIONS = [
-    Options(
-        devices=devices,
-        keep_dirlinks=kept,
-        preserve=False,
-        caller=(os.geteuid(), os.getegid()),
-    )
+    Options(devices=devices, keep_dirlinks=kept, preserve=False, caller=(os.geteuid(), os.getegid()))
     for kept in (False, True)
     for devices in ("skip", "fail")
 ]
@@ -383,10 +350,7 @@ def _thing(probe: Model, choice: tuple[str, int, int, int, int, int]) -> Thing:
             attributes["kind"] = [SYMLINK, FIFO][name_number // 3 % 2]
             attributes["link"] = b"a"
     elif kind == "bad link":
-        attributes.update(
-            link=_BAD_TEXTS[extra % len(_BAD_TEXTS)],
-            kind=[SYMLINK, HARD_LINK][extra // 2 % 2],
-        )
+        attributes.update(link=_BAD_TEXTS[extra % len(_BAD_TEXTS)], kind=[SYMLINK, HARD_LINK][extra // 2 % 2])
     if attributes["kind"] == DIRECTORY and not attributes["name"].endswith(b"/"):
         # as every archiver writes them
         attributes["name"] += b"/"
@@ -445,7 +409,5 @@ _ENTRIES = st.tuples(
 def images(most_layers: int = 5, most_entries: int = 10) -> st.SearchStrategy[Image]:
     """Images of one to ``most_layers`` layers, as root or, for who is not, with `ownership: ignore`."""
     options = _ROOT_OPTIONS if os.geteuid() == 0 else _OTHER_OPTIONS
-    layers = st.lists(
-        st.lists(_ENTRIES, max_size=most_entries), min_size=1, max_size=most_layers
-    )
+    layers = st.lists(st.lists(_ENTRIES, max_size=most_entries), min_size=1, max_size=most_layers)
     return st.tuples(layers, st.integers(0, 7), st.sampled_from(options)).map(_build)

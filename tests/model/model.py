@@ -31,17 +31,7 @@ LONGEST_LINK = 4095
 MOST_LINKS = 40
 
 # 4, devices: what `safe` creates
-SAFE_DEVICES = [
-    (1, 3),
-    (1, 5),
-    (1, 7),
-    (1, 8),
-    (1, 9),
-    (5, 0),
-    (5, 1),
-    (5, 2),
-    (0, 0),
-]
+SAFE_DEVICES = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (0, 0)]
 
 Range = t.Tuple[int, int, int]
 Xattrs = t.Tuple[t.Tuple[bytes, bytes], ...]
@@ -281,9 +271,7 @@ class Model:
 
     # -- 4: paths
 
-    def resolve(
-        self, parts: t.Sequence[bytes], create: bool = False
-    ) -> Directory | None:
+    def resolve(self, parts: t.Sequence[bytes], create: bool = False) -> Directory | None:
         """4: the directory that these components lead to, as if chrooted; with ``create`` always one.
 
         Missing ones are made, and other non-directories replaced, also where a link leads through them.
@@ -509,16 +497,7 @@ class Model:
             group = path
             if not isinstance(inode, Directory):
                 group = groups.setdefault(id(inode), path)
-            found[path] = Record(
-                inode.kind,
-                mode,
-                meta.uid,
-                meta.gid,
-                meta.mtime,
-                meta.xattrs,
-                inode.content,
-                group,
-            )
+            found[path] = Record(inode.kind, mode, meta.uid, meta.gid, meta.mtime, meta.xattrs, inode.content, group)
             if isinstance(inode, Directory):
                 for name in sorted(inode.children):
                     slot = inode.children[name]

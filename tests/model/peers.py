@@ -51,10 +51,7 @@ KNOWN: dict[str, list[tuple[str, re.Pattern[str]]]] = {
         ("whiteout of .", re.compile(r"whiteout of \.|ignored: whiteouts_of_root")),
         ("AUFS leftovers", re.compile(r"ignored: aufs_leftovers")),
         ("'..' in a link", re.compile(r"link followed: .* with \.\.")),
-        (
-            "mixed directory",
-            re.compile(r"opaque: .*lower and own|whiteout: of lower directory, .*own"),
-        ),
+        ("mixed directory", re.compile(r"opaque: .*lower and own|whiteout: of lower directory, .*own")),
     ],
     _BUILDAH: [
         ("other parents", re.compile(r"parent made: (?!nothing)")),
@@ -80,12 +77,8 @@ class Result:
     def summary(self) -> str:
         """A few lines."""
         lines = [f"{self.version}: {self.compared} images agree"]
-        lines += [
-            f"    {number:6} left out: {what}" for what, number in self.left_out.items()
-        ]
-        lines += [
-            f"    {number:6} refused: {what}" for what, number in self.refused.items()
-        ]
+        lines += [f"    {number:6} left out: {what}" for what, number in self.left_out.items()]
+        lines += [f"    {number:6} refused: {what}" for what, number in self.refused.items()]
         for image, differences in self.differing:
             lines += ["differs:", compare.to_code(image), *differences]
         return "\n".join(lines)
@@ -142,9 +135,7 @@ def tame(image: Image, name: str) -> Image:
         names = set()
         for thing in layer:
             # buildah refuses a path that comes twice
-            path = tuple(
-                part for part in thing.name.split(b"/") if part not in (b"", b".")
-            )
+            path = tuple(part for part in thing.name.split(b"/") if part not in (b"", b"."))
             if name == _BUILDAH and path in names:
                 continue
             names.add(path)
@@ -186,14 +177,7 @@ def _with_metadata_of_target(probe: Model, thing: Thing) -> Thing:
     parent = probe.resolve(parts[:-1])
     assert parent is not None
     meta = parent.children[parts[-1]].inode.meta
-    return replace(
-        thing,
-        mode=meta.mode,
-        uid=meta.uid,
-        gid=meta.gid,
-        mtime=meta.mtime,
-        xattrs=meta.xattrs,
-    )
+    return replace(thing, mode=meta.mode, uid=meta.uid, gid=meta.gid, mtime=meta.mtime, xattrs=meta.xattrs)
 
 
 def left_out(name: str, image: Image, events: t.Collection[str]) -> str:
@@ -229,9 +213,7 @@ def _umoci(image: Image, work: bytes) -> tuple[model.Tree | None, str]:
     os.makedirs(os.path.dirname(root))
     try:
         layout = _layout(image, top)
-        done = _run(
-            [_UMOCI, "raw", "unpack", "--image", layout + ":t", os.fsdecode(root)]
-        )
+        done = _run([_UMOCI, "raw", "unpack", "--image", layout + ":t", os.fsdecode(root)])
         if done.returncode:
             return None, _last_words(done)
         return compare.snapshot(root), ""
@@ -244,12 +226,7 @@ def _buildah(image: Image, work: bytes) -> tuple[model.Tree | None, str]:
     top = os.path.join(work, b"one")
     os.mkdir(top)
     folder = os.fsdecode(top)
-    command = [
-        _BUILDAH,
-        f"--root={folder}/root",
-        f"--runroot={folder}/run",
-        "--storage-driver=vfs",
-    ]
+    command = [_BUILDAH, f"--root={folder}/root", f"--runroot={folder}/run", "--storage-driver=vfs"]
     try:
         _layout(image, top)
         # not every path makes a reference
@@ -271,21 +248,12 @@ _UNPACK = {_UMOCI: _umoci, _BUILDAH: _buildah}
 
 def _layout(image: Image, top: bytes) -> str:
     end = len(builder.tar([]))
-    layers = [
-        builder.Layer(builder.raw(compare.layer_tar(layer)[:-end]))
-        for layer in image.layers
-    ]
-    return builder.write_layout(
-        os.path.join(top, b"layout"), builder.Image(layers, ref="t")
-    )
+    layers = [builder.Layer(builder.raw(compare.layer_tar(layer)[:-end])) for layer in image.layers]
+    return builder.write_layout(os.path.join(top, b"layout"), builder.Image(layers, ref="t"))
 
 
-def _run(
-    command: list[str], folder: str | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, timeout=_SECONDS, check=False
-    )
+def _run(command: list[str], folder: str | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, cwd=folder, capture_output=True, timeout=_SECONDS, check=False)
 
 
 def _last_words(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -75,9 +75,7 @@ class Tally:
             if path in hidden:
                 self.watch("order in a layer", "a whiteout, then an entry at its path")
             if folder in hidden:
-                self.watch(
-                    "order in a layer", "what hides a directory, then an entry in it"
-                )
+                self.watch("order in a layer", "what hides a directory, then an entry in it")
             brought |= {path, folder}
 
     def watch(self, kind: str, what: str) -> None:
@@ -175,12 +173,8 @@ def main() -> int:
     parser.add_argument("-n", type=int, default=1000, help="images to compare")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1800, help="at most")
-    parser.add_argument(
-        "--coverage", action="store_true", help="print what was reached"
-    )
-    parser.add_argument(
-        "--peers", action="store_true", help="compare umoci and buildah as well"
-    )
+    parser.add_argument("--coverage", action="store_true", help="print what was reached")
+    parser.add_argument("--peers", action="store_true", help="compare umoci and buildah as well")
     options = parser.parse_args()
     require()
     # leave nothing in memory for who stops the run

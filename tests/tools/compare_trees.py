@@ -86,9 +86,7 @@ class Ignore:
 
     def hides(self, path: bytes) -> bool:
         """Whether the path, or one above it, is to be left out."""
-        return any(
-            path == hidden or path.startswith(hidden + b"/") for hidden in self.paths
-        )
+        return any(path == hidden or path.startswith(hidden + b"/") for hidden in self.paths)
 
 
 class _Level(t.NamedTuple):
@@ -140,9 +138,7 @@ def read_tree(top: str | bytes, ignore: Ignore = Ignore()) -> dict[bytes, Node]:
     return {path: tree[path] for path in sorted(tree)}
 
 
-def compare(
-    a: dict[bytes, Node], b: dict[bytes, Node], ignore: Ignore = Ignore()
-) -> list[str]:
+def compare(a: dict[bytes, Node], b: dict[bytes, Node], ignore: Ignore = Ignore()) -> list[str]:
     """A line for each difference, in order of the paths; none where the trees are equal."""
     lines = []
     for path in sorted({*a, *b}):
@@ -173,9 +169,7 @@ def manifest(tree: dict[bytes, Node], ignore: Ignore = Ignore()) -> list[str]:
                 continue
             if name == "xattrs":
                 words += [
-                    f"{_text(key.encode())}=0x{value.hex()}"
-                    for key, value in node.xattrs
-                    if key not in ignore.xattrs
+                    f"{_text(key.encode())}=0x{value.hex()}" for key, value in node.xattrs if key not in ignore.xattrs
                 ]
             elif getattr(node, name) != _UNTOLD.get(name):
                 words.append(f"{name}={_value(name, getattr(node, name))}")
@@ -253,9 +247,7 @@ def _ignored(ignore: Ignore, path: bytes, name: str, one: Node, other: Node) -> 
     return early or path in ignore.mtimes
 
 
-def _difference(
-    path: bytes, name: str, one: Node, other: Node, ignore: Ignore
-) -> list[str]:
+def _difference(path: bytes, name: str, one: Node, other: Node, ignore: Ignore) -> list[str]:
     if name != "xattrs":
         a, b = getattr(one, name), getattr(other, name)
         if a == b:
@@ -265,13 +257,8 @@ def _difference(
     lines = []
     for key in sorted({*first, *second} - ignore.xattrs):
         if first.get(key) != second.get(key):
-            words = [
-                "absent" if value is None else f"0x{value.hex()}"
-                for value in (first.get(key), second.get(key))
-            ]
-            lines.append(
-                f"{_text(path)}: xattr {_text(key.encode())} {words[0]} is {words[1]}"
-            )
+            words = ["absent" if value is None else f"0x{value.hex()}" for value in (first.get(key), second.get(key))]
+            lines.append(f"{_text(path)}: xattr {_text(key.encode())} {words[0]} is {words[1]}")
     return lines
 
 
@@ -291,10 +278,7 @@ def _text(name: bytes) -> str:
     text = name.decode("utf-8", "backslashreplace") if b"\\" not in name else ""
     if text and text.isprintable() and not set(text) & set(" \\="):
         return text
-    return "".join(
-        chr(byte) if 0x20 < byte < 0x7F and byte not in b"\\=" else f"\\x{byte:02x}"
-        for byte in name
-    )
+    return "".join(chr(byte) if 0x20 < byte < 0x7F and byte not in b"\\=" else f"\\x{byte:02x}" for byte in name)
 
 
 def _path(text: str) -> bytes:
@@ -309,16 +293,10 @@ def _parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("trees", nargs="+", metavar="TREE", help="two directories")
     parser.add_argument(
-        "--manifest",
-        action="store_true",
-        help="print one sorted line per path of the one TREE instead",
+        "--manifest", action="store_true", help="print one sorted line per path of the one TREE instead"
     )
     parser.add_argument(
-        "--limit",
-        type=int,
-        default=50,
-        metavar="N",
-        help="print the first N differences (default: %(default)s)",
+        "--limit", type=int, default=50, metavar="N", help="print the first N differences (default: %(default)s)"
     )
     parser.add_argument(
         "--ignore",
@@ -335,9 +313,7 @@ def _parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
         help="do not look at the time of PATH; may be repeated",
     )
     parser.add_argument(
-        "--ignore-mtime-before-1970",
-        action="store_true",
-        help="do not look at times that are negative in either tree",
+        "--ignore-mtime-before-1970", action="store_true", help="do not look at times that are negative in either tree"
     )
     parser.add_argument(
         "--ignore-xattr",

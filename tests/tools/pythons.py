@@ -60,9 +60,7 @@ def find(version: str) -> str | None:
 def _output(command: list[str]) -> str:
     """What a program prints; nothing if it fails or is not there."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=30, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()

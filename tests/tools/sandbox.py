@@ -101,10 +101,7 @@ def _exit_status(status: int) -> int:
 
 
 def _run_as_first(
-    libc: ctypes.CDLL,
-    groups: sandbox_cgroups.Groups,
-    writing: int,
-    command: t.Sequence[str],
+    libc: ctypes.CDLL, groups: sandbox_cgroups.Groups, writing: int, command: t.Sequence[str]
 ) -> t.NoReturn:
     """Be process 1 of the sandbox: build it, run the command, and end as it does.
 

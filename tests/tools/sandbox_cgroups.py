@@ -48,11 +48,7 @@ class Groups:
         for item in self.found:
             target = top + item.path[len(TOP) :]
             os.makedirs(target, exist_ok=True)
-            options = [
-                word
-                for word in item.options.split(",")
-                if item.kind == "cgroup" and word not in ("rw", "ro")
-            ]
+            options = [word for word in item.options.split(",") if item.kind == "cgroup" and word not in ("rw", "ro")]
             words = ["-o", ",".join(options)] if options else []
             sandbox_root.mount("-t", item.kind, *words, item.kind, target)
         with contextlib.suppress(FileNotFoundError):
@@ -102,15 +98,11 @@ def _own() -> dict[frozenset[str], str]:
     path = "/proc/self/cgroup"
     with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
         lines = [line.rstrip("\n").split(":", 2) for line in file]
-    return {
-        frozenset(names.split(",")): path for _number, names, path in lines if names
-    }
+    return {frozenset(names.split(",")): path for _number, names, path in lines if names}
 
 
 def _controllers(item: sandbox_root.Mount) -> frozenset[str]:
-    return frozenset(
-        word for word in item.options.split(",") if word not in ("rw", "ro", "xattr")
-    )
+    return frozenset(word for word in item.options.split(",") if word not in ("rw", "ro", "xattr"))
 
 
 def _inherit(path: str) -> None:

@@ -38,12 +38,7 @@ _DEVICES = (
 )
 _LOOPS = 64
 _LOOP_MAJOR = 7
-_LINKS = {
-    "fd": "/proc/self/fd",
-    "stderr": "/proc/self/fd/2",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-}
+_LINKS = {"fd": "/proc/self/fd", "stderr": "/proc/self/fd/2", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1"}
 _PATIENCE = 60
 
 
@@ -123,10 +118,7 @@ class Root:
         """Show the machine's files, and those folders if they are not among them."""
         self._overlay("/", self._path)
         for item in mounts():
-            hidden = any(
-                _is_below(item.path, folder)
-                for folder in (self._scratch, "/run", *_EMPTY)
-            )
+            hidden = any(_is_below(item.path, folder) for folder in (self._scratch, "/run", *_EMPTY))
             if item.path != "/" and item.kind in _REAL and not hidden:
                 self._show(item.path)
         for folder, mode in _EMPTY.items():

@@ -66,9 +66,7 @@ def read(folder: str) -> list[Session]:
 
 
 def _session(item: dict[str, t.Any], files: list[str]) -> Session:
-    suites = [
-        suite for path in files for suite in ElementTree.parse(path).iter("testsuite")
-    ]
+    suites = [suite for path in files for suite in ElementTree.parse(path).iter("testsuite")]
     if item["result"] == "skipped":
         counts = collections.Counter(skipped=1)
     elif item["name"].startswith("integration") and files:
@@ -83,10 +81,7 @@ def _session(item: dict[str, t.Any], files: list[str]) -> Session:
     if not +counts:
         # a session that is one check
         counts["passed"] = 1
-    found = [
-        re.match(r"python([0-9.]+)-.*units\.xml$", os.path.basename(path))
-        for path in files
-    ]
+    found = [re.match(r"python([0-9.]+)-.*units\.xml$", os.path.basename(path)) for path in files]
     return Session(
         item["name"],
         item["result"],
@@ -181,10 +176,7 @@ def show(sessions: t.Iterable[Session]) -> None:
 def missing(required: t.Iterable[str], sessions: t.Iterable[Session]) -> list[str]:
     """Those of the ``SESSION:PYTHON`` that did not run to their end."""
     ran = {
-        f"{session.name}:{version}"
-        for session in sessions
-        if session.result == SUCCESS
-        for version in session.pythons
+        f"{session.name}:{version}" for session in sessions if session.result == SUCCESS for version in session.pythons
     }
     return [wanted for wanted in required if wanted not in ran]
 
@@ -214,12 +206,8 @@ def main() -> int:
     absent = missing(options.require, sessions)
     for wanted in absent:
         print(f"REQUIRED, but did not run and pass: {wanted}")
-    total = sum(
-        (collections.Counter(s.counts) for s in sessions), collections.Counter()
-    )
-    print(
-        f"{total['passed']} passed, {total['failed'] + len(absent)} failed, {total['skipped']} skipped"
-    )
+    total = sum((collections.Counter(s.counts) for s in sessions), collections.Counter())
+    print(f"{total['passed']} passed, {total['failed'] + len(absent)} failed, {total['skipped']} skipped")
     return 1 if absent else 0
 
 

@@ -83,11 +83,7 @@ def _files(top: str, skipped: t.Container[str]) -> t.Iterator[tuple[str, str]]:
 
 def _described(path: str) -> str:
     status = os.lstat(path)
-    words = [
-        oct(status.st_mode),
-        f"{status.st_uid}:{status.st_gid}",
-        str(status.st_rdev),
-    ]
+    words = [oct(status.st_mode), f"{status.st_uid}:{status.st_gid}", str(status.st_rdev)]
     if stat.S_ISDIR(status.st_mode):
         # a file that comes and goes changes the time alone
         return " ".join(words)
@@ -136,18 +132,14 @@ def differences(before: State, after: State) -> list[str]:
 
 def main() -> int:
     """The command line; returns the exit status: 1 if something changed, else the command's."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--except", action="append", default=[], dest="skipped")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     skipped = {CHECKOUT, *_PACKAGES, *map(os.path.abspath, options.skipped)}
     mark = uuid.uuid4().hex
     before = look(skipped, mark)
-    status = subprocess.run(
-        options.command, check=False, env={**os.environ, _MARK: mark}
-    ).returncode
+    status = subprocess.run(options.command, check=False, env={**os.environ, _MARK: mark}).returncode
     found = differences(before, look(skipped, mark))
     for line in found[:_MOST]:
         print(line)

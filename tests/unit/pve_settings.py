@@ -45,9 +45,7 @@ _STRINGS = _words(
 _ENUMS = {"cmode": ("shell", "console", "tty")}
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9\-]*[a-zA-Z0-9])?"
 _DNS_NAME = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\Z")
-_NET_KEYS = _words(
-    "type name bridge hwaddr mtu ip gw ip6 gw6 firewall tag trunks rate link_down host-managed"
-)
+_NET_KEYS = _words("type name bridge hwaddr mtu ip gw ip6 gw6 firewall tag trunks rate link_down host-managed")
 _ROOTFS_KEYS = _words("volume size acl mountoptions idmap ro quota replicate shared")
 _MP_KEYS = _ROOTFS_KEYS | {"backup", "mp", "keepattrs"}
 _OPTION = r"(?:discard|lazytime|noatime|nodev|noexec|nosuid)"
@@ -179,9 +177,7 @@ def property_string(text: str, keys: t.Collection[str]) -> dict[str, str]:
 def mount_points(section: Section) -> dict[str, dict[str, str]]:
     """Every ``mpN``, taken apart."""
     return {
-        key: property_string(value, _MP_KEYS)
-        for key, value in section.properties.items()
-        if re.match(r"mp\d+\Z", key)
+        key: property_string(value, _MP_KEYS) for key, value in section.properties.items() if re.match(r"mp\d+\Z", key)
     }
 
 
@@ -191,9 +187,7 @@ def copied(config: Config) -> Config:
 
 
 def _is_lxc_key(key: str) -> bool:
-    return key[4:] in _LXC_KEYS or bool(
-        re.match(r"lxc\.(?:cgroup2|prlimit|net)\.", key)
-    )
+    return key[4:] in _LXC_KEYS or bool(re.match(r"lxc\.(?:cgroup2|prlimit|net)\.", key))
 
 
 def _checked(key: str, value: str) -> str:
@@ -259,16 +253,10 @@ def _check_mount_point(parts: dict[str, str], needs_target: bool) -> None:
 
 def _encode(text: str) -> str:
     return re.sub(
-        r"[\x00-\x1f\x7f%:\u0080-\U0010ffff]",
-        lambda m: "".join(f"%{byte:02X}" for byte in m.group(0).encode()),
-        text,
+        r"[\x00-\x1f\x7f%:\u0080-\U0010ffff]", lambda m: "".join(f"%{byte:02X}" for byte in m.group(0).encode()), text
     )
 
 
 def _decode(text: str) -> str:
-    data = re.sub(
-        rb"%([0-9A-Fa-f]{2})",
-        lambda m: bytes([int(m.group(1), 16)]),
-        text.encode(),
-    )
+    data = re.sub(rb"%([0-9A-Fa-f]{2})", lambda m: bytes([int(m.group(1), 16)]), text.encode())
     return data.decode("utf-8", "replace")

@@ -18,41 +18,23 @@ from pathlib import Path
 import pytest
 from ansible.module_utils import basic
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
-    options_from,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import unpacking
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision.options import (
-    Options,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision.outcome import (
-    Outcome,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import (
-    provision,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.options import Options
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.outcome import Outcome
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    mounted as inside,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
-    Applier,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
-    Policy,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import mounted as inside
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import Applier
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import Policy
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
 from ansible_collections.hypervisor.oci.tests.images.builder import Entry, Raw, tar
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
-    UnpackOptions,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import UnpackOptions
 
 IS_ROOT = os.geteuid() == 0
-needs_root = pytest.mark.skipif(
-    not IS_ROOT, reason="only root may change owners, make devices and mount"
-)
+needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root may change owners, make devices and mount")
 needs_user = pytest.mark.skipif(IS_ROOT, reason="speaks of an ordinary user")
 
 Members = t.Sequence[t.Union[Entry, Raw]]
@@ -177,9 +159,7 @@ def unpack(
     fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     before = os.umask(umask)
     digest = ""
-    root = Root(
-        fd, policy.for_missing_parent(), lambda: budget.add_entry(digest, b"implied")
-    )
+    root = Root(fd, policy.for_missing_parent(), lambda: budget.add_entry(digest, b"implied"))
     applier = Applier(root, policy, budget, options)
     try:
         for number, members in enumerate(layers):
@@ -204,9 +184,7 @@ def options(dest: str | Path, **changes: t.Any) -> Options:
     return options_from(arguments(dest=os.fspath(dest), **changes))
 
 
-def run(
-    dest: str | Path, check_mode: bool = False, **changes: t.Any
-) -> dict[str, t.Any]:
+def run(dest: str | Path, check_mode: bool = False, **changes: t.Any) -> dict[str, t.Any]:
     """A run of the verb, as ``options`` says."""
     outcome = provision(options(dest, **changes), check_mode)
     if isinstance(outcome, Outcome):
@@ -225,9 +203,7 @@ def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 def mounted(path: str | Path, *options: str) -> t.Iterator[None]:
     """A tmpfs at ``path``, or what ``options`` say. Skips the test where that is forbidden."""
     command = ["mount", *(options or ("-t", "tmpfs", "-o", "size=4m", "test"))]
-    done = subprocess.run(
-        [*command, os.fspath(path)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, os.fspath(path)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
     try:

@@ -94,11 +94,7 @@ def _logical_lines(text: str) -> t.Iterator[str]:
 def _require_utf8(line: str) -> None:
     for c in line:
         code = ord(c)
-        if (
-            0xD800 <= code <= 0xDFFF
-            or 0xFDD0 <= code <= 0xFDEF
-            or code & 0xFFFE == 0xFFFE
-        ):
+        if 0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE:
             raise Misread(f"no valid UTF-8: U+{code:04X}")
 
 

@@ -70,9 +70,7 @@ class Web:
 
 
 @contextlib.contextmanager
-def serving(
-    data: bytes, tls: ssl.SSLContext | None = None, name: str = "image.tar"
-) -> t.Iterator[Web]:
+def serving(data: bytes, tls: ssl.SSLContext | None = None, name: str = "image.tar") -> t.Iterator[Web]:
     """A server of ``data``, for that long."""
     web = Web(data)
     server = _Server(("127.0.0.1", 0), web)

@@ -54,9 +54,7 @@ class BlobCache:
     Raises ``RootfsError`` where others could write to the folder.
     """
 
-    def __init__(
-        self, path: str, scope: str, max_size: int, max_age: int, dry: bool
-    ) -> None:
+    def __init__(self, path: str, scope: str, max_size: int, max_age: int, dry: bool) -> None:
         self.path = path
         self._scope = scope
         self.warnings: list[str] = []
@@ -155,9 +153,7 @@ class BlobCache:
             self.failed(error)
             return None
 
-    def keeping(
-        self, blob: RangeReader, digest: str, size: int | None
-    ) -> KeptBlob | RangeReader:
+    def keeping(self, blob: RangeReader, digest: str, size: int | None) -> KeptBlob | RangeReader:
         """Return a reader of ``blob`` that also writes it to the cache, if it is to be kept and is missing."""
         if not self._dry and self._is_there(digest, size):
             return KeptBlob(blob, None, lambda: self.prove(digest))
@@ -226,9 +222,7 @@ class BlobCache:
     def _give_up(self, what: str, error: OSError) -> None:
         # one word of it is enough, however many blobs follow
         if not self.warnings:
-            self.warnings.append(
-                f"the cache {show(self.path)} {what} and was left alone: {os_phrase(error)}"
-            )
+            self.warnings.append(f"the cache {show(self.path)} {what} and was left alone: {os_phrase(error)}")
 
     def _open(self) -> None:
         """The folder and those in it, each checked; all are made where they are missing, but for a dry run."""
@@ -351,12 +345,7 @@ class KeptBlob:
     ``writer`` is ``None`` where the cache has it already; ``prove`` notes that the source has it, too.
     """
 
-    def __init__(
-        self,
-        blob: RangeReader,
-        writer: BlobWriter | None,
-        prove: t.Callable[[], None],
-    ) -> None:
+    def __init__(self, blob: RangeReader, writer: BlobWriter | None, prove: t.Callable[[], None]) -> None:
         self._blob = blob
         self._writer = writer
         self._prove = prove
@@ -423,12 +412,7 @@ class BlobWriter:
             return False
         try:
             os.fsync(self._fd)
-            os.rename(
-                self._temporary,
-                self._name,
-                src_dir_fd=self._partial,
-                dst_dir_fd=self._folder,
-            )
+            os.rename(self._temporary, self._name, src_dir_fd=self._partial, dst_dir_fd=self._folder)
         except OSError as error:
             self._cache.failed(error)
             self._drop()

@@ -19,14 +19,7 @@ from dataclasses import dataclass
 from .._errors import RootfsError, show
 from .._fs.descriptors import opened
 from .lookup import look_up
-from .._rootfs.users import (
-    Files,
-    parse_accounts,
-    find_account,
-    read_fields,
-    parse_id,
-    supplementary_groups,
-)
+from .._rootfs.users import Files, parse_accounts, find_account, read_fields, parse_id, supplementary_groups
 
 _EXISTING_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _GETENT = (b"usr/bin/getent", b"bin/getent")
@@ -54,9 +47,7 @@ class TreeOnDisk:
             # a loop of links
             return None
         except PermissionError as error:
-            raise RootfsError(
-                f"{show(path)} of the root file system cannot be read; run as root"
-            ) from error
+            raise RootfsError(f"{show(path)} of the root file system cannot be read; run as root") from error
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,7 @@ class _Copy:
         # nothing here reads the limits
         options = UnpackOptions(max_size=0, max_entries=0, preserve=os.geteuid() == 0)
         policy = Policy(report, options)
-        self._writer = Writer(
-            policy, CreationDefaults(os.geteuid(), os.getegid(), False)
-        )
+        self._writer = Writer(policy, CreationDefaults(os.geteuid(), os.getegid(), False))
         # the path of the current file, for messages
         self._names: list[bytes] = []
 
@@ -72,17 +70,10 @@ class _Copy:
             else:
                 self._writer.to_fd(target, _attributes(source, os.fstat(source)))
         except EntryError as error:
-            raise RootfsError(
-                f"{self._shown} cannot be copied: {error.what}; {error.advice}"
-            ) from error
+            raise RootfsError(f"{self._shown} cannot be copied: {error.what}; {error.advice}") from error
         except OSError as error:
-            advice = (
-                os_advice(error)
-                or "look at the file systems of the volume and the root"
-            )
-            raise RootfsError(
-                f"{self._shown} cannot be copied: {os_phrase(error)}; {advice}"
-            ) from error
+            advice = os_advice(error) or "look at the file systems of the volume and the root"
+            raise RootfsError(f"{self._shown} cannot be copied: {os_phrase(error)}; {advice}") from error
 
     @property
     def _shown(self) -> str:
@@ -92,9 +83,7 @@ class _Copy:
         """Copy a directory: its content first, because that changes its times."""
         before = os.fstat(source)
         if len(self._names) > _DEEPEST:
-            raise RootfsError(
-                f"{self._shown} is more than {_DEEPEST} levels deep and cannot be copied"
-            )
+            raise RootfsError(f"{self._shown} is more than {_DEEPEST} levels deep and cannot be copied")
         with os.scandir(source) as entries:
             for entry in entries:
                 self._names.append(os.fsencode(entry.name))
@@ -134,28 +123,14 @@ class _Copy:
         ) as copied:
             self._directory(source, copied)
 
-    def _linked(
-        self, fd: int, status: os.stat_result, target: int, name: bytes
-    ) -> None:
+    def _linked(self, fd: int, status: os.stat_result, target: int, name: bytes) -> None:
         """Copy a file with several names. Its copy is found by the inode number, so no names have to be kept in memory."""
         kept = b"%d-%d" % (status.st_dev, status.st_ino)
         try:
-            os.link(
-                kept,
-                name,
-                src_dir_fd=self._links,
-                dst_dir_fd=target,
-                follow_symlinks=False,
-            )
+            os.link(kept, name, src_dir_fd=self._links, dst_dir_fd=target, follow_symlinks=False)
         except FileNotFoundError:
             if self._other(fd, status, target, name):
-                os.link(
-                    name,
-                    kept,
-                    src_dir_fd=target,
-                    dst_dir_fd=self._links,
-                    follow_symlinks=False,
-                )
+                os.link(name, kept, src_dir_fd=target, dst_dir_fd=self._links, follow_symlinks=False)
 
     def _other(self, fd: int, status: os.stat_result, target: int, name: bytes) -> bool:
         """Copy anything but a directory; return false if it is left out."""
@@ -174,14 +149,12 @@ class _Copy:
             return False
         return True
 
-    def _file(
-        self, path: int, status: os.stat_result, target: int, name: bytes
-    ) -> None:
+    def _file(self, path: int, status: os.stat_result, target: int, name: bytes) -> None:
         # by descriptor, because the name may lead to another file by now
         before = (status.st_size, status.st_mtime_ns)
-        with opened(
-            os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)
-        ) as source, opened(os.open(name, _NEW_FILE, 0o600, dir_fd=target)) as copied:
+        with opened(os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)) as source, opened(
+            os.open(name, _NEW_FILE, 0o600, dir_fd=target)
+        ) as copied:
             _copy_data(source, copied, status.st_size)
             now = os.fstat(source)
             if (now.st_size, now.st_mtime_ns) != before:
@@ -215,13 +188,7 @@ def _attributes(fd: int, status: os.stat_result) -> Attributes:
         for name in _xattr_names(path):
             if name in _XATTRS or _is_user_xattr(name):
                 xattrs[name] = os.getxattr(path, name)
-    return Attributes(
-        stat.S_IMODE(status.st_mode),
-        status.st_uid,
-        status.st_gid,
-        status.st_mtime_ns,
-        xattrs,
-    )
+    return Attributes(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, xattrs)
 
 
 def _xattr_names(path: str) -> list[str]:

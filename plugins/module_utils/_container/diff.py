@@ -27,9 +27,7 @@ _MOST_COMPARED = 1000
 _MOST_LINES = 500
 _LONGEST_LINE = 1000
 # settings of LXC (with ':' in Proxmox VE) and systemd-nspawn
-_ENVIRONMENT = re.compile(
-    r"[ \t]*(?:lxc\.environment(?:\.[a-z]+)?|Environment|env)[ \t]*[=:]"
-)
+_ENVIRONMENT = re.compile(r"[ \t]*(?:lxc\.environment(?:\.[a-z]+)?|Environment|env)[ \t]*[=:]")
 # an export of the exec wrapper: a name, and text in single quotes with escaped quotes in between
 _EXPORT = re.compile(r"export ([A-Za-z_][A-Za-z0-9_]*)=((?:'[^']*'|\\')*)\n")
 
@@ -55,10 +53,7 @@ def diff_of(path: str, kind: str, old: bytes | None, new: bytes | None) -> str:
     names = {line.text for line in before if line.secret is not None}
     texts = (
         [_shown(line, MASK) for line in before],
-        [
-            _shown(line, CHANGED if line.text in names and not known[line] else MASK)
-            for line in after
-        ],
+        [_shown(line, CHANGED if line.text in names and not known[line] else MASK) for line in after],
     )
     names_of_files = (f"{path} (before)", f"{path} (after)")
     lines = list(difflib.unified_diff(*texts, *names_of_files, lineterm=""))
@@ -66,9 +61,7 @@ def diff_of(path: str, kind: str, old: bytes | None, new: bytes | None) -> str:
     if len(lines) > _MOST_LINES:
         shown.append(f"... and {len(lines) - _MOST_LINES} more lines")
     if is_cut:
-        shown.append(
-            f"... lines after the first {_MOST_COMPARED} of the file are not compared"
-        )
+        shown.append(f"... lines after the first {_MOST_COMPARED} of the file are not compared")
     return "".join(f"{line}\n" for line in shown)
 
 
@@ -97,11 +90,7 @@ def _settings(text: str) -> list[_Line] | None:
         match = _ENVIRONMENT.match(line)
         if match is not None:
             name, equals, value = line[match.end() :].partition("=")
-            found.append(
-                _Line(f"{line[: match.end()]}{name}=", value)
-                if equals
-                else _Line(line[: match.end()], name)
-            )
+            found.append(_Line(f"{line[: match.end()]}{name}=", value) if equals else _Line(line[: match.end()], name))
         elif hidden:
             found.append(_Line("", line))
         else:
@@ -129,9 +118,7 @@ def _walk(value: t.Any, where: str, found: list[_Line], hidden: bool) -> None:
             _walk(item, name, found, hidden or key == "env")
     elif isinstance(value, list) and hidden:
         for item in value:
-            name, equals, rest = (
-                item.partition("=") if isinstance(item, str) else ("", "", item)
-            )
+            name, equals, rest = item.partition("=") if isinstance(item, str) else ("", "", item)
             if equals:
                 found.append(_Line(f"{where}: {name}=", rest))
             else:

@@ -86,9 +86,7 @@ def provide(
     """
     own = tuple(item.path for item in directories)
     changed = [
-        item.path
-        for item in directories
-        if _make_directory(item, own, root if item.passable else None, check_mode)
+        item.path for item in directories if _make_directory(item, own, root if item.passable else None, check_mode)
     ]
     differing = [file for file in files if _read(file.path, file.mode, own) != file]
     if differing and not check_mode:
@@ -104,9 +102,7 @@ def restore(keep: str, check_mode: bool) -> list[str]:
     _require_absolute(keep)
     manifest = _read(os.path.join(keep, _MANIFEST), 0, (keep,))
     if manifest.content is None:
-        raise RootfsError(
-            f"{show(keep)} has nothing to restore; earlier versions are stored only when a file changes"
-        )
+        raise RootfsError(f"{show(keep)} has nothing to restore; earlier versions are stored only when a file changes")
     try:
         files = [_from_json(item) for item in json.loads(manifest.content)]
     except (ValueError, KeyError, TypeError) as error:
@@ -132,9 +128,7 @@ def _sentences(path: str) -> t.Iterator[None]:
         yield
     except OSError as error:
         advice = os_advice(error) or "check the folder that contains it"
-        raise RootfsError(
-            f"{show(path)} cannot be read or written: {os_phrase(error)}; {advice}"
-        ) from error
+        raise RootfsError(f"{show(path)} cannot be read or written: {os_phrase(error)}; {advice}") from error
 
 
 @contextlib.contextmanager
@@ -171,9 +165,7 @@ def _refuse_links(path: str) -> Guard:
     return guard
 
 
-def _make_directory(
-    item: Directory, own: t.Sequence[str], root: MappedRoot | None, check_mode: bool
-) -> bool:
+def _make_directory(item: Directory, own: t.Sequence[str], root: MappedRoot | None, check_mode: bool) -> bool:
     with _sentences(item.path):
         try:
             return _provide_directory(item, own, root, check_mode)
@@ -182,15 +174,11 @@ def _make_directory(
             return _provide_directory(item, own, root, check_mode)
 
 
-def _provide_directory(
-    item: Directory, own: t.Sequence[str], root: MappedRoot | None, check_mode: bool
-) -> bool:
+def _provide_directory(item: Directory, own: t.Sequence[str], root: MappedRoot | None, check_mode: bool) -> bool:
     """Make a directory, or let the mapped ``root`` pass an existing one; return whether it changes."""
     with _resolved(item.path, own) as found:
         if not stat.S_ISDIR(found.mode):
-            raise RootfsError(
-                f"{show(item.path)} is not a directory; remove it or choose another path"
-            )
+            raise RootfsError(f"{show(item.path)} is not a directory; remove it or choose another path")
         if found.missing:
             if not check_mode:
                 _make_missing(found, item, root)
@@ -238,9 +226,7 @@ def _folder(path: str, own: t.Sequence[str]) -> t.Iterator[int | None]:
     above = os.path.dirname(os.path.normpath(path))
     with _sentences(path), _resolved(above, own) as found:
         if not stat.S_ISDIR(found.mode):
-            raise RootfsError(
-                f"{show(above)} is not a directory; remove it or choose another path"
-            )
+            raise RootfsError(f"{show(above)} is not a directory; remove it or choose another path")
         if found.missing:
             yield None
             return
@@ -260,9 +246,7 @@ def _read(path: str, mode: int, own: t.Sequence[str] = ()) -> File:
             return File(path, None, mode)
         with os.fdopen(found, "rb") as file:
             status = os.fstat(found)
-            return File(
-                path, file.read(), status.st_mode & _MODE, status.st_uid, status.st_gid
-            )
+            return File(path, file.read(), status.st_mode & _MODE, status.st_uid, status.st_gid)
 
 
 def _open_file(folder: int, path: str) -> int | None:
@@ -274,9 +258,7 @@ def _open_file(folder: int, path: str) -> int | None:
         return None
     with opened(fd):
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise RootfsError(
-                f"{show(path)} is not a regular file; remove it and run again"
-            )
+            raise RootfsError(f"{show(path)} is not a regular file; remove it and run again")
         return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -290,9 +272,7 @@ def _write(file: File, own: t.Sequence[str] = ()) -> None:
                     os.unlink(name, dir_fd=folder)
             return
         if folder is None:
-            raise RootfsError(
-                f"the folder of {show(file.path)} is missing; create it, or add it to directories"
-            )
+            raise RootfsError(f"the folder of {show(file.path)} is missing; create it, or add it to directories")
         new = f".{name}.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=folder)

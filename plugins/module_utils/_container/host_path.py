@@ -50,9 +50,7 @@ class HostPaths:
             self._require_trusted(path, above, name, fd)
 
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        with opened(os.open("/", flags)) as root, look_up(
-            root, os.fsencode(path), guard
-        ) as found:
+        with opened(os.open("/", flags)) as root, look_up(root, os.fsencode(path), guard) as found:
             yield found
 
     @contextlib.contextmanager

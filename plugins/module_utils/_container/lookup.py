@@ -116,9 +116,7 @@ class _Walk:
             if not is_link:
                 self._opened.append((part, fd))
                 if len(self._opened) > _DEEPEST:
-                    raise RootfsError(
-                        f"{show(self._path)} is more than {_DEEPEST} levels deep"
-                    )
+                    raise RootfsError(f"{show(self._path)} is more than {_DEEPEST} levels deep")
                 continue
             with opened(fd):
                 self._follow(os.readlink(b"", dir_fd=fd))
@@ -132,9 +130,7 @@ class _Walk:
                 self._guard(self.fd, part, -1)
             return None
         except NotADirectoryError as error:
-            raise RootfsError(
-                f"{show(self._path)} leads through a file; choose another path"
-            ) from error
+            raise RootfsError(f"{show(self._path)} leads through a file; choose another path") from error
 
     def _inspect(self, part: bytes, fd: int) -> bool:
         """Have the guard check a component; return whether it is a link."""
@@ -145,9 +141,7 @@ class _Walk:
     def _follow(self, target: bytes) -> None:
         self._links += 1
         if self._links > _MOST_LINKS:
-            raise RootfsError(
-                f"{show(self._path)} leads through a loop of symbolic links; choose another path"
-            )
+            raise RootfsError(f"{show(self._path)} leads through a loop of symbolic links; choose another path")
         if target[:1] == b"/":
             self._go_up(1)
         self._pending += target.split(b"/")[::-1]
@@ -161,9 +155,7 @@ class _Walk:
 def _rest(path: bytes, parts: list[bytes]) -> tuple[bytes, ...]:
     rest = tuple(part for part in parts if part not in (b"", b"."))
     if b".." in rest:
-        raise RootfsError(
-            f"{show(path)} leads back from a directory that does not exist; choose another path"
-        )
+        raise RootfsError(f"{show(path)} leads back from a directory that does not exist; choose another path")
     if len(rest) > _DEEPEST:
         raise RootfsError(f"{show(path)} is more than {_DEEPEST} levels deep")
     return rest
@@ -174,9 +166,7 @@ def make_missing(found: Found, is_directory: bool) -> None:
     if not found.missing:
         return
     if not stat.S_ISDIR(found.mode):
-        raise RootfsError(
-            f"{show(found.path)} leads through a file; choose another path"
-        )
+        raise RootfsError(f"{show(found.path)} leads through a file; choose another path")
     with contextlib.ExitStack() as stack:
 
         def keep(fd: int) -> int:

@@ -31,9 +31,7 @@ class MountPoints(t.NamedTuple):
     ignored: list[str]
 
 
-def provide_mount_points(
-    rootfs: str, mounts: list[Mount], check_mode: bool
-) -> MountPoints:
+def provide_mount_points(rootfs: str, mounts: list[Mount], check_mode: bool) -> MountPoints:
     """Find where mounts land in the root, and make missing targets.
 
     Each mount has a ``target`` and, if its ``type`` is ``bind``, a ``source`` on the host. ``is_file`` tells what a missing
@@ -43,9 +41,7 @@ def provide_mount_points(
     try:
         _require_sources(rootfs, mounts)
         # before sorting, because a link may lead a mount into another one
-        led = [
-            {**mount, "target": _look(rootfs, mount["target"])[0]} for mount in mounts
-        ]
+        led = [{**mount, "target": _look(rootfs, mount["target"])[0]} for mount in mounts]
         wanted, ignored = _without_reserved(mounts, led)
         wanted.sort(key=lambda mount: mount["target"])
         done: list[Mount] = []
@@ -53,16 +49,12 @@ def provide_mount_points(
         for mount in wanted:
             target, made = _provide(rootfs, mount, done, check_mode)
             if any(other["target"] == target for other in done):
-                raise RootfsError(
-                    f"two mounts have the target {show(target)} in the image; remove one"
-                )
+                raise RootfsError(f"two mounts have the target {show(target)} in the image; remove one")
             done.append({**mount, "target": target})
             changed = changed or made
     except OSError as error:
         advice = os_advice(error) or "check the root file system"
-        raise RootfsError(
-            f"a mount point in {show(rootfs)} cannot be made: {os_phrase(error)}; {advice}"
-        ) from error
+        raise RootfsError(f"a mount point in {show(rootfs)} cannot be made: {os_phrase(error)}; {advice}") from error
     for mount in done:
         for hint in _HINTS:
             mount.pop(hint, None)
@@ -75,11 +67,7 @@ def _require_sources(rootfs: str, mounts: list[Mount]) -> None:
     A runtime follows links each time that the container starts, so it is not enough that there is none now.
     """
     sources = [mount for mount in mounts if mount["type"] == "bind"]
-    writable = [
-        mount["source"]
-        for mount in sources
-        if mount.get("source") and not mount.get("read_only")
-    ]
+    writable = [mount["source"] for mount in sources if mount.get("source") and not mount.get("read_only")]
     paths = HostPaths([rootfs, *writable])
     for mount in sources:
         if mount.get("source"):
@@ -87,9 +75,7 @@ def _require_sources(rootfs: str, mounts: list[Mount]) -> None:
                 pass
 
 
-def _without_reserved(
-    mounts: list[Mount], led: list[Mount]
-) -> tuple[list[Mount], list[str]]:
+def _without_reserved(mounts: list[Mount], led: list[Mount]) -> tuple[list[Mount], list[str]]:
     """Return the mounts whose resolved targets are allowed, and warnings about volumes of the image that are not.
 
     Raises ``RootfsError`` for a mount of the task.
@@ -129,9 +115,7 @@ def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool
     return changed
 
 
-def _provide(
-    rootfs: str, mount: Mount, done: list[Mount], check_mode: bool
-) -> tuple[str, bool]:
+def _provide(rootfs: str, mount: Mount, done: list[Mount], check_mode: bool) -> tuple[str, bool]:
     """Return the target, and whether it is made."""
     is_directory = _is_directory(mount)
     base, above, inside = rootfs, "", mount["target"]
@@ -147,9 +131,7 @@ def _provide(
         raise RootfsError("nothing can be mounted on /; choose another target")
     if there and is_one != is_directory:
         kind = "directory" if is_directory else "file"
-        raise RootfsError(
-            f"{show(target)} in the image is not a {kind}, but the source is; choose another target"
-        )
+        raise RootfsError(f"{show(target)} in the image is not a {kind}, but the source is; choose another target")
     if there or check_mode:
         return target, not there
     with opened_root(base) as root, look_up(root, os.fsencode(inside)) as found:

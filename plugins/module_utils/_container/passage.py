@@ -96,11 +96,7 @@ def _locked(fd: int) -> t.Iterator[None]:
 def _add_entry(fd: int, root: MappedRoot) -> bool:
     entries = read_acl(fd) or _entries_of(os.fstat(fd).st_mode)
     # rights that the mask has hidden must stay hidden when the mask grows
-    kept = [
-        entry
-        for entry in entries
-        if entry.tag != acl.MASK and (entry.tag, entry.id) != (acl.USER, root.uid)
-    ]
+    kept = [entry for entry in entries if entry.tag != acl.MASK and (entry.tag, entry.id) != (acl.USER, root.uid)]
     masked = [e for e in kept if e.tag in (acl.USER, acl.GROUP_OBJ, acl.GROUP)]
     mask = _SEARCH
     for entry in masked:

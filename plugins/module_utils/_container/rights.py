@@ -40,9 +40,7 @@ def count_rights(top: int) -> dict[str, int]:
     return dict(counts)
 
 
-def _open_next(
-    current: int, waiting: list[list[bytes]], above: list[os.stat_result]
-) -> int | None:
+def _open_next(current: int, waiting: list[list[bytes]], above: list[os.stat_result]) -> int | None:
     """Open the next subdirectory, or the directory above after the last one; return ``None`` at the end."""
     while waiting[-1]:
         below = _open_below(current, waiting[-1].pop())

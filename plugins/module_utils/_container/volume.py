@@ -18,15 +18,7 @@ from .._errors import RootfsError, os_advice, os_phrase, show
 from .._report import Report
 from .copying import copy_metadata, copy_tree
 from .._fs.descriptors import opened
-from .._fs.directories import (
-    DIRECTORY,
-    make_directories,
-    make_private,
-    move,
-    names_in,
-    open_or_none,
-    some_names_in,
-)
+from .._fs.directories import DIRECTORY, make_directories, make_private, move, names_in, open_or_none, some_names_in
 from .host_path import HostPaths
 from .._dest.in_use import require_unused
 from .lookup import Found, look_up, opened_root
@@ -105,9 +97,7 @@ def provide_volume(volume: Volume, check_mode: bool) -> Provided:
     Raises ``RootfsError``.
     """
     try:
-        with opened_root(volume.rootfs) as root, look_up(
-            root, os.fsencode(volume.target)
-        ) as found:
+        with opened_root(volume.rootfs) as root, look_up(root, os.fsencode(volume.target)) as found:
             target = os.fsdecode(found.path)
             problem = volume_problem(volume.target, target)
             if problem is not None and not volume.from_image:
@@ -122,9 +112,7 @@ def provide_volume(volume: Volume, check_mode: bool) -> Provided:
             return _provide(volume, root, found, check_mode)
     except OSError as error:
         advice = os_advice(error) or "check the file systems of the volume and the root"
-        raise RootfsError(
-            f"the volume {show(volume.path)} cannot be made: {os_phrase(error)}; {advice}"
-        ) from error
+        raise RootfsError(f"the volume {show(volume.path)} cannot be made: {os_phrase(error)}; {advice}") from error
 
 
 def _provide(volume: Volume, root: int, found: Found, check_mode: bool) -> Provided:
@@ -186,9 +174,7 @@ def _is_fillable(fd: int, found: Found) -> bool:
         return bool(some_names_in(source, 1))
 
 
-def _fill_empty(
-    volume: Volume, fd: int, root: int, found: Found, check_mode: bool
-) -> Provided:
+def _fill_empty(volume: Volume, fd: int, root: int, found: Found, check_mode: bool) -> Provided:
     with _readable(found) as source:
         _require_unused(volume, root)
         if not volume.ignore_users:
@@ -242,9 +228,7 @@ def _make_as_runtime(work: int, root: int) -> None:
 
 
 def _copy(source: int, work: int) -> Report:
-    with opened(make_private(work, _TREE)) as tree, opened(
-        make_private(work, _LINKS)
-    ) as links:
+    with opened(make_private(work, _TREE)) as tree, opened(make_private(work, _LINKS)) as links:
         return copy_tree(source, tree, links)
 
 

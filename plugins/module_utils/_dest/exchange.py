@@ -18,27 +18,10 @@ import os
 from dataclasses import replace
 
 from .._errors import RootfsError, os_phrase, show
-from .._fs.directories import (
-    NO_RENAMEAT2,
-    make_private,
-    movable,
-    move,
-    names_in,
-    open_or_none,
-)
+from .._fs.directories import NO_RENAMEAT2, make_private, movable, move, names_in, open_or_none
 from .place import Dest
 from .replacement import BY_NAME, ReplacementBase
-from .record import (
-    PREPARED,
-    RESTORING,
-    STAGED,
-    UNPACKING,
-    Record,
-    Tree,
-    bind,
-    random_name,
-    unbind,
-)
+from .record import PREPARED, RESTORING, STAGED, UNPACKING, Record, Tree, bind, random_name, unbind
 from .._fs.syscalls import exchange
 
 
@@ -208,19 +191,12 @@ class ExchangedDest(ReplacementBase):
         else:
             record = replace(record, tree=None, removing=True)
         record = self._removed(record)
-        kept = [
-            old
-            for old in record.generations
-            if not old.fingerprint and not with_foreign
-        ]
+        kept = [old for old in record.generations if not old.fingerprint and not with_foreign]
         record = record.without_next()
         record = replace(
             record,
             generations=tuple(kept),
-            trash=(
-                *record.trash,
-                *(old for old in record.generations if old not in kept),
-            ),
+            trash=(*record.trash, *(old for old in record.generations if old not in kept)),
         )
         self._save(record)
         record = self._clear(record)
@@ -290,11 +266,7 @@ class ExchangedDest(ReplacementBase):
         if tree is None:
             return record
         old = record.tree
-        done = Record(
-            tree=replace(tree, name=""),
-            trash=record.trash,
-            generations=record.generations,
-        )
+        done = Record(tree=replace(tree, name=""), trash=record.trash, generations=record.generations)
         if old is None:
             return done
         return self._put_away(done, replace(old, name=record.aside or tree.name))
@@ -336,9 +308,7 @@ class ExchangedDest(ReplacementBase):
                 return self._put_away(record, old)
         if record.phase == RESTORING:
             generations = (tree, *record.generations)
-            return replace(
-                record, next=None, phase="", aside="", generations=generations
-            )
+            return replace(record, next=None, phase="", aside="", generations=generations)
         return record.without_next()
 
     def _recover_removal(self, record: Record, current: Tree | None) -> Record:
@@ -396,9 +366,7 @@ class ExchangedDest(ReplacementBase):
 
     def _path_of(self, tree: Tree) -> str:
         place = self._site.place
-        return os.path.join(
-            place.state_parent, os.fsdecode(place.state_name), tree.name
-        )
+        return os.path.join(place.state_parent, os.fsdecode(place.state_name), tree.name)
 
     def _has(self, name: str) -> bool:
         return name.encode() in names_in(self._site.state)

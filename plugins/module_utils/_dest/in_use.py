@@ -17,28 +17,14 @@ import os
 import typing as t
 
 from .._errors import RootfsError, show
-from .mounts import (
-    Mount,
-    Namespaces,
-    Spot,
-    Table,
-    is_at_or_below,
-    is_below,
-    names_of,
-    read_mounts,
-    spot_by_name,
-)
+from .mounts import Mount, Namespaces, Spot, Table, is_at_or_below, is_below, names_of, read_mounts, spot_by_name
 from .._fs.syscalls import mount_id
 
 _MOST_SHOWN = 10
 # A container decides how long the paths of what it maps are, and how many.
 _LONGEST_LINE = 1 << 16
 _MOST_HELD = 10_000
-_LINKS = (
-    ("root", "its root"),
-    ("cwd", "its working directory"),
-    ("exe", "its executable"),
-)
+_LINKS = (("root", "its root"), ("cwd", "its working directory"), ("exe", "its executable"))
 # Of an object that is only named: nothing is opened for reading, and nothing waits.
 _PATH = os.O_PATH | os.O_CLOEXEC
 
@@ -52,9 +38,7 @@ def require_unused(fd: int, path: str) -> None:
     rest = len(users) - _MOST_SHOWN
     if rest > 0:
         shown += f" and {rest} more"
-    raise RootfsError(
-        f"{show(path)} is in use by {shown}; stop what uses it, or set in_use: ignore"
-    )
+    raise RootfsError(f"{show(path)} is in use by {shown}; stop what uses it, or set in_use: ignore")
 
 
 def require_no_mount_below(path: str) -> None:
@@ -72,25 +56,18 @@ def users_of(fd: int) -> list[str]:
     namespaces = Namespaces()
     number = mount_id(fd)
     # in a chroot that is not a mount point, the mount at hand is not in the table
-    home = namespaces.own.setdefault(
-        number, Mount(number, 0, f"mount {number}", "/", "/")
-    )
+    home = namespaces.own.setdefault(number, Mount(number, 0, f"mount {number}", "/", "/"))
     tree = home.spot(os.readlink(f"/proc/self/fd/{fd}"))
     if tree is None:
         raise RootfsError("the tree was moved while its users were looked for")
     processes = list(_living_processes())
-    return [
-        *_mounts(namespaces, home, tree, processes),
-        *_processes(namespaces, home, tree, processes),
-    ]
+    return [*_mounts(namespaces, home, tree, processes), *_processes(namespaces, home, tree, processes)]
 
 
 # -- mounts
 
 
-def _mounts(
-    namespaces: Namespaces, home: Mount, tree: Spot, processes: list[str]
-) -> t.Iterator[str]:
+def _mounts(namespaces: Namespaces, home: Mount, tree: Spot, processes: list[str]) -> t.Iterator[str]:
     names = names_of(namespaces.own, tree)
     for mount in namespaces.own.values():
         use = _use_of(namespaces.own, mount, tree, mount.id == home.id)
@@ -121,9 +98,7 @@ def _use_of(table: Table, mount: Mount, tree: Spot, is_home: bool) -> str:
     return "a mount of it" if tree.holds(mount.top) else ""
 
 
-def _layer_use(
-    table: Table, layers: t.Iterable[str], tree: Spot, names: tuple[str, ...]
-) -> str:
+def _layer_use(table: Table, layers: t.Iterable[str], tree: Spot, names: tuple[str, ...]) -> str:
     """How an overlay uses the tree as a layer; empty if it does not.
 
     Its layers are known only by the paths that they were mounted by, which mean what its own namespace says.
@@ -131,9 +106,7 @@ def _layer_use(
     for layer in layers:
         path = os.path.normpath(layer)
         # few of the paths can lead there, whatever a container's mounts are like
-        if any(is_at_or_below(path, name) for name in names) and tree.holds(
-            spot_by_name(table, path)
-        ):
+        if any(is_at_or_below(path, name) for name in names) and tree.holds(spot_by_name(table, path)):
             return "an overlay of it"
     return ""
 
@@ -141,9 +114,7 @@ def _layer_use(
 # -- processes
 
 
-def _processes(
-    namespaces: Namespaces, home: Mount, tree: Spot, processes: list[str]
-) -> t.Iterator[str]:
+def _processes(namespaces: Namespaces, home: Mount, tree: Spot, processes: list[str]) -> t.Iterator[str]:
     # the kernel shows the layer's device for what is mapped from an overlay
     device = None if home.type == "overlay" else home.device
     maps = _Maps(namespaces, tree, device)
@@ -173,9 +144,7 @@ def _is_in(namespaces: Namespaces, tree: Spot, process: str, fd: int) -> bool:
     """Whether what is open as ``fd`` lies in the tree; closes it."""
     try:
         mount = namespaces.find(process, mount_id(fd))
-        return mount is not None and tree.holds(
-            mount.spot(os.readlink(f"/proc/self/fd/{fd}"))
-        )
+        return mount is not None and tree.holds(mount.spot(os.readlink(f"/proc/self/fd/{fd}")))
     except OSError:
         return False
     finally:
@@ -195,9 +164,7 @@ def _has_open(namespaces: Namespaces, tree: Spot, process: str) -> bool:
     return False
 
 
-def _is_open_in(
-    namespaces: Namespaces, tree: Spot, process: str, link: str, info: str
-) -> bool:
+def _is_open_in(namespaces: Namespaces, tree: Spot, process: str, link: str, info: str) -> bool:
     try:
         path = os.readlink(link)
         # sockets, pipes and the like have no path

@@ -26,18 +26,7 @@ from .in_use import require_no_mount_below, require_unused
 from .place import UPLOADS, Dest
 from .replacement import BY_NAME, ReplacementBase
 from .._fs.protection import unprotect
-from .record import (
-    MOVING,
-    STAGED,
-    UNPACKING,
-    Record,
-    Tree,
-    bind,
-    is_token,
-    move_token,
-    random_name,
-    unbind,
-)
+from .record import MOVING, STAGED, UNPACKING, Record, Tree, bind, is_token, move_token, random_name, unbind
 from .._fs.removal import try_empty_directory
 from .._fs.syscalls import syncfs
 
@@ -227,19 +216,14 @@ class MountedDest(ReplacementBase):
 
     def path_of_kept(self, record: Record) -> list[str]:
         """Where foreign content is kept."""
-        return [
-            os.path.join(self._site.path, tree.name, "old")
-            for tree in record.generations
-        ]
+        return [os.path.join(self._site.path, tree.name, "old") for tree in record.generations]
 
     # -- the parts
 
     def _dest(self) -> int:
         fd = self._site.open_dest()
         if fd is None:
-            raise RootfsError(
-                f"{show(self._site.path)} is gone; mount it and run again"
-            )
+            raise RootfsError(f"{show(self._site.path)} is gone; mount it and run again")
         return fd
 
     def _writable_dest(self) -> int:
@@ -264,9 +248,7 @@ class MountedDest(ReplacementBase):
     def _open_staging(self, dest: int, tree: Tree) -> int:
         staging = open_or_none(dest, tree.name.encode())
         if staging is None:
-            raise RootfsError(
-                f"the staging of {show(self._site.path)} is gone; run again"
-            )
+            raise RootfsError(f"the staging of {show(self._site.path)} is gone; run again")
         return staging
 
     def _open_new(self, staging: int, tree: Tree) -> int:

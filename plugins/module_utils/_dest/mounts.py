@@ -33,11 +33,7 @@ class Spot(t.NamedTuple):
 
     def holds(self, other: Spot | None) -> bool:
         """Return whether the other spot is this one, or lies below it."""
-        return (
-            other is not None
-            and other.device == self.device
-            and is_at_or_below(other.path, self.path)
-        )
+        return other is not None and other.device == self.device and is_at_or_below(other.path, self.path)
 
 
 @dataclass(frozen=True)
@@ -117,11 +113,7 @@ class Namespaces:
             return mount
         name = _name_of(process)
         table = self._others.get(name, {})
-        if (
-            number not in table
-            and name not in ("", self._own_name)
-            and self._reads.get(name, 0) < _MOST_READS
-        ):
+        if number not in table and name not in ("", self._own_name) and self._reads.get(name, 0) < _MOST_READS:
             table = self._read(name, process)
         return table.get(number)
 
@@ -168,9 +160,7 @@ def spot_by_name(table: Table, path: str) -> Spot | None:
     path = os.path.normpath(path)
     best: Mount | None = None
     for mount in table.values():
-        if is_at_or_below(path, mount.point) and (
-            best is None or len(mount.point) >= len(best.point)
-        ):
+        if is_at_or_below(path, mount.point) and (best is None or len(mount.point) >= len(best.point)):
             best = mount
     return best.spot(best.above + path) if best is not None else None
 

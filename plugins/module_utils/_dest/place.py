@@ -22,14 +22,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import RootfsError, show
-from .._fs.directories import (
-    make_directories,
-    make_private,
-    open_existing,
-    open_or_none,
-    open_private,
-    remove_if_empty,
-)
+from .._fs.directories import make_directories, make_private, open_existing, open_or_none, open_private, remove_if_empty
 from .record import Record, from_json, to_json
 from .._fs.syscalls import mount_id
 
@@ -147,9 +140,7 @@ class Dest:
     found none.
     """
 
-    def __init__(
-        self, place: DestPath, parent: int, state: int, writable: bool
-    ) -> None:
+    def __init__(self, place: DestPath, parent: int, state: int, writable: bool) -> None:
         self.place = place
         self.parent = parent
         self.state = state
@@ -187,9 +178,7 @@ class Dest:
         data = self.read(_RECORD)
         if data is None:
             return Record()
-        where = os.path.join(
-            self.place.state_parent, os.fsdecode(self.place.state_name)
-        )
+        where = os.path.join(self.place.state_parent, os.fsdecode(self.place.state_name))
         return from_json(data, where)
 
     def save(self, record: Record) -> None:
@@ -246,9 +235,7 @@ class Dest:
 
 
 @contextlib.contextmanager
-def lock_dest(
-    place: DestPath, timeout: float, parent_mode: int, dry_run: bool, group: int = -1
-) -> t.Iterator[Dest]:
+def lock_dest(place: DestPath, timeout: float, parent_mode: int, dry_run: bool, group: int = -1) -> t.Iterator[Dest]:
     """Open a place and lock it against other runs; a dry run makes nothing and shares the lock.
 
     Directories above dest that are missing are made, the last with ``parent_mode`` and ``group``, and removed
@@ -297,9 +284,7 @@ def _open_or_make(path: str, access: Access, dry_run: bool) -> tuple[int, list[s
     return made, paths[::-1]
 
 
-def _lock_state(
-    site: Dest, made: list[str], access: Access, timeout: float, dry_run: bool
-) -> int:
+def _lock_state(site: Dest, made: list[str], access: Access, timeout: float, dry_run: bool) -> int:
     """The private folder, locked; ``-1`` where a dry run finds none. Adds what it made above to ``made``."""
     place = site.place
     deadline = time.monotonic() + timeout

@@ -82,9 +82,7 @@ class ReachRule:
     choice: str = FAIL
     root: MappedRoot | None = None
 
-    def judge(
-        self, spot: Spot, rights: t.Mapping[str, int] | None, filling: bool
-    ) -> list[str]:
+    def judge(self, spot: Spot, rights: t.Mapping[str, int] | None, filling: bool) -> list[str]:
         """Return warnings about the ``rights`` that a tree gives away to those who can reach it.
 
         ``None`` stands for rights that are not known before the image is unpacked. Raises ``RootfsError`` where
@@ -111,16 +109,11 @@ class ReachRule:
         folder = show(way.folder)
         if self.root is None:
             return f"close {folder} to all but root (chown root:root, chmod 0700)"
-        return (
-            f"close {folder} to all but the container's root"
-            f" (chown root:{self.root.gid}, chmod 0710)"
-        )
+        return f"close {folder} to all but the container's root" f" (chown root:{self.root.gid}, chmod 0710)"
 
 
 def _phrase(rights: t.Mapping[str, int]) -> str:
-    return ", ".join(
-        f"{rights[kind]} {words}" for kind, words in _RIGHTS.items() if rights.get(kind)
-    )
+    return ", ".join(f"{rights[kind]} {words}" for kind, words in _RIGHTS.items() if rights.get(kind))
 
 
 def find_way(fd: int, path: str, root: MappedRoot | None = None) -> Way | None:
@@ -140,9 +133,7 @@ def find_way(fd: int, path: str, root: MappedRoot | None = None) -> Way | None:
 
 def everyone_passes(fd: int) -> bool:
     """Return whether the mode bits let every user pass from ``/`` to the directory ``fd``."""
-    return all(
-        os.fstat(current).st_mode & _SEARCH for current, _path in _upwards(fd, "")
-    )
+    return all(os.fstat(current).st_mode & _SEARCH for current, _path in _upwards(fd, ""))
 
 
 def _upwards(fd: int, path: str) -> t.Iterator[tuple[int, str]]:
@@ -204,10 +195,5 @@ def read_acl(fd: int) -> list[acl.AclEntry]:
     mask = next((entry.permissions for entry in entries if entry.tag == acl.MASK), 7)
     masked = (acl.USER, acl.GROUP_OBJ, acl.GROUP)
     return [
-        (
-            entry._replace(permissions=entry.permissions & mask)
-            if entry.tag in masked
-            else entry
-        )
-        for entry in entries
+        (entry._replace(permissions=entry.permissions & mask) if entry.tag in masked else entry) for entry in entries
     ]

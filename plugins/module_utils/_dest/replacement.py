@@ -96,9 +96,7 @@ class ReplacementBase:
 
     def _note_staging(self, record: Record, name: str) -> Record:
         """Save the name of a staging directory before it is made, so that no run finds an unknown one."""
-        record = replace(
-            record.without_next(), next=Tree(BY_NAME, name=name), phase=UNPACKING
-        )
+        record = replace(record.without_next(), next=Tree(BY_NAME, name=name), phase=UNPACKING)
         self._site.save(record)
         return record
 

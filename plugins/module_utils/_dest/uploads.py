@@ -79,10 +79,7 @@ def load_upload_folders(site: Dest) -> list[UploadFolder]:
     try:
         return [
             UploadFolder(
-                str(item["path"]),
-                str(item["image"]),
-                Binding(**item["binding"]),
-                tuple(map(str, item["made"])),
+                str(item["path"]), str(item["image"]), Binding(**item["binding"]), tuple(map(str, item["made"]))
             )
             for item in json.loads(data)
         ]
@@ -93,9 +90,7 @@ def load_upload_folders(site: Dest) -> list[UploadFolder]:
         ) from error
 
 
-def make_upload_folder(
-    site: Dest, image: str, owner: int, group: int
-) -> UploadFolder | None:
+def make_upload_folder(site: Dest, image: str, owner: int, group: int) -> UploadFolder | None:
     """Make an empty folder that the user ``owner`` can write to, or return ``None`` when none is possible."""
     found = _parent_for(site, owner)
     if found is None:

@@ -49,9 +49,7 @@ def open_existing(path: bytes) -> tuple[int, list[bytes]]:
         return _readable(fd), []
 
 
-def make_directories(
-    fd: int, parts: list[bytes], last_mode: int, group: int = -1
-) -> int:
+def make_directories(fd: int, parts: list[bytes], last_mode: int, group: int = -1) -> int:
     """Make the directories ``parts`` below ``fd`` and return a descriptor of the last one.
 
     The last one gets ``last_mode`` and ``group``, the others 0755. If one cannot be made, those made before are removed.
@@ -146,9 +144,7 @@ def open_private(parent: int, name: bytes) -> int | None:
         return None
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            raise RootfsError(
-                f"{show(name)} beside dest is not a directory; remove it and run again"
-            ) from error
+            raise RootfsError(f"{show(name)} beside dest is not a directory; remove it and run again") from error
         raise
     with closed_on_error(fd):
         status = os.fstat(fd)
@@ -230,16 +226,12 @@ def names_in(fd: int) -> list[bytes]:
     return [os.fsencode(name) for name in os.listdir(fd)]
 
 
-def some_names_in(
-    fd: int, count: int, but: frozenset[bytes] = frozenset()
-) -> list[bytes]:
+def some_names_in(fd: int, count: int, but: frozenset[bytes] = frozenset()) -> list[bytes]:
     """Return at most ``count`` of the names that a directory holds now, without those in ``but``."""
     _rewind(fd)
     with os.scandir(fd) as entries:
         names = (os.fsencode(entry.name) for entry in entries)
-        return list(
-            itertools.islice((name for name in names if name not in but), count)
-        )
+        return list(itertools.islice((name for name in names if name not in but), count))
 
 
 def _rewind(fd: int) -> None:
@@ -258,9 +250,7 @@ def open_or_none(parent: int, name: bytes) -> int | None:
             raise RootfsError(
                 f"{show(name)} is a link or a file, not a directory; remove it or choose another dest"
             ) from error
-        raise RootfsError(
-            f"{show(name)} cannot be opened: {os_phrase(error)}"
-        ) from error
+        raise RootfsError(f"{show(name)} cannot be opened: {os_phrase(error)}") from error
 
 
 def _readable(fd: int) -> int:

@@ -37,10 +37,7 @@ class EarlySync:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         if self._thread is not None:
             self._over = True
@@ -63,9 +60,7 @@ class EarlySync:
         if not has_syncfs():
             return
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._run, name="early-sync", daemon=True
-            )
+            self._thread = threading.Thread(target=self._run, name="early-sync", daemon=True)
             self._thread.start()
         self._due.set()
 

@@ -18,13 +18,7 @@ import stat
 import typing as t
 
 from .descriptors import opened
-from .syscalls import (
-    inode_flags,
-    is_read_only_subvolume,
-    set_inode_flags,
-    set_subvolume_writable,
-    without_protection,
-)
+from .syscalls import inode_flags, is_read_only_subvolume, set_inode_flags, set_subvolume_writable, without_protection
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

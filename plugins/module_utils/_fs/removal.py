@@ -72,10 +72,7 @@ class Remains:
     def describe(self, top: str | bytes) -> str:
         """Return a phrase that names the files and the reasons; ``top`` is the path of the tree."""
         above = os.fsencode(top)
-        text = ", ".join(
-            f"{show(os.path.join(above, path) if path else above)} ({why})"
-            for path, why in self._shown
-        )
+        text = ", ".join(f"{show(os.path.join(above, path) if path else above)} ({why})" for path, why in self._shown)
         rest = self.count - len(self._shown)
         return text + (f" and {rest} more" if rest > 0 else "")
 
@@ -119,9 +116,7 @@ def try_empty_directory(fd: int, keep: frozenset[bytes] = frozenset()) -> Remain
 
 
 def _error(remains: Remains, top: bytes) -> RootfsError:
-    return RootfsError(
-        f"cannot be removed: {remains.describe(top)}; {remains.advice}, and run again"
-    )
+    return RootfsError(f"cannot be removed: {remains.describe(top)}; {remains.advice}, and run again")
 
 
 class _Removal:
@@ -135,9 +130,7 @@ class _Removal:
         self._top = top
         self._mount = mount
 
-    def empty(
-        self, fd: int, path: bytes, depth: int, keep: frozenset[bytes] = frozenset()
-    ) -> None:
+    def empty(self, fd: int, path: bytes, depth: int, keep: frozenset[bytes] = frozenset()) -> None:
         """Remove the content of a directory, a batch of names at a time."""
         left = set(keep)
         for _pass in range(_MOST_PASSES):
@@ -150,11 +143,7 @@ class _Removal:
                 return
             for name in names:
                 below = os.path.join(path, name)
-                gone = (
-                    self.remove(fd, name, below, depth + 1)
-                    if depth <= _DEEPEST
-                    else self._move_up(fd, name, below)
-                )
+                gone = self.remove(fd, name, below, depth + 1) if depth <= _DEEPEST else self._move_up(fd, name, below)
                 if not gone:
                     left.add(name)
 

@@ -111,11 +111,7 @@ def birth_time(fd: int) -> str | None:
         return None
     buffer = ctypes.create_string_buffer(_STATX_SIZE)
     failed = _libc.statx(
-        ctypes.c_int(fd),
-        ctypes.c_char_p(b""),
-        ctypes.c_int(_AT_EMPTY_PATH),
-        ctypes.c_uint(_STATX_BTIME),
-        buffer,
+        ctypes.c_int(fd), ctypes.c_char_p(b""), ctypes.c_int(_AT_EMPTY_PATH), ctypes.c_uint(_STATX_BTIME), buffer
     )
     if failed or not _STATX_MASK.unpack_from(buffer, 0)[0] & _STATX_BTIME:
         return None

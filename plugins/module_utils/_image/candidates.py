@@ -14,13 +14,7 @@ from dataclasses import dataclass, replace
 
 from .._errors import ImageError, show
 from . import documents
-from .descriptor import (
-    Descriptor,
-    blob_size,
-    check_kind,
-    parse_descriptor,
-    read_document,
-)
+from .descriptor import Descriptor, blob_size, check_kind, parse_descriptor, read_document
 from .digest import digest_of
 from .media_types import CONFIGS, INDEXES, MANIFESTS
 from .platform import Platform
@@ -61,9 +55,7 @@ class Candidate:
         if self.manifest is None:
             return {}
         where = "the manifest"
-        value = documents.parse_object(
-            read_document(source, self.manifest, where), where
-        )
+        value = documents.parse_object(read_document(source, self.manifest, where), where)
         check_kind(value, self.manifest, where)
         return value
 
@@ -85,9 +77,7 @@ class Candidate:
         found = digest_of(data, "sha256:")
         match = _HEX_NAME.match(clean(name))
         if match is not None and found != f"sha256:{match.group(1)}":
-            raise ImageError(
-                f"the config {show(name)} has content of the digest {found}; save the image again"
-            )
+            raise ImageError(f"the config {show(name)} has content of the digest {found}; save the image again")
         return found, data
 
 
@@ -122,9 +112,7 @@ def _check_layout(source: Source) -> None:
 _Item = t.Tuple[documents.Object, _Names, _Names, str]
 
 
-def _items(
-    index: documents.Object, refs: _Names, via: _Names, where: str
-) -> list[_Item]:
+def _items(index: documents.Object, refs: _Names, via: _Names, where: str) -> list[_Item]:
     """The items of an index, the first one last, as a stack needs them."""
     items = documents.objects(index, "manifests", where)
     return [(item, refs, via, where) for item in items[::-1]]
@@ -143,13 +131,9 @@ class _Walk:
 
     def candidates(self) -> list[Candidate]:
         """What the walk finds, by digest, names of repeated ones joined."""
-        value = documents.parse_object(
-            self._source.document("index.json"), "index.json"
-        )
+        value = documents.parse_object(self._source.document("index.json"), "index.json")
         if value.get("manifests") is not None and value.get("layers") is not None:
-            raise ImageError(
-                "index.json carries both manifests and layers; do not use this image"
-            )
+            raise ImageError("index.json carries both manifests and layers; do not use this image")
         pending = _items(value, (), (), "index.json")
         while pending:
             item, refs, via, where = pending.pop()
@@ -168,11 +152,7 @@ class _Walk:
                     where = f"the index {descriptor.digest}"
                     pending += _items(nested, names, further, where)
         return [
-            replace(
-                candidate,
-                refs=tuple(self._names[digest]),
-                via=tuple(self._vias[digest]),
-            )
+            replace(candidate, refs=tuple(self._names[digest]), via=tuple(self._vias[digest]))
             for digest, candidate in self._found.items()
         ]
 
@@ -185,19 +165,11 @@ class _Walk:
                 f"the image has more than {_MOST_INDEXES} nested indexes, a fixed limit; save fewer images"
             )
         where = "the index"
-        value = documents.parse_object(
-            read_document(self._source, descriptor, where), where
-        )
+        value = documents.parse_object(read_document(self._source, descriptor, where), where)
         check_kind(value, descriptor, where)
         return value
 
-    def _add(
-        self,
-        descriptor: Descriptor,
-        refs: tuple[str, ...],
-        via: tuple[str, ...],
-        present: bool = True,
-    ) -> None:
+    def _add(self, descriptor: Descriptor, refs: tuple[str, ...], via: tuple[str, ...], present: bool = True) -> None:
         digest = descriptor.digest
         self._names.setdefault(digest, {}).update(dict.fromkeys(refs))
         self._vias.setdefault(digest, {}).update(dict.fromkeys(via))
@@ -207,13 +179,9 @@ class _Walk:
             self._found[digest] = replace(known, platform=platform)
             return
         if len(self._found) >= _MOST_MANIFESTS:
-            raise ImageError(
-                f"the image has more than {_MOST_MANIFESTS} manifests, a fixed limit; save fewer images"
-            )
+            raise ImageError(f"the image has more than {_MOST_MANIFESTS} manifests, a fixed limit; save fewer images")
         present = present and blob_size(self._source, descriptor) is not None
-        self._found[digest] = Candidate(
-            (), descriptor.platform, descriptor, None, (), present
-        )
+        self._found[digest] = Candidate((), descriptor.platform, descriptor, None, (), present)
 
 
 def _join_saved(source: Source, found: list[Candidate]) -> list[Candidate]:
@@ -229,10 +197,7 @@ def _join_saved(source: Source, found: list[Candidate]) -> list[Candidate]:
         saved.setdefault(digest, candidate)
         tags = documents.strings(item, "RepoTags", "manifest.json")
         names.setdefault(digest, []).extend(tags)
-    saved = {
-        digest: replace(candidate, refs=tuple(names[digest]))
-        for digest, candidate in saved.items()
-    }
+    saved = {digest: replace(candidate, refs=tuple(names[digest])) for digest, candidate in saved.items()}
     joined = []
     for candidate in found:
         twin = saved.pop(_config_digest(source, candidate), None)

@@ -39,13 +39,7 @@ _HISTORY: _Limit = (10_000, 1024 * 1024)
 _LONGEST_PATH = 4096
 _LONGEST_NAME = 1024
 
-_HEALTHCHECK_NUMBERS = (
-    "Interval",
-    "Timeout",
-    "StartPeriod",
-    "StartInterval",
-    "Retries",
-)
+_HEALTHCHECK_NUMBERS = ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
 _HISTORY_TEXTS = ("created", "created_by", "author", "comment")
 
 _SYSTEMD = re.compile(r"/(?:usr/)?(?:lib/systemd/systemd|s?bin/(?:systemd|init))\Z")
@@ -109,9 +103,7 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
     env, dropped = _environment(_words(run, "Env", where))
     warnings = []
     if dropped:
-        warnings.append(
-            f"{dropped} environment entries of the image have no '=' and were dropped"
-        )
+        warnings.append(f"{dropped} environment entries of the image have no '=' and were dropped")
     signal = documents.text(run, "StopSignal", where)
     stop_signal = normalise_signal(signal) if signal else None
     if stop_signal is None:
@@ -260,16 +252,12 @@ def _history(value: documents.Object, where: str) -> tuple[dict[str, t.Any], ...
     return tuple(items)
 
 
-def _names(
-    run: documents.Object, key: str, where: str, limit: _Limit
-) -> tuple[str, ...]:
+def _names(run: documents.Object, key: str, where: str, limit: _Limit) -> tuple[str, ...]:
     """Return the keys of an object that serves as a set. Some builders write a list instead."""
     value = run.get(key)
     if value is None:
         return ()
-    if isinstance(value, dict) or (
-        isinstance(value, list) and all(isinstance(item, str) for item in value)
-    ):
+    if isinstance(value, dict) or (isinstance(value, list) and all(isinstance(item, str) for item in value)):
         names = tuple(sorted(set(value)))
         _require(names, key, where, limit)
         return names

@@ -40,9 +40,7 @@ def parse_descriptor(value: documents.Object, where: str) -> Descriptor:
     check_digest(digest, where)
     size = documents.number(value, "size", where)
     if size is None or size < 0:
-        raise ImageError(
-            f"{where} gives {digest} the size {size}; fetch the image again"
-        )
+        raise ImageError(f"{where} gives {digest} the size {size}; fetch the image again")
     platform = documents.mapping(value, "platform", where)
     return Descriptor(
         media_type=documents.text(value, "mediaType", where) or "",
@@ -77,25 +75,18 @@ def read_document(source: Source, descriptor: Descriptor, where: str) -> bytes:
         )
     found = digest_of(data, descriptor.digest)
     if found != descriptor.digest:
-        raise ImageError(
-            f"{where} {descriptor.digest} has content of the digest {found}; fetch the image again"
-        )
+        raise ImageError(f"{where} {descriptor.digest} has content of the digest {found}; fetch the image again")
     return data
 
 
 def check_kind(value: documents.Object, descriptor: Descriptor, where: str) -> None:
     """Refuse a document that two readers could read as two things (CVE-2021-41190). Raises ``ImageError``."""
     if value.get("manifests") is not None and value.get("layers") is not None:
-        raise ImageError(
-            f"{where} {descriptor.digest} carries both manifests and layers; do not use this image"
-        )
+        raise ImageError(f"{where} {descriptor.digest} carries both manifests and layers; do not use this image")
     own = documents.text(value, "mediaType", where)
     if not own:
         return
-    same = any(
-        own in kinds and descriptor.media_type in kinds
-        for kinds in (INDEXES, MANIFESTS)
-    )
+    same = any(own in kinds and descriptor.media_type in kinds for kinds in (INDEXES, MANIFESTS))
     if not same and own != descriptor.media_type:
         raise ImageError(
             f"{where} {descriptor.digest} calls itself {show(own)}, its descriptor says"
@@ -109,6 +100,4 @@ def _inline(data: str | None, digest: str, where: str) -> bytes | None:
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ImageError(
-            f"{where} gives {digest} inline data that is not base64; fetch the image again"
-        ) from error
+        raise ImageError(f"{where} gives {digest} inline data that is not base64; fetch the image again") from error

@@ -30,9 +30,7 @@ def check_digest(digest: str, where: str) -> str:
         return digest
     match = _GRAMMAR.match(digest)
     if match is None:
-        raise ImageError(
-            f"{where} has the digest {show(digest)}, which is none; fetch the image again"
-        )
+        raise ImageError(f"{where} has the digest {show(digest)}, which is none; fetch the image again")
     algorithm, encoded = match.groups()
     length = _LENGTHS.get(algorithm)
     if length is None:

@@ -22,22 +22,14 @@ _LONGEST_NUMBER = 20
 def parse_json(data: bytes, where: str) -> t.Any:
     """Parse a document; ``where`` names it in errors. Raises ``ImageError``."""
     if len(data) > DOCUMENT_LIMIT:
-        raise ImageError(
-            f"{where} has {len(data)} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
-        )
+        raise ImageError(f"{where} has {len(data)} bytes, more than {DOCUMENT_LIMIT}, a fixed limit")
     # a small value takes many times its bytes in memory
     if values_in(data) > VALUES_LIMIT:
-        raise ImageError(
-            f"{where} holds more than {VALUES_LIMIT} values, a fixed limit"
-        )
+        raise ImageError(f"{where} holds more than {VALUES_LIMIT} values, a fixed limit")
     try:
-        return json.loads(
-            data.decode("utf-8"), parse_int=_parse_int, parse_constant=_refuse_constant
-        )
+        return json.loads(data.decode("utf-8"), parse_int=_parse_int, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        reason = (
-            "it is nested too deeply" if isinstance(error, RecursionError) else error
-        )
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise ImageError(f"{where} is not valid JSON: {reason}") from error
 
 

@@ -35,12 +35,7 @@ class Layer:
 
     def to_result(self) -> dict[str, t.Any]:
         """The item of the result's ``layers``."""
-        return {
-            "digest": self.digest,
-            "diff_id": self.diff_id,
-            "size": self.size,
-            "media_type": self.media_type,
-        }
+        return {"digest": self.digest, "diff_id": self.diff_id, "size": self.size, "media_type": self.media_type}
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,12 @@ See image-spec, media-types.md, and docs/behaviour.md, section 2.
 from __future__ import annotations
 
 INDEXES = frozenset(
-    [
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-    ]
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"]
 )
 MANIFESTS = frozenset(
-    [
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    ]
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"]
 )
-CONFIGS = frozenset(
-    [
-        "application/vnd.oci.image.config.v1+json",
-        "application/vnd.docker.container.image.v1+json",
-    ]
-)
+CONFIGS = frozenset(["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"])
 
 # The declared compression. Decompression follows the bytes; a difference is only reported.
 _LAYERS = {

@@ -119,9 +119,7 @@ def normalise(system: str, architecture: str, variant: str = "") -> Platform:
 
 
 def _level(platform: Platform) -> tuple[int, int] | None:
-    match = _VARIANT.match(
-        platform.variant or _DEFAULT_VARIANTS.get(platform.architecture, "v0")
-    )
+    match = _VARIANT.match(platform.variant or _DEFAULT_VARIANTS.get(platform.architecture, "v0"))
     if match is None:
         return None
     return int(match.group(1)), int(match.group(2) or 0)

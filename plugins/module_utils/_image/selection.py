@@ -58,20 +58,14 @@ class Loaded(t.NamedTuple):
         return f"{names} for {self.platform} with the digest {self.identity}"
 
 
-def select_image(
-    source: Source, ref: str | None, digest: str | None, platform: Platform | None
-) -> Image:
+def select_image(source: Source, ref: str | None, digest: str | None, platform: Platform | None) -> Image:
     """The one image that is asked for, every blob of it in the source. Raises ``ImageError``, ``SourceError``."""
     candidates = find_candidates(source)
     return to_image(source, select(source, candidates, ref, digest, platform))
 
 
 def select(
-    source: Source,
-    candidates: list[Candidate],
-    ref: str | None,
-    digest: str | None,
-    platform: Platform | None,
+    source: Source, candidates: list[Candidate], ref: str | None, digest: str | None, platform: Platform | None
 ) -> Loaded:
     """The one candidate that is asked for, its layers not yet looked at. Raises ``ImageError``, ``SourceError``."""
     wanted = platform or node_platform()
@@ -81,8 +75,7 @@ def select(
         chosen = [
             candidate
             for candidate in chosen
-            if candidate.platform is None
-            or wanted.rank_of(candidate.platform) is not None
+            if candidate.platform is None or wanted.rank_of(candidate.platform) is not None
         ]
     else:
         check_digest(digest, "the option digest")
@@ -107,9 +100,7 @@ def select(
 
 def no_image(source: Source, candidates: list[Candidate], asked: str) -> ImageError:
     """What to say where none of the candidates is what was ``asked`` for."""
-    return ImageError(
-        f"{show(source.path)} holds no image {asked}; it holds {_all_in_words(source, candidates)}"
-    )
+    return ImageError(f"{show(source.path)} holds no image {asked}; it holds {_all_in_words(source, candidates)}")
 
 
 def load(source: Source, candidates: t.Iterable[Candidate]) -> list[Loaded]:
@@ -132,14 +123,7 @@ def load(source: Source, candidates: t.Iterable[Candidate]) -> list[Loaded]:
                 f" {candidate.manifest.digest}; save the image as a whole"
             )
         data = read_document(source, descriptor, "the config")
-        loaded.append(
-            Loaded(
-                candidate,
-                manifest,
-                descriptor.digest,
-                _config(data, descriptor.digest),
-            )
-        )
+        loaded.append(Loaded(candidate, manifest, descriptor.digest, _config(data, descriptor.digest)))
     return loaded
 
 
@@ -160,15 +144,11 @@ def to_image(source: Source, loaded: Loaded) -> Image:
     spoken = candidate.platform
     own = config.platform
     if spoken is not None and own.architecture and spoken.rank_of(own) != 0:
-        warnings.append(
-            f"the image's index says {spoken}, its config {own}; the index was believed"
-        )
+        warnings.append(f"the image's index says {spoken}, its config {own}; the index was believed")
     return Image(
         ref=candidate.refs[0] if candidate.refs else None,
         platform=loaded.platform,
-        manifest_digest=(
-            None if candidate.manifest is None else candidate.manifest.digest
-        ),
+        manifest_digest=(None if candidate.manifest is None else candidate.manifest.digest),
         config_digest=loaded.config_digest,
         layers=tuple(layers),
         config=config,
@@ -221,9 +201,7 @@ def _saved_layers(source: Source, loaded: Loaded) -> list[Layer]:
     for name, diff_id in zip(names, loaded.config.diff_ids):
         size = source.size_of(clean(name))
         if size is None:
-            raise ImageError(
-                f"{show(source.path)} does not hold the layer {show(name)}; save the image as a whole"
-            )
+            raise ImageError(f"{show(source.path)} does not hold the layer {show(name)}; save the image as a whole")
         layers.append(
             Layer(
                 digest=diff_id,
@@ -239,9 +217,7 @@ def _saved_layers(source: Source, loaded: Loaded) -> list[Layer]:
 
 def _check_count(number: int, loaded: Loaded, where: str) -> None:
     if number > _MOST_LAYERS:
-        raise ImageError(
-            f"{where} has {number} layers, more than {_MOST_LAYERS}, a fixed limit; build it of fewer"
-        )
+        raise ImageError(f"{where} has {number} layers, more than {_MOST_LAYERS}, a fixed limit; build it of fewer")
     if number != len(loaded.config.diff_ids):
         raise ImageError(
             f"{where} has {number} layers, the config {loaded.config_digest} {len(loaded.config.diff_ids)} diff_ids;"
@@ -258,9 +234,7 @@ def _check_layer(source: Source, descriptor: Descriptor) -> None:
         )
     size = blob_size(source, descriptor)
     if size is None:
-        raise ImageError(
-            f"{show(source.path)} does not hold the layer {descriptor.digest}; save the image as a whole"
-        )
+        raise ImageError(f"{show(source.path)} does not hold the layer {descriptor.digest}; save the image as a whole")
     if size != descriptor.size:
         raise ImageError(
             f"the layer {descriptor.digest} has {size} bytes, its descriptor says {descriptor.size};"
@@ -268,9 +242,7 @@ def _check_layer(source: Source, descriptor: Descriptor) -> None:
         )
 
 
-def asked_in_words(
-    ref: str | None, digest: str | None, platform: Platform | None
-) -> str:
+def asked_in_words(ref: str | None, digest: str | None, platform: Platform | None) -> str:
     """What was asked for, as messages say it."""
     words = [f"for {platform}"] if platform is not None else []
     if ref is not None:

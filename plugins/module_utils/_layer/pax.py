@@ -26,13 +26,8 @@ _LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
 _GNU_SPARSE = b"GNU.sparse."
 _OPEN_ENDED = (_SCHILY_XATTR, _LIBARCHIVE_XATTR, _GNU_SPARSE)
 
-_ACL_XATTRS = {
-    b"SCHILY.acl.access": b"system.posix_acl_access",
-    b"SCHILY.acl.default": b"system.posix_acl_default",
-}
-_KEYWORDS = frozenset(
-    [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", *_ACL_XATTRS]
-)
+_ACL_XATTRS = {b"SCHILY.acl.access": b"system.posix_acl_access", b"SCHILY.acl.default": b"system.posix_acl_default"}
+_KEYWORDS = frozenset([b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", *_ACL_XATTRS])
 
 
 class PaxFields:
@@ -75,9 +70,7 @@ class PaxFields:
         else:
             self.acls[_ACL_XATTRS[key]] = value
 
-    def _take_named(
-        self, key: bytes, value: bytes, libarchive: dict[bytes, bytes]
-    ) -> None:
+    def _take_named(self, key: bytes, value: bytes, libarchive: dict[bytes, bytes]) -> None:
         if key.startswith(_SCHILY_XATTR):
             self.xattrs[_xattr_name(key[13:])] = value
         elif key.startswith(_LIBARCHIVE_XATTR):
@@ -105,18 +98,14 @@ def _from_base64(value: bytes, name: bytes) -> bytes:
     try:
         return base64.b64decode(padded, validate=True)
     except binascii.Error:
-        raise HeaderError(
-            f"the extended attribute {show(name)} is not valid base64"
-        ) from None
+        raise HeaderError(f"the extended attribute {show(name)} is not valid base64") from None
 
 
 def _time(value: bytes) -> int:
     match = _TIME.match(value)
     seconds = int(match.group(2)) if match else 2**63
     if match is None or seconds >= 2**63:
-        raise HeaderError(
-            f"the pax record mtime is not a valid time: {repr(value[:40])[1:]}"
-        )
+        raise HeaderError(f"the pax record mtime is not a valid time: {repr(value[:40])[1:]}")
     fraction = (match.group(3) or b"")[:9].ljust(9, b"0")
     nanoseconds = seconds * _SECOND + int(fraction)
     return -nanoseconds if match.group(1) else nanoseconds

@@ -37,10 +37,7 @@ def read_ahead(
     stages = [_Stage(chunks)]
     for step in steps:
         stages.append(_Stage(step(stages[-1].taken())))
-    threads = [
-        threading.Thread(target=stage.run, name="read-ahead", daemon=True)
-        for stage in stages
-    ]
+    threads = [threading.Thread(target=stage.run, name="read-ahead", daemon=True) for stage in stages]
     started = []
     try:
         for thread in threads:

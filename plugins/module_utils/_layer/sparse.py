@@ -44,9 +44,7 @@ def old_gnu_map(header: bytes, read_block: ReadBlock) -> SparseMap:
     return SparseMap(tuple(pairs), size, None, 0)
 
 
-def pax_map(
-    records: list[tuple[bytes, bytes]], read_block: ReadBlock
-) -> SparseMap | None:
+def pax_map(records: list[tuple[bytes, bytes]], read_block: ReadBlock) -> SparseMap | None:
     """Parse the map in ``GNU.sparse.*`` records, given without that prefix.
 
     Returns None if they do not describe a sparse file. ``map_bytes`` is the size of a 1.0 map in the entry's data.
@@ -82,9 +80,7 @@ def check_map(regions: Regions, size: int, stored: int) -> None:
         position = offset + length
         total += length
     if total != stored:
-        raise HeaderError(
-            f"the map of a sparse file covers {total} bytes, but the archive holds {stored}"
-        )
+        raise HeaderError(f"the map of a sparse file covers {total} bytes, but the archive holds {stored}")
 
 
 def _old_gnu_pairs(fields: bytes) -> list[tuple[int, int]]:
@@ -134,6 +130,4 @@ def _count(field: bytes, what: str) -> int:
 
 def _bound(regions: int) -> None:
     if regions > _MOST_REGIONS:
-        raise HeaderError(
-            f"the map of a sparse file has more than {_MOST_REGIONS} regions, a fixed limit"
-        )
+        raise HeaderError(f"the map of a sparse file has more than {_MOST_REGIONS} regions, a fixed limit")

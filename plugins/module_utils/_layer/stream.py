@@ -18,12 +18,7 @@ from .._source.decompress import DecompressError, decompressed
 from .._source.magic import detect
 from .._source.range_reader import CHUNK
 from .._source.tar_header import BLOCK, HeaderError, parse_header
-from .._source.verified import (
-    DigestMismatchError,
-    Readable,
-    SizeMismatchError,
-    VerifiedReader,
-)
+from .._source.verified import DigestMismatchError, Readable, SizeMismatchError, VerifiedReader
 
 if t.TYPE_CHECKING:
     from .._image.image import Layer
@@ -74,9 +69,7 @@ class LayerStream:
         try:
             yield from decompressed(chunks, self.compression)
         except DecompressError as error:
-            raise LayerError(
-                str(error), self.layer.digest, advice="fetch or build the image again"
-            ) from error
+            raise LayerError(str(error), self.layer.digest, advice="fetch or build the image again") from error
 
     def _counted(self, pieces: t.Iterator[bytes]) -> t.Iterator[bytes]:
         """Pass the pieces on, count them against the limits, and hash them."""
@@ -85,9 +78,7 @@ class LayerStream:
         algorithm = layer.diff_id.partition(":")[0]
         # an uncompressed blob is the tar itself, so its verified digest is the diff_id
         is_known = (
-            self.compression == "none"
-            and not layer.digest_is_diff_id
-            and layer.digest.startswith(algorithm + ":")
+            self.compression == "none" and not layer.digest_is_diff_id and layer.digest.startswith(algorithm + ":")
         )
         diff_hash = None if is_known else new_hash(layer.diff_id)
         for piece in pieces:

@@ -63,10 +63,7 @@ class _Extended:
         if self.pax is not None:
             name = self.pax.path if name is None else name
             link = self.pax.linkpath if link is None else link
-        return (
-            header.name if name is None else name,
-            header.linkname if link is None else link,
-        )
+        return (header.name if name is None else name, header.linkname if link is None else link)
 
 
 def _raw_name(block: bytes | None) -> bytes:
@@ -81,9 +78,7 @@ class TarReader:
     stream below can verify the layer. Raises ``LayerError``, which names the layer and the entry.
     """
 
-    def __init__(
-        self, chunks: t.Iterable[bytes], layer: str, report: Report, budget: Budget
-    ) -> None:
+    def __init__(self, chunks: t.Iterable[bytes], layer: str, report: Report, budget: Budget) -> None:
         self._chunks = iter(chunks)
         self._layer = layer
         self._report = report
@@ -138,12 +133,7 @@ class TarReader:
                 yield memoryview(self._chunk)[start : start + take]
 
     def _located(self, error: HeaderError) -> LayerError:
-        return LayerError(
-            str(error),
-            self._layer,
-            self._entry_name,
-            "build the image again with a sound tar writer",
-        )
+        return LayerError(str(error), self._layer, self._entry_name, "build the image again with a sound tar writer")
 
     def _next_entry(self) -> Entry | None:
         extended: _Extended | None = None
@@ -173,9 +163,7 @@ class TarReader:
         size = BLOCK + header.size
         extended.held += size
         if extended.held > EXTENDED_LIMIT:
-            raise HeaderError(
-                f"its extended headers hold more than {EXTENDED_LIMIT} bytes, a fixed limit"
-            )
+            raise HeaderError(f"its extended headers hold more than {EXTENDED_LIMIT} bytes, a fixed limit")
         self._budget.add_extended(size, self._layer, self._entry_name)
         content = self._exactly(header.size)
         self._skip(-header.size % BLOCK)
@@ -220,9 +208,7 @@ class TarReader:
             raise HeaderError(f"the owner {uid}:{gid} is beyond what a system can hold")
         kind = _KINDS.get(flag)
         if kind is None:
-            raise HeaderError(
-                f"entries of type {flag.decode('latin-1')!r} are not supported"
-            )
+            raise HeaderError(f"entries of type {flag.decode('latin-1')!r} are not supported")
         if flag == b"\0" and name.endswith(b"/"):
             kind = DIRECTORY
         sparse = None
@@ -242,13 +228,9 @@ class TarReader:
         check_map(sparse.regions, sparse.size, self._unread)
         # holes take no bytes of the stream, but count towards max_size with the file's apparent size
         self._budget.add_hole(sparse.size - self._unread, self._layer, entry.name)
-        return entry._replace(
-            name=sparse.name or entry.name, size=sparse.size, regions=sparse.regions
-        )
+        return entry._replace(name=sparse.name or entry.name, size=sparse.size, regions=sparse.regions)
 
-    def _sparse_map(
-        self, block: bytes, header: Header, extended: _Extended | None
-    ) -> SparseMap | None:
+    def _sparse_map(self, block: bytes, header: Header, extended: _Extended | None) -> SparseMap | None:
         if header.type == _SPARSE:
             return old_gnu_map(block, self._block)
         pax = None if extended is None else extended.pax

@@ -34,9 +34,7 @@ def open_cache(target: Target, source: Source) -> t.Iterator[BlobCache | None]:
     path = os.path.realpath(options.cache_dir)
     dest = target.dest.path
     if os.path.commonpath([path, dest]) in (path, dest):
-        raise RootfsError(
-            f"cache_dir {show(path)} and dest {show(dest)} lie in each other; choose another cache_dir"
-        )
+        raise RootfsError(f"cache_dir {show(path)} and dest {show(dest)} lie in each other; choose another cache_dir")
     scope = scope_of(options, source)
     dry_run = not target.dest.writable
     size, age = options.cache_max_size, options.cache_max_age

@@ -13,25 +13,14 @@ import typing as t
 from .._dest.place import UPLOADS, Dest
 from .describe import absent_outcome, image_outcome, restore_outcome
 from .outcome import Outcome
-from .plan import (
-    AlreadyAbsent,
-    AlreadyStaged,
-    DestState,
-    Plan,
-    Remove,
-    Restore,
-    Unchanged,
-    UseStaged,
-)
+from .plan import AlreadyAbsent, AlreadyStaged, DestState, Plan, Remove, Restore, Unchanged, UseStaged
 from .target import Target
 
 if t.TYPE_CHECKING:
     from .._transfer import UploadRequest
 
 
-def carry_out(
-    target: Target, plan: Plan, warnings: t.Sequence[str]
-) -> Outcome | UploadRequest | None:
+def carry_out(target: Target, plan: Plan, warnings: t.Sequence[str]) -> Outcome | UploadRequest | None:
     """Return the outcome, or the blobs to upload first; ``None`` while another run uploads to the same dest."""
     if isinstance(plan, AlreadyAbsent):
         return absent_outcome(target, False, None, warnings)
@@ -70,9 +59,7 @@ def _remove(target: Target, plan: Remove, warnings: t.Sequence[str]) -> Outcome:
     kept = target.replacement.remove(plan.record, target.options.force)
     # a tree that could not be removed before and still cannot be is not a change
     changed = had_content or DestState.read(target.dest) != plan.before
-    return absent_outcome(
-        target, changed, plan.current, [*warnings, *map(kept_warning, kept)]
-    )
+    return absent_outcome(target, changed, plan.current, [*warnings, *map(kept_warning, kept)])
 
 
 def remove_finished_uploads(dest: Dest, active: bool = False) -> None:

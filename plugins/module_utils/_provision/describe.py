@@ -39,9 +39,7 @@ def predicted_tree(image: Image) -> Tree:
     return Tree(binding=_NO_BINDING, result=result)
 
 
-def image_outcome(
-    target: Target, plan: ImagePlan, tree: Tree, warnings: t.Sequence[str]
-) -> Outcome:
+def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Sequence[str]) -> Outcome:
     """Return the outcome of a plan whose image becomes, or is, ``tree``."""
     image = plan.wanted.image
     facts = dict(tree.result)
@@ -57,9 +55,7 @@ def image_outcome(
     )
 
 
-def restore_outcome(
-    target: Target, plan: Restore, warnings: t.Sequence[str]
-) -> Outcome:
+def restore_outcome(target: Target, plan: Restore, warnings: t.Sequence[str]) -> Outcome:
     """Return the outcome of a return to the previous tree."""
     facts = dict(plan.previous.result)
     facts.pop("warnings", None)
@@ -72,9 +68,7 @@ def restore_outcome(
     )
 
 
-def absent_outcome(
-    target: Target, changed: bool, current: Tree | None, warnings: t.Sequence[str]
-) -> Outcome:
+def absent_outcome(target: Target, changed: bool, current: Tree | None, warnings: t.Sequence[str]) -> Outcome:
     """Return the outcome of a removal."""
     return Outcome(
         changed=changed,

@@ -42,9 +42,7 @@ def _side(one: _Facts, other: _Facts, changed: str) -> _Facts:
     """
     if not one:
         return {}
-    shown: _Facts = {
-        key: one.get(key) for key in ("manifest_digest", "config_digest", "platform")
-    }
+    shown: _Facts = {key: one.get(key) for key in ("manifest_digest", "config_digest", "platform")}
     others = [layer["digest"] for layer in other.get("layers", [])]
     layers = [layer["digest"] for layer in one.get("layers", [])]
     shown["layers"] = [digest for digest in layers if digest not in others]
@@ -72,10 +70,7 @@ def _bounded(value: t.Any) -> t.Any:
     if isinstance(value, str):
         return visible(value, _LONGEST_ITEM)
     if isinstance(value, dict):
-        shown = {
-            visible(key, _LONGEST_ITEM): _bounded(item)
-            for key, item in list(value.items())[:_MOST_ITEMS]
-        }
+        shown = {visible(key, _LONGEST_ITEM): _bounded(item) for key, item in list(value.items())[:_MOST_ITEMS]}
         return {**shown, **_rest(len(value), "...")}
     if isinstance(value, (list, tuple)):
         rest = _rest(len(value), "")

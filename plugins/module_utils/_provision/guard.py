@@ -17,15 +17,7 @@ from .._errors import RootfsError, show
 from .._fs.directories import open_existing
 from .._image.image import Image
 from .._rootfs.ids import parse_id_maps
-from .plan import (
-    AlreadyAbsent,
-    AlreadyStaged,
-    Plan,
-    Remove,
-    Restore,
-    Unchanged,
-    UseStaged,
-)
+from .plan import AlreadyAbsent, AlreadyStaged, Plan, Remove, Restore, Unchanged, UseStaged
 from .target import Target
 
 if t.TYPE_CHECKING:
@@ -89,9 +81,7 @@ def _root_of(target: Target, tree: Tree) -> MappedRoot | None:
     return mapped_root(*parse_id_maps(made_with["uid_map"], made_with["gid_map"]))
 
 
-def require_room(
-    target: Target, image: Image, arriving: int, cache: BlobCache | None
-) -> None:
+def require_room(target: Target, image: Image, arriving: int, cache: BlobCache | None) -> None:
     """Compare the free space with a lower bound of what the image needs. Raises ``RootfsError``.
 
     ``arriving`` bytes are stored next to the tree. Blobs in the cache count as free space, because they are

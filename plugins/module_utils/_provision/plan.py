@@ -126,11 +126,7 @@ def plan_image(target: Target, record: Record, wanted: Wanted) -> ImagePlan:
     if current is not None and current.fingerprint == wanted.fingerprint:
         return Unchanged(wanted, record, current)
     staged = record.next
-    if (
-        staged is None
-        or staged.fingerprint != wanted.fingerprint
-        or not target.replacement.has_staged(record)
-    ):
+    if staged is None or staged.fingerprint != wanted.fingerprint or not target.replacement.has_staged(record):
         return Unpack(wanted, record, current)
     if options.state == "staged":
         return AlreadyStaged(wanted, current, staged)
@@ -143,9 +139,7 @@ def plan_restore(target: Target, record: Record) -> Restore:
     return Restore(record, current, target.replacement.previous(record))
 
 
-def plan_removal(
-    target: Target, record: Record, before: DestState
-) -> AlreadyAbsent | Remove:
+def plan_removal(target: Target, record: Record, before: DestState) -> AlreadyAbsent | Remove:
     """Plan the state ``absent``; ``before`` is the state that the run found."""
     force = target.options.force
     if before.uploads is None and not target.replacement.has_something(record, force):

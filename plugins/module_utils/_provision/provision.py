@@ -24,14 +24,7 @@ from .._source.sources import open_source
 from .guard import check_plan, require_ours, require_stageable
 from .options import Options
 from .outcome import Outcome
-from .plan import (
-    DestState,
-    Plan,
-    plan_image,
-    plan_removal,
-    plan_restore,
-    to_wanted,
-)
+from .plan import DestState, Plan, plan_image, plan_removal, plan_restore, to_wanted
 from .target import Target, open_target
 
 if t.TYPE_CHECKING:
@@ -56,9 +49,7 @@ def provision(options: Options, check_mode: bool) -> Outcome | UploadRequest:
         named = isinstance(error.filename, (str, bytes)) and error.filename
         name = f" ({show(os.fsencode(error.filename))})" if named else ""
         advice = os_advice(error) or "look at the file systems of src and dest"
-        raise RootfsError(
-            f"{show(options.dest)} could not be worked on: {os_phrase(error)}{name}; {advice}"
-        ) from error
+        raise RootfsError(f"{show(options.dest)} could not be worked on: {os_phrase(error)}{name}; {advice}") from error
 
 
 def _provision_state(options: Options, check_mode: bool) -> Outcome | UploadRequest:
@@ -68,9 +59,7 @@ def _provision_state(options: Options, check_mode: bool) -> Outcome | UploadRequ
         record = target.load()
         require_ours(target, record)
         plan: Plan = (
-            plan_restore(target, record)
-            if options.state == "previous"
-            else plan_removal(target, record, before)
+            plan_restore(target, record) if options.state == "previous" else plan_removal(target, record, before)
         )
         return t.cast("Outcome", _finish(target, plan))
 
@@ -83,9 +72,7 @@ def _provision_image(options: Options, check_mode: bool) -> Outcome | UploadRequ
         return _select_and_provision(options, check_mode)
 
 
-def _select_and_provision(
-    options: Options, check_mode: bool
-) -> Outcome | UploadRequest:
+def _select_and_provision(options: Options, check_mode: bool) -> Outcome | UploadRequest:
     deadline = time.monotonic() + options.lock_timeout
     with contextlib.closing(_open_source(options)) as source:
         digest = options.digest
@@ -115,9 +102,7 @@ def _open_source(options: Options) -> Source:
     return OfferSource(offer, status.st_uid, status.st_gid)
 
 
-def _provision_selected(
-    target: Target, source: Source, image: Image
-) -> Outcome | UploadRequest | None:
+def _provision_selected(target: Target, source: Source, image: Image) -> Outcome | UploadRequest | None:
     require_stageable(target)
     record = target.load()
     require_ours(target, record)

@@ -43,9 +43,7 @@ def unpack_image(target: Target, plan: Unpack) -> Outcome | UploadRequest | None
             from .._transfer import Transfer, Uploads
 
             offer = t.cast("OfferSource", source)
-            uploads = Uploads(
-                target.options.upload_folder, scope_of(target.options, source)
-            )
+            uploads = Uploads(target.options.upload_folder, scope_of(target.options, source))
             transfer = Transfer(target.dest, offer, image, uploads, cache)
             with contextlib.closing(transfer):
                 if transfer.other_sender_active:
@@ -78,9 +76,7 @@ def _unpack(target: Target, plan: Unpack, cache: BlobCache | None) -> Outcome:
     return image_outcome(target, plan, tree, warnings)
 
 
-def _stage(
-    target: Target, plan: Unpack, cache: BlobCache | None
-) -> tuple[Record, Tree]:
+def _stage(target: Target, plan: Unpack, cache: BlobCache | None) -> tuple[Record, Tree]:
     """Unpack into a new staging directory and make it durable; after any error nothing of it is left."""
     replacement, record = target.replacement, plan.record
     if record.next is not None:
@@ -99,9 +95,7 @@ def _stage(
         raise
 
 
-def _unpack_into(
-    fd: int, target: Target, wanted: Wanted, cache: BlobCache | None
-) -> Tree:
+def _unpack_into(fd: int, target: Target, wanted: Wanted, cache: BlobCache | None) -> Tree:
     """Unpack the image into the empty directory ``fd``, and return its tree."""
     binding = bind(fd)
     # the spool is a file without a name, so it is not part of the tree

@@ -48,9 +48,7 @@ def http_options(params: dict[str, t.Any]) -> HttpOptions | None:
         validate_certs=params["validate_certs"],
         use_proxy=params["use_proxy"],
         agent=params["http_agent"],
-        headers={
-            str(name): str(value) for name, value in (params["headers"] or {}).items()
-        },
+        headers={str(name): str(value) for name, value in (params["headers"] or {}).items()},
         timeout=float(params["timeout"]),
         retries=params["url_retries"],
     )

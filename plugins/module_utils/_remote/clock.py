@@ -92,7 +92,5 @@ class Clock:
         if self._waited > self.timeout:
             # single bytes now and then end each wait in time
             if self._received < SLOWEST * self._waited:
-                raise StalledError(
-                    f"it sent only {self._received} bytes in {self._waited:.0f} seconds"
-                )
+                raise StalledError(f"it sent only {self._received} bytes in {self._waited:.0f} seconds")
             self._waited, self._received = 0.0, 0

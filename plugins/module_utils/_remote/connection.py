@@ -88,9 +88,7 @@ class _Reader(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     """The standard library's, reading through ``_Reader``."""
 
-    def __init__(
-        self, sock: socket.socket, *rest: t.Any, clock: Clock, **options: t.Any
-    ) -> None:
+    def __init__(self, sock: socket.socket, *rest: t.Any, clock: Clock, **options: t.Any) -> None:
         super().__init__(sock, *rest, **options)
         raw = self.fp.detach()
         self.fp = io.BufferedReader(_Reader(raw, sock, clock))
@@ -118,9 +116,7 @@ class _Secure(http.client.HTTPSConnection, _Timed):
     """The same over TLS, which begins when ``_Timed`` has connected."""
 
 
-def _bounded(
-    kind: type[_Timed], clock: Clock, *names: t.Any, **options: t.Any
-) -> _Timed:
+def _bounded(kind: type[_Timed], clock: Clock, *names: t.Any, **options: t.Any) -> _Timed:
     connection = kind(*names, **options)
     connection.bound_by(clock)
     return connection

@@ -38,10 +38,7 @@ def credentials(
         return {"Authorization": header.decode("ascii")}, []
     passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
     passwords.add_password(None, url.text, username, password)  # type: ignore[arg-type]
-    return {}, [
-        urllib.request.HTTPBasicAuthHandler(passwords),
-        urllib.request.HTTPDigestAuthHandler(passwords),
-    ]
+    return {}, [urllib.request.HTTPBasicAuthHandler(passwords), urllib.request.HTTPDigestAuthHandler(passwords)]
 
 
 def _of_netrc(url: Url) -> tuple[str | None, str | None]:

@@ -93,17 +93,11 @@ class HttpOptions:
                     f"the option headers holds {show(name)}, whose name or value cannot stand in a request; correct it"
                 )
             if name.lower() in _OURS:
-                raise SourceError(
-                    f"the option headers holds {show(name)}, which the module sets itself; leave it out"
-                )
+                raise SourceError(f"the option headers holds {show(name)}, which the module sets itself; leave it out")
         if self.timeout <= 0 or self.retries < 0:
-            raise SourceError(
-                "the options timeout and url_retries are more than 0, and 0 or more; correct them"
-            )
+            raise SourceError("the options timeout and url_retries are more than 0, and 0 or more; correct them")
         if not _HEADER_VALUE.match(self.agent):
-            raise SourceError(
-                "the option http_agent cannot stand in a request; correct it"
-            )
+            raise SourceError("the option http_agent cannot stand in a request; correct it")
         for option in ("ca_path", "client_cert", "client_key"):
             path = getattr(self, option)
             if path is None:
@@ -180,10 +174,7 @@ class RemoteFile:
         self.size: int | None = None
         self.ranges = True
         self.encoding: str | None = None
-        self.allowance = Allowance(
-            _ALLOWANCE * options.timeout
-            + options.retries * (options.timeout + _LONGEST_PAUSE)
-        )
+        self.allowance = Allowance(_ALLOWANCE * options.timeout + options.retries * (options.timeout + _LONGEST_PAUSE))
         self._url = url
         self._located = url
         self._etag: str | None = None
@@ -241,9 +232,7 @@ class RemoteFile:
             if response.status == 206:
                 return response, self._check_part(response, start, end)
             if response.status != 200:
-                raise self.problem(
-                    f"the server answered {response.status}", "check the URL"
-                )
+                raise self.problem(f"the server answered {response.status}", "check the URL")
             self._check_version(response, _length(response))
         except BaseException:
             response.close()
@@ -276,9 +265,7 @@ class RemoteFile:
 
     def _check_whole(self, response: Response) -> int | None:
         if response.status != 200:
-            raise self.problem(
-                f"the server answered {response.status}", "check the URL"
-            )
+            raise self.problem(f"the server answered {response.status}", "check the URL")
         encoding = _encoding(response)
         if encoding not in (None, "gzip", "zstd"):
             raise self.problem(
@@ -347,9 +334,7 @@ class RemoteFile:
                 self._located = self._url
                 raise self._refused(url, status, answer.headers)
 
-    def _request(
-        self, url: Url, headers: dict[str, str], clock: Clock
-    ) -> Response | t.Any:
+    def _request(self, url: Url, headers: dict[str, str], clock: Clock) -> Response | t.Any:
         """Send one request; return the answer, or the closed ``HTTPError`` of an unsuccessful status."""
         home = url.origin == self._url.origin
         try:
@@ -361,14 +346,10 @@ class RemoteFile:
                 error.close()
             return error
         except netrc.NetrcParseError as error:
-            raise self.problem(
-                "the .netrc of the user who runs the module is damaged", "correct it"
-            ) from error
+            raise self.problem("the .netrc of the user who runs the module is damaged", "correct it") from error
         except ValueError as error:
             # for example the Location of a redirect
-            raise self.problem(
-                "the server sent an invalid answer", "check the URL"
-            ) from error
+            raise self.problem("the server sent an invalid answer", "check the URL") from error
         except (OSError, http.client.HTTPException) as error:
             raise self._failure(url, error) from error
         return Response(raw, clock)
@@ -398,9 +379,7 @@ class RemoteFile:
         given["Accept-Encoding"] = "identity"
         return given, handlers
 
-    def _failure(
-        self, url: Url, error: OSError | http.client.HTTPException
-    ) -> SourceError | PassingError:
+    def _failure(self, url: Url, error: OSError | http.client.HTTPException) -> SourceError | PassingError:
         """Return the error for a request that got no answer."""
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
@@ -432,9 +411,7 @@ class RemoteFile:
             )
         return self._trusted[kind]
 
-    def _refused(
-        self, url: Url, status: int, headers: t.Mapping[str, str]
-    ) -> SourceError | PassingError:
+    def _refused(self, url: Url, status: int, headers: t.Mapping[str, str]) -> SourceError | PassingError:
         """Return the error for an unsuccessful status."""
         said = f"the server answered {status} {http.client.responses.get(status, '')}".rstrip()
         if status in _PASSING:
@@ -537,9 +514,7 @@ class Download:
         if self._since >= _PROGRESS and self._file.ranges:
             self._tries = 0
         if self.position > _LONGEST:
-            raise self._file.problem(
-                f"it has more than {_LONGEST} bytes, a fixed limit", "check the URL"
-            )
+            raise self._file.problem(f"it has more than {_LONGEST} bytes, a fixed limit", "check the URL")
 
     def read_all(self) -> bytes:
         """Return everything that remains. Raises ``SourceError``, ``NoRangesError``."""
@@ -596,9 +571,7 @@ class Download:
                 f"{error.phrase} ({self._tries + 1} tries)",
                 "check the server and the network, or raise url_retries and timeout",
             ) from error
-        pause = min(
-            max(_FIRST_PAUSE * 2 ** min(self._tries, 10), error.wait), _LONGEST_PAUSE
-        )
+        pause = min(max(_FIRST_PAUSE * 2 ** min(self._tries, 10), error.wait), _LONGEST_PAUSE)
         self._tries += 1
         self._since = 0
         # a fleet must not come back all at once

@@ -119,14 +119,7 @@ def secrets_of(src: str) -> tuple[str | None, ...]:
         return (src,)
     parts = urlsplit(src)
     user = parts.netloc.rpartition("@")[0]
-    return (
-        user,
-        url.password,
-        parts.password,
-        parts.query,
-        _escaped(parts.query),
-        parts.fragment,
-    )
+    return (user, url.password, parts.password, parts.query, _escaped(parts.query), parts.fragment)
 
 
 def _escaped(text: str) -> str:

@@ -108,9 +108,7 @@ def _parse_line(line: str) -> AclEntry:
         digits = fields[3] if len(fields) == 4 and fields[3] else fields[1]
         number = _id_of(digits)
         if number >= NO_ID:
-            raise AclError(
-                f"the ACL line {line[:80]!r} has no valid id, and names are not looked up"
-            )
+            raise AclError(f"the ACL line {line[:80]!r} has no valid id, and names are not looked up")
     permissions = 0
     for bit in bits:
         permissions |= bit or 0

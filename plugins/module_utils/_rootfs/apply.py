@@ -15,16 +15,7 @@ import typing as t
 
 from .._errors import EntryError, LayerError, RootfsError, os_advice, os_phrase, show
 from .._layer.budget import Budget
-from .._layer.entry import (
-    BLOCK_DEVICE,
-    CHARACTER_DEVICE,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    HARD_LINK,
-    SYMLINK,
-    Entry,
-)
+from .._layer.entry import BLOCK_DEVICE, CHARACTER_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK, Entry
 from .._layer.tar_entries import TarReader
 from .._unpack_options import UnpackOptions
 from .attributes import Attributes, Policy, Writer, first_mode
@@ -48,13 +39,7 @@ _XATTR_COST = 200
 class Applier:
     """Applies layers, in order, to a root. Raises ``LayerError``, which names the layer and the entry."""
 
-    def __init__(
-        self,
-        root: Root,
-        policy: Policy,
-        budget: Budget,
-        options: UnpackOptions,
-    ) -> None:
+    def __init__(self, root: Root, policy: Policy, budget: Budget, options: UnpackOptions) -> None:
         self._root = root
         self._policy = policy
         self._writer = Writer(policy, root.probe_defaults())
@@ -87,12 +72,7 @@ class Applier:
         except OSError as error:
             if entry is None:
                 raise
-            raise LayerError(
-                f"cannot be written: {os_phrase(error)}",
-                digest,
-                entry.name,
-                os_advice(error),
-            ) from error
+            raise LayerError(f"cannot be written: {os_phrase(error)}", digest, entry.name, os_advice(error)) from error
 
     def finish(self) -> None:
         """Give all directories their owner, mode, xattrs and times, children first.
@@ -139,10 +119,7 @@ class Applier:
         attributes = self._policy.for_entry(entry)
         if not attributes.xattrs:
             return attributes
-        size = sum(
-            len(name) + len(value) + _XATTR_COST
-            for name, value in attributes.xattrs.items()
-        )
+        size = sum(len(name) + len(value) + _XATTR_COST for name, value in attributes.xattrs.items())
         self._root.remember(size)
         self._held += size
         if self._held > _MOST_HELD:
@@ -194,9 +171,7 @@ class Applier:
 
     # -- entries
 
-    def _make_file(
-        self, entry: Entry, above: Names, name: bytes, reader: TarReader
-    ) -> None:
+    def _make_file(self, entry: Entry, above: Names, name: bytes, reader: TarReader) -> None:
         root = self._root
         attributes = self._policy.for_entry(entry)
         parent = root.make_parent(above)
@@ -262,38 +237,27 @@ class Applier:
         root = self._root
         target = [part for part in entry.link.split(b"/") if part not in (b"", b".")]
         if not target or target[-1] == b"..":
-            raise EntryError(
-                f"it is a hard link to {show(entry.link)}, which is a directory"
-            )
+            raise EntryError(f"it is a hard link to {show(entry.link)}, which is a directory")
         parent = root.make_parent(above)
         source = root.find(target[:-1])
         old = target[-1]
         if source is None or len(old) > 255:
-            raise EntryError(
-                f"it is a hard link to {show(entry.link)}, which does not exist"
-            )
+            raise EntryError(f"it is a hard link to {show(entry.link)}, which does not exist")
         if source is parent and old == name:
             raise EntryError("it is a hard link to itself")
         if old in source.children:
-            raise EntryError(
-                f"it is a hard link to {show(entry.link)}, which is a directory"
-            )
+            raise EntryError(f"it is a hard link to {show(entry.link)}, which is a directory")
         try:
             root.link_file(source, old, parent, name)
         except FileNotFoundError:
-            raise EntryError(
-                f"it is a hard link to {show(entry.link)}, which does not exist"
-            ) from None
+            raise EntryError(f"it is a hard link to {show(entry.link)}, which does not exist") from None
         root.add(parent, name)
 
     def _make_device(self, entry: Entry, above: Names, name: bytes) -> None:
         choice = self._devices
         safe = entry.type == CHARACTER_DEVICE and entry.device in SAFE_CHARACTER_DEVICES
         if choice == "fail":
-            raise EntryError(
-                "it is a device, and devices are set to fail",
-                "set devices to safe, create or skip",
-            )
+            raise EntryError("it is a device, and devices are set to fail", "set devices to safe, create or skip")
         if choice == "skip" or (choice == "safe" and not safe):
             self._report.count("devices_skipped")
             # a skipped device still replaces what lower layers have there
@@ -309,9 +273,7 @@ class Applier:
         self._make_node(entry, above, name, kind, number)
         self._report.count("devices_created")
 
-    def _make_node(
-        self, entry: Entry, above: Names, name: bytes, kind: int, number: int
-    ) -> None:
+    def _make_node(self, entry: Entry, above: Names, name: bytes, kind: int, number: int) -> None:
         root = self._root
         attributes = self._policy.for_entry(entry)
         parent = root.make_parent(above)
@@ -383,7 +345,4 @@ def _directory_error(directory: Directory, error: EntryError | OSError) -> Rootf
         what, advice = f"cannot be finished: {os_phrase(error)}", os_advice(error)
     else:
         what, advice = error.what, error.advice
-    return RootfsError(
-        f"the directory {show(path)} of the image: {what}"
-        + (f"; {advice}" if advice else "")
-    )
+    return RootfsError(f"the directory {show(path)} of the image: {what}" + (f"; {advice}" if advice else ""))

@@ -100,9 +100,7 @@ class Policy:
             raise EntryError(str(error), "add a range that contains it") from error
         return kept
 
-    def _keep(
-        self, kept: dict[str, bytes], entry: Entry, name: str, value: bytes
-    ) -> None:
+    def _keep(self, kept: dict[str, bytes], entry: Entry, name: str, value: bytes) -> None:
         if name in (acl.ACCESS, acl.DEFAULT):
             self._keep_acl(kept, entry, name, value, acl.parse_binary)
         elif name == capability.NAME:
@@ -112,9 +110,7 @@ class Policy:
                 self.report.count("capabilities")
             else:
                 self.report.count("capabilities_dropped")
-        elif name in self._extra or (
-            name.startswith("user.") and not name.startswith("user.overlay.")
-        ):
+        elif name in self._extra or (name.startswith("user.") and not name.startswith("user.overlay.")):
             if name.startswith("user.") and entry.type not in (FILE, DIRECTORY):
                 # the kernel refuses them on other files
                 self.report.count("user_xattrs_forbidden")
@@ -216,13 +212,7 @@ class Writer:
             self._set_xattr(path, False, xattr, value)
         os.utime(name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
 
-    def _set_xattr(
-        self,
-        target: int | str | bytes,
-        follow: bool,
-        name: str,
-        value: bytes,
-    ) -> bool:
+    def _set_xattr(self, target: int | str | bytes, follow: bool, name: str, value: bytes) -> bool:
         """Write an xattr; return false if it is an access ACL that the file system cannot store and that may be dropped."""
         try:
             os.setxattr(target, os.fsencode(name), value, follow_symlinks=follow)

@@ -41,9 +41,7 @@ def for_host(value: bytes, uids: IdMap) -> bytes:
     if revision == _V3 and len(value) == _V3_SIZE:
         root = _MAGIC.unpack_from(value, _V2_SIZE)[0]
     elif revision != _V2 or len(value) != _V2_SIZE:
-        raise CapabilityError(
-            f"its security.capability has neither version 2 nor version 3 ({len(value)} bytes)"
-        )
+        raise CapabilityError(f"its security.capability has neither version 2 nor version 3 ({len(value)} bytes)")
     flags = magic & ~_REVISION
     sets = value[_MAGIC.size : _V2_SIZE]
     if not uids.ranges:

@@ -40,9 +40,7 @@ class IdMap:
             container, host, count = self.ranges[place - 1]
             if container_id < container + count:
                 return host + container_id - container
-        raise UnmappedError(
-            f"no range of {self.what}_map contains the {self.what} {container_id}"
-        )
+        raise UnmappedError(f"no range of {self.what}_map contains the {self.what} {container_id}")
 
     def to_list(self) -> list[str]:
         """Return the ranges as the user writes them: ``container:host:count``."""
@@ -60,9 +58,7 @@ def parse_id_map(what: str, ranges: t.Sequence[str]) -> IdMap:
                 f"{what}_map: invalid range {show(text)}; expected container:host:count, three numbers with a count above 0"
             )
         if numbers[0] + numbers[2] > _IDS or numbers[1] + numbers[2] > _IDS:
-            raise RootfsError(
-                f"{what}_map: the range {show(text)} exceeds the largest id, {_IDS - 1}"
-            )
+            raise RootfsError(f"{what}_map: the range {show(text)} exceeds the largest id, {_IDS - 1}")
         parsed.append((numbers[0], numbers[1], numbers[2]))
     for side, name in ((0, "container"), (1, "host")):
         spans = sorted((numbers[side], numbers[2]) for numbers in parsed)
@@ -74,9 +70,7 @@ def parse_id_map(what: str, ranges: t.Sequence[str]) -> IdMap:
     return IdMap(what, tuple(sorted(parsed)))
 
 
-def parse_id_maps(
-    uid_map: t.Sequence[str], gid_map: t.Sequence[str]
-) -> tuple[IdMap, IdMap]:
+def parse_id_maps(uid_map: t.Sequence[str], gid_map: t.Sequence[str]) -> tuple[IdMap, IdMap]:
     """Parse both maps of a container. Raises ``RootfsError``, also if only one of them is given."""
     uids = parse_id_map("uid", uid_map)
     gids = parse_id_map("gid", gid_map)

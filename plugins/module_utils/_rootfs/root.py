@@ -27,9 +27,7 @@ from .._fs.directories import some_names_in
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_EXISTING_FILE = (
-    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-)
+_EXISTING_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 # The prefix of whiteouts.
 WHITEOUT = b".wh."
@@ -65,24 +63,9 @@ class Directory:
     holds nothing of other layers, so its names are not recorded. ``cleared`` is the layer that last whited it out.
     """
 
-    __slots__ = (
-        "parent",
-        "name",
-        "children",
-        "attributes",
-        "made_in",
-        "layer",
-        "added",
-        "cleared",
-    )
+    __slots__ = ("parent", "name", "children", "attributes", "made_in", "layer", "added", "cleared")
 
-    def __init__(
-        self,
-        parent: Directory | None,
-        name: bytes,
-        attributes: Attributes,
-        made_in: int,
-    ) -> None:
+    def __init__(self, parent: Directory | None, name: bytes, attributes: Attributes, made_in: int) -> None:
         self.parent = parent
         self.name = name
         self.attributes = attributes
@@ -101,12 +84,7 @@ class Root:
     and ``OSError`` for those of the system.
     """
 
-    def __init__(
-        self,
-        fd: int,
-        missing: Attributes,
-        count_directory: t.Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, fd: int, missing: Attributes, count_directory: t.Callable[[], None] = lambda: None) -> None:
         self.top = Directory(None, b"", missing, -1)
         self._missing = missing
         self._count_directory = count_directory
@@ -185,9 +163,7 @@ class Root:
 
     def _is_added(self, parent: Directory, name: bytes) -> bool:
         return parent.made_in == self._layer or (
-            parent.layer == self._layer
-            and parent.added is not None
-            and name in parent.added
+            parent.layer == self._layer and parent.added is not None and name in parent.added
         )
 
     def white_out(self, parent: Directory, name: bytes) -> bool:
@@ -218,9 +194,7 @@ class Root:
                     self._white_out_lower(above, name, pending)
         return True
 
-    def _white_out_lower(
-        self, above: Directory, name: bytes, pending: list[Directory]
-    ) -> None:
+    def _white_out_lower(self, above: Directory, name: bytes, pending: list[Directory]) -> None:
         """Remove what lower layers put at a name; a directory with names of this layer goes to ``pending``."""
         child = above.children.get(name)
         added = self._is_added(above, name)
@@ -286,9 +260,7 @@ class Root:
         """Return the directory that ``names`` lead to, links followed, or ``None``."""
         return self._walk(names, False)
 
-    def _walk(
-        self, names: Names, create: bool, start: Directory | None = None
-    ) -> Directory | None:
+    def _walk(self, names: Names, create: bool, start: Directory | None = None) -> Directory | None:
         directory = start or self.top
         pending = list(reversed(names))
         links = 0
@@ -309,10 +281,7 @@ class Root:
             if target:
                 links += 1
                 if links > _MOST_LINKS:
-                    raise EntryError(
-                        "its path leads through a loop of symbolic links",
-                        "build the image without it",
-                    )
+                    raise EntryError("its path leads through a loop of symbolic links", "build the image without it")
                 further = target.split(b"/")
                 self._step(len(further))
                 if target[:1] == b"/":
@@ -324,9 +293,7 @@ class Root:
                 directory = self._make_missing(directory, part, target is not None)
         return directory
 
-    def _make_missing(
-        self, parent: Directory, name: bytes, is_other: bool
-    ) -> Directory:
+    def _make_missing(self, parent: Directory, name: bytes, is_other: bool) -> Directory:
         """Make a directory that no entry describes; ``is_other`` tells that a file has its name."""
         if name.startswith(WHITEOUT):
             raise EntryError(f"its path leads through the whiteout {show(name)}")
@@ -380,18 +347,14 @@ class Root:
                 parts = parts[:-1] if target[:1] != b"/" else []
                 parts += [part for part in target.split(b"/") if part]
                 continue
-            if not stat.S_ISREG(
-                os.stat(name, dir_fd=self.fd(parent), follow_symlinks=False).st_mode
-            ):
+            if not stat.S_ISREG(os.stat(name, dir_fd=self.fd(parent), follow_symlinks=False).st_mode):
                 return None
             return os.open(name, _EXISTING_FILE, dir_fd=self.fd(parent))
         return None
 
     # -- making
 
-    def make_directory(
-        self, parent: Directory, name: bytes, attributes: Attributes
-    ) -> Directory:
+    def make_directory(self, parent: Directory, name: bytes, attributes: Attributes) -> Directory:
         """Make a directory, closed to others until it gets its mode at the end."""
         os.mkdir(name, 0o700, dir_fd=self.fd(parent))
         child = Directory(parent, name, attributes, self._layer)
@@ -412,20 +375,12 @@ class Root:
             self.remove(parent, name)
             return os.open(name, _NEW_FILE, mode, dir_fd=self.fd(parent))
 
-    def link_file(
-        self, source: Directory, old: bytes, parent: Directory, name: bytes
-    ) -> None:
+    def link_file(self, source: Directory, old: bytes, parent: Directory, name: bytes) -> None:
         """Make a hard link to a file without following it; whatever had the name is removed."""
         self.remove(parent, name)
         # a copy, because opening the other directory may close this descriptor
         with opened(os.dup(self.fd(source))) as source_fd:
-            os.link(
-                old,
-                name,
-                src_dir_fd=source_fd,
-                dst_dir_fd=self.fd(parent),
-                follow_symlinks=False,
-            )
+            os.link(old, name, src_dir_fd=source_fd, dst_dir_fd=self.fd(parent), follow_symlinks=False)
 
     # -- removing
 
@@ -506,9 +461,7 @@ class Root:
         # btrfs lists what the directory held when the descriptor was opened or rewound
         os.lseek(fd, 0, os.SEEK_SET)
         with os.scandir(fd) as entries:
-            while names := [
-                os.fsencode(entry.name) for entry in itertools.islice(entries, _BATCH)
-            ]:
+            while names := [os.fsencode(entry.name) for entry in itertools.islice(entries, _BATCH)]:
                 yield names
 
     def _step(self, number: int) -> None:

@@ -84,18 +84,11 @@ def resolve_user(user: str, root: Files) -> ResolvedUser:
         return ResolvedUser(uid, gid, (), home=home)
     if account is None:
         return ResolvedUser(uid, 0, ())
-    return ResolvedUser(
-        uid,
-        account.gid,
-        supplementary_groups(account.name, account.gid, groups),
-        home=home,
-    )
+    return ResolvedUser(uid, account.gid, supplementary_groups(account.name, account.gid, groups), home=home)
 
 
 def _unknown(warning: str) -> ResolvedUser:
-    return ResolvedUser(
-        None, None, (), f"{warning}; choose another user before you start a container"
-    )
+    return ResolvedUser(None, None, (), f"{warning}; choose another user before you start a container")
 
 
 def read_fields(root: Files, path: bytes) -> list[list[str]]:
@@ -161,9 +154,7 @@ def _find_group(name: str, lines: list[list[str]]) -> int | None:
     return None
 
 
-def supplementary_groups(
-    name: str, primary: int, lines: list[list[str]]
-) -> tuple[int, ...]:
+def supplementary_groups(name: str, primary: int, lines: list[list[str]]) -> tuple[int, ...]:
     """Return the groups of ``/etc/group`` that list the account, without its primary one."""
     found = set()
     for fields in lines:

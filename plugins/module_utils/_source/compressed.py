@@ -69,9 +69,7 @@ class StreamedArchive:
         bound_document(self, name, member.size)
         kept = self._documents.get(member.offset)
         if kept is None:
-            raise SourceError(
-                f"{show(self.path)}: {show(name)} is not a JSON document; fetch the image again"
-            )
+            raise SourceError(f"{show(self.path)}: {show(name)} is not a JSON document; fetch the image again")
         bound_values(self, kept)
         return kept
 
@@ -147,14 +145,10 @@ class StreamedArchive:
 class CompressedArchive(StreamedArchive):
     """A file that is a tar, compressed as a whole."""
 
-    def __init__(
-        self, path: str, access: RandomAccess, kind: str, max_size: int
-    ) -> None:
+    def __init__(self, path: str, access: RandomAccess, kind: str, max_size: int) -> None:
         self._access = access
         self._kind = kind
-        super().__init__(
-            path, "compressed archive", "is compressed as a whole", max_size
-        )
+        super().__init__(path, "compressed archive", "is compressed as a whole", max_size)
 
     def close(self) -> None:
         """Close the file."""

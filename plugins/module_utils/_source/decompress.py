@@ -207,9 +207,7 @@ def _unzstd_by_reader(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
     walker = FrameWalker()
     decompressor = library.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
     try:
-        reader = decompressor.stream_reader(
-            _Walked(chunks, walker), read_size=CHUNK, read_across_frames=True
-        )
+        reader = decompressor.stream_reader(_Walked(chunks, walker), read_size=CHUNK, read_across_frames=True)
         while True:
             data = reader.read(CHUNK)
             if not data:
@@ -224,9 +222,7 @@ def _unzstd_by_reader(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
 
 def _zstd_error(error: Exception) -> DecompressError:
     if "too much memory" in str(error):
-        return DecompressError(
-            f"its zstd stream needs a window of more than {1 << WINDOW_LOG} bytes, a fixed limit"
-        )
+        return DecompressError(f"its zstd stream needs a window of more than {1 << WINDOW_LOG} bytes, a fixed limit")
     return DecompressError(f"its zstd stream is damaged ({error})")
 
 

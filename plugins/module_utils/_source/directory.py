@@ -56,13 +56,9 @@ class LayoutDirectory:
             # It contains a NUL or undecodable characters.
             raise self._invalid_path(name) from error
         except OSError as error:
-            raise SourceError(
-                f"{show(self._path(name))} cannot be read: {os_phrase(error)}; check src"
-            ) from error
+            raise SourceError(f"{show(self._path(name))} cannot be read: {os_phrase(error)}; check src") from error
         if not stat.S_ISREG(status.st_mode):
-            raise SourceError(
-                f"{show(self._path(name))} is not a regular file; do not use this layout"
-            )
+            raise SourceError(f"{show(self._path(name))} is not a regular file; do not use this layout")
         return status.st_size
 
     def open(self, name: str) -> RangeReader:
@@ -115,9 +111,7 @@ class LayoutDirectory:
         return True
 
     def _invalid_path(self, name: str) -> SourceError:
-        return SourceError(
-            f"{show(self.path)}: {show(name)} is not a path inside it; do not use this layout"
-        )
+        return SourceError(f"{show(self.path)}: {show(name)} is not a path inside it; do not use this layout")
 
 
 def open_beneath(root: str, name: str) -> int | None:
@@ -136,9 +130,7 @@ def open_beneath(root: str, name: str) -> int | None:
                     return None
                 continue
             try:
-                opened.append(
-                    os.open(part, OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=opened[-1])
-                )
+                opened.append(os.open(part, OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=opened[-1]))
             except OSError as error:
                 if error.errno != errno.ELOOP or links == _MOST_LINKS:
                     raise

@@ -77,9 +77,7 @@ def unpack_offer(data: bytes, where: str) -> Offer:
             str(head["pinned"]),
         )
     except (ValueError, KeyError, TypeError, zlib.error, RecursionError) as error:
-        raise SourceError(
-            f"the offer {show(where)} from the controller is damaged: {error}; run again"
-        ) from error
+        raise SourceError(f"the offer {show(where)} from the controller is damaged: {error}; run again") from error
 
 
 def read_offer(path: str) -> tuple[Offer, os.stat_result]:
@@ -150,9 +148,7 @@ class OfferSource:
         if sent is not None and self.size_of(name) == sent.size:
             reader = sent.open()
         if reader is None:
-            raise SourceError(
-                f"{show(name)} of {show(self.path)} did not arrive completely on the node; run again"
-            )
+            raise SourceError(f"{show(name)} of {show(self.path)} did not arrive completely on the node; run again")
         self.opened.append(name)
         return reader
 

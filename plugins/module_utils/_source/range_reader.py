@@ -90,9 +90,7 @@ class RangeReader:
     An ``owned`` file is closed with its reader; else it belongs to the source.
     """
 
-    def __init__(
-        self, access: RandomAccess, offset: int, length: int, owned: bool = False
-    ) -> None:
+    def __init__(self, access: RandomAccess, offset: int, length: int, owned: bool = False) -> None:
         if offset < 0 or length < 0 or offset + length > access.size:
             raise SourceError(
                 f"{show(access.name)} ends before the {length} bytes at {offset} that it should hold; fetch it again"
@@ -111,9 +109,7 @@ class RangeReader:
             return b""
         data = self._access.read_at(self._next, count)
         if len(data) != count:
-            raise SourceError(
-                f"{show(self._access.name)} became shorter while it was read; run again when it is whole"
-            )
+            raise SourceError(f"{show(self._access.name)} became shorter while it was read; run again when it is whole")
         self._next += count
         self.remaining -= count
         return data
@@ -134,9 +130,7 @@ def open_regular(path: str, dir_fd: int | None = None) -> int:
     try:
         fd = os.open(path, OPEN_FLAGS, dir_fd=dir_fd)
     except OSError as error:
-        raise SourceError(
-            f"{show(path)} cannot be opened: {os_phrase(error)}; check src"
-        ) from error
+        raise SourceError(f"{show(path)} cannot be opened: {os_phrase(error)}; check src") from error
     return as_regular(fd, path)
 
 

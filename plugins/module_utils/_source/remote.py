@@ -74,9 +74,7 @@ class RemoteStream(StreamedArchive):
 
     def _chunks(self) -> t.Iterator[bytes]:
         file = self._file
-        with contextlib.closing(
-            Download(file, 0, file.size if file.ranges else None)
-        ) as download:
+        with contextlib.closing(Download(file, 0, file.size if file.ranges else None)) as download:
             chunks = iter(lambda: download.read(CHUNK), b"")
             head, chunks = _peeked(chunks)
             if file.encoding is not None:
@@ -124,9 +122,7 @@ class RemoteAccess:
             offset += len(found)
             count -= len(found)
             start, length = self._plan(offset, count)
-            with contextlib.closing(
-                Download(self._file, start, start + length)
-            ) as download:
+            with contextlib.closing(Download(self._file, start, start + length)) as download:
                 data = download.read_all()
             self._keep(start, data)
             found += data[offset - start : offset - start + count]

@@ -27,9 +27,7 @@ if t.TYPE_CHECKING:
     from .._remote.http import HttpOptions
 
 
-def open_source(
-    path: str, http: HttpOptions | None = None, max_size: int = DEFAULT_MAX_SIZE
-) -> Source:
+def open_source(path: str, http: HttpOptions | None = None, max_size: int = DEFAULT_MAX_SIZE) -> Source:
     """Open the image at a path or URL; its content decides which form it has. Raises ``SourceError``.
 
     ``max_size`` bounds the content of an archive that cannot be read in place, in bytes.
@@ -44,9 +42,7 @@ def open_source(
     except OSError as error:
         raise cannot_open(path, os_phrase(error)) from error
     except ValueError as error:
-        raise cannot_open(
-            path, "it contains a NUL or undecodable characters"
-        ) from error
+        raise cannot_open(path, "it contains a NUL or undecodable characters") from error
     if is_directory:
         from .directory import LayoutDirectory
 

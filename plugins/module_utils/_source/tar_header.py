@@ -130,9 +130,7 @@ def number(field: bytes, what: str = "number") -> int:
     try:
         return int(text, 8)
     except ValueError:
-        raise HeaderError(
-            f"the {what} field {_quoted(field)} is not an octal number"
-        ) from None
+        raise HeaderError(f"the {what} field {_quoted(field)} is not an octal number") from None
 
 
 def parse_pax(data: bytes) -> list[tuple[bytes, bytes]]:

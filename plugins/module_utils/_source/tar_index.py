@@ -109,9 +109,7 @@ class TarIndex:
                 raise SourceError(
                     f"{show(self._archive)}: {show(asked)} is a device or FIFO, not a file; do not use this archive"
                 )
-        raise SourceError(
-            f"{show(self._archive)}: {show(asked)} is part of a loop of links; do not use this archive"
-        )
+        raise SourceError(f"{show(self._archive)}: {show(asked)} is part of a loop of links; do not use this archive")
 
     def _inside(self, asked: str, link: str) -> str:
         parts: list[str] = []
@@ -197,9 +195,7 @@ class TarWalk:
     def _check_extended(self, header: Header) -> None:
         """Bound an extended header, and all of them together, before its content is read."""
         if header.size > EXTENDED_LIMIT:
-            raise HeaderError(
-                f"an extended header holds more than {EXTENDED_LIMIT} bytes, a fixed limit"
-            )
+            raise HeaderError(f"an extended header holds more than {EXTENDED_LIMIT} bytes, a fixed limit")
         self._extended_size += BLOCK + header.size
         if self._extended_size > _MOST_EXTENDED_SIZE:
             raise SourceError(
@@ -260,9 +256,7 @@ class _Seekable:
             raise HeaderError("it ends in the middle of a member")
 
 
-def index_tar(
-    read_at: t.Callable[[int, int], bytes], size: int, archive: str
-) -> TarIndex:
+def index_tar(read_at: t.Callable[[int, int], bytes], size: int, archive: str) -> TarIndex:
     """Index an archive of ``size`` bytes. Raises ``SourceError``."""
     walk = TarWalk(_Seekable(read_at, size), archive)
     try:

@@ -52,16 +52,12 @@ def features_of(version: str | None, runtime_environment: bool | None) -> Featur
         return Features(runtime_environment=bool(runtime_environment))
     match = _VERSION.match(str(version).strip())
     if match is None:
-        raise ContainerError(
-            f"version: {show(str(version))} is no version of LXC, such as 6.0.4"
-        )
+        raise ContainerError(f"version: {show(str(version))} is no version of LXC, such as 6.0.4")
     major = int(match.group(1))
     known = major >= 7
     return Features(
         quoted_words=major >= 6,
-        runtime_environment=(
-            known if runtime_environment is None else runtime_environment
-        ),
+        runtime_environment=(known if runtime_environment is None else runtime_environment),
         mapped_groups=known,
     )
 
@@ -121,9 +117,7 @@ def render_lxc(
 def checked_settings(settings: t.Any) -> tuple[str, ...]:
     """Lines of the administrator's, as they stand. Raises ``ContainerError``."""
     if isinstance(settings, str) or not isinstance(settings, Sequence):
-        raise ContainerError(
-            "settings must be a list of lines, each such as 'lxc.net.0.type = empty'"
-        )
+        raise ContainerError("settings must be a list of lines, each such as 'lxc.net.0.type = empty'")
     for number, line in enumerate(settings):
         if not isinstance(line, str):
             raise ContainerError(f"settings[{number}]: the value is no line of text")
@@ -135,10 +129,7 @@ def environment_is_seen(runtime_environment: bool, settings: t.Sequence[str]) ->
     """Whether programs of the host's would run with the container's environment: hooks, or files that may bring some."""
     if runtime_environment:
         return False
-    return any(
-        _key(line) == "lxc.include" or _key(line).startswith("lxc.hook.")
-        for line in settings
-    )
+    return any(_key(line) == "lxc.include" or _key(line).startswith("lxc.hook.") for line in settings)
 
 
 def needs_wrapper(
@@ -150,9 +141,7 @@ def needs_wrapper(
 ) -> bool:
     """Whether ``render_lxc`` of the same arguments needs the exec wrapper."""
     features = features_of(version, runtime_environment)
-    secret = environment_is_seen(
-        features.runtime_environment, checked_settings(settings)
-    )
+    secret = environment_is_seen(features.runtime_environment, checked_settings(settings))
     return wrapper_reason(container, secret, features.quoted_words) is not None
 
 
@@ -166,9 +155,7 @@ def wrapper_script(
     """The text of the wrapper that goes with ``render_lxc`` of the same arguments; ``None`` where none is needed. Raises
     ``ContainerError``."""
     features = features_of(version, runtime_environment)
-    secret = environment_is_seen(
-        features.runtime_environment, checked_settings(settings)
-    )
+    secret = environment_is_seen(features.runtime_environment, checked_settings(settings))
     return plan_start(container, secret, features.quoted_words).script
 
 

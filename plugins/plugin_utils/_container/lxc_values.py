@@ -35,9 +35,7 @@ class Start:
     script: str | None = None
 
 
-def plan_start(
-    container: Container, secret_env: bool, quoted_words: bool = True
-) -> Start:
+def plan_start(container: Container, secret_env: bool, quoted_words: bool = True) -> Start:
     """Split argv and environment into what lines can hold and what the wrapper must.
 
     ``secret_env`` tells that nothing of the environment may stand in the configuration, since programs of the host's
@@ -50,16 +48,10 @@ def plan_start(
     for name, value in container.env:
         wrapped = secret_env or has_controls(value)
         (exported if wrapped else passed).append((name, value))
-    return Start(
-        WRAPPER_ARGV,
-        tuple(passed),
-        render_wrapper(container.argv, exported, passed),
-    )
+    return Start(WRAPPER_ARGV, tuple(passed), render_wrapper(container.argv, exported, passed))
 
 
-def wrapper_reason(
-    container: Container, secret_env: bool, quoted_words: bool = True
-) -> str | None:
+def wrapper_reason(container: Container, secret_env: bool, quoted_words: bool = True) -> str | None:
     """Why the container needs the wrapper, as a phrase that begins with the field; ``None`` where it does not."""
     for word in container.argv:
         if quote_word(word, quoted_words) is None:
@@ -75,9 +67,7 @@ def wrapper_reason(
 def require_wrapper(reason: str, wrapper: str | None) -> str:
     """The wrapper's path on the host, where the user allowed it. Raises ``ContainerError``."""
     if wrapper is None:
-        raise ContainerError(
-            f"{reason}; allow an exec wrapper by giving its path as wrapper, or change the value"
-        )
+        raise ContainerError(f"{reason}; allow an exec wrapper by giving its path as wrapper, or change the value")
     if not wrapper.startswith("/"):
         raise ContainerError(f"wrapper: {show(wrapper)} is no absolute path")
     return wrapper
@@ -85,9 +75,7 @@ def require_wrapper(reason: str, wrapper: str | None) -> str:
 
 def wrapper_mount(path: str) -> Mount:
     """The wrapper of the host at its place in the container."""
-    return Mount(
-        source=path, target=WRAPPER_TARGET, read_only=True, options=("create=file",)
-    )
+    return Mount(source=path, target=WRAPPER_TARGET, read_only=True, options=("create=file",))
 
 
 def quote_word(word: str, quoted_words: bool = True) -> str | None:

@@ -59,9 +59,7 @@ def container_from(image: Facts, overrides: Facts) -> Container:
     _require_mapping("image", image)
     unknown = sorted(set(map(str, overrides)) - set(OVERRIDES))
     if unknown:
-        raise ContainerError(
-            f"{show(unknown[0])} is no override; there are: {', '.join(OVERRIDES)}"
-        )
+        raise ContainerError(f"{show(unknown[0])} is no override; there are: {', '.join(OVERRIDES)}")
     name = _name(overrides.get("name"))
     rootfs = _rootfs(overrides.get("rootfs"))
     user = _user(image, overrides.get("user"))
@@ -151,9 +149,7 @@ def _absolute(field: str, path: str) -> str:
     """A path as it stands, without double and trailing slashes; ``..`` could mean another place on the host."""
     clean = posixpath.normpath("/" + path.lstrip("/"))
     if not path.startswith("/") or ".." in path.split("/") or clean == "/":
-        raise ContainerError(
-            f"{field}: {show(path)} must be an absolute path below / without '..' in it"
-        )
+        raise ContainerError(f"{field}: {show(path)} must be an absolute path below / without '..' in it")
     # paths of the host and targets of mounts are the administrator's: no format needs controls in them
     return require_line(field, clean)
 
@@ -192,9 +188,7 @@ def _environment(image: Facts, given: t.Any, user: User) -> tuple[tuple[str, str
             name, equals, value = _text("env", item).partition("=")
             if not equals:
                 # what stands there may be a value that lost its name
-                raise ContainerError(
-                    f"env[{number}] has no '=', so its value would be the host's; write NAME=VALUE"
-                )
+                raise ContainerError(f"env[{number}] has no '=', so its value would be the host's; write NAME=VALUE")
             _set_variable(env, "env", name, value)
     env.setdefault("PATH", DEFAULT_PATH)
     env.setdefault("HOME", user.home or _DEFAULT_HOME)
@@ -208,9 +202,7 @@ def _set_variable(env: dict[str, str], field: str, name: t.Any, value: t.Any) ->
             f"{field}: {show(key.partition('=')[0])} is no name of a variable; a name is not empty and has no '='"
         )
     if value is None:
-        raise ContainerError(
-            f"{variable(field, key)} has no value; give one, or '' for an empty one"
-        )
+        raise ContainerError(f"{variable(field, key)} has no value; give one, or '' for an empty one")
     env[key] = _text(variable(field, key), value)
 
 
@@ -231,9 +223,7 @@ def _stop_signal(image: Facts, given: t.Any) -> str:
     text = _text(field, value)
     signal = normalise_signal(text)
     if signal is None:
-        raise ContainerError(
-            f"{field}: {show(text)} is no signal; write a name such as SIGTERM, or a number"
-        )
+        raise ContainerError(f"{field}: {show(text)} is no signal; write a name such as SIGTERM, or a number")
     return signal
 
 
@@ -267,10 +257,7 @@ def _resolved(field: str, name: t.Any, facts: Facts) -> User:
         name=text,
         uid=_id(f"{field}: uid", uid),
         gid=_id(f"{field}: gid", gid),
-        groups=tuple(
-            _id(f"{field}: groups", item)
-            for item in _sequence(f"{field}: groups", facts.get("groups"))
-        ),
+        groups=tuple(_id(f"{field}: groups", item) for item in _sequence(f"{field}: groups", facts.get("groups"))),
         home=_optional_text(f"{field}: home", facts.get("home")),
     )
 
@@ -278,14 +265,8 @@ def _resolved(field: str, name: t.Any, facts: Facts) -> User:
 def _id(field: str, value: t.Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:11])
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or not 0 <= value <= _LAST_ID
-    ):
-        raise ContainerError(
-            f"{field}: {show(str(value))} is no id; ids go from 0 to {_LAST_ID}"
-        )
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LAST_ID:
+        raise ContainerError(f"{field}: {show(str(value))} is no id; ids go from 0 to {_LAST_ID}")
     return int(value)
 
 
@@ -306,9 +287,7 @@ def _mounts(given: t.Any, rootfs: str) -> tuple[Mount, ...]:
     targets = set()
     for mount in mounts:
         if mount.target in targets:
-            raise ContainerError(
-                f"mounts: two of them have the target {show(mount.target)}; leave one out"
-            )
+            raise ContainerError(f"mounts: two of them have the target {show(mount.target)}; leave one out")
         targets.add(mount.target)
     return tuple(mounts)
 
@@ -316,20 +295,14 @@ def _mounts(given: t.Any, rootfs: str) -> tuple[Mount, ...]:
 def _mount(item: Facts) -> Mount:
     kind = _text("mounts.type", item.get("type") or "bind")
     if kind not in _MOUNT_TYPES:
-        raise ContainerError(
-            f"mounts.type: {show(kind)} is not known; use {' or '.join(_MOUNT_TYPES)}"
-        )
+        raise ContainerError(f"mounts.type: {show(kind)} is not known; use {' or '.join(_MOUNT_TYPES)}")
     read_only = item.get("read_only") or False
     if not isinstance(read_only, bool):
-        raise ContainerError(
-            f"mounts.read_only: {show(str(read_only))} is neither true nor false"
-        )
+        raise ContainerError(f"mounts.read_only: {show(str(read_only))} is neither true nor false")
     source = _text("mounts.source", item.get("source") or "")
     options = _words("mounts.options", item.get("options"))
     if read_only and "rw" in options:
-        raise ContainerError(
-            "mounts: read_only and the option rw contradict each other; leave one out"
-        )
+        raise ContainerError("mounts: read_only and the option rw contradict each other; leave one out")
     read_only = read_only or "ro" in options
     options = tuple(option for option in options if option not in ("ro", "rw"))
     for option in options:
@@ -340,35 +313,27 @@ def _mount(item: Facts) -> Mount:
             )
     return Mount(
         source=_absolute("mounts.source", source) if kind == "bind" else kind,
-        target=_absolute(
-            "mounts.target", _text("mounts.target", item.get("target") or "")
-        ),
+        target=_absolute("mounts.target", _text("mounts.target", item.get("target") or "")),
         read_only=read_only,
         type=kind,
         options=options,
     )
 
 
-def _id_maps(
-    overrides: Facts, user: User
-) -> tuple[tuple[IdRange, ...], tuple[IdRange, ...]]:
+def _id_maps(overrides: Facts, user: User) -> tuple[tuple[IdRange, ...], tuple[IdRange, ...]]:
     """Both or none, and every id of the user in them: a process could not start otherwise."""
     try:
         uids = parse_id_map("uid", _words("uid_map", overrides.get("uid_map")))
         gids = parse_id_map("gid", _words("gid_map", overrides.get("gid_map")))
         if bool(uids.ranges) != bool(gids.ranges):
-            raise ContainerError(
-                "uid_map and gid_map belong together; give both or none"
-            )
+            raise ContainerError("uid_map and gid_map belong together; give both or none")
         uids.to_host(user.uid)
         for gid in (user.gid, *user.groups):
             gids.to_host(gid)
     except RootfsError as error:
         raise ContainerError(error.message) from error
     except UnmappedError as error:
-        raise ContainerError(
-            f"user {show(user.name)}: {error}; add a range for it, or set another user"
-        ) from error
+        raise ContainerError(f"user {show(user.name)}: {error}; add a range for it, or set another user") from error
     return _ranges(uids), _ranges(gids)
 
 

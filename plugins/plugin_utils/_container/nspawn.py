@@ -122,19 +122,12 @@ def wrapper_script(container: Container) -> str | None:
     return plan_start(container, secret_env=False).script
 
 
-def _exec_lines(
-    container: Container, start: Start, nss: t.Mapping[str, t.Any]
-) -> list[Line]:
+def _exec_lines(container: Container, start: Start, nss: t.Mapping[str, t.Any]) -> list[Line]:
     if not start.argv:
-        raise ContainerError(
-            "argv is empty: the image names no command, give command or entrypoint"
-        )
+        raise ContainerError("argv is empty: the image names no command, give command or entrypoint")
     words = [_word(word, f"argv[{number}]") for number, word in enumerate(start.argv)]
     lines = [("Boot", "no"), ("Parameters", " ".join(words))]
-    lines += [
-        ("Environment", _word(f"{key}={value}", variable("env", key)))
-        for key, value in start.env
-    ]
+    lines += [("Environment", _word(f"{key}={value}", variable("env", key))) for key, value in start.env]
     lines.append(("WorkingDirectory", _directory(container.working_dir)))
     lines += _user_lines(container, nss)
     signal = _SIGNALS.get(container.stop_signal, container.stop_signal)
@@ -153,9 +146,7 @@ def _user_lines(container: Container, nss: t.Mapping[str, t.Any]) -> list[Line]:
         return []
     name = user.name.partition(":")[0]
     if not _USER.match(name):
-        raise ContainerError(
-            f"user: systemd-nspawn takes no user {show(user.name)} ({user.uid}:{user.gid}); {_RUNC}"
-        )
+        raise ContainerError(f"user: systemd-nspawn takes no user {show(user.name)} ({user.uid}:{user.gid}); {_RUNC}")
     if not nss.get("getent"):
         raise ContainerError(
             f"user: systemd-nspawn looks {show(name)} up by the root's own getent, which is not known to be there; {_RUNC}"
@@ -186,9 +177,7 @@ def _private_users(container: Container) -> str:
         # said, since the unit systemd-nspawn@.service picks a range and would change the tree's owners
         return "no"
     if len(container.uid_map) > 1:
-        raise ContainerError(
-            "uid_map has several ranges: systemd-nspawn maps one; choose runc or crun"
-        )
+        raise ContainerError("uid_map has several ranges: systemd-nspawn maps one; choose runc or crun")
     ids: IdRange = container.uid_map[0]
     if ids.container != 0:
         raise ContainerError(
@@ -211,9 +200,7 @@ def _mount_line(mount: Mount, field: str) -> Line:
             options.append("ro")
         return "TemporaryFileSystem", f"{target}:{','.join(options)}"
     if mount.type != "bind":
-        raise ContainerError(
-            f"{field}.type: systemd-nspawn mounts bind and tmpfs, not {show(mount.type)}"
-        )
+        raise ContainerError(f"{field}.type: systemd-nspawn mounts bind and tmpfs, not {show(mount.type)}")
     read_only = mount.read_only
     words = []
     for option in mount.options:
@@ -234,28 +221,20 @@ def _mount_line(mount: Mount, field: str) -> Line:
     return "BindReadOnly" if read_only else "Bind", value
 
 
-def _administrators(
-    settings: t.Mapping[str, t.Any],
-) -> t.Iterator[tuple[str, str, str]]:
+def _administrators(settings: t.Mapping[str, t.Any]) -> t.Iterator[tuple[str, str, str]]:
     for section, keys in settings.items():
         if section not in _SECTIONS:
             raise ContainerError(
                 f"settings: there is no section {show(str(section))}; there are {', '.join(_SECTIONS)}"
             )
         if not isinstance(keys, Mapping):
-            raise ContainerError(
-                f"settings.{section}: a mapping of keys to values is wanted"
-            )
+            raise ContainerError(f"settings.{section}: a mapping of keys to values is wanted")
         for key, value in keys.items():
             field = f"settings.{section}.{key}"
             if not isinstance(key, str) or not _KEY.match(key):
-                raise ContainerError(
-                    f"settings.{section}: {show(str(key))} is no key of a settings file"
-                )
+                raise ContainerError(f"settings.{section}: {show(str(key))} is no key of a settings file")
             if (section, key) in _OWN:
-                raise ContainerError(
-                    f"{field} is rendered from the container: set {_OWN[section, key]} instead"
-                )
+                raise ContainerError(f"{field} is rendered from the container: set {_OWN[section, key]} instead")
             for item in value if isinstance(value, (list, tuple)) else [value]:
                 yield section, key, _setting(item, field)
 
@@ -265,9 +244,7 @@ def _setting(value: t.Any, field: str) -> str:
         return "yes" if value else "no"
     if isinstance(value, (int, str)):
         return _checked(str(value), field)
-    raise ContainerError(
-        f"{field}: a text, a number, a boolean or a list of them is wanted"
-    )
+    raise ContainerError(f"{field}: a text, a number, a boolean or a list of them is wanted")
 
 
 def _word(text: str, field: str) -> str:
@@ -315,9 +292,7 @@ def _line(key: str, value: str) -> str:
         )
     # an odd backslash at the end would take the next line for its own
     if (len(line) - len(line.rstrip("\\"))) % 2:
-        raise ContainerError(
-            f"{key}: the value ends with a backslash, which would continue the line"
-        )
+        raise ContainerError(f"{key}: the value ends with a backslash, which would continue the line")
     return line
 
 

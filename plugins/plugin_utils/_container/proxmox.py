@@ -160,9 +160,7 @@ def _require_version(container: Container, version: str | None) -> None:
         return
     match = _VERSION.match(str(version).strip())
     if match is None:
-        raise ContainerError(
-            f"version: {show(str(version))} is no version of pve-container, such as 6.1.0"
-        )
+        raise ContainerError(f"version: {show(str(version))} is no version of pve-container, such as 6.1.0")
     found = tuple(int(part or "0") for part in match.groups())
     if found < _OLDEST:
         raise ContainerError(
@@ -189,9 +187,7 @@ def _require_unprivileged(container: Container, main: list[str]) -> None:
     """No image makes an unprivileged container privileged."""
     if container.uid_map:
         return
-    if values.is_true(_properties(main).get("unprivileged", "0")) or _list(
-        main, "lxc.idmap"
-    ):
+    if values.is_true(_properties(main).get("unprivileged", "0")) or _list(main, "lxc.idmap"):
         raise ContainerError(
             "uid_map is not given, and the container is unprivileged: it would run as root of the host; give uid_map and"
             " gid_map, 0:100000:65536 where there is no lxc.idmap"
@@ -231,9 +227,9 @@ def _wanted(
         )
     )
     ours = {WRAPPER_TARGET, *targets, *dropped}
-    lists[_MOUNT] = [
-        value for value in _list(main, _MOUNT) if values.entry_target(value) not in ours
-    ] + [mount_value(mount) for mount in extra]
+    lists[_MOUNT] = [value for value in _list(main, _MOUNT) if values.entry_target(value) not in ours] + [
+        mount_value(mount) for mount in extra
+    ]
     lists["lxc.init.cwd"] = [quote_value("working_dir", container.working_dir)]
     user = container.user
     has_user = _has_user(container)
@@ -252,10 +248,7 @@ def _some(properties: dict[str, str | None]) -> dict[str, str]:
 
 
 def _add_command(
-    argv: tuple[str, ...],
-    properties: dict[str, str | None],
-    lists: dict[str, list[str]],
-    main: list[str],
+    argv: tuple[str, ...], properties: dict[str, str | None], lists: dict[str, list[str]], main: list[str]
 ) -> None:
     """What Proxmox VE takes for an application container, and what for a system with an init of its own."""
     now = _properties(main)
@@ -276,45 +269,29 @@ def _add_command(
             properties[key] = values.host_managed(key, value)
 
 
-def _settings(
-    settings: t.Mapping[str, t.Any],
-) -> tuple[dict[str, str | None], dict[str, list[str]]]:
+def _settings(settings: t.Mapping[str, t.Any]) -> tuple[dict[str, str | None], dict[str, list[str]]]:
     properties: dict[str, str | None] = {}
     lists: dict[str, list[str]] = {}
     if not isinstance(settings, t.Mapping):
-        raise ContainerError(
-            "settings must be a mapping of keys of the configuration, such as memory: 512"
-        )
+        raise ContainerError("settings must be a mapping of keys of the configuration, such as memory: 512")
     for key, value in settings.items():
         if key in _OWN:
-            raise ContainerError(
-                f"settings.{key} comes from the container; set {_OWN[key]} instead"
-            )
+            raise ContainerError(f"settings.{key} comes from the container; set {_OWN[key]} instead")
         if key in _THEIRS:
-            raise ContainerError(
-                f"settings.{key} is Proxmox VE's own to write; use its tools"
-            )
+            raise ContainerError(f"settings.{key} is Proxmox VE's own to write; use its tools")
         if values.is_lxc_key(key):
             items = value if isinstance(value, (list, tuple)) else [value]
-            lists[key] = [
-                values.setting(key, item) for item in items if item is not None
-            ]
+            lists[key] = [values.setting(key, item) for item in items if item is not None]
         elif values.is_property_key(key):
             properties[key] = None if value is None else values.setting(key, value)
         else:
-            raise ContainerError(
-                f"settings: {show(str(key))} is no key that pve-container reads"
-            )
+            raise ContainerError(f"settings: {show(str(key))} is no key that pve-container reads")
     return properties, lists
 
 
 def _with_properties(lines: list[str], properties: dict[str, str | None]) -> list[str]:
     now = _properties(lines)
-    changed = {
-        key: value
-        for key, value in properties.items()
-        if not values.same(key, now.get(key), value)
-    }
+    changed = {key: value for key, value in properties.items() if not values.same(key, now.get(key), value)}
     result = []
     done = set()
     for line in lines:
@@ -327,11 +304,7 @@ def _with_properties(lines: list[str], properties: dict[str, str | None]) -> lis
         if value is not None and key not in done:
             result.append(f"{key}: {value}")
         done.add(key)
-    added = [
-        f"{key}: {value}"
-        for key, value in changed.items()
-        if key not in done and value is not None
-    ]
+    added = [f"{key}: {value}" for key, value in changed.items() if key not in done and value is not None]
     return _insert(result, added, _after_properties(result))
 
 

@@ -34,9 +34,7 @@ _PROPERTY_WORDS = (
     " protection features hookscript tags debug"
 )
 _PROPERTIES = tuple(_PROPERTY_WORDS.split())
-_NUMBERED = re.compile(
-    r"(?:net(?:[12]?[0-9]|3[01])|dev(?:[0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5]))\Z"
-)
+_NUMBERED = re.compile(r"(?:net(?:[12]?[0-9]|3[01])|dev(?:[0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5]))\Z")
 _LXC_WORDS = (
     "apparmor.profile apparmor.allow_incomplete apparmor.allow_nesting apparmor.raw selinux.context include arch"
     " uts.name signal.reboot signal.stop pty.max console.logfile console.path tty.max devtty.dir autodev kmsg"
@@ -53,16 +51,13 @@ _LXC_FAMILIES = re.compile(r"lxc\.(?:cgroup2|prlimit|net)\.[a-z0-9_\-.]+\Z")
 
 def is_property_key(key: t.Any) -> bool:
     """Whether the administrator may set this property."""
-    return isinstance(key, str) and (
-        key in _PROPERTIES or _NUMBERED.match(key) is not None
-    )
+    return isinstance(key, str) and (key in _PROPERTIES or _NUMBERED.match(key) is not None)
 
 
 def is_lxc_key(key: t.Any) -> bool:
     """Whether pve-container takes this raw key of LXC's."""
     return isinstance(key, str) and (
-        (key.startswith("lxc.") and key[4:] in _LXC_KEYS)
-        or _LXC_FAMILIES.match(key) is not None
+        (key.startswith("lxc.") and key[4:] in _LXC_KEYS) or _LXC_FAMILIES.match(key) is not None
     )
 
 
@@ -71,9 +66,7 @@ def setting(key: str, value: t.Any) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     if not isinstance(value, (str, int, float)):
-        raise ContainerError(
-            f"settings.{key}: a text, a number or a boolean is wanted, or null to remove it"
-        )
+        raise ContainerError(f"settings.{key}: a text, a number or a boolean is wanted, or null to remove it")
     text = require_line(f"settings.{key}", str(value).strip())
     if not text:
         raise ContainerError(f"settings.{key} is empty; give null to remove it")
@@ -129,10 +122,7 @@ def host_managed(key: str, net: str) -> str:
 
 
 def mount_points(
-    binds: t.Sequence[Mount],
-    now: t.Mapping[str, str],
-    elsewhere: t.Collection[str],
-    dropped: t.Collection[str],
+    binds: t.Sequence[Mount], now: t.Mapping[str, str], elsewhere: t.Collection[str], dropped: t.Collection[str]
 ) -> dict[str, str | None]:
     """``mpN`` for each bind mount: the one that has its target, or a new one with a number that no section uses.
 
@@ -160,26 +150,18 @@ def _free(used: t.Collection[str]) -> str:
     for number in range(_MOUNT_POINTS):
         if f"mp{number}" not in used:
             return f"mp{number}"
-    raise ContainerError(
-        f"mounts: all {_MOUNT_POINTS} mount points of the container are in use; take some out"
-    )
+    raise ContainerError(f"mounts: all {_MOUNT_POINTS} mount points of the container are in use; take some out")
 
 
 def _mount_point(key: str, mount: Mount, now: dict[str, str]) -> str:
     if now:
         _require_bind(key, mount.target, now)
     # whatever else stands there, such as backup=1, is the administrator's
-    parts = {
-        name: value
-        for name, value in now.items()
-        if name not in ("volume", "mp", "ro", "mountoptions")
-    }
+    parts = {name: value for name, value in now.items() if name not in ("volume", "mp", "ro", "mountoptions")}
     parts["mp"] = _path("mounts.target", mount.target)
     source = _path("mounts.source", mount.source)
     if source.startswith("/dev/"):
-        raise ContainerError(
-            f"mounts.source: Proxmox VE would mount the disk {show(source)}; give a directory"
-        )
+        raise ContainerError(f"mounts.source: Proxmox VE would mount the disk {show(source)}; give a directory")
     options = _options(mount)
     if options:
         parts["mountoptions"] = ";".join(options)

@@ -57,26 +57,11 @@ _MASKED = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ]
-_READ_ONLY = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-]
+_READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 # null, zero, full, random, urandom, tty, console; runtimes add ptmx and the pts themselves
 _DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1))
 _TTY_GROUP = 5
-_PROPAGATION = (
-    "private",
-    "rprivate",
-    "shared",
-    "rshared",
-    "slave",
-    "rslave",
-    "unbindable",
-    "runbindable",
-)
+_PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable")
 # LXC's words for what a runtime does anyway
 _CREATE = ("create=dir", "create=file")
 _TMPFS_DEFAULT = ("nosuid", "nodev", "mode=1777")
@@ -94,10 +79,7 @@ _COMMANDS = (
 
 
 def runtime_spec(
-    container: Container,
-    *,
-    network: str | None = "private",
-    settings: t.Mapping[str, t.Any] | None = None,
+    container: Container, *, network: str | None = "private", settings: t.Mapping[str, t.Any] | None = None
 ) -> Document:
     """The document, of JSON's types only.
 
@@ -130,9 +112,7 @@ def dropped_labels(container: Container) -> tuple[str, ...]:
 
 def _process(container: Container) -> Document:
     if not container.argv:
-        raise ContainerError(
-            "argv is empty: the image names no command, give command or entrypoint"
-        )
+        raise ContainerError("argv is empty: the image names no command, give command or entrypoint")
     user = container.user
     process: Document = {
         "terminal": False,
@@ -174,12 +154,7 @@ def _api_mounts(container: Container, network: str) -> list[Document]:
         sys = _mount("/sys", "sysfs", "sysfs", [*safe, "ro"])
     return [
         _mount("/proc", "proc", "proc", safe),
-        _mount(
-            "/dev",
-            "tmpfs",
-            "tmpfs",
-            ["nosuid", "strictatime", "mode=755", "size=65536k"],
-        ),
+        _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
         _mount("/dev/pts", "devpts", "devpts", pts),
         _mount("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", "size=65536k"]),
         _mount("/dev/mqueue", "mqueue", "mqueue", safe),
@@ -189,12 +164,7 @@ def _api_mounts(container: Container, network: str) -> list[Document]:
 
 
 def _mount(target: str, kind: str, source: str, options: list[str]) -> Document:
-    return {
-        "destination": target,
-        "type": kind,
-        "source": source,
-        "options": list(options),
-    }
+    return {"destination": target, "type": kind, "source": source, "options": list(options)}
 
 
 def _user_mount(mount: Mount) -> Document:
@@ -222,9 +192,7 @@ def _is_mapped(number: int, ranges: tuple[IdRange, ...]) -> bool:
 
 
 def _linux(container: Container, network: str) -> Document:
-    namespaces: list[Document] = [
-        {"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")
-    ]
+    namespaces: list[Document] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     if network == "private":
         namespaces.append({"type": "network"})
     elif network.startswith("/"):
@@ -247,24 +215,13 @@ def _linux(container: Container, network: str) -> Document:
 
 
 def _mappings(ranges: tuple[IdRange, ...]) -> list[Document]:
-    return [
-        {"containerID": ids.container, "hostID": ids.host, "size": ids.count}
-        for ids in ranges
-    ]
+    return [{"containerID": ids.container, "hostID": ids.host, "size": ids.count} for ids in ranges]
 
 
 def _devices() -> list[Document]:
     rules: list[Document] = [{"allow": False, "access": "rwm"}]
     for major, minor in _DEVICES:
-        rules.append(
-            {
-                "allow": True,
-                "type": "c",
-                "major": major,
-                "minor": minor,
-                "access": "rwm",
-            }
-        )
+        rules.append({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"})
     return rules
 
 
@@ -299,9 +256,7 @@ def _merged(own: t.Any, given: t.Any, field: str, depth: int) -> t.Any:
         result = dict(own) if isinstance(own, dict) else {}
         for key, value in given.items():
             if not isinstance(key, str):
-                raise ContainerError(
-                    f"{field}: the key {show(str(key))} is no text; put it between quotes"
-                )
+                raise ContainerError(f"{field}: the key {show(str(key))} is no text; put it between quotes")
             inner = f"{field}.{show(key)[1:-1]}"
             require_text(inner, key)
             if value is None:
@@ -310,10 +265,7 @@ def _merged(own: t.Any, given: t.Any, field: str, depth: int) -> t.Any:
                 result[key] = _merged(result.get(key), value, inner, depth + 1)
         return result
     if isinstance(given, (list, tuple)):
-        return [
-            _merged(None, value, f"{field}[{number}]", depth + 1)
-            for number, value in enumerate(given)
-        ]
+        return [_merged(None, value, f"{field}[{number}]", depth + 1) for number, value in enumerate(given)]
     return _scalar(given, field)
 
 

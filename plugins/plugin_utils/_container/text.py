@@ -33,13 +33,9 @@ def require_text(field: str, value: str) -> str:
     Raises ``ContainerError``, which never quotes the value: it may be a secret of the environment.
     """
     if "\0" in value:
-        raise ContainerError(
-            f"{field}: the value holds a NUL character, which no process can be given; take it out"
-        )
+        raise ContainerError(f"{field}: the value holds a NUL character, which no process can be given; take it out")
     if _SURROGATE.search(value):
-        raise ContainerError(
-            f"{field}: the value is no valid Unicode; write it in UTF-8"
-        )
+        raise ContainerError(f"{field}: the value is no valid Unicode; write it in UTF-8")
     return value
 
 

@@ -47,9 +47,7 @@ def volumes_of(
         volume = _declared(item, folder)
         target = volume["target"]
         if target in found:
-            raise ContainerError(
-                f"volumes: two of them have the target {show(target)}; leave one out"
-            )
+            raise ContainerError(f"volumes: two of them have the target {show(target)}; leave one out")
         found[target] = volume
     others = [_mount(item) for item in _sequence("mounts", mounts)]
     require_places([*map(_mount, found.values()), *others])
@@ -90,9 +88,7 @@ def _declared(item: t.Any, folder: str) -> dict[str, t.Any]:
         raise ContainerError(f"volumes must be mappings with {', '.join(_KEYS)}")
     for key in item:
         if key not in _KEYS:
-            raise ContainerError(
-                f"volumes: {show(str(key))} is no key of a volume; there are: {', '.join(_KEYS)}"
-            )
+            raise ContainerError(f"volumes: {show(str(key))} is no key of a volume; there are: {', '.join(_KEYS)}")
     target = _target("volumes", item.get("target"))
     problem = volume_problem(target, target)
     if problem is not None:
@@ -107,11 +103,7 @@ def _declared(item: t.Any, folder: str) -> dict[str, t.Any]:
 def _volume(target: str, folder: str) -> dict[str, t.Any]:
     # one component, whatever the image says: nothing leads out of the folder
     name = urllib.parse.quote(target[1:], safe="")
-    return {
-        "source": posixpath.join(folder, name),
-        "target": target,
-        "read_only": False,
-    }
+    return {"source": posixpath.join(folder, name), "target": target, "read_only": False}
 
 
 def _target(field: str, value: t.Any) -> str:

@@ -31,9 +31,7 @@ _READ_ONLY = ("BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID")
 
 
 def render_wrapper(
-    argv: t.Sequence[str],
-    exported: t.Iterable[tuple[str, str]],
-    passed: t.Iterable[tuple[str, str]] = (),
+    argv: t.Sequence[str], exported: t.Iterable[tuple[str, str]], passed: t.Iterable[tuple[str, str]] = ()
 ) -> str:
     """The script: sets ``exported``, and becomes ``argv``. ``passed`` is what the runtime itself puts into its environment.
 
@@ -50,14 +48,8 @@ def render_wrapper(
         raise ContainerError(
             f"argv: the program {show(argv[0])} would be taken for an option of the wrapper's shell; name it with its path"
         )
-    lines = [
-        "#!/bin/sh",
-        "# Made by the collection hypervisor.oci; changes here are lost.",
-    ]
-    lines.extend(
-        f"export {name}={_inert(variable('env', name), value)}"
-        for name, value in exported
-    )
+    lines = ["#!/bin/sh", "# Made by the collection hypervisor.oci; changes here are lost."]
+    lines.extend(f"export {name}={_inert(variable('env', name), value)}" for name, value in exported)
     lines.append("exec " + " ".join(_inert("argv", word) for word in argv))
     return "\n".join(lines) + "\n"
 

@@ -28,12 +28,7 @@ def needs_wrapper(
 ) -> bool:
     """Whether the rendering for ``runtime`` needs the wrapper; the other arguments are those of ``render_lxc``."""
     if runtime == "lxc":
-        return lxc.needs_wrapper(
-            container,
-            runtime_environment=runtime_environment,
-            version=version,
-            settings=settings,
-        )
+        return lxc.needs_wrapper(container, runtime_environment=runtime_environment, version=version, settings=settings)
     if runtime == "proxmox":
         return proxmox.needs_wrapper(container)
     if runtime == "nspawn":
@@ -41,9 +36,7 @@ def needs_wrapper(
     if runtime in RUNTIMES:
         # JSON holds every word
         return False
-    raise ContainerError(
-        f"runtime: {show(str(runtime))} is not known; use one of {', '.join(RUNTIMES)}"
-    )
+    raise ContainerError(f"runtime: {show(str(runtime))} is not known; use one of {', '.join(RUNTIMES)}")
 
 
 def wrapper_script(
@@ -57,10 +50,7 @@ def wrapper_script(
     """The text of the wrapper that goes with the rendering; ``None`` where none is needed. Raises ``ContainerError``."""
     if runtime == "lxc":
         return lxc.wrapper_script(
-            container,
-            runtime_environment=runtime_environment,
-            version=version,
-            settings=settings,
+            container, runtime_environment=runtime_environment, version=version, settings=settings
         )
     if not needs_wrapper(container, runtime):
         return None

@@ -118,10 +118,7 @@ def drawn(chart: charts.Chart) -> xml.etree.ElementTree.Element:
 
 
 def test_bars_are_as_long_as_their_medians() -> None:
-    group = [
-        charts.Bar("a & b", figures.Spread(1.0, 1.0, 1.0)),
-        charts.Bar("other", figures.Spread(2.0, 1.5, 4.0)),
-    ]
+    group = [charts.Bar("a & b", figures.Spread(1.0, 1.0, 1.0)), charts.Bar("other", figures.Spread(2.0, 1.5, 4.0))]
     root = drawn(charts.bars("bars", [("image", group)]))
     widths = [float(one.get("width", "")) for one in root.iter(f"{SVG}rect")]
     # the ground, two squares of the legend, two bars; the scale ends with the longest mark
@@ -136,10 +133,7 @@ def test_lines_stay_inside_and_rise(logarithmic: bool) -> None:
     line = charts.Line("one", ((1000, 3.0), (10_000, 30.0), (1_000_000, 70.0)))
     root = drawn(charts.lines("lines", "entries", [line], logarithmic))
     (polyline,) = root.iter(f"{SVG}polyline")
-    points = [
-        tuple(map(float, pair.split(",")))
-        for pair in polyline.get("points", "").split()
-    ]
+    points = [tuple(map(float, pair.split(","))) for pair in polyline.get("points", "").split()]
     assert points == sorted(points)
     assert points[0][1] > points[1][1] > points[2][1]
     assert all(0 <= x <= charts.WIDTH and 56 <= y <= 206 for x, y in points)
@@ -158,15 +152,7 @@ def test_nothing_to_draw_is_no_chart() -> None:
 
 def test_the_page_names_ratios_goals_and_what_is_missed() -> None:
     page = report.page(
-        results(
-            cases=[
-                case(
-                    zlib=samples(4, 4, 4, cpu=0.4),
-                    isal=samples(3, 3, 3, cpu=0.3),
-                    umoci=samples(10, 10, 5),
-                )
-            ]
-        )
+        results(cases=[case(zlib=samples(4, 4, 4, cpu=0.4), isal=samples(3, 3, 3, cpu=0.3), umoci=samples(10, 10, 5))])
     )
     (zlib_row,) = [line for line in page.splitlines() if "| umoci | zlib |" in line]
     assert "0.40 (0.40–0.80), goal 0.50 |" in zlib_row
@@ -179,9 +165,7 @@ def test_the_page_names_ratios_goals_and_what_is_missed() -> None:
 
 
 def test_only_images_with_goals_speak_of_goals() -> None:
-    page = report.page(
-        results(cases=[case("other", zlib=samples(9), umoci=samples(1))])
-    )
+    page = report.page(results(cases=[case("other", zlib=samples(9), umoci=samples(1))]))
     assert "goal that was set" not in page and "**missed**" not in page
     assert "9.00 (9.00–9.00)" in page
 
@@ -211,9 +195,7 @@ def test_idle_runs_are_set_beside_nothing() -> None:
     }
     page = report.page(results(idle=idle))
     assert "1.50 (1.50–1.50), goal 1.10, **missed**" in page
-    assert "takes 1.23 ms (median of 200; the least: 1.00 ms)" in page.replace(
-        "\n", " "
-    )
+    assert "takes 1.23 ms (median of 200; the least: 1.00 ms)" in page.replace("\n", " ")
 
 
 def test_a_page_of_nothing_says_so(tmp_path: pathlib.Path) -> None:
@@ -251,16 +233,12 @@ def test_processors_are_read_from_their_text() -> None:
 
 
 def test_stolen_time_is_a_share() -> None:
-    assert machine.unrest((0.5, 10, 1000), (3.0, 15, 1100)) == {
-        "before": 0.5,
-        "stolen": 0.05,
-    }
+    assert machine.unrest((0.5, 10, 1000), (3.0, 15, 1100)) == {"before": 0.5, "stolen": 0.05}
 
 
 def test_mounts_are_undone_from_the_last() -> None:
     table = "\n".join(
-        f"none {path} tmpfs rw 0 0"
-        for path in ("/", "/b", "/b/m", "/b/m/a\\040b", "/bm", "/b/m/x/merged")
+        f"none {path} tmpfs rw 0 0" for path in ("/", "/b", "/b/m", "/b/m/a\\040b", "/bm", "/b/m/x/merged")
     )
     found = filesystem.mounts_below("/b/m", table)
     assert found == ["/b/m/x/merged", "/b/m/a b", "/b/m"]
@@ -293,10 +271,7 @@ def test_processes_are_measured(tmp_path: pathlib.Path) -> None:
     words += [measure.THEN, "sh", "-c", "exit 3"]
     words += [measure.THEN, "/there/is/no/such/program"]
     printed = subprocess.run(
-        [sys.executable, "-I", "-S", measure.__file__, str(line), *words],
-        capture_output=True,
-        check=True,
-        timeout=60,
+        [sys.executable, "-I", "-S", measure.__file__, str(line), *words], capture_output=True, check=True, timeout=60
     )
     assert printed.stdout == b"b\n"
     assert b"/there/is/no/such/program: No such file" in printed.stderr
@@ -318,11 +293,7 @@ def test_peers_take_what_they_can_read() -> None:
     assert [step[0] for step in steps] == ["mkdir", "zstd", "zstd", "sync"]
     assert [len(measure.split(step, measure.PIPE)) for step in steps] == [1, 2, 2, 1]
     for peer in contenders.PEERS:
-        assert measure.split(peer.command(gzip, "/d"), measure.THEN)[-1] == [
-            "sync",
-            "-f",
-            "/d",
-        ]
+        assert measure.split(peer.command(gzip, "/d"), measure.THEN)[-1] == ["sync", "-f", "/d"]
 
 
 def test_a_failed_module_is_no_result() -> None:
@@ -350,11 +321,7 @@ def test_images_are_valid_and_the_same_each_time(tmp_path: pathlib.Path) -> None
     with open(first.archive, "rb") as one, open(again.archive, "rb") as other:
         assert one.read() == other.read()
     with tarfile.open(first.archive) as archive:
-        files = {
-            info.name: stream.read()
-            for info in archive
-            if (stream := archive.extractfile(info))
-        }
+        files = {info.name: stream.read() for info in archive if (stream := archive.extractfile(info))}
     blobs = {name: data for name, data in files.items() if name.startswith("blobs/")}
     for name, data in blobs.items():
         assert name == f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"
@@ -393,14 +360,9 @@ def test_upper_layers_change_what_lower_ones_have(tmp_path: pathlib.Path) -> Non
 
 def test_growing_images_have_the_entries_that_they_say(tmp_path: pathlib.Path) -> None:
     (one,) = images.build(str(tmp_path / "1"), "one", images.one_layer(200), ["plain"])
-    (two,) = images.build(
-        str(tmp_path / "2"), "two", images.second_layer(200), ["plain"]
-    )
+    (two,) = images.build(str(tmp_path / "2"), "two", images.second_layer(200), ["plain"])
     assert len(entries(one.layers[0])) - 200 <= 5
-    lower, upper = (
-        {name for name, info in entries(path).items() if info.isfile()}
-        for path in two.layers
-    )
+    lower, upper = ({name for name, info in entries(path).items() if info.isfile()} for path in two.layers)
     assert len(lower & upper) == len(upper - lower) == len(lower) // 2
 
 
@@ -412,18 +374,14 @@ def test_big_files_are_as_big_as_their_headers_say(tmp_path: pathlib.Path) -> No
 
 def test_headers_hold_long_names_or_refuse_them() -> None:
     name = "/".join(["d" * 60] * 3)
-    info = tarfile.TarInfo.frombuf(
-        images.header(images.Member(name)), "utf-8", "strict"
-    )
+    info = tarfile.TarInfo.frombuf(images.header(images.Member(name)), "utf-8", "strict")
     assert info.name == name
     with pytest.raises(ValueError, match="does not fit"):
         images.header(images.Member("n" * 101))
 
 
 def test_images_made_elsewhere_are_found(tmp_path: pathlib.Path) -> None:
-    (built,) = images.build(
-        str(tmp_path / "built"), "x", images.one_layer(50), ["gzip"]
-    )
+    (built,) = images.build(str(tmp_path / "built"), "x", images.one_layer(50), ["gzip"])
     home = tmp_path / "found" / "npm"
     home.mkdir(parents=True)
     os.rename(built.layout, str(home / "oci-gzip"))
@@ -439,14 +397,7 @@ def test_images_made_elsewhere_are_found(tmp_path: pathlib.Path) -> None:
 def test_only_what_is_chosen_is_measured() -> None:
     everything = run.parse([])
     names = [name for name, _layers, _kinds in run.wanted(everything, ["gzip"])]
-    assert names == [
-        "few-files",
-        "many-files",
-        "one-big-file",
-        "1-layer",
-        "4-layers",
-        "32-layers",
-    ]
+    assert names == ["few-files", "many-files", "one-big-file", "1-layer", "4-layers", "32-layers"]
     one = run.parse(["--only", "4-layers", "--only", "scaling"])
     assert [name for name, _layers, _kinds in run.wanted(one, ["gzip"])] == ["4-layers"]
     sizes = [size for label, size, _layers in run.series(False) if label == "one layer"]

@@ -11,32 +11,15 @@ import os
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    exchange as beside,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    place,
-    replacement,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
-    PREPARED,
-    Record,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import (
-    Remains,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as beside
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place, replacement
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import PREPARED, Record
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import Remains
 from ansible_collections.hypervisor.oci.tests.crash.calls import AFTER, BEFORE, Calls
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import Laboratory
-from ansible_collections.hypervisor.oci.tests.crash.run import (
-    Round,
-    crash_at_random,
-    crash_everywhere,
-)
+from ansible_collections.hypervisor.oci.tests.crash.run import Round, crash_at_random, crash_everywhere
 from ansible_collections.hypervisor.oci.tests.crash.scenarios import by_name
-from ansible_collections.hypervisor.oci.tests.tools.removal import (
-    make_folder,
-    remove_folder,
-)
+from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_folder
 
 _DEATHS = (Round("deaths", BEFORE),)
 _ERRORS = (Round("EIO", errno.EIO),)
@@ -59,9 +42,7 @@ def fixture_lab(folder: str) -> t.Iterator[Laboratory]:
     lab.close()
 
 
-def broken(
-    lab: Laboratory, name: str, rounds: t.Iterable[Round], every: int = 1
-) -> list[str]:
+def broken(lab: Laboratory, name: str, rounds: t.Iterable[Round], every: int = 1) -> list[str]:
     """What is not as promised."""
     failures: list[str] = []
     crash_everywhere(lab, by_name(name), rounds, failures, every)
@@ -87,13 +68,7 @@ def test_death_at_calls(lab: Laboratory, name: str, every: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, every",
-    [
-        ("previous-two-renames", 1),
-        ("force-two-renames", 7),
-        ("inside", 11),
-        ("inside-first", 5),
-    ],
+    "name, every", [("previous-two-renames", 1), ("force-two-renames", 7), ("inside", 11), ("inside-first", 5)]
 )
 def test_error_at_calls(lab: Laboratory, name: str, every: int) -> None:
     """A clean error, everything as it was, nothing left: private folders that could not be made included."""
@@ -149,9 +124,7 @@ def _staged_before_it_is_filled() -> None:
         os.close(fd)
         name = (record.next.name if record.next else "").encode()
         site = vars(steps)["_site"]
-        os.rename(
-            site.name, name + b".old", src_dir_fd=site.parent, dst_dir_fd=site.state
-        )
+        os.rename(site.name, name + b".old", src_dir_fd=site.parent, dst_dir_fd=site.state)
         os.rename(name, site.name, src_dir_fd=site.state, dst_dir_fd=site.parent)
         return record, os.open(site.name, os.O_RDONLY, dir_fd=site.parent)
 
@@ -171,9 +144,7 @@ def _failed_stages_stay() -> None:
         (_failed_stages_stay, "first", _ERRORS),
     ],
 )
-def test_it_bites(
-    folder: str, fault: t.Callable[[], None], name: str, rounds: t.Sequence[Round]
-) -> None:
+def test_it_bites(folder: str, fault: t.Callable[[], None], name: str, rounds: t.Sequence[Round]) -> None:
     """Faults put into the product in the crashed processes are found."""
     lab = Laboratory(os.path.join(folder, fault.__name__), mounts=False)
     try:

@@ -14,15 +14,9 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
-    Attributes,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.directories import (
-    names_in,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import (
-    empty_directory,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import Attributes
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.directories import names_in
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import empty_directory
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
 
 _PLAIN = Attributes(0o755, 0, 0, 0, {})
@@ -58,9 +52,7 @@ def test_names_are_of_this_moment(directory: int) -> None:
     del reading
 
 
-def test_whiteouts_find_what_came_after_the_directory_was_opened(
-    directory: int,
-) -> None:
+def test_whiteouts_find_what_came_after_the_directory_was_opened(directory: int) -> None:
     """docs/behaviour.md, section 5: of a name, and opaque; the descriptors stay open over all layers."""
     root = Root(directory, _PLAIN)
     root.begin_layer()
@@ -95,9 +87,7 @@ def test_a_tree_is_removed_whole(directory: int) -> None:
         (errno.EIO, "input/output error; the disk or its connection fails"),
     ],
 )
-def test_an_error_of_a_descriptor(
-    monkeypatch: pytest.MonkeyPatch, code: int, words: str
-) -> None:
+def test_an_error_of_a_descriptor(monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
     """It has a number for a name, which is not told; the rest is, as one sentence."""
 
     def fail(options: t.Any, check_mode: bool) -> t.NoReturn:

@@ -19,44 +19,18 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._container import (
-    diff as _diff,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    OciError,
-    visible,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
-    parse_config,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.names import (
-    matches,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
-    clean,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote.url import (
-    parse_url,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import (
-    render_lxc,
-    wrapper_script,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
-    container_from,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.nspawn import (
-    render_nspawn,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import (
-    render_proxmox,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime_spec import (
-    runtime_spec,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.volumes import (
-    volumes_of,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._container import diff as _diff
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError, visible
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import parse_config
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.names import matches
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import clean
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote.url import parse_url
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import render_lxc, wrapper_script
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import container_from
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.nspawn import render_nspawn
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import render_proxmox
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime_spec import runtime_spec
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.volumes import volumes_of
 
 _PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 _PACKAGE = "ansible_collections.hypervisor.oci.plugins"
@@ -180,9 +154,7 @@ def test_every_rendering_of_a_long_value(value: str) -> None:
 def test_many_variables_with_controls() -> None:
     """As many as an image may have, all of which go through the wrapper."""
     env = {f"E{number}": "a\nb" for number in range(10_000)}
-    container = container_from(
-        {"env": env, "cmd": ["sh"], "uid": 0, "gid": 0}, {"name": "w", "rootfs": "/r"}
-    )
+    container = container_from({"env": env, "cmd": ["sh"], "uid": 0, "gid": 0}, {"name": "w", "rootfs": "/r"})
     with within(4):
         assert wrapper_script(container)
         assert render_lxc(container, wrapper="/w")
@@ -191,28 +163,19 @@ def test_many_variables_with_controls() -> None:
 def test_many_mounts() -> None:
     mounts = [{"source": "/s", "target": f"/t{number}"} for number in range(10_000)]
     with within(4):
-        container_from(
-            {"cmd": ["sh"], "uid": 0, "gid": 0},
-            {"name": "w", "rootfs": "/r", "mounts": mounts},
-        )
+        container_from({"cmd": ["sh"], "uid": 0, "gid": 0}, {"name": "w", "rootfs": "/r", "mounts": mounts})
         volumes_of({"volumes": [mount["target"] for mount in mounts]}, "/v")
 
 
 def test_a_large_configuration_of_proxmox() -> None:
     """The file is the node's, and may hold anything."""
-    container = container_from(
-        {"cmd": ["sh"], "uid": 0, "gid": 0}, {"name": "w", "rootfs": "/r"}
-    )
-    lines = "".join(
-        f"lxc.environment.runtime: A{n}={' ' * 50}\n" for n in range(10_000)
-    )
+    container = container_from({"cmd": ["sh"], "uid": 0, "gid": 0}, {"name": "w", "rootfs": "/r"})
+    lines = "".join(f"lxc.environment.runtime: A{n}={' ' * 50}\n" for n in range(10_000))
     with within(4):
         render_proxmox(container, f"rootfs: a:b\n{lines}")
 
 
-@pytest.mark.parametrize(
-    "text", ["\x1b", " ", "a", "\u202e", "a-", "a/", "../", ":", "@"]
-)
+@pytest.mark.parametrize("text", ["\x1b", " ", "a", "\u202e", "a-", "a/", "../", ":", "@"])
 def test_words_of_an_image(text: str) -> None:
     long = (text * 10**6)[: 6 * 10**5]
     config = {"os": "linux", "architecture": "a", "config": {"StopSignal": long}}

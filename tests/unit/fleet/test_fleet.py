@@ -19,23 +19,14 @@ import threading
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.tests.fleet import (
-    page,
-    samples,
-    transcript,
-    turns,
-    webserver,
-)
+from ansible_collections.hypervisor.oci.tests.fleet import page, samples, transcript, turns, webserver
 
 # -- images
 
 
 def test_a_sample_tells_what_its_tree_holds() -> None:
     one = samples.sample("one", 4000, layers=2)
-    assert set(one.files) == {
-        *(f"data/{layer:02}/{part}" for layer in range(2) for part in range(4)),
-        "etc/version",
-    }
+    assert set(one.files) == {*(f"data/{layer:02}/{part}" for layer in range(2) for part in range(4)), "etc/version"}
     assert one.version == "one linux/amd64\n"
     assert one.size == sum(one.blobs.values()) > 2 * 4000
 
@@ -64,10 +55,7 @@ def test_a_tree_is_read_with_what_does_not_belong_to_it(tmp_path: pathlib.Path) 
     (tmp_path / "folder" / "file").write_bytes(b"")
     (tmp_path / "link").symlink_to("folder")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    assert samples.tree(str(tmp_path)) == {
-        "folder/file": empty,
-        "link": "not a regular file",
-    }
+    assert samples.tree(str(tmp_path)) == {"folder/file": empty, "link": "not a regular file"}
 
 
 # -- the web server
@@ -94,9 +82,7 @@ def test_ranges(asked: str | None, expected: tuple[int, int] | None) -> None:
 
 
 @pytest.fixture(name="served")
-def _served(
-    tmp_path: pathlib.Path,
-) -> t.Iterator[tuple[http.client.HTTPConnection, pathlib.Path]]:
+def _served(tmp_path: pathlib.Path) -> t.Iterator[tuple[http.client.HTTPConnection, pathlib.Path]]:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "file").write_bytes(bytes(range(100)))
@@ -114,18 +100,14 @@ def _served(
         server.server_close()
 
 
-def _ask(
-    client: http.client.HTTPConnection, path: str, **headers: str
-) -> tuple[http.client.HTTPResponse, bytes]:
+def _ask(client: http.client.HTTPConnection, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     client.request("GET", path, headers=named)
     answer = client.getresponse()
     return answer, answer.read()
 
 
-def test_the_web_server_serves_and_counts(
-    served: tuple[http.client.HTTPConnection, pathlib.Path],
-) -> None:
+def test_the_web_server_serves_and_counts(served: tuple[http.client.HTTPConnection, pathlib.Path]) -> None:
     client, log = served
     answer, body = _ask(client, "/file")
     assert (answer.status, body) == (200, bytes(range(100)))
@@ -140,11 +122,7 @@ def test_the_web_server_serves_and_counts(
     answer, body = _ask(client, "/../log")
     assert answer.status == 404
     lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
-    assert [(line["status"], line["sent"]) for line in lines] == [
-        (200, 100),
-        (206, 10),
-        (200, 100),
-    ]
+    assert [(line["status"], line["sent"]) for line in lines] == [(200, 100), (206, 10), (200, 100)]
 
 
 # -- logs and packets
@@ -226,13 +204,7 @@ def _cases() -> list[dict[str, t.Any]]:
 
 
 def _results() -> dict[str, t.Any]:
-    move = {
-        "transfer": [2.0, 2.2],
-        "whole": 3.0,
-        "after": [1.0, 1.0],
-        "seconds": 5.0,
-        "bytes": [1.0, 1.0],
-    }
+    move = {"transfer": [2.0, 2.2], "whole": 3.0, "after": [1.0, 1.0], "seconds": 5.0, "bytes": [1.0, 1.0]}
     image = {"image": "ten", "nodes": 2, "layers": 10, "size": 2_500_000}
     return {
         "per_node": _cases(),
@@ -248,12 +220,7 @@ def _results() -> dict[str, t.Any]:
             "Python": "3.11.7, OpenSSL",
             "ansible-core": "2.19.14",
         },
-        "run": {
-            "runs": 1,
-            "nodes": 2,
-            "rate": "10mbit",
-            "load": {"before": 0.1, "stolen": 0.0},
-        },
+        "run": {"runs": 1, "nodes": 2, "rate": "10mbit", "load": {"before": 0.1, "stolen": 0.0}},
     }
 
 
@@ -265,27 +232,23 @@ def test_costs_are_a_line_through_the_smallest_and_the_largest_fleet() -> None:
 
 def test_a_transfer_is_set_beside_what_the_links_allow() -> None:
     line = page.at_once(_results()["at_once"]).splitlines()[2]
-    assert line.startswith(
-        "| ten, 2 nodes | 10 | 2.50 | 2.00 | 2.10 (2.00–2.20) | 1.05 | 1.50 |"
-    )
+    assert line.startswith("| ten, 2 nodes | 10 | 2.50 | 2.00 | 2.10 (2.00–2.20) | 1.05 | 1.50 |")
 
 
 def test_larger_fleets_follow_from_what_was_measured() -> None:
     rows = page.fleet_new_image(_cases()).splitlines()
     # 10,000 nodes: CPU, all images from here, images of 250 racks and what all nodes are told
-    assert rows[-1].startswith(
-        "| 10,000 | 1.7 h | 110.00 | 1.7 h | 5.67 | 0.43 | 3.00 | 107.00 |"
-    )
+    assert rows[-1].startswith("| 10,000 | 1.7 h | 110.00 | 1.7 h | 5.67 | 0.43 | 3.00 | 107.00 |")
     # 0.1 s for 10.7 MB
     assert page.megabyte(_cases()).splitlines()[2] == "| new image, push | 9 |"
-    assert page.crowd(_cases(), _results()["crowd"]).splitlines()[2].split(" | ")[
-        1:4
-    ] == ["17.0", "17.0 (17.0–17.0)", "1.00"]
+    assert page.crowd(_cases(), _results()["crowd"]).splitlines()[2].split(" | ")[1:4] == [
+        "17.0",
+        "17.0 (17.0–17.0)",
+        "1.00",
+    ]
 
 
-@pytest.mark.parametrize(
-    ("rate", "expected"), [("10mbit", 1e7), ("1gbit", 1e9), ("512kbit", 512e3)]
-)
+@pytest.mark.parametrize(("rate", "expected"), [("10mbit", 1e7), ("1gbit", 1e9), ("512kbit", 512e3)])
 def test_rates(rate: str, expected: float) -> None:
     assert page.bits(rate) == expected
 
@@ -298,8 +261,7 @@ def test_a_rate_that_is_none() -> None:
 def test_the_page_gets_all_tables_and_keeps_its_text(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "fleet.md"
     marks = "\n".join(
-        f"Text of {name}.\n\n<!-- measured: {name} -->\nformer\n<!-- end -->"
-        for name in page.tables(_results())
+        f"Text of {name}.\n\n<!-- measured: {name} -->\nformer\n<!-- end -->" for name in page.tables(_results())
     )
     path.write_text(marks, "utf-8")
     for _turn in range(2):

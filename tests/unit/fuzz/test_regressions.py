@@ -10,18 +10,8 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.tests.fuzz import inputs
-from ansible_collections.hypervisor.oci.tests.fuzz.checks import (
-    DEFAULTS,
-    Outcome,
-    Sandbox,
-)
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    Image,
-    Layer,
-    file,
-    oci_archive,
-    symlink,
-)
+from ansible_collections.hypervisor.oci.tests.fuzz.checks import DEFAULTS, Outcome, Sandbox
+from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, oci_archive, symlink
 from ansible_collections.hypervisor.oci.tests.images.tarfiles import Member
 
 
@@ -49,8 +39,7 @@ def one_layer(*members: Member, **config: t.Any) -> bytes:
 def test_a_short_run_finds_nothing(sandbox: Sandbox, target: str) -> None:
     """As ``make fuzz``, with inputs that are the same every time; some become trees, some errors."""
     outcomes = {
-        number: sandbox.check(inputs.make(target, "unit", number))
-        for number in range(60 if target == "layer" else 30)
+        number: sandbox.check(inputs.make(target, "unit", number)) for number in range(60 if target == "layer" else 30)
     }
     found = {number: outcome.problems for number, outcome in outcomes.items()}
     assert [item for item in found.items() if item[1]] == []
@@ -61,10 +50,7 @@ def test_the_name_of_a_broken_attribute_is_quoted(sandbox: Sandbox) -> None:
     """Section 8: names of the image neither break the line nor the terminal."""
     pax: t.Any = {"LIBARCHIVE.xattr.user.a%0a%1b[31m": "no base64!"}
     outcome = sound(sandbox, one_layer(file("f", pax=pax)))
-    assert (
-        r"the extended attribute 'user.a\n\x1b[31m' is not valid base64"
-        in outcome.message
-    )
+    assert r"the extended attribute 'user.a\n\x1b[31m' is not valid base64" in outcome.message
 
 
 def test_the_name_of_an_attribute_without_room_is_quoted(sandbox: Sandbox) -> None:
@@ -77,9 +63,7 @@ def test_the_name_of_an_attribute_without_room_is_quoted(sandbox: Sandbox) -> No
 def test_an_image_without_a_platform_is_called_so(sandbox: Sandbox) -> None:
     """Section 2: where nothing is chosen, the list says of each what it is for."""
     nowhere = {"os": "", "architecture": None}
-    image = Image(
-        [Layer()], config_document=nowhere, descriptor={"platform": None}, ref="f:1"
-    )
+    image = Image([Layer()], config_document=nowhere, descriptor={"platform": None}, ref="f:1")
     outcome = sound(sandbox, oci_archive(image))
     assert "it holds 'f:1' for an unknown platform" in outcome.message
 

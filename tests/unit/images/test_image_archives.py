@@ -53,9 +53,7 @@ def contents(data: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for info in archive:
             if info.isreg():
-                found[info.name] = t.cast(
-                    "t.IO[bytes]", archive.extractfile(info)
-                ).read()
+                found[info.name] = t.cast("t.IO[bytes]", archive.extractfile(info)).read()
     return found
 
 
@@ -71,9 +69,7 @@ def check_layout(files: dict[str, bytes]) -> None:
     index = json.loads(files["index.json"])
     assert index["schemaVersion"] == 2
     blobs = {
-        name.replace("blobs/", "").replace("/", ":"): data
-        for name, data in files.items()
-        if name.startswith("blobs/")
+        name.replace("blobs/", "").replace("/", ":"): data for name, data in files.items() if name.startswith("blobs/")
     }
     assert set(files) - {"oci-layout", "index.json", "manifest.json"} == {
         "blobs/" + digest.replace(":", "/") for digest in blobs
@@ -122,11 +118,7 @@ def test_nested_index(tmp_path: pathlib.Path) -> None:
 def test_layout_directory(tmp_path: pathlib.Path) -> None:
     """Section 1: the same files on disk as in an archive."""
     root = pathlib.Path(write_layout(tmp_path / "layout", *images()))
-    found = {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file()
-    }
+    found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     assert found == contents(oci_archive(*images()))
 
 
@@ -147,9 +139,7 @@ def test_layout_directory_with_links_and_pipes(tmp_path: pathlib.Path) -> None:
     )
     assert os.readlink(os.path.join(root, image.path)) == "../../elsewhere"
     assert stat.S_ISFIFO(os.stat(os.path.join(root, image.config.path)).st_mode)
-    assert os.path.samefile(
-        os.path.join(root, image.layers[0].path), os.path.join(root, "oci-layout")
-    )
+    assert os.path.samefile(os.path.join(root, image.layers[0].path), os.path.join(root, "oci-layout"))
     assert os.listdir(os.path.join(root, "empty")) == []
     assert not os.path.exists(os.path.join(root, "index.json"))
     with pytest.raises(ValueError, match="cannot be put into a directory"):
@@ -164,10 +154,7 @@ def test_prefix_order_and_directories() -> None:
     # others clean the prefix away, so look at the bytes
     assert dotted.startswith(b"./blobs/sha256/")
     assert [name.replace("./", "", 1) for name in names(dotted)] == plain
-    assert (
-        names(oci_archive(*images(), order="reversed", directories=False))
-        == plain[::-1]
-    )
+    assert names(oci_archive(*images(), order="reversed", directories=False)) == plain[::-1]
     order = ["index.json", plain[3]]
     assert names(oci_archive(*images(), order=order, directories=False)) == order + [
         name for name in plain if name not in order
@@ -194,10 +181,7 @@ def test_files_and_members() -> None:
     data = flip(0)(data)
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         found = {info.name.replace("./", "", 1): info for info in archive}
-        assert [info.size for info in archive if info.name.endswith("index.json")] == [
-            2,
-            2,
-        ]
+        assert [info.size for info in archive if info.name.endswith("index.json")] == [2, 2]
     assert found[image.path].linkname == "../../index.json"
     assert found[image.config.path].linkname == "./index.json"
     assert found["node"].ischr() and found["pipe"].isfifo()
@@ -213,38 +197,26 @@ def test_changed_index() -> None:
 
 def test_compressed_as_a_whole() -> None:
     """Section 1: any of these tars compressed as a whole."""
-    assert gzip.decompress(oci_archive(*images(), compression="gzip")) == oci_archive(
-        *images()
-    )
+    assert gzip.decompress(oci_archive(*images(), compression="gzip")) == oci_archive(*images())
 
 
 @pytest.mark.parametrize("dialect", ["v7", "gnu", "ustar", "pax"])
 def test_dialects_of_the_outer_tar(dialect: t.Any) -> None:
     """Section 1: the outer tar in any dialect."""
-    assert contents(oci_archive(*images(), dialect=dialect)) == contents(
-        oci_archive(*images())
-    )
+    assert contents(oci_archive(*images(), dialect=dialect)) == contents(oci_archive(*images()))
 
 
 def test_docker_archive_new(tmp_path: pathlib.Path) -> None:
     """Section 1: Docker 25 and later: manifest.json and an image layout in the same tar."""
     first, second = images()
-    path = write_docker_archive(
-        tmp_path / "saved.tar", first, second, repo_tags=[["one:1", "one:2"]]
-    )
+    path = write_docker_archive(tmp_path / "saved.tar", first, second, repo_tags=[["one:1", "one:2"]])
     found = contents(pathlib.Path(path).read_bytes())
     check_layout(found)
     entries = json.loads(found["manifest.json"])
     assert [entry["RepoTags"] for entry in entries] == [["one:1", "one:2"], None]
-    assert [entry["Config"] for entry in entries] == [
-        first.config.path,
-        second.config.path,
-    ]
+    assert [entry["Config"] for entry in entries] == [first.config.path, second.config.path]
     assert entries[0]["Layers"] == [layer.path for layer in first.layers]
-    assert (
-        entries[0]["LayerSources"][first.layers[0].diff_id]
-        == first.layers[0].descriptor()
-    )
+    assert entries[0]["LayerSources"][first.layers[0].diff_id] == first.layers[0].descriptor()
 
 
 def test_docker_archive_of_an_index() -> None:
@@ -252,10 +224,7 @@ def test_docker_archive_of_an_index() -> None:
     first, second = images()
     gone = Image([Layer(file("gone"))], missing=True)
     found = contents(docker_archive(Index(first, gone, Index(second))))
-    assert [entry["Config"] for entry in json.loads(found["manifest.json"])] == [
-        first.config.path,
-        second.config.path,
-    ]
+    assert [entry["Config"] for entry in json.loads(found["manifest.json"])] == [first.config.path, second.config.path]
 
 
 def test_docker_archive_old() -> None:
@@ -269,9 +238,7 @@ def test_docker_archive_old() -> None:
     for image, entry in zip((first, second), entries):
         assert entry["Config"] == image.config_digest[7:] + ".json"
         assert found[entry["Config"]] == image.config.data
-        assert [found[name] for name in entry["Layers"]] == [
-            getattr(layer, "tar", b"") for layer in image.layers
-        ]
+        assert [found[name] for name in entry["Layers"]] == [getattr(layer, "tar", b"") for layer in image.layers]
         assert all(name.endswith("/layer.tar") for name in entry["Layers"])
     compressed = docker_archive(first, style="old", compressed=True)
     names_of_layers = json.loads(contents(compressed)["manifest.json"])[0]["Layers"]
@@ -284,9 +251,7 @@ def test_docker_archive_with_links(links: t.Any) -> None:
     image = images()[0]
     data = docker_archive(image, style="old", links=links, prefix="./")
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for name, layer in zip(
-            json.loads(contents(data)["./manifest.json"])[0]["Layers"], image.layers
-        ):
+        for name, layer in zip(json.loads(contents(data)["./manifest.json"])[0]["Layers"], image.layers):
             info = archive.getmember("./" + name)
             assert info.issym() if links == "symlink" else info.islnk()
             stream = archive.extractfile(info)
@@ -295,9 +260,7 @@ def test_docker_archive_with_links(links: t.Any) -> None:
 
 def test_missing_and_replaced_in_the_old_form() -> None:
     """Section 2: a layer that is not there, a manifest.json of any bytes."""
-    image = Image(
-        [Layer(file("a"), missing=True), Layer(file("b"), edit_stored=flip(0))]
-    )
+    image = Image([Layer(file("a"), missing=True), Layer(file("b"), edit_stored=flip(0))])
     found = contents(docker_archive(image, style="old"))
     gone, broken = json.loads(found["manifest.json"])[0]["Layers"]
     assert gone not in found

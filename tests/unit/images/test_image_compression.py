@@ -28,9 +28,7 @@ ZSTD = ("zstd", "zstd-frames", "zstd-chunked", "zstd-stored")
 def unzstd(data: bytes) -> bytes:
     """All frames in a row."""
     zstandard = pytest.importorskip("zstandard", reason="zstandard is not installed")
-    reader = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(
-        data, read_across_frames=True
-    )
+    reader = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(data, read_across_frames=True)
     return bytes(reader.read())
 
 

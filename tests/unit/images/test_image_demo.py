@@ -42,18 +42,11 @@ def test_what_it_holds(tmp_path: pathlib.Path) -> None:
     """docs/behaviour.md, sections 2, 5 and 8: two platforms, whiteouts, a full config."""
     data = run(tmp_path / "demo.oci.tar", "0")
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        blobs = {
-            info.name: stream.read()
-            for info in archive
-            if (stream := archive.extractfile(info)) is not None
-        }
+        blobs = {info.name: stream.read() for info in archive if (stream := archive.extractfile(info)) is not None}
 
     (listed,) = json.loads(blobs["index.json"])["manifests"]
     manifests = json.loads(blobs[blob_name(listed["digest"])])["manifests"]
-    assert [entry["platform"]["architecture"] for entry in manifests] == [
-        "amd64",
-        "arm64",
-    ]
+    assert [entry["platform"]["architecture"] for entry in manifests] == ["amd64", "arm64"]
     layers = []
     for entry in manifests:
         manifest = json.loads(blobs[blob_name(entry["digest"])])

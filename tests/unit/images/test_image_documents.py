@@ -69,10 +69,7 @@ def test_media_types_of_layers(compression: t.Any, oci: str, docker: str) -> Non
     """Section 2: OCI's and Docker's, by the compression."""
     layer = Layer(file("a"), compression=compression)
     assert layer.descriptor()["mediaType"] == "application/vnd.oci.image." + oci
-    assert (
-        layer.descriptor("docker")["mediaType"]
-        == "application/vnd.docker.image.rootfs." + docker
-    )
+    assert layer.descriptor("docker")["mediaType"] == "application/vnd.docker.image.rootfs." + docker
 
 
 def test_image() -> None:
@@ -90,29 +87,17 @@ def test_image() -> None:
         "layers": [layer.descriptor() for layer in layers],
     }
     config = document(image.config)
-    assert config["rootfs"] == {
-        "type": "layers",
-        "diff_ids": [sha256(layer.tar) for layer in layers],
-    }
-    assert (config["os"], config["architecture"], config["variant"]) == (
-        "linux",
-        "arm",
-        "v7",
-    )
+    assert config["rootfs"] == {"type": "layers", "diff_ids": [sha256(layer.tar) for layer in layers]}
+    assert (config["os"], config["architecture"], config["variant"]) == ("linux", "arm", "v7")
     assert config["config"]["User"] == "app" and "Cmd" not in config["config"]
     assert config["config"]["Env"][0].startswith("PATH=/")
     assert len(config["history"]) == 2
     assert image.manifest_digest == image.digest == sha256(image.data)
     assert image.config_digest == sha256(image.config.data)
     assert image.diff_ids == [layer.diff_id for layer in layers]
-    assert image.descriptor()["platform"] == {
-        "os": "linux",
-        "architecture": "arm",
-        "variant": "v7",
-    }
+    assert image.descriptor()["platform"] == {"os": "linux", "architecture": "arm", "variant": "v7"}
     assert set(image.files()) == {
-        "blobs/" + name.replace(":", "/")
-        for name in (image.digest, image.config_digest, *[la.digest for la in layers])
+        "blobs/" + name.replace(":", "/") for name in (image.digest, image.config_digest, *[la.digest for la in layers])
     }
 
 
@@ -137,9 +122,7 @@ def test_docker_media_types() -> None:
 def test_index() -> None:
     """Section 2: nested indexes, refs, names, the same manifest listed twice."""
     image = Image([Layer(file("a"))], ref="1.0", name="docker.io/library/a:1.0")
-    again = image.listed(
-        ref="2.0", platform="linux/arm64", descriptor={"annotations": {"only": "this"}}
-    )
+    again = image.listed(ref="2.0", platform="linux/arm64", descriptor={"annotations": {"only": "this"}})
     inner = Index(image, image.listed(ref="latest"), again)
     outer = Index(inner, Blob(b"?", "application/vnd.unknown"))
     first, second, third = document(inner)["manifests"]
@@ -153,18 +136,10 @@ def test_index() -> None:
     assert third["annotations"] == {"only": "this"}
     assert image.descriptor()["platform"]["architecture"] == "amd64"
     assert document(outer)["manifests"] == [
-        {
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "digest": inner.index_digest,
-            "size": inner.size,
-        },
+        {"mediaType": "application/vnd.oci.image.index.v1+json", "digest": inner.index_digest, "size": inner.size},
         {"mediaType": "application/vnd.unknown", "digest": sha256(b"?"), "size": 1},
     ]
-    assert set(outer.files()) == {
-        outer.path,
-        inner.path,
-        "blobs/sha256/" + sha256(b"?")[7:],
-    } | set(image.files())
+    assert set(outer.files()) == {outer.path, inner.path, "blobs/sha256/" + sha256(b"?")[7:]} | set(image.files())
 
 
 def test_attestation_and_artifact() -> None:
@@ -207,20 +182,10 @@ def test_what_a_layer_claims() -> None:
         file("a"),
         media_type="application/vnd.oci.image.layer.v1.tar+zstd",
         diff_id=digest(b"other"),
-        descriptor={
-            "size": -1,
-            "digest": "sha256:../../x",
-            "urls": None,
-            "mediaType": 1,
-        },
+        descriptor={"size": -1, "digest": "sha256:../../x", "urls": None, "mediaType": 1},
     )
     assert liar.data == plain.data
-    assert liar.descriptor() == {
-        "mediaType": 1,
-        "digest": "sha256:../../x",
-        "size": -1,
-        "urls": None,
-    }
+    assert liar.descriptor() == {"mediaType": 1, "digest": "sha256:../../x", "size": -1, "urls": None}
     assert liar.descriptor("docker") == liar.descriptor()
     assert Image([liar]).diff_ids == [sha256(b"other")]
     long = Layer(file("a"), algorithm="sha512", diff_id_algorithm="sha512")

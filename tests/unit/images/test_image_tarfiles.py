@@ -60,9 +60,7 @@ def test_kinds_of_entries(dialect: t.Any) -> None:
     data = tar(
         [
             directory("etc", 0o700, uid=1, gid=2, mtime=3),
-            file(
-                "etc/file", "content", 0o4755, uid=0o7777777, gid=5, mtime=0o77777777777
-            ),
+            file("etc/file", "content", 0o4755, uid=0o7777777, gid=5, mtime=0o77777777777),
             symlink("etc/link", "../file"),
             hardlink("hard", "etc/file"),
             fifo("pipe"),
@@ -77,9 +75,7 @@ def test_kinds_of_entries(dialect: t.Any) -> None:
         ("hard", "etc/file"),
         ("pipe", ""),
     ]
-    assert [info.isdir() for info in infos[:1]] + [
-        info.isreg() for info in infos[1:2]
-    ] == [True, True]
+    assert [info.isdir() for info in infos[:1]] + [info.isreg() for info in infos[1:2]] == [True, True]
     assert infos[2].issym() and infos[3].islnk() and infos[4].isfifo()
     first, second = infos[:2]
     assert (first.mode, first.uid, first.gid, first.mtime) == (0o700, 1, 2, 3)
@@ -93,16 +89,12 @@ def test_kinds_of_entries(dialect: t.Any) -> None:
 @pytest.mark.parametrize("dialect", DIALECTS[1:])
 def test_devices(dialect: t.Any) -> None:
     """Section 3: devices have their numbers."""
-    first, second = read(
-        tar([char("null", 1, 3), block("disk", 8, 17)], dialect=dialect)
-    )
+    first, second = read(tar([char("null", 1, 3), block("disk", 8, 17)], dialect=dialect))
     assert first.ischr() and (first.devmajor, first.devminor) == (1, 3)
     assert second.isblk() and (second.devmajor, second.devminor) == (8, 17)
 
 
-@pytest.mark.parametrize(
-    "dialect, other", [("ustar", tarfile.USTAR_FORMAT), ("gnu", tarfile.GNU_FORMAT)]
-)
+@pytest.mark.parametrize("dialect, other", [("ustar", tarfile.USTAR_FORMAT), ("gnu", tarfile.GNU_FORMAT)])
 def test_header_is_that_of_the_standard_library(dialect: t.Any, other: t.Any) -> None:
     """Section 3: byte for byte, for a device, where no field may be left blank."""
     info = tarfile.TarInfo("dev/tty")
@@ -110,17 +102,7 @@ def test_header_is_that_of_the_standard_library(dialect: t.Any, other: t.Any) ->
     info.mode, info.uid, info.gid, info.mtime = 0o620, 1, 5, 1700000000
     info.devmajor, info.devminor = 5, 0
     info.uname, info.gname = "daemon", "tty"
-    ours = char(
-        "dev/tty",
-        5,
-        0,
-        0o620,
-        uid=1,
-        gid=5,
-        mtime=1700000000,
-        uname="daemon",
-        gname="tty",
-    )
+    ours = char("dev/tty", 5, 0, 0o620, uid=1, gid=5, mtime=1700000000, uname="daemon", gname="tty")
     assert ours.render(dialect) == info.tobuf(other)
 
 
@@ -135,9 +117,7 @@ def test_ustar_prefix() -> None:
     """Section 3: a name of up to 256 bytes is split at a slash."""
     data = file(LONG).render("ustar")
     assert len(data) == 512
-    assert (
-        data[345:500].rstrip(b"\0") + b"/" + data[:100].rstrip(b"\0") == LONG.encode()
-    )
+    assert data[345:500].rstrip(b"\0") + b"/" + data[:100].rstrip(b"\0") == LONG.encode()
     assert read_one(file(LONG), "ustar").name == LONG
 
 
@@ -223,11 +203,7 @@ def test_sparse_files(form: t.Any, count: int, times: int) -> None:
     data = tar([sparse("dir/a", regions, len(expected), form), file("next")])
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         info, following = archive.getmembers()
-        assert (info.name, info.size, following.name) == (
-            "dir/a",
-            len(expected),
-            "next",
-        )
+        assert (info.name, info.size, following.name) == ("dir/a", len(expected), "next")
         stream = archive.extractfile(info)
         assert stream is not None and stream.read() == bytes(expected)
 
@@ -252,14 +228,7 @@ def test_whiteouts() -> None:
         opaque("a/").name,
         opaque().name,
     ]
-    assert names == [
-        b".wh.a",
-        b"a/b/.wh.c",
-        b".wh.\xff",
-        b"a/b/.wh..wh..opq",
-        b"a/.wh..wh..opq",
-        b".wh..wh..opq",
-    ]
+    assert names == [b".wh.a", b"a/b/.wh.c", b".wh.\xff", b"a/b/.wh..wh..opq", b"a/.wh..wh..opq", b".wh..wh..opq"]
 
 
 def test_global_header() -> None:
@@ -274,11 +243,7 @@ def test_entry_of_any_type() -> None:
     """Section 3: any type flag, and a name to which nothing is added."""
     long_name = entry("././@LongLink", "L", "name\0", dialect="gnu")
     infos = read(tar([long_name, file("short"), entry("socket", "s"), entry("d", "5")]))
-    assert [(info.name, info.type) for info in infos] == [
-        ("name", b"0"),
-        ("socket", b"s"),
-        ("d", b"5"),
-    ]
+    assert [(info.name, info.type) for info in infos] == [("name", b"0"), ("socket", b"s"), ("d", b"5")]
 
 
 # -- faults
@@ -292,15 +257,7 @@ def test_wrong_checksum() -> None:
 
 def test_header_fields_are_what_the_test_says() -> None:
     """Section 3: any bytes in any field, with a checksum that holds."""
-    header = file(
-        "a",
-        fields={
-            "name": b"b",
-            "size": b"-1\0",
-            "uid": -1,
-            "trailer": b"x" * 8 + b"tar\0",
-        },
-    ).render()
+    header = file("a", fields={"name": b"b", "size": b"-1\0", "uid": -1, "trailer": b"x" * 8 + b"tar\0"}).render()
     assert header[:2] == b"b\0"
     assert header[124:136] == b"-1".ljust(12, b"\0")
     assert header[116 - 8 : 116] == b"\xff" * 8
@@ -332,11 +289,7 @@ def test_pax_records_replace_repeat_and_drop() -> None:
     """Section 3: records in the test's hands."""
     assert pax_records({"path": "a"}) == b"9 path=a\n"
     # a length that counts its own two, then three digits
-    assert [len(pax_records({"k": "v" * size})) for size in (93, 94, 95)] == [
-        99,
-        101,
-        102,
-    ]
+    assert [len(pax_records({"k": "v" * size})) for size in (93, 94, 95)] == [99, 101, 102]
     replaced = file("größe", pax={"path": "other"}).render()
     assert b"14 path=other\n" in replaced and "größe".encode() not in replaced[512:1024]
     assert len(file("größe", pax={"path": None}).render()) == 512

@@ -15,15 +15,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.tests.limits.cases import (
-    FAST,
-    Case,
-    exceeded,
-)
-from ansible_collections.hypervisor.oci.tests.limits.measure import (
-    make_apart,
-    measure,
-)
+from ansible_collections.hypervisor.oci.tests.limits.cases import FAST, Case, exceeded
+from ansible_collections.hypervisor.oci.tests.limits.measure import make_apart, measure
 
 
 @pytest.fixture(name="folder")

@@ -30,18 +30,11 @@ _WHITEOUTS = [
     "of lower symlink",
     "of own file",
     "of own symlink",
-    *(
-        f"of lower directory, holding {what}"
-        for what in ("nothing", "lower", "own", "lower and own")
-    ),
+    *(f"of lower directory, holding {what}" for what in ("nothing", "lower", "own", "lower and own")),
     "of own directory, holding nothing",
     "of own directory, holding own",
 ]
-_LINKS = [
-    shape + more
-    for shape in ("relative", "absolute", "relative with ..")
-    for more in ("", ", then another")
-]
+_LINKS = [shape + more for shape in ("relative", "absolute", "relative with ..") for more in ("", ", then another")]
 
 
 def test_generated_images() -> None:
@@ -55,12 +48,7 @@ _RULES = {
     "new over old": set(_OVER),
     "whiteout": set(_WHITEOUTS),
     "link followed": set(_LINKS),
-    "opaque": {
-        "holding nothing",
-        "holding lower",
-        "holding own",
-        "holding lower and own",
-    },
+    "opaque": {"holding nothing", "holding lower", "holding own", "holding lower and own"},
     "whiteout of .": {"holding lower", "holding own", "holding lower and own"},
     "parent made": {"nothing", "file", "file behind a link", "nothing behind a link"},
     "hard link to": {model.FILE, model.SYMLINK},
@@ -78,10 +66,7 @@ def test_generator_reaches_the_rules() -> None:
     missed = _RULES
     for number in range(10, 30):
         run_batch(number, 700, look)
-        missed = {
-            kind: rules - set(tally.reached.get(kind, ()))
-            for kind, rules in missed.items()
-        }
+        missed = {kind: rules - set(tally.reached.get(kind, ())) for kind, rules in missed.items()}
         if not any(missed.values()):
             break
     assert {kind: rules for kind, rules in missed.items() if rules} == {}

@@ -18,20 +18,11 @@ from dataclasses import replace
 import pytest
 from ansible_collections.hypervisor.oci.tests.model import compare, model
 from ansible_collections.hypervisor.oci.tests.model.generator import Image
-from ansible_collections.hypervisor.oci.tests.model.model import (
-    ModelError,
-    Options,
-    Record,
-    Thing,
-    Tree,
-    unwatched,
-)
+from ansible_collections.hypervisor.oci.tests.model.model import ModelError, Options, Record, Thing, Tree, unwatched
 
 Layers = t.Sequence[t.Sequence[Thing]]
 
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="owners, devices and capabilities are for root to give"
-)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and capabilities are for root to give")
 
 
 def d(name: str, mode: int = 0o755, **more: t.Any) -> Thing:
@@ -95,18 +86,8 @@ CASES: list[Case] = [
         [[s("l", "x/../y"), f("l/z")]],
         {"l": "l:x/../y", "x": "d", "y": "d", "y/z": "f:"},
     ),
-    (
-        "4",
-        "a parent is a loop",
-        [[s("a", "b"), s("b", "a"), f("a/x")]],
-        "loop of links",
-    ),
-    (
-        "4",
-        "a parent is a file",
-        [[f("a", "1"), f("a/b", "2")]],
-        {"a": "d", "a/b": "f:2"},
-    ),
+    ("4", "a parent is a loop", [[s("a", "b"), s("b", "a"), f("a/x")]], "loop of links"),
+    ("4", "a parent is a file", [[f("a", "1"), f("a/b", "2")]], {"a": "d", "a/b": "f:2"}),
     (
         "4",
         "a parent is a link to a file: the file is replaced, the link stays",
@@ -127,12 +108,7 @@ CASES: list[Case] = [
         {"a": "f:2", "b": "f:1"},
     ),
     ("4", "a file over a full directory", [[f("a/b")], [f("a", "1")]], {"a": "f:1"}),
-    (
-        "4",
-        "a directory over a directory",
-        [[d("a"), f("a/b")], [d("a", 0o700)]],
-        {"a": "d 700", "a/b": "f:"},
-    ),
+    ("4", "a directory over a directory", [[d("a"), f("a/b")], [d("a", 0o700)]], {"a": "d 700", "a/b": "f:"}),
     (
         "4",
         "a directory over a link to a directory",
@@ -169,18 +145,8 @@ CASES: list[Case] = [
     ),
     ("4", "a hard link to nothing", [[h("a", "b")]], "hard link to nothing"),
     ("4", "a hard link to itself", [[f("a"), h("a", "./a")]], "hard link to itself"),
-    (
-        "4",
-        "a hard link to a directory",
-        [[d("a"), h("b", "a")]],
-        "hard link to a directory",
-    ),
-    (
-        "4",
-        "a hard link to what it replaces",
-        [[f("a/b"), h("a", "a/b")]],
-        "hard link into what it replaces",
-    ),
+    ("4", "a hard link to a directory", [[d("a"), h("b", "a")]], "hard link to a directory"),
+    ("4", "a hard link to what it replaces", [[f("a/b"), h("a", "a/b")]], "hard link into what it replaces"),
     # -- 5: plain whiteouts
     ("5", "a file is hidden", [[f("a"), f("b")], [f(".wh.a")]], {"b": "f:"}),
     ("5", "a full directory is hidden", [[f("a/b/c")], [f(".wh.a")]], {}),
@@ -202,18 +168,8 @@ CASES: list[Case] = [
         [[d("a", 0o700), f("a/b"), f("a/c/d")], [f("a/c/e", "2"), f(".wh.a")]],
         {"a": "d", "a/c": "d", "a/c/e": "f:2"},
     ),
-    (
-        "5",
-        "or with the layer's own metadata",
-        [[d("a", 0o700), f("a/b")], [d("a", 0o711), f(".wh.a")]],
-        {"a": "d 711"},
-    ),
-    (
-        "5",
-        "a link is hidden, not what it leads to",
-        [[f("a/b"), s("l", "a")], [f(".wh.l")]],
-        {"a": "d", "a/b": "f:"},
-    ),
+    ("5", "or with the layer's own metadata", [[d("a", 0o700), f("a/b")], [d("a", 0o711), f(".wh.a")]], {"a": "d 711"}),
+    ("5", "a link is hidden, not what it leads to", [[f("a/b"), s("l", "a")], [f(".wh.l")]], {"a": "d", "a/b": "f:"}),
     (
         "5",
         "the parent is resolved",
@@ -226,12 +182,7 @@ CASES: list[Case] = [
         [[s("l", "x"), f("l2/a")], [f("l/.wh.a"), f("m/.wh.a"), f("l2/a/.wh.b")]],
         {"l": "l:x", "l2": "d", "l2/a": "f:"},
     ),
-    (
-        "5",
-        "one name of a hard link is hidden",
-        [[f("a", "1"), h("b", "a")], [f(".wh.a")]],
-        {"b": "f:1"},
-    ),
+    ("5", "one name of a hard link is hidden", [[f("a", "1"), h("b", "a")], [f(".wh.a")]], {"b": "f:1"}),
     (
         "5",
         "a directory made on the way through a link is its layer's, whichever comes first",
@@ -256,20 +207,12 @@ CASES: list[Case] = [
     ("5", "of an empty name", [[f("a/.wh.")]], "whiteout of an empty name"),
     ("5", "an entry below a whiteout", [[f(".wh.a/b")]], "below a whiteout"),
     ("5", "an entry below an opaque mark", [[f(".wh..wh..opq/b")]], "below a whiteout"),
-    (
-        "5",
-        "a marker that a link names",
-        [[s("l", "a/.wh.b"), f("l/c")]],
-        "through a whiteout",
-    ),
+    ("5", "a marker that a link names", [[s("l", "a/.wh.b"), f("l/c")]], "through a whiteout"),
     # -- 5: opaque marks
     (
         "5",
         "opaque after and before its layer's things",
-        [
-            [f("a/b"), f("a/c/d"), f("e/b")],
-            [f("a/n"), f("a/.wh..wh..opq"), f("e/.wh..wh..opq"), f("e/n")],
-        ],
+        [[f("a/b"), f("a/c/d"), f("e/b")], [f("a/n"), f("a/.wh..wh..opq"), f("e/.wh..wh..opq"), f("e/n")]],
         {"a": "d", "a/n": "f:", "e": "d", "e/n": "f:"},
     ),
     (
@@ -293,18 +236,8 @@ CASES: list[Case] = [
         {"l": "l:a"},
     ),
     ("5", "'.wh..' at the root", [[f("a")], [f(".wh..")]], {"a": "f:"}),
-    (
-        "5",
-        "'.wh...' reaches nothing",
-        [[f("a/b")], [f(".wh..."), f("a/.wh...")]],
-        {"a": "d", "a/b": "f:"},
-    ),
-    (
-        "5",
-        "what AUFS left, and what lies below it",
-        [[f(".wh..wh.plnk/1.2"), f(".wh..wh.aufs"), f("a")]],
-        {"a": "f:"},
-    ),
+    ("5", "'.wh...' reaches nothing", [[f("a/b")], [f(".wh..."), f("a/.wh...")]], {"a": "d", "a/b": "f:"}),
+    ("5", "what AUFS left, and what lies below it", [[f(".wh..wh.plnk/1.2"), f(".wh..wh.aufs"), f("a")]], {"a": "f:"}),
     (
         "5",
         "a whiteout is no whiteout in the middle of a name",
@@ -322,13 +255,7 @@ ROOT_CASES: list[tuple[str, str, Options, Layers, dict[str, str] | str]] = [
         {"a": "c:1:3"},
     ),
     ("4", "devices fail", Options(devices="fail"), [[c("a", 1, 3)]], "device"),
-    (
-        "5",
-        "overlayfs's mark is data",
-        Options(),
-        [[f("a")], [c("a", 0, 0)]],
-        {"a": "c:0:0"},
-    ),
+    ("5", "overlayfs's mark is data", Options(), [[f("a")], [c("a", 0, 0)]], {"a": "c:0:0"}),
     (
         "5",
         "a directory stays where a skipped device took the last own thing, as if the whiteout came first",
@@ -409,9 +336,7 @@ def _image(layers: Layers, options: Options) -> Image:
 
 
 @pytest.mark.parametrize(
-    ("layers", "expected"),
-    [case[2:] for case in CASES],
-    ids=[f"{case[0]}: {case[1]}" for case in CASES],
+    ("layers", "expected"), [case[2:] for case in CASES], ids=[f"{case[0]}: {case[1]}" for case in CASES]
 )
 def test_case(layers: Layers, expected: dict[str, str] | str, work: bytes) -> None:
     """The sections stand in the names of the cases."""
@@ -424,9 +349,7 @@ def test_case(layers: Layers, expected: dict[str, str] | str, work: bytes) -> No
     [case[2:] for case in ROOT_CASES],
     ids=[f"{case[0]}: {case[1]}" for case in ROOT_CASES],
 )
-def test_root_case(
-    options: Options, layers: Layers, expected: dict[str, str] | str, work: bytes
-) -> None:
+def test_root_case(options: Options, layers: Layers, expected: dict[str, str] | str, work: bytes) -> None:
     """The sections stand in the names of the cases."""
     check(_image(layers, options), expected, work)
 
@@ -440,13 +363,7 @@ def test_times(work: bytes) -> None:
     image = _image(layers, compare.PLAIN)
     tree = model.apply(image.layers, image.options, unwatched).tree()
     times = {path: record.mtime for path, record in tree.items()}
-    assert times == {
-        b"": 0,
-        b"a": -1_500_000_000,
-        b"a/b": 1,
-        b"a/c": 1_700_000_000_123_456_789,
-        b"l": -1,
-    }
+    assert times == {b"": 0, b"a": -1_500_000_000, b"a/b": 1, b"a/c": 1_700_000_000_123_456_789, b"l": -1}
     assert compare.differences(image, work) == []
 
 
@@ -458,13 +375,7 @@ def test_metadata(work: bytes) -> None:
         [
             d(".", 0o1777, uid=5),
             d("a", xattrs=((b"user.x", b"1"),)),
-            f(
-                "a/b",
-                uid=1000,
-                gid=2**32 - 2,
-                mode=0o4711,
-                xattrs=((b"security.capability", capability),),
-            ),
+            f("a/b", uid=1000, gid=2**32 - 2, mode=0o4711, xattrs=((b"security.capability", capability),)),
             s("l", "a", uid=3, xattrs=((b"user.x", b"1"),)),
         ],
         [d("a", 0o2750, xattrs=((b"user.overlay.opaque", b"y"), (b"user.y", b"2")))],
@@ -473,19 +384,8 @@ def test_metadata(work: bytes) -> None:
     tree = model.apply(image.layers, image.options, unwatched).tree()
     assert tree == {
         b"": Record(model.DIRECTORY, 0o1777, 5, 0, 0, (), None, b""),
-        b"a": Record(
-            model.DIRECTORY, 0o2750, 0, 0, 0, ((b"user.y", b"2"),), None, b"a"
-        ),
-        b"a/b": Record(
-            model.FILE,
-            0o4711,
-            1000,
-            2**32 - 2,
-            0,
-            ((b"security.capability", capability),),
-            b"",
-            b"a/b",
-        ),
+        b"a": Record(model.DIRECTORY, 0o2750, 0, 0, 0, ((b"user.y", b"2"),), None, b"a"),
+        b"a/b": Record(model.FILE, 0o4711, 1000, 2**32 - 2, 0, ((b"security.capability", capability),), b"", b"a/b"),
         b"l": Record(model.SYMLINK, 0o777, 3, 0, 0, (), b"a", b"l"),
     }
     assert compare.differences(image, work) == []
@@ -502,11 +402,7 @@ def test_map(work: bytes) -> None:
     )
     tree = model.apply(image.layers, image.options, unwatched).tree()
     owners = {path: (record.uid, record.gid) for path, record in tree.items()}
-    assert owners == {
-        b"": (100_000, 100_000),
-        b"a": (100_000, 100_000),
-        b"a/b": (5000, 100_009),
-    }
+    assert owners == {b"": (100_000, 100_000), b"a": (100_000, 100_000), b"a/b": (5000, 100_009)}
     written = b"\x01\0\0\x03" + bytes(16) + (100_000).to_bytes(4, "little")
     assert tree[b"a/b"].xattrs == ((b"security.capability", written),)
     assert compare.differences(image, work) == []
@@ -541,13 +437,7 @@ def _ordinary_user() -> t.Iterator[tuple[int, int]]:
 def test_read_only_things_of_an_ordinary_user(ordinary_user: tuple[int, int]) -> None:
     """Section 6: xattrs are written although the mode forbids it to everybody but root."""
     xattrs = ((b"user.x", b"1"),)
-    layers = [
-        [
-            f("a", mode=0o444, xattrs=xattrs),
-            d("b", 0o555, xattrs=xattrs),
-            f("b/c", mode=0, xattrs=xattrs),
-        ]
-    ]
+    layers = [[f("a", mode=0o444, xattrs=xattrs), d("b", 0o555, xattrs=xattrs), f("b/c", mode=0, xattrs=xattrs)]]
     options = Options(devices="skip", preserve=False, caller=ordinary_user)
     image = _image(layers, options)
     with compare.workplace() as work:
@@ -556,14 +446,7 @@ def test_read_only_things_of_an_ordinary_user(ordinary_user: tuple[int, int]) ->
 
 def test_smallest() -> None:
     """A failing image shrinks to what it needs, and prints as calls of the builder."""
-    image = _image(
-        [
-            [f("a", "1"), d("c", mtime=7)],
-            [f("./b", "2", mode=0o600), s("l", "b")],
-            [f("z")],
-        ],
-        compare.PLAIN,
-    )
+    image = _image([[f("a", "1"), d("c", mtime=7)], [f("./b", "2", mode=0o600), s("l", "b")], [f("z")]], compare.PLAIN)
 
     def fails(one: Image) -> bool:
         names = [thing.name for layer in one.layers for thing in layer]

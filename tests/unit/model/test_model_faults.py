@@ -15,12 +15,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.tests.model import compare
-from ansible_collections.hypervisor.oci.tests.model.faults import (
-    FAULTS,
-    Fault,
-    find,
-    generate,
-)
+from ansible_collections.hypervisor.oci.tests.model.faults import FAULTS, Fault, find, generate
 
 # how many, and their seed: most faults are found in the first ones, and each process makes its own
 _BATCHES = ((80, 1), (800, 2), (800, 3), (800, 4), (800, 5), (800, 6))
@@ -43,9 +38,7 @@ def test_fault_is_found(fault: Fault, work: bytes) -> None:
         pytest.skip("only root gives files away")
     tries = (find(fault, _images(number, seed), work) for number, seed in _BATCHES)
     found = next(filter(None, tries), None)
-    assert (
-        found is not None
-    ), f"not found in {sum(number for number, _seed in _BATCHES)} images"
+    assert found is not None, f"not found in {sum(number for number, _seed in _BATCHES)} images"
     _number, image, lines = found
     assert sum(map(len, image.layers)) <= _MOST_ENTRIES, compare.to_code(image)
     assert lines

@@ -19,9 +19,7 @@ def _image(*names: bytes) -> Image:
     return Image((tuple(Thing(model.FILE, name) for name in names),), Options())
 
 
-@pytest.mark.parametrize(
-    "name", [b".wh...", b"a/.wh...", b"./a/b/.wh.../", b"/.wh...//"]
-)
+@pytest.mark.parametrize("name", [b".wh...", b"a/.wh...", b"./a/b/.wh.../", b"/.wh...//"])
 def test_no_peer_sees_the_parent_whiteout(name: bytes) -> None:
     """Section 5: `.wh...`; one of them deletes the folder above its root for it."""
     image = _image(b"a/b/c", name)
@@ -46,9 +44,7 @@ def test_left_out(event: str, why: str) -> None:
     assert peers.left_out("umoci", _image(b"a"), [event]) == why
 
 
-@pytest.mark.skipif(
-    "umoci" not in peers.installed(), reason="needs root and umoci installed"
-)
+@pytest.mark.skipif("umoci" not in peers.installed(), reason="needs root and umoci installed")
 def test_umoci_agrees() -> None:
     """Sections 4 and 5: the common ground, on a few generated images."""
     images: list[Image] = []

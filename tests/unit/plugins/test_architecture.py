@@ -57,25 +57,16 @@ def imports_of(root: Path, path: str) -> Iterator[tuple[int, str]]:
             names = [f"{base}/{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [
-                alias.name[len(PACKAGE) :].replace(".", "/")
-                for alias in node.names
-                if alias.name.startswith(PACKAGE)
+                alias.name[len(PACKAGE) :].replace(".", "/") for alias in node.names if alias.name.startswith(PACKAGE)
             ]
             base = ""
         else:
             continue
         for name in names:
-            places = (
-                f"{name}.py",
-                f"{name}/__init__.py",
-                f"{base}.py",
-                f"{base}/__init__.py",
-            )
+            places = (f"{name}.py", f"{name}/__init__.py", f"{base}.py", f"{base}/__init__.py")
             found = next((place for place in places if (root / place).is_file()), None)
             if found is None:
-                raise AssertionError(
-                    f"{path}:{node.lineno}: {name} is not a file of the collection"
-                )
+                raise AssertionError(f"{path}:{node.lineno}: {name} is not a file of the collection")
             yield node.lineno, found
 
 
@@ -90,14 +81,8 @@ def faults_of(root: Path, page: str) -> list[str]:
                 faults.append(f"{PAGE} names {path} twice")
             floors[path] = floor
     product = product_of(root)
-    faults += [
-        f"{PAGE} has no row for {path}; add it to its room"
-        for path in sorted(product - floors.keys())
-    ]
-    faults += [
-        f"{PAGE} names {path}, which does not exist"
-        for path in sorted(floors.keys() - product)
-    ]
+    faults += [f"{PAGE} has no row for {path}; add it to its room" for path in sorted(product - floors.keys())]
+    faults += [f"{PAGE} names {path}, which does not exist" for path in sorted(floors.keys() - product)]
     for path in sorted(floors.keys() & product):
         if path.endswith(".py"):
             faults += [
@@ -112,45 +97,25 @@ def test_the_page_shows_every_file_and_imports_point_one_way() -> None:
     assert faults_of(COLLECTION, (COLLECTION / PAGE).read_text()) == []
 
 
-TREE_PAGE = "### `plugins/a/`: first\n| `one.py` | |\n### `plugins/b/`: second\n| `two.py` | |\n## End\n| `other.py` | |\n"
+TREE_PAGE = (
+    "### `plugins/a/`: first\n| `one.py` | |\n### `plugins/b/`: second\n| `two.py` | |\n## End\n| `other.py` | |\n"
+)
 
 
 @pytest.mark.parametrize(
     ("one", "two", "extra", "fault"),
     [
         ("", "from ..a.one import x\nfrom ..a import one\n", None, None),
-        (
-            "from ..b.two import x\n",
-            "",
-            None,
-            "plugins/a/one.py:1 imports plugins/b/two.py",
-        ),
-        (
-            "def f():\n    from ..b import two\n",
-            "",
-            None,
-            "plugins/a/one.py:2 imports plugins/b/two.py",
-        ),
-        (
-            f"from {PACKAGE}plugins.b.two import x\n",
-            "",
-            None,
-            "plugins/a/one.py:1 imports plugins/b/two.py",
-        ),
-        (
-            f"import {PACKAGE}plugins.b.two\n",
-            "",
-            None,
-            "plugins/a/one.py:1 imports plugins/b/two.py",
-        ),
+        ("from ..b.two import x\n", "", None, "plugins/a/one.py:1 imports plugins/b/two.py"),
+        ("def f():\n    from ..b import two\n", "", None, "plugins/a/one.py:2 imports plugins/b/two.py"),
+        (f"from {PACKAGE}plugins.b.two import x\n", "", None, "plugins/a/one.py:1 imports plugins/b/two.py"),
+        (f"import {PACKAGE}plugins.b.two\n", "", None, "plugins/a/one.py:1 imports plugins/b/two.py"),
         ("", "", "plugins/b/three.py", "has no row for plugins/b/three.py"),
         ("", "", "roles/c/tasks/main.yml", "has no row for roles/c/tasks"),
         ("", None, None, "names plugins/b/two.py, which does not exist"),
     ],
 )
-def test_what_differs_is_found(
-    tmp_path: Path, one: str, two: str, extra: str, fault: str | None
-) -> None:
+def test_what_differs_is_found(tmp_path: Path, one: str, two: str, extra: str, fault: str | None) -> None:
     files = {"plugins/a/one.py": one, "plugins/b/two.py": two, extra: ""}
     for name, text in files.items():
         if name is not None and text is not None:

@@ -15,10 +15,7 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import root
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs import removal
-from ansible_collections.hypervisor.oci.tests.crash.laboratory import (
-    Broken,
-    Laboratory,
-)
+from ansible_collections.hypervisor.oci.tests.crash.laboratory import Broken, Laboratory
 from ansible_collections.hypervisor.oci.tests.crash.races import (
     Outside,
     meet,
@@ -28,11 +25,7 @@ from ansible_collections.hypervisor.oci.tests.crash.races import (
     wait_in_line,
 )
 from ansible_collections.hypervisor.oci.tests.crash.scenarios import Scenario
-from ansible_collections.hypervisor.oci.tests.tools.removal import (
-    make_folder,
-    remove_below,
-    remove_folder,
-)
+from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_below, remove_folder
 
 _PATIENCE = 60.0
 _BELOW_MISSING = Scenario("waiting", {}, ("none",), "none", missing_parents=True)
@@ -95,15 +88,9 @@ def _unlink_but_links(parent: int, name: bytes, _ours: bool) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name, fault",
-    [
-        ("staging", _following_links_while_unpacking),
-        ("old-tree", _following_links_while_removing),
-    ],
+    "name, fault", [("staging", _following_links_while_unpacking), ("old-tree", _following_links_while_removing)]
 )
-def test_it_bites(
-    lab: Laboratory, outside: Outside, name: str, fault: t.Callable[[], None]
-) -> None:
+def test_it_bites(lab: Laboratory, outside: Outside, name: str, fault: t.Callable[[], None]) -> None:
     """A product that follows links is found soon."""
     lab.fault = fault
     try:
@@ -139,9 +126,7 @@ def test_what_is_waited_for_takes_the_folders_above_away(lab: Laboratory) -> Non
         lab.clean()
 
 
-def test_directories_that_another_makes_meanwhile(
-    folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_directories_that_another_makes_meanwhile(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs that make the same directories above dest do not stand in each other's way."""
     wanted = os.path.join(folder, "both", "make", "this")
     look = place.open_existing

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.hypervisor.oci.tests.crash.volume_races import (
-    CHANGED,
-    attack,
-)
+from ansible_collections.hypervisor.oci.tests.crash.volume_races import CHANGED, attack
 
 
 def test_nothing_of_the_host_arrives_in_a_volume(tmp_path: Path) -> None:

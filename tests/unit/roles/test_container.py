@@ -40,20 +40,13 @@ def test_every_variable_is_documented(options: dict[str, t.Any]) -> None:
 
 def test_defaults_are_those_of_the_specification(options: dict[str, t.Any]) -> None:
     defaults = yaml.safe_load((_ROLE / "defaults/main.yml").read_text("utf-8"))
-    assert defaults == {
-        name: option["default"]
-        for name, option in options.items()
-        if "default" in option
-    }
+    assert defaults == {name: option["default"] for name, option in options.items() if "default" in option}
 
 
 def test_nothing_else_is_asked_for(options: dict[str, t.Any]) -> None:
     """Every variable that tasks, templates and conclusions speak of is one of the specification, or the role's own."""
     files = [
-        path
-        for folder in ("tasks", "templates", "vars")
-        for path in (_ROLE / folder).rglob("*")
-        if path.is_file()
+        path for folder in ("tasks", "templates", "vars") for path in (_ROLE / folder).rglob("*") if path.is_file()
     ]
     assert len(files) > 20
     found = set()

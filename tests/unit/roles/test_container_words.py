@@ -16,9 +16,7 @@ import typing as t
 from pathlib import Path
 
 import yaml
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote import (
-    arguments as _http_arguments,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote import arguments as _http_arguments
 
 _ROLE = Path(__file__).resolve().parents[3] / "roles" / "container"
 # above the folder ansible_collections, wherever the tests run
@@ -50,9 +48,7 @@ def test_no_check_lets_a_line_end_pass() -> None:
     found = 0
     for path in _ROLE.rglob("*"):
         if path.suffix in (".yml", ".j2"):
-            for pattern in re.findall(
-                r"is match\('([^']*)'\)", path.read_text("utf-8")
-            ):
+            for pattern in re.findall(r"is match\('([^']*)'\)", path.read_text("utf-8")):
                 found += 1
                 assert not pattern.endswith("$"), (path, pattern)
     assert found > 1
@@ -100,9 +96,7 @@ def test_files_for_others_hold_no_environment() -> None:
         if file.get("shown") == "all":
             assert is_plain, file
     for path in (_ROLE / "templates").iterdir():
-        spoken = re.findall(
-            r"container_env|model\.env|root\.image|overrides", path.read_text()
-        )
+        spoken = re.findall(r"container_env|model\.env|root\.image|overrides", path.read_text())
         assert not spoken, path
 
 
@@ -147,11 +141,7 @@ def _run(tmp_path: Path, *given: Task) -> tuple[int, str]:
 
 def _check(**variables: t.Any) -> Task:
     return {
-        "ansible.builtin.include_role": {
-            "name": "hypervisor.oci.container",
-            "tasks_from": "check",
-            "public": True,
-        },
+        "ansible.builtin.include_role": {"name": "hypervisor.oci.container", "tasks_from": "check", "public": True},
         "vars": variables,
     }
 
@@ -179,12 +169,8 @@ def test_names_with_a_line_end(tmp_path: Path) -> None:
 def test_what_a_container_says_is_one_visible_line(tmp_path: Path) -> None:
     """The very templates of the role, with an output of a megabyte; and a node whose resolv.conf is line ends alone."""
     message = task_of("Give up")["ansible.builtin.fail"]["msg"]
-    reason = task_of("Note the reason")["ansible.builtin.set_fact"][
-        "__container_reason"
-    ]
-    reachable = next(
-        task["when"][-1] for _path, task in tasks() if "own resolver" in task["name"]
-    )
+    reason = task_of("Note the reason")["ansible.builtin.set_fact"]["__container_reason"]
+    reachable = next(task["when"][-1] for _path, task in tasks() if "own resolver" in task["name"])
     lines = [_HOSTILE, *[""] * 1000, "x" * 10**6, "the reason"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     status, written = _run(

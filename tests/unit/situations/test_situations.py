@@ -36,10 +36,7 @@ SITUATIONS: dict[str, tuple[list[list[t.Any]], dict[str, t.Any]]] = {
         [[*_ETC], [whiteout("etc/..")]],
         {"etc": None, "etc/passwd": b"p", "var": None, "var/x": b""},
     ),
-    "a whiteout of the current directory": (
-        [[*_ETC], [whiteout("etc/.")]],
-        {"var": None, "var/x": b""},
-    ),
+    "a whiteout of the current directory": ([[*_ETC], [whiteout("etc/.")]], {"var": None, "var/x": b""}),
     "a whiteout of a symlink": (
         [[*_ETC, symlink("link", "etc/passwd")], [whiteout("link")]],
         {"etc": None, "etc/passwd": b"p", "var": None, "var/x": b""},
@@ -54,23 +51,11 @@ SITUATIONS: dict[str, tuple[list[list[t.Any]], dict[str, t.Any]]] = {
     ),
     "a whiteout under a dangling symlink": (
         [[*_ETC, symlink("link", "nowhere")], [whiteout("link/passwd")]],
-        {
-            "etc": None,
-            "etc/passwd": b"p",
-            "var": None,
-            "var/x": b"",
-            "link": b"nowhere",
-        },
+        {"etc": None, "etc/passwd": b"p", "var": None, "var/x": b"", "link": b"nowhere"},
     ),
     "a whiteout under a symlink that leads out": (
         [[*_ETC, symlink("link", "../../../outside")], [whiteout("link/precious")]],
-        {
-            "etc": None,
-            "etc/passwd": b"p",
-            "var": None,
-            "var/x": b"",
-            "link": b"../../../outside",
-        },
+        {"etc": None, "etc/passwd": b"p", "var": None, "var/x": b"", "link": b"../../../outside"},
     ),
     "a file replaced by a file": (
         [[*_ETC], [file("etc/passwd", b"new")]],
@@ -78,28 +63,12 @@ SITUATIONS: dict[str, tuple[list[list[t.Any]], dict[str, t.Any]]] = {
     ),
     "a file replaced by a directory": (
         [[*_ETC], [directory("etc/passwd"), file("etc/passwd/in", b"i")]],
-        {
-            "etc": None,
-            "etc/passwd": None,
-            "etc/passwd/in": b"i",
-            "var": None,
-            "var/x": b"",
-        },
+        {"etc": None, "etc/passwd": None, "etc/passwd/in": b"i", "var": None, "var/x": b""},
     ),
-    "a directory replaced by a file": (
-        [[*_ETC], [file("etc", b"e")]],
-        {"etc": b"e", "var": None, "var/x": b""},
-    ),
+    "a directory replaced by a file": ([[*_ETC], [file("etc", b"e")]], {"etc": b"e", "var": None, "var/x": b""}),
     "an absolute name": (
         [[*_ETC], [file("/outside/precious", b"in")]],
-        {
-            "etc": None,
-            "etc/passwd": b"p",
-            "var": None,
-            "var/x": b"",
-            "outside": None,
-            "outside/precious": b"in",
-        },
+        {"etc": None, "etc/passwd": b"p", "var": None, "var/x": b"", "outside": None, "outside/precious": b"in"},
     ),
 }
 

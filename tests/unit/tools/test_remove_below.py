@@ -114,9 +114,7 @@ def test_all_else_is_refused(system: Path, folder: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "tree", "./tree", "/", "//", "/.", "/.."])
-def test_words_that_name_nothing_below(
-    system: Path, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_words_that_name_nothing_below(system: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(system / "tmp/test")
     before = names(system)
     with pytest.raises(NotOurs):

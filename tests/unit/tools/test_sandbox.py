@@ -21,9 +21,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.tests.tools import confinement, sandbox
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0, reason="root alone needs and has a sandbox"
-)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root alone needs and has a sandbox")
 # As the program does it, although this is a sandbox already.
 _RUN = """
 import sys
@@ -49,12 +47,7 @@ def environment() -> dict[str, str]:
 def run(*words: str, flags: t.Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Run a command in a sandbox."""
     return subprocess.run(
-        command(*words, flags=flags),
-        env=environment(),
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=_PATIENCE,
+        command(*words, flags=flags), env=environment(), capture_output=True, check=False, text=True, timeout=_PATIENCE
     )
 
 
@@ -124,9 +117,7 @@ def test_what_root_does_to_the_machine_is_gone(canaries: list[str]) -> None:
     done = run("sh", "-c", script)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
     assert [Path(path).read_text() for path in canaries] == ["alive\n"] * len(canaries)
-    assert [
-        folder for folder in _FOLDERS if os.path.exists(f"{folder}/made-{mark}")
-    ] == []
+    assert [folder for folder in _FOLDERS if os.path.exists(f"{folder}/made-{mark}")] == []
     assert os.path.exists("/etc/passwd")
     assert not os.path.exists(f"/srv/{mark}")
     wait_until_equal(lambda: machine(mark), before)
@@ -145,10 +136,7 @@ def test_nothing_is_left_of_one_that_was_killed() -> None:
     mark = uuid.uuid4().hex
     before = machine(mark)
     process = subprocess.Popen(
-        command("sh", "-c", "echo started; sleep 1000; :", mark),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
+        command("sh", "-c", "echo started; sleep 1000; :", mark), env=environment(), stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
     assert process.stdout.readline() == "started\n"

@@ -56,10 +56,7 @@ def test_each_kind_of_change_is_seen(folder: Path) -> None:
         ["changed", str(folder / "link")],
         ["gone", str(folder / "gone")],
         ["new", str(folder / "new")],
-        [
-            "new",
-            next(line for line in after if line.startswith(f"process {process.pid} ")),
-        ],
+        ["new", next(line for line in after if line.startswith(f"process {process.pid} "))],
     ]
 
 

@@ -27,22 +27,10 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible.plugins.shell.sh import ShellModule
 from ansible_collections.hypervisor.oci.plugins.action.oci_rootfs import ActionModule
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
-    unpack_offer,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    upload_name,
-    bundle_head,
-    bundle_name,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import unpack_offer
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import upload_name, bundle_head, bundle_name
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _staging
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    Image,
-    Layer,
-    file,
-    write_layout,
-    write_oci_archive,
-)
+from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, write_layout, write_oci_archive
 
 LAYERS = [Layer(file("f", "f")), Layer(file("g", "g"))]
 IMAGE = Image(LAYERS, ref="demo:1")
@@ -96,9 +84,7 @@ class Action(ActionModule):
     node: Node
     unprivileged = False
 
-    def _execute_module(
-        self, *_arguments: t.Any, **keywords: t.Any
-    ) -> dict[str, t.Any]:
+    def _execute_module(self, *_arguments: t.Any, **keywords: t.Any) -> dict[str, t.Any]:
         args = keywords["module_args"]
         self.node.modules.append(dict(args))
         self.node.wrapped_async = keywords["wrap_async"]
@@ -239,9 +225,7 @@ def test_a_node_that_lacks_nothing_gets_the_offer_alone(node: Node, src: str) ->
     assert node.removed == [REMOTE]
 
 
-def test_blobs_are_sent_where_and_as_the_module_asks(
-    node: Node, src: str, local_tmp: Path
-) -> None:
+def test_blobs_are_sent_where_and_as_the_module_asks(node: Node, src: str, local_tmp: Path) -> None:
     node.answers = [request(NAMES[1])]
     result = run(node, src=src, dest="/srv/x")
     remote = f"{UPLOAD}/{upload_name(NAMES[1])}"
@@ -257,9 +241,7 @@ def test_blobs_are_sent_where_and_as_the_module_asks(
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in local_tmp.glob("*"))  # fmt: skip
 
 
-def test_small_blobs_are_sent_together(
-    node: Node, src: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_blobs_are_sent_together(node: Node, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_staging, "_SMALL", 100_000)
     node.answers = [request(*NAMES)]
     assert run(node, src=src, dest="/srv/x") == DONE
@@ -269,9 +251,7 @@ def test_small_blobs_are_sent_together(
     assert node.files[node.order[1]] == bundle_head(sizes) + blobs
 
 
-def test_a_user_who_cannot_be_given_a_folder_sends_to_his_own(
-    node: Node, src: str
-) -> None:
+def test_a_user_who_cannot_be_given_a_folder_sends_to_his_own(node: Node, src: str) -> None:
     node.answers = [request(*NAMES, folder=None)]
     run(node, src=src, dest="/srv/x")
     assert node.order[1:] == [f"{REMOTE}/{upload_name(name)}" for name in NAMES]
@@ -297,9 +277,7 @@ def test_a_name_is_looked_for_as_ansible_does(tmp_path: Path, node: Node) -> Non
     assert node.module["src"] == src
 
 
-def test_a_home_is_the_controllers(
-    tmp_path: Path, node: Node, src: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_home_is_the_controllers(tmp_path: Path, node: Node, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     run(node, src="~/i.tar", dest="/srv/x")
     assert node.module["src"] == src
@@ -345,9 +323,7 @@ def test_an_encrypted_archive_is_decrypted_for_as_long_as_it_is_read(
 # -- a layout directory
 
 
-def test_blobs_of_a_layout_are_sent_as_they_are(
-    tmp_path: Path, node: Node, local_tmp: Path
-) -> None:
+def test_blobs_of_a_layout_are_sent_as_they_are(tmp_path: Path, node: Node, local_tmp: Path) -> None:
     """Links are followed; what is not asked for is never looked at."""
     layout = Path(write_layout(tmp_path / "a layout", IMAGE))
     os.rename(layout / NAMES[0], tmp_path / "elsewhere")
@@ -380,9 +356,7 @@ def test_blobs_of_a_layout_are_sent_as_they_are(
     ],
     ids=str,
 )
-def test_what_is_on_the_node_or_not_needed_is_not_sent(
-    node: Node, args: dict[str, t.Any]
-) -> None:
+def test_what_is_on_the_node_or_not_needed_is_not_sent(node: Node, args: dict[str, t.Any]) -> None:
     run(node, dest="/srv/x", **args)
     assert (node.files, node.commands) == ({}, [])
     assert node.module == {"dest": "/srv/x", **args}
@@ -425,9 +399,7 @@ def test_a_local_user_who_may_not_read_it_is_sent_it(node: Node, src: str) -> No
     assert "_offer" in node.module
 
 
-def test_a_local_node_reads_what_was_decrypted(
-    tmp_path: Path, node: Node, src: str
-) -> None:
+def test_a_local_node_reads_what_was_decrypted(tmp_path: Path, node: Node, src: str) -> None:
     path, loader = vault(tmp_path, src)
     run(node, src=path, dest="/srv/x", transport="local", loader=loader)
     assert node.read == Path(src).read_bytes()
@@ -455,9 +427,9 @@ def test_async_runs_on_a_local_node(tmp_path: Path, node: Node, src: str) -> Non
 def test_async_cannot_send(node: Node, src: str) -> None:
     with pytest.raises(AnsibleActionFail) as caught:
         run(node, async_val=60, src=src, dest="/srv/x")
-    assert (
-        "async cannot send src from the controller; copy it to the node first and set remote_src: true"
-    ) in str(caught.value)
+    assert ("async cannot send src from the controller; copy it to the node first and set remote_src: true") in str(
+        caught.value
+    )
     assert node.files == {}
 
 
@@ -478,9 +450,7 @@ def test_a_lost_connection_is_not_tried_again(node: Node, src: str, at: int) -> 
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_what_a_node_answers_a_transfer_is_made_visible(
-    node: Node, src: str, before: int
-) -> None:
+def test_what_a_node_answers_a_transfer_is_made_visible(node: Node, src: str, before: int) -> None:
     """The node's own words stand in that error, and no terminal obeys them (section 8)."""
     node.answers = [request(*NAMES) for _round in range(4)]
     refused = AnsibleError("no room \x1b]0;owned\x07" + "x" * 10_000)
@@ -513,17 +483,13 @@ def test_a_node_that_takes_nothing_is_given_up(node: Node, src: str) -> None:
 
 def test_a_node_that_loses_everything_is_given_up(node: Node, src: str) -> None:
     node.answers = [request(*NAMES)] * 9
-    with pytest.raises(
-        AnsibleActionFail, match=f"still missing on the node .* from {UPLOAD}"
-    ):
+    with pytest.raises(AnsibleActionFail, match=f"still missing on the node .* from {UPLOAD}"):
         run(node, src=src, dest="/srv/x")
     assert (len(node.modules), len(node.files)) == (4, 3)
 
 
 @pytest.mark.parametrize("name", ["../../etc/shadow", "/etc/shadow", "index.json", IMAGE.path, IMAGE.config.path, ""], ids=lambda name: name[:15])  # fmt: skip
-def test_a_node_gets_nothing_but_what_it_was_offered(
-    node: Node, src: str, name: str
-) -> None:
+def test_a_node_gets_nothing_but_what_it_was_offered(node: Node, src: str, name: str) -> None:
     node.answers = [request(NAMES[0], name)]
     with pytest.raises(AnsibleActionFail, match="which it was not offered"):
         run(node, src=src, dest="/srv/x")
@@ -538,21 +504,14 @@ def test_a_node_gets_nothing_but_what_it_was_offered(
         request(*NAMES, folder=""),
         request(NAMES[0], NAMES[0]),
         request(),
-        {
-            "_upload_request": {
-                "folder": UPLOAD,
-                "blobs": [{"name": NAMES[0], "size": 0}],
-            }
-        },
+        {"_upload_request": {"folder": UPLOAD, "blobs": [{"name": NAMES[0], "size": 0}]}},
         {"_upload_request": []},
         {"_upload_request": 0},
         {"_upload_request": {}, "failed": True},
     ],
     ids=lambda answer: ascii(answer["_upload_request"])[:40],
 )
-def test_an_odd_answer_is_the_end_for_that_host(
-    node: Node, src: str, answer: dict[str, t.Any]
-) -> None:
+def test_an_odd_answer_is_the_end_for_that_host(node: Node, src: str, answer: dict[str, t.Any]) -> None:
     """Nothing is sent, and nothing of it is used for anything."""
     node.answers = [answer]
     with pytest.raises(AnsibleActionFail, match="the node's answer does not come from this module"):  # fmt: skip
@@ -569,18 +528,14 @@ def test_an_odd_answer_to_what_was_sent_is_the_end_too(node: Node, src: str) -> 
 
 
 @pytest.mark.parametrize("tmpdir", ["/x\\'\"/", "relative", "/a/../b", "/\x1b[2J"])
-def test_an_odd_temporary_folder_gets_no_file(
-    node: Node, src: str, tmpdir: str
-) -> None:
+def test_an_odd_temporary_folder_gets_no_file(node: Node, src: str, tmpdir: str) -> None:
     """A node says itself what it is called."""
     with pytest.raises(AnsibleActionFail, match="is not a valid temporary folder"):
         run(node, src=src, dest="/srv/x", tmpdir=tmpdir)
     assert (node.files, node.modules) == ({}, [])
 
 
-def test_a_node_changes_nothing_on_the_controller_by_its_result(
-    node: Node, src: str
-) -> None:
+def test_a_node_changes_nothing_on_the_controller_by_its_result(node: Node, src: str) -> None:
     hostile = {"add_host": {"host_name": "x"}, "ansible_facts": {"oci_rootfs": {}, "ansible_connection": "local"}}  # fmt: skip
     for options in ({"src": src}, {"src": "/on/the/node", "remote_src": True}, {"state": "absent"}):  # fmt: skip
         node.answers = [{**DONE, **hostile}]
@@ -591,9 +546,7 @@ def test_a_node_changes_nothing_on_the_controller_by_its_result(
 # -- a task that names its image
 
 
-def test_a_node_gets_nothing_of_an_image_that_its_task_does_not_name(
-    tmp_path: Path, node: Node
-) -> None:
+def test_a_node_gets_nothing_of_an_image_that_its_task_does_not_name(tmp_path: Path, node: Node) -> None:
     other = Image([Layer(file("o", "o"))], {"Env": ["PASSWORD=x"]}, ref="other:1")
     src = write_oci_archive(tmp_path / "two.tar", IMAGE, other)
     for name in (other.layers[0].path, other.path, other.config.path):
@@ -619,9 +572,7 @@ def test_a_node_gets_nothing_of_an_image_that_its_task_does_not_name(
     ],
     ids=str,
 )
-def test_what_no_node_can_have_reaches_none(
-    node: Node, src: str, options: dict[str, t.Any], said: str
-) -> None:
+def test_what_no_node_can_have_reaches_none(node: Node, src: str, options: dict[str, t.Any], said: str) -> None:
     with pytest.raises(AnsibleActionFail, match=said):
         run(node, src=src, dest="/srv/x", **options)
     assert (node.files, node.modules) == ({}, [])
@@ -651,9 +602,7 @@ def fixture_lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return lines
 
 
-def test_short_transfers_are_told_to_who_asks(
-    node: Node, src: str, lines: list[tuple[str, str]]
-) -> None:
+def test_short_transfers_are_told_to_who_asks(node: Node, src: str, lines: list[tuple[str, str]]) -> None:
     node.answers = [request(*NAMES)]
     run(node, src=src, dest="/srv/x", delegate_to="node2")
     assert [how for how, _line in lines] == ["vv"] * 3
@@ -661,10 +610,7 @@ def test_short_transfers_are_told_to_who_asks(
 
 
 def test_long_transfers_are_told_to_all(
-    node: Node,
-    src: str,
-    lines: list[tuple[str, str]],
-    monkeypatch: pytest.MonkeyPatch,
+    node: Node, src: str, lines: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     progress = "ansible_collections.hypervisor.oci.plugins.plugin_utils._progress"
     monkeypatch.setattr(f"{progress}.LONG", 1)

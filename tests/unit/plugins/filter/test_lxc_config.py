@@ -11,15 +11,9 @@ import typing as t
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.filter import (
-    container as container_filter,
-)
-from ansible_collections.hypervisor.oci.plugins.filter import (
-    exec_wrapper as exec_wrapper_filter,
-)
-from ansible_collections.hypervisor.oci.plugins.filter import (
-    lxc_config as lxc_config_filter,
-)
+from ansible_collections.hypervisor.oci.plugins.filter import container as container_filter
+from ansible_collections.hypervisor.oci.plugins.filter import exec_wrapper as exec_wrapper_filter
+from ansible_collections.hypervisor.oci.plugins.filter import lxc_config as lxc_config_filter
 from ansible_collections.hypervisor.oci.tests.unit.lxc_settings import read
 
 IMAGE: dict[str, t.Any] = {
@@ -145,26 +139,12 @@ def test_the_model() -> None:
             "HOME": "/home/app",
         },
         "working_dir": "/srv",
-        "user": {
-            "name": "app",
-            "uid": 1000,
-            "gid": 1000,
-            "groups": [10],
-            "home": "/home/app",
-        },
+        "user": {"name": "app", "uid": 1000, "gid": 1000, "groups": [10], "home": "/home/app"},
         "stop_signal": "SIGQUIT",
         "architecture": "amd64",
         "os": "linux",
         "created": None,
-        "mounts": [
-            {
-                "source": "/s",
-                "target": "/t",
-                "read_only": True,
-                "type": "bind",
-                "options": [],
-            }
-        ],
+        "mounts": [{"source": "/s", "target": "/t", "read_only": True, "type": "bind", "options": []}],
         "uid_map": ["0:100000:65536"],
         "gid_map": ["0:100000:65536"],
         "volumes": ["/data"],
@@ -180,13 +160,7 @@ def test_the_model() -> None:
 
 def test_needs_wrapper() -> None:
     given = {**NAMED, "command": MIXED[:1]}
-    for runtime, needed in (
-        ("lxc", True),
-        ("proxmox", True),
-        ("nspawn", False),
-        ("runc", False),
-        ("crun", False),
-    ):
+    for runtime, needed in (("lxc", True), ("proxmox", True), ("nspawn", False), ("runc", False), ("crun", False)):
         assert container(IMAGE, runtime=runtime, **given)["needs_wrapper"] is needed
     given = {**NAMED, "settings": ["lxc.include = /x"]}
     assert container(IMAGE, **given)["needs_wrapper"] is True

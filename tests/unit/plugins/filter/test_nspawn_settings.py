@@ -10,9 +10,7 @@ import typing as t
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.filter.nspawn_settings import (
-    FilterModule,
-)
+from ansible_collections.hypervisor.oci.plugins.filter.nspawn_settings import FilterModule
 from ansible_collections.hypervisor.oci.tests.unit.systemd_settings import Bind, read
 
 IMAGE: dict[str, t.Any] = {
@@ -43,9 +41,7 @@ def render(image: t.Any = None, **arguments: t.Any) -> dict[tuple[str, str], t.A
 def test_image_alone() -> None:
     values = render(nss=NSS)
     assert values[("Exec", "Parameters")] == ["/bin/app", "--image"]
-    assert {"A=image", "B=image", "HOME=/home/app"}.issubset(
-        values[("Exec", "Environment")]
-    )
+    assert {"A=image", "B=image", "HOME=/home/app"}.issubset(values[("Exec", "Environment")])
     assert values[("Exec", "WorkingDirectory")] == ["/srv"]
     assert values[("Exec", "User")] == ["app"]
     assert values[("Exec", "KillSignal")] == ["SIGQUIT"]

@@ -10,13 +10,8 @@ import typing as t
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hypervisor.oci.plugins.filter.proxmox_config import (
-    FilterModule,
-)
-from ansible_collections.hypervisor.oci.tests.unit.pve_settings import (
-    mount_points,
-    parse,
-)
+from ansible_collections.hypervisor.oci.plugins.filter.proxmox_config import FilterModule
+from ansible_collections.hypervisor.oci.tests.unit.pve_settings import mount_points, parse
 
 IMAGE: dict[str, t.Any] = {
     "entrypoint": ["/entry"],

@@ -36,9 +36,7 @@ IMAGE: dict[str, t.Any] = {
 def text(image: t.Any = None, **arguments: t.Any) -> str:
     """What the filter gives."""
     given = {"name": "web", "rootfs": "/srv/web", **arguments}
-    return t.cast(
-        str, FilterModule().filters()["runtime_spec"](image or IMAGE, **given)
-    )
+    return t.cast(str, FilterModule().filters()["runtime_spec"](image or IMAGE, **given))
 
 
 def test_image_alone() -> None:
@@ -86,9 +84,7 @@ def test_the_text_is_ascii_and_ends_with_a_line() -> None:
 def test_labels_that_are_dropped_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """conversion.md: what is left out should be told."""
     told: list[str] = []
-    monkeypatch.setattr(
-        Display, "warning", lambda _self, message, *_more: told.append(message)
-    )
+    monkeypatch.setattr(Display, "warning", lambda _self, message, *_more: told.append(message))
     written = text({**IMAGE, "labels": {"run.oci.handler\n": "x", "a": "b"}})
     assert "run.oci.handler" not in written
     assert len(told) == 1

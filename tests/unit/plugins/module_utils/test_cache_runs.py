@@ -14,24 +14,11 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._cache import (
-    blobs as _cache,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    LayerError,
-    OciError,
-    RootfsError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    upload_name,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
-    make_offer,
-    pack,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._cache import blobs as _cache
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError, OciError, RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import upload_name
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import make_offer, pack
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
@@ -42,12 +29,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_layout,
     write_oci_archive,
 )
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    contents,
-    mounted,
-    needs_root,
-    without_waiting,
-)
+from ansible_collections.hypervisor.oci.tests.unit.support import contents, mounted, needs_root, without_waiting
 from ansible_collections.hypervisor.oci.tests.unit.support import run as run_alone
 
 BASE = Layer(file("base", b"b" * 100_000))
@@ -73,9 +55,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     without_waiting(monkeypatch)
 
 
-def run(
-    dest: str | Path, check_mode: bool = False, **changes: t.Any
-) -> dict[str, t.Any]:
+def run(dest: str | Path, check_mode: bool = False, **changes: t.Any) -> dict[str, t.Any]:
     """A run of images that may read each other."""
     return run_alone(dest, check_mode, **{"cache_scope": "ours", **changes})
 
@@ -108,11 +88,7 @@ def fixture_cache(tmp_path: Path) -> Path:
 
 
 Writer = t.Callable[[Path, Image], str]
-FORMS: dict[str, Writer] = {
-    "archive": write_oci_archive,
-    "layout": write_layout,
-    "new docker": write_docker_archive,
-}
+FORMS: dict[str, Writer] = {"archive": write_oci_archive, "layout": write_layout, "new docker": write_docker_archive}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -129,9 +105,7 @@ def test_what_images_share_is_read_once(tmp_path: Path, cache: Path, form: str) 
             Layer(file("two", "2")),
         ]
     )
-    second = run(
-        tmp_path / "2", src=write(tmp_path / "b", missing), cache_dir=str(cache)
-    )
+    second = run(tmp_path / "2", src=write(tmp_path / "b", missing), cache_dir=str(cache))
     assert counts(second) == (2, 0)
     assert contents(tmp_path / "2") == {**TREE, "two": b"2"}
     assert entries(cache) == digests(ONE, TWO)
@@ -140,9 +114,7 @@ def test_what_images_share_is_read_once(tmp_path: Path, cache: Path, form: str) 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_old_docker_archives(tmp_path: Path, cache: Path, compressed: bool) -> None:
     """They have no digest but the content's: what is plain there is kept by that, what is compressed is not."""
-    path = write_docker_archive(
-        tmp_path / "a", Image([BASE, PLAIN]), style="old", compressed=compressed
-    )
+    path = write_docker_archive(tmp_path / "a", Image([BASE, PLAIN]), style="old", compressed=compressed)
     run(tmp_path / "1", src=path, cache_dir=str(cache))
     kept = {PLAIN.digest} if compressed else {BASE.diff_id, PLAIN.diff_id}
     assert entries(cache) == kept
@@ -202,9 +174,7 @@ def test_check_mode_makes_no_cache(tmp_path: Path, cache: Path) -> None:
 
 @pytest.mark.parametrize("layer", [BASE, PLAIN])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_entry_is_replaced_from_the_source(
-    tmp_path: Path, cache: Path, damage: str, layer: Layer
-) -> None:
+def test_a_damaged_entry_is_replaced_from_the_source(tmp_path: Path, cache: Path, damage: str, layer: Layer) -> None:
     """Found while it is used, counted, and not a trace of it in the tree."""
     path = write_oci_archive(tmp_path / "a", ONE)
     run(tmp_path / "1", src=path, cache_dir=str(cache))
@@ -238,9 +208,7 @@ def test_all_entries_damaged(tmp_path: Path, cache: Path) -> None:
     assert entries(cache) == digests(ONE)
 
 
-def test_a_damaged_entry_that_cannot_be_removed(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_entry_that_cannot_be_removed(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_oci_archive(tmp_path / "a", ONE)
     run(tmp_path / "1", src=path, cache_dir=str(cache))
     entry = cache / "sha256" / BASE.digest[7:]
@@ -257,9 +225,7 @@ def test_a_damaged_entry_that_cannot_be_removed(
     assert contents(tmp_path / "2") == {**TREE, "one": b"1"}
 
 
-def test_a_damaged_source_puts_nothing_into_the_cache(
-    tmp_path: Path, cache: Path
-) -> None:
+def test_a_damaged_source_puts_nothing_into_the_cache(tmp_path: Path, cache: Path) -> None:
     bad = Layer(file("bad", b"x" * 9_000), compression="none", edit_stored=flip(2_000))
     path = write_oci_archive(tmp_path / "a", Image([BASE, bad]))
     with pytest.raises(LayerError, match=bad.digest):
@@ -277,9 +243,7 @@ def test_a_damaged_source_puts_nothing_into_the_cache(
 # -- the folder
 
 
-def test_an_unsafe_folder_is_refused_before_anything(
-    tmp_path: Path, cache: Path
-) -> None:
+def test_an_unsafe_folder_is_refused_before_anything(tmp_path: Path, cache: Path) -> None:
     cache.mkdir()
     cache.chmod(0o777)
     path = write_oci_archive(tmp_path / "a", ONE)
@@ -289,9 +253,7 @@ def test_an_unsafe_folder_is_refused_before_anything(
     assert sorted(os.listdir(tmp_path)) == ["a", "cache"]
 
 
-@pytest.mark.parametrize(
-    "where", ["guests/1", "guests/1/cache", "guests", "guests/./2/../1"]
-)
+@pytest.mark.parametrize("where", ["guests/1", "guests/1/cache", "guests", "guests/./2/../1"])
 def test_cache_and_dest_are_not_in_each_other(tmp_path: Path, where: str) -> None:
     path = write_oci_archive(tmp_path / "a", ONE)
     (tmp_path / "guests" / "2").mkdir(parents=True)
@@ -309,9 +271,7 @@ def test_cache_and_dest_are_not_in_each_other(tmp_path: Path, where: str) -> Non
         ({"cache_dir": "/x", "cache_max_age": -1}, "cache_max_age is -1"),
     ],
 )
-def test_options_that_make_no_cache(
-    tmp_path: Path, options: dict[str, t.Any], words: str
-) -> None:
+def test_options_that_make_no_cache(tmp_path: Path, options: dict[str, t.Any], words: str) -> None:
     with pytest.raises(OciError, match=words):
         run(tmp_path / "1", src="/x", **options)
 
@@ -327,10 +287,7 @@ def test_pruned_after_a_run_that_unpacked(tmp_path: Path, cache: Path) -> None:
     run(tmp_path / "2", src=path, cache_dir=str(cache))
     assert entries(cache) == digests(ONE)
     run(tmp_path / "3", src=path, cache_dir=str(cache), cache_max_size=PLAIN.size)
-    assert (
-        sum(entry.stat().st_size for entry in (cache / "sha256").iterdir())
-        <= PLAIN.size
-    )
+    assert sum(entry.stat().st_size for entry in (cache / "sha256").iterdir()) <= PLAIN.size
 
 
 # -- full disks
@@ -346,9 +303,7 @@ def test_a_full_cache_is_a_warning(tmp_path: Path) -> None:
     path = write_oci_archive(tmp_path / "a", image)
     with mounted(disk):
         result = run(tmp_path / "1", src=path, cache_dir=str(disk / "cache"))
-        assert (
-            "does not take blobs any more and was left alone" in result["warnings"][0]
-        )
+        assert "does not take blobs any more and was left alone" in result["warnings"][0]
         assert contents(tmp_path / "1")["noise"] == noise
         assert entries(disk / "cache") == {PLAIN.digest}
         assert os.listdir(disk / "cache" / "partial") == []
@@ -360,30 +315,18 @@ def test_a_disk_that_cache_and_dest_share(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     noise = [os.urandom(1_300_000) for _number in range(2)]
-    layers = [
-        Layer(file(f"noise{number}", data), compression="none")
-        for number, data in enumerate(noise)
-    ]
+    layers = [Layer(file(f"noise{number}", data), compression="none") for number, data in enumerate(noise)]
     path = write_oci_archive(tmp_path / "a", Image(layers))
     with mounted(disk, "-t", "tmpfs", "-o", "size=3500k", "test"):
         result = run(disk / "guests" / "1", src=path, cache_dir=str(disk / "cache"))
         words = " ".join(result["warnings"])
-        assert (
-            "was emptied, because the file system that it shares with dest was full"
-            in words
-        )
-        assert contents(disk / "guests" / "1") == {
-            "noise0": noise[0],
-            "noise1": noise[1],
-        }
+        assert "was emptied, because the file system that it shares with dest was full" in words
+        assert contents(disk / "guests" / "1") == {"noise0": noise[0], "noise1": noise[1]}
         assert entries(disk / "cache") == set()
         # what does not fit even so is an error, as ever
         with pytest.raises(OciError, match="room|free"):
             run(disk / "guests" / "2", src=path, cache_dir=str(disk / "cache"))
-        assert contents(disk / "guests" / "1") == {
-            "noise0": noise[0],
-            "noise1": noise[1],
-        }
+        assert contents(disk / "guests" / "1") == {"noise0": noise[0], "noise1": noise[1]}
 
 
 @needs_root
@@ -394,10 +337,7 @@ def test_what_earlier_images_left_makes_room(tmp_path: Path, check: bool) -> Non
     disk.mkdir()
     noise = [os.urandom(1_800_000) for _number in range(2)]
     paths = [
-        write_oci_archive(
-            tmp_path / str(number),
-            Image([Layer(file("noise", data), compression="none")]),
-        )
+        write_oci_archive(tmp_path / str(number), Image([Layer(file("noise", data), compression="none")]))
         for number, data in enumerate(noise)
     ]
     with mounted(disk, "-t", "tmpfs", "-o", "size=4600k", "test"):
@@ -440,10 +380,7 @@ def test_two_runs_at_once(tmp_path: Path, cache: Path) -> None:
     write_oci_archive(tmp_path / "b", TWO)
     context = multiprocessing.get_context("fork")
     results: t.Any = context.Queue()
-    runs = [
-        context.Process(target=_provision, args=(number, str(tmp_path), 12, results))
-        for number in range(2)
-    ]
+    runs = [context.Process(target=_provision, args=(number, str(tmp_path), 12, results)) for number in range(2)]
     for process in runs:
         process.start()
     found = [results.get(timeout=90) for _process in runs]
@@ -460,17 +397,11 @@ def test_two_runs_at_once(tmp_path: Path, cache: Path) -> None:
 
 def test_what_the_cache_has_is_not_sent(tmp_path: Path, cache: Path) -> None:
     """Offered by a controller: only the rest is asked for, and a damaged blob with it."""
-    run(
-        tmp_path / "1", src=write_oci_archive(tmp_path / "a", ONE), cache_dir=str(cache)
-    )
+    run(tmp_path / "1", src=write_oci_archive(tmp_path / "a", ONE), cache_dir=str(cache))
     path = write_oci_archive(tmp_path / "b", TWO)
     with contextlib.closing(open_source(path)) as source:
         (tmp_path / "offer").write_bytes(pack(make_offer(source, Criteria())))
-    arguments: dict[str, t.Any] = {
-        "src": path,
-        "_offer": str(tmp_path / "offer"),
-        "cache_dir": str(cache),
-    }
+    arguments: dict[str, t.Any] = {"src": path, "_offer": str(tmp_path / "offer"), "cache_dir": str(cache)}
     entry = cache / "sha256" / BASE.digest[7:]
     entry.write_bytes(bytes(BASE.size))
     request = run(tmp_path / "2", **arguments)["upload_request"]
@@ -489,29 +420,19 @@ def test_what_the_cache_has_is_not_sent(tmp_path: Path, cache: Path) -> None:
     assert counts(result) == (3, 0)
 
 
-def test_a_cache_that_is_lost_between_offer_and_use(
-    tmp_path: Path, cache: Path
-) -> None:
+def test_a_cache_that_is_lost_between_offer_and_use(tmp_path: Path, cache: Path) -> None:
     """Another run may prune it: then the rest is asked for after all."""
-    run(
-        tmp_path / "1", src=write_oci_archive(tmp_path / "a", ONE), cache_dir=str(cache)
-    )
+    run(tmp_path / "1", src=write_oci_archive(tmp_path / "a", ONE), cache_dir=str(cache))
     path = write_oci_archive(tmp_path / "b", TWO)
     with contextlib.closing(open_source(path)) as source:
         (tmp_path / "offer").write_bytes(pack(make_offer(source, Criteria())))
-    arguments: dict[str, t.Any] = {
-        "src": path,
-        "_offer": str(tmp_path / "offer"),
-        "cache_dir": str(cache),
-    }
+    arguments: dict[str, t.Any] = {"src": path, "_offer": str(tmp_path / "offer"), "cache_dir": str(cache)}
     request = run(tmp_path / "2", **arguments)["upload_request"]
     last = TWO.layers[2]
     assert [blob["name"] for blob in request["blobs"]] == [last.path]
     Path(request["folder"], upload_name(last.path)).write_bytes(last.data)
     (cache / "sha256" / BASE.digest[7:]).unlink()
-    request = run(tmp_path / "2", _upload_folder=request["folder"], **arguments)[
-        "upload_request"
-    ]
+    request = run(tmp_path / "2", _upload_folder=request["folder"], **arguments)["upload_request"]
     assert [blob["name"] for blob in request["blobs"]] == [BASE.path]
     Path(request["folder"], upload_name(BASE.path)).write_bytes(BASE.data)
     assert run(tmp_path / "2", _upload_folder=request["folder"], **arguments)["changed"]
@@ -549,9 +470,7 @@ THEIRS = Image([SECRET])
 def _only_named(path: Path) -> str:
     """An archive that names another's layer by its digest, and has zeros for it."""
     zeros = Layer(
-        file("key", b"-----BEGIN PRIVATE KEY-----" * 400),
-        compression="none",
-        edit_stored=lambda data: bytes(len(data)),
+        file("key", b"-----BEGIN PRIVATE KEY-----" * 400), compression="none", edit_stored=lambda data: bytes(len(data))
     )
     assert zeros.digest == SECRET.digest
     return write_oci_archive(path, Image([zeros]))
@@ -564,9 +483,7 @@ def _offered(path: str, offer: Path) -> dict[str, t.Any]:
 
 
 @pytest.mark.parametrize("scope", ["", "mine"])
-def test_a_digest_gives_nobody_anothers_layer(
-    tmp_path: Path, cache: Path, scope: str
-) -> None:
+def test_a_digest_gives_nobody_anothers_layer(tmp_path: Path, cache: Path, scope: str) -> None:
     """Section 7: a blob of the cache is only for a source that has brought it once."""
     theirs = write_oci_archive(tmp_path / "theirs", THEIRS)
     run_alone(tmp_path / "1", src=theirs, cache_dir=str(cache))
@@ -590,9 +507,7 @@ def test_nor_does_it_where_the_controller_offers(tmp_path: Path, cache: Path) ->
     for check in (True, False):
         result = run_alone(tmp_path / "2", check, cache_dir=str(cache), **mine)
         if not check:
-            assert [blob["name"] for blob in result["upload_request"]["blobs"]] == [
-                SECRET.path
-            ]
+            assert [blob["name"] for blob in result["upload_request"]["blobs"]] == [SECRET.path]
     assert not (tmp_path / "2").exists()
 
 

@@ -48,9 +48,7 @@ def test_names_of_an_archive_fit_into_one_line(name: bytes | str, shown: str) ->
 
 
 # What a terminal obeys, hides or turns around: C0, DEL, C1, bidirectional marks, no width, separators, no Unicode.
-HOSTILE = (
-    "\x1b]0;pwned\x07\r\x7f\x9b2J\u202e\u2066\u200b\u2060\ufeff\u2028\u2029\udcff\n"
-)
+HOSTILE = "\x1b]0;pwned\x07\r\x7f\x9b2J\u202e\u2066\u200b\u2060\ufeff\u2028\u2029\udcff\n"
 
 
 @pytest.mark.parametrize("text", [HOSTILE, HOSTILE.encode("utf-8", "surrogateescape")])
@@ -63,10 +61,7 @@ def test_text_that_is_not_ours_is_one_visible_line(text: bytes | str) -> None:
 
 def test_no_message_is_obeyed_by_a_terminal() -> None:
     """Whatever is forgotten where a message is made: section 8."""
-    for error in (
-        OciError(f"it is {HOSTILE}"),
-        LayerError("no " + HOSTILE * 10**5, "d"),
-    ):
+    for error in (OciError(f"it is {HOSTILE}"), LayerError("no " + HOSTILE * 10**5, "d")):
         assert error.message.isprintable()
         assert str(error) == error.message
         assert len(error.message) < 90_000

@@ -17,31 +17,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
-    options_from,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import (
-    provision,
-)
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    Image,
-    Layer,
-    file,
-    write_oci_archive,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
+from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, write_oci_archive
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
 from ansible_collections.hypervisor.oci.tests.unit.support import IS_ROOT, tree
 
-DESTS = [
-    "/",
-    "/etc",
-    "/etc/",
-    "/usr/../etc",
-    "//usr/lib",
-    "/link/etc",
-    "/link/usr/lib",
-    "/var/lib/machines",
-]
+DESTS = ["/", "/etc", "/etc/", "/usr/../etc", "//usr/lib", "/link/etc", "/link/usr/lib", "/var/lib/machines"]
 
 
 def fill(root: Path) -> None:
@@ -89,23 +71,10 @@ def test_the_directories_of_a_system_stay(tmp_path: Path) -> None:
     fill(root)
     # what is imported late is not to be found in there
     for state in ("present", "staged", "previous", "absent"):
-        _ask(
-            {
-                "dest": f"{tmp_path}/rootfs",
-                "src": str(root / "one.tar"),
-                "state": state,
-                "check_mode": False,
-            }
-        )
+        _ask({"dest": f"{tmp_path}/rootfs", "src": str(root / "one.tar"), "state": state, "check_mode": False})
     before = tree(root)
     requests = [
-        {
-            "dest": dest,
-            "src": "/one.tar",
-            "state": state,
-            "force": True,
-            "check_mode": check_mode,
-        }
+        {"dest": dest, "src": "/one.tar", "state": state, "force": True, "check_mode": check_mode}
         for dest in DESTS
         for state in ("present", "staged", "absent")
         for check_mode in (True, False)

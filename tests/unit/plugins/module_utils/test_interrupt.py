@@ -13,10 +13,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
-    InterruptedRunError,
-    interruptible,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import InterruptedRunError, interruptible
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 

@@ -11,9 +11,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import (
-    options_from,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
 
 MAPS = {"uid_map": ["0:100000:65536"], "gid_map": ["0:100000:65536"]}
@@ -73,31 +71,11 @@ def test_devices_and_owners(
             {"xattrs": ["user.a", "trusted.hypervisor_oci"]},
             "xattrs names the token that binds a tree to its record; leave it out",
         ),
-        (
-            1000,
-            {"ownership": "preserve"},
-            "ownership: preserve needs root; run with become, or set ownership: ignore",
-        ),
-        (
-            0,
-            {"uid_map": ["0:1:1"]},
-            "uid_map and gid_map must be given together",
-        ),
-        (
-            0,
-            {"gid_map": ["0:1:1"]},
-            "uid_map and gid_map must be given together",
-        ),
-        (
-            0,
-            {**MAPS, "ownership": "ignore"},
-            "uid_map and gid_map need ownership: preserve, and that needs root",
-        ),
-        (
-            1000,
-            MAPS,
-            "uid_map and gid_map need ownership: preserve, and that needs root",
-        ),
+        (1000, {"ownership": "preserve"}, "ownership: preserve needs root; run with become, or set ownership: ignore"),
+        (0, {"uid_map": ["0:1:1"]}, "uid_map and gid_map must be given together"),
+        (0, {"gid_map": ["0:1:1"]}, "uid_map and gid_map must be given together"),
+        (0, {**MAPS, "ownership": "ignore"}, "uid_map and gid_map need ownership: preserve, and that needs root"),
+        (1000, MAPS, "uid_map and gid_map need ownership: preserve, and that needs root"),
         (0, {"keep": -1}, "keep is -1; give 0 or more"),
         (0, {"lock_timeout": -5}, "lock_timeout is -5; give 0 or more"),
         (0, {"max_size": 0}, "max_size is 0; give more than 0"),
@@ -139,9 +117,7 @@ def test_what_is_empty_is_not_given(value: str | None) -> None:
     assert found.src == ""
 
 
-def test_a_fingerprint_holds_what_changes_the_tree_alone(
-    as_user: t.Callable[[int], None],
-) -> None:
+def test_a_fingerprint_holds_what_changes_the_tree_alone(as_user: t.Callable[[int], None]) -> None:
     """Section 7, fingerprint: the limits only say whether there is a tree."""
     as_user(0)
     plain = options().unpack.to_fingerprint()
@@ -153,8 +129,5 @@ def test_a_fingerprint_holds_what_changes_the_tree_alone(
     ]  # fmt: skip
     for changes in different:
         assert options(**changes).unpack.to_fingerprint() != plain
-    one, other = (
-        options(xattrs=names).unpack.to_fingerprint()
-        for names in (["a", "b"], ["b", "a"])
-    )
+    one, other = (options(xattrs=names).unpack.to_fingerprint() for names in (["a", "b"], ["b", "a"]))
     assert one == other

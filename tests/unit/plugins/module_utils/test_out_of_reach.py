@@ -15,37 +15,17 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.reach import (
-    MappedRoot,
-    ReachRule,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._container.volume import (
-    Volume,
-    provide_volume,
-)
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    Image,
-    Layer,
-    directory,
-    file,
-    write_oci_archive,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.reach import MappedRoot, ReachRule
+from ansible_collections.hypervisor.oci.plugins.module_utils._container.volume import Volume, provide_volume
+from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, directory, file, write_oci_archive
 from ansible_collections.hypervisor.oci.tests.tools.removal import made_folder
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    mounted,
-    needs_root,
-    run,
-    without_waiting,
-)
+from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root, run, without_waiting
 
 pytestmark = needs_root
 
 _STRANGER = 12345
 _BASE = 100000
-_MAPS: dict[str, t.Any] = {
-    "uid_map": [f"0:{_BASE}:65536"],
-    "gid_map": [f"0:{_BASE}:65536"],
-}
+_MAPS: dict[str, t.Any] = {"uid_map": [f"0:{_BASE}:65536"], "gid_map": [f"0:{_BASE}:65536"]}
 _RIGHTS = "the image has 1 setuid or setgid files"
 
 
@@ -71,9 +51,7 @@ def fixture_src(top: Path) -> str:
 
 def image(top: Path, name: str) -> str:
     program = Path("/usr/bin/id").read_bytes()
-    layer = Layer(
-        directory("data", 0o755), file("data/id", program, 0o4755), file(name, b"")
-    )
+    layer = Layer(directory("data", 0o755), file("data/id", program, 0o4755), file(name, b""))
     private = top / "images"
     private.mkdir(mode=0o700, exist_ok=True)
     return write_oci_archive(private / f"{name}.tar", Image([layer]))
@@ -88,9 +66,7 @@ def as_user(uid: int, *command: str) -> str:
         os.setuid(uid)
 
     try:
-        done = subprocess.run(
-            command, preexec_fn=become, cwd="/", capture_output=True, check=True
-        )
+        done = subprocess.run(command, preexec_fn=become, cwd="/", capture_output=True, check=True)
     except PermissionError:
         return "denied"
     return done.stdout.decode().strip()
@@ -147,22 +123,15 @@ def test_a_folder_that_the_module_makes_is_closed(top: Path, src: str) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "owner", "who"),
-    [
-        (0o710, (0, _STRANGER), f"group {_STRANGER}"),
-        (0o700, (_STRANGER, 0), f"user {_STRANGER}, the owner,"),
-    ],
+    [(0o710, (0, _STRANGER), f"group {_STRANGER}"), (0o700, (_STRANGER, 0), f"user {_STRANGER}, the owner,")],
 )
-def test_a_folder_for_some_is_reachable_too(
-    top: Path, src: str, mode: int, owner: tuple[int, int], who: str
-) -> None:
+def test_a_folder_for_some_is_reachable_too(top: Path, src: str, mode: int, owner: tuple[int, int], who: str) -> None:
     folder = open_folder(top)
     os.chmod(folder, mode)
     os.chown(folder, *owner)
     dest = folder / "web"
     message = refused(dest, src=src)
-    assert message.startswith(
-        f"{who} can reach '{dest}' through '{folder}', and {_RIGHTS};"
-    )
+    assert message.startswith(f"{who} can reach '{dest}' through '{folder}', and {_RIGHTS};")
     run(dest, src=src, reachable="allow")
     assert attack(dest / "data/id") == "0"
 
@@ -214,9 +183,7 @@ def test_what_the_cache_keeps_is_closed(top: Path, src: str) -> None:
 # -- mapped roots
 
 
-def test_a_folder_above_a_mapped_root_is_for_that_root_alone(
-    top: Path, src: str
-) -> None:
+def test_a_folder_above_a_mapped_root_is_for_that_root_alone(top: Path, src: str) -> None:
     dest = top / "lxc/web/rootfs"
     assert run(dest, src=src, **_MAPS)["warnings"] == []
     status = dest.parent.stat()
@@ -231,10 +198,7 @@ def test_a_folder_above_a_mapped_root_is_for_that_root_alone(
 def test_a_folder_of_another_map_is_refused(top: Path, src: str) -> None:
     dest = top / "lxc/web/rootfs"
     run(dest, src=src, **_MAPS)
-    other: dict[str, t.Any] = {
-        "uid_map": ["0:200000:65536"],
-        "gid_map": ["0:200000:65536"],
-    }
+    other: dict[str, t.Any] = {"uid_map": ["0:200000:65536"], "gid_map": ["0:200000:65536"]}
     assert refused(dest, src=src, **other) == (
         f"group {_BASE} can reach '{dest}' through '{dest.parent}', and {_RIGHTS};"
         f" close '{dest.parent}' to all but the container's root (chown root:200000, chmod 0710),"
@@ -300,9 +264,7 @@ def test_what_is_there_is_only_a_warning(top: Path, src: str) -> None:
         result = run(dest, check_mode, src=src)
         assert result["changed"] is False
         (warning,) = result["warnings"]
-        assert warning.startswith(
-            f"every user can reach '{dest}' through '{folder}', and {_RIGHTS}; close"
-        )
+        assert warning.startswith(f"every user can reach '{dest}' through '{folder}', and {_RIGHTS}; close")
         assert run(dest, check_mode, src=src, reachable="allow")["warnings"] == []
 
 
@@ -384,9 +346,7 @@ def fixture_rootfs(top: Path, src: str) -> Path:
 
 @pytest.mark.parametrize("check_mode", [True, False])
 @pytest.mark.parametrize("also_empty", [True, False])
-def test_a_volume_that_others_can_reach_is_refused(
-    top: Path, rootfs: Path, also_empty: bool, check_mode: bool
-) -> None:
+def test_a_volume_that_others_can_reach_is_refused(top: Path, rootfs: Path, also_empty: bool, check_mode: bool) -> None:
     folder = open_folder(top)
     path = folder / "data"
     if also_empty:

@@ -20,37 +20,16 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
-    provision,
-    unpacking,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    LayerError,
-    OciError,
-    RootfsError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
-    InterruptedRunError,
-    interruptible,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision, unpacking
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError, OciError, RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import InterruptedRunError, interruptible
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import apply
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    exchange as beside,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as beside
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
-    resolve_dest,
-    lock_dest,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
-    range_reader,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import resolve_dest, lock_dest
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import range_reader
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -69,9 +48,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_layout,
     write_oci_archive,
 )
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     IS_ROOT,
     contents,
@@ -193,12 +170,7 @@ def test_the_first_run(dest: Path, one: str) -> None:
     assert result["platform"] == "linux/amd64"
     assert result["ref"] == "demo:1"
     assert result["layers"] == [
-        {
-            "digest": layer.digest,
-            "diff_id": layer.diff_id,
-            "size": layer.size,
-            "media_type": layer.media_type,
-        }
+        {"digest": layer.digest, "diff_id": layer.diff_id, "size": layer.size, "media_type": layer.media_type}
         for layer in ONE.layers
     ]
     image = result["image"]
@@ -212,9 +184,7 @@ def test_the_first_run(dest: Path, one: str) -> None:
     json.dumps(result)
 
 
-def test_a_run_that_changes_nothing_opens_no_layer(
-    dest: Path, one: str, sources: list[Source]
-) -> None:
+def test_a_run_that_changes_nothing_opens_no_layer(dest: Path, one: str, sources: list[Source]) -> None:
     """Section 7: it reads the documents and the record."""
     layers = {layer.path for layer in ONE.layers}
     first = run(dest, src=one)
@@ -296,9 +266,7 @@ def test_an_old_docker_archive_has_no_manifest(tmp_path: Path, dest: Path) -> No
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd-stored"])
-def test_an_archive_compressed_as_a_whole(
-    tmp_path: Path, dest: Path, compression: t.Any
-) -> None:
+def test_an_archive_compressed_as_a_whole(tmp_path: Path, dest: Path, compression: t.Any) -> None:
     """Section 1: unpacked through a nameless file; nothing of it stays."""
     src = write_oci_archive(tmp_path / "a", ONE, compression=compression)
     assert run(dest, src=src, check_mode=True)["changed"] is True
@@ -344,9 +312,7 @@ CHANGES_NOTHING: list[dict[str, t.Any]] = [
 
 
 @pytest.mark.parametrize("changes", CHANGES_THE_TREE)
-def test_options_that_change_the_tree(
-    dest: Path, one: str, changes: dict[str, t.Any]
-) -> None:
+def test_options_that_change_the_tree(dest: Path, one: str, changes: dict[str, t.Any]) -> None:
     """Section 7, fingerprint."""
     run(dest, src=one)
     for expected in (True, False):
@@ -358,15 +324,9 @@ def test_options_that_change_the_tree(
 @needs_root
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"ownership": "ignore"},
-        {"devices": "create"},
-        {"uid_map": ["0:1000:2000"], "gid_map": ["0:1000:2000"]},
-    ],
+    [{"ownership": "ignore"}, {"devices": "create"}, {"uid_map": ["0:1000:2000"], "gid_map": ["0:1000:2000"]}],
 )
-def test_options_of_root_that_change_the_tree(
-    dest: Path, one: str, changes: dict[str, t.Any]
-) -> None:
+def test_options_of_root_that_change_the_tree(dest: Path, one: str, changes: dict[str, t.Any]) -> None:
     run(dest, src=one)
     for expected in (True, False):
         assert run(dest, src=one, **changes)["changed"] is expected
@@ -383,9 +343,7 @@ def test_the_same_map_in_another_order_is_the_same(dest: Path, one: str) -> None
 
 
 @pytest.mark.parametrize("changes", CHANGES_NOTHING)
-def test_options_that_change_nothing(
-    dest: Path, one: str, changes: dict[str, t.Any]
-) -> None:
+def test_options_that_change_nothing(dest: Path, one: str, changes: dict[str, t.Any]) -> None:
     """Section 7: ``force`` changes nothing where the fingerprint matches."""
     run(dest, src=one)
     before = everything(dest)
@@ -459,9 +417,7 @@ def _rolled_back(dest: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_copied, _swapped, _rolled_back])
-def test_a_tree_that_was_changed_as_a_whole(
-    dest: Path, one: str, change: t.Callable[[Path], None]
-) -> None:
+def test_a_tree_that_was_changed_as_a_whole(dest: Path, one: str, change: t.Callable[[Path], None]) -> None:
     """Section 7: never touched without force; what force replaces is kept."""
     run(dest, src=one)
     change(dest)
@@ -519,9 +475,7 @@ def test_how_many_are_kept(dest: Path, one: str, two: str, keep: int) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2])
-def test_fewer_are_kept_when_nothing_else_changes(
-    dest: Path, one: str, two: str, keep: int
-) -> None:
+def test_fewer_are_kept_when_nothing_else_changes(dest: Path, one: str, two: str, keep: int) -> None:
     """Section 7, earlier trees: what is to be kept no longer goes at the next run, but not in check mode."""
 
     def kept() -> int:
@@ -566,9 +520,7 @@ def test_no_previous(dest: Path, one: str) -> None:
 # -- staged
 
 
-def test_staged_and_then_present(
-    dest: Path, one: str, two: str, sources: list[Source]
-) -> None:
+def test_staged_and_then_present(dest: Path, one: str, two: str, sources: list[Source]) -> None:
     """Section 7: stops after the tree is whole; the next present only exchanges."""
     run(dest, src=one)
     before = everything(dest)
@@ -591,12 +543,8 @@ def test_staged_and_then_present(
     assert run(dest, src=two)["changed"] is False
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"keep_dirlinks": True}, {"recreate": True}], ids=str
-)
-def test_a_staged_tree_for_something_else(
-    dest: Path, one: str, two: str, changes: dict[str, t.Any]
-) -> None:
+@pytest.mark.parametrize("changes", [{}, {"keep_dirlinks": True}, {"recreate": True}], ids=str)
+def test_a_staged_tree_for_something_else(dest: Path, one: str, two: str, changes: dict[str, t.Any]) -> None:
     """Section 7: it is removed."""
     run(dest, src=one, keep=0)
     run(dest, src=two, state="staged", keep=0)
@@ -747,9 +695,7 @@ FAULTS: dict[str, tuple[t.Any, dict[str, t.Any], str]] = {
 
 @pytest.mark.parametrize("had", [False, True], ids=["first run", "update"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_wrong_layer(
-    tmp_path: Path, dest: Path, one: str, fault: str, had: bool
-) -> None:
+def test_a_wrong_layer(tmp_path: Path, dest: Path, one: str, fault: str, had: bool) -> None:
     """Section 8: one sentence that names layer and entry; section 7: the old tree stays as it was."""
     layer, changes, expected = FAULTS[fault]
     src = archive(tmp_path, GOOD, layer)
@@ -783,9 +729,7 @@ def test_an_error_where_a_staged_tree_was(tmp_path: Path, dest: Path, one: str) 
 
 
 @pytest.mark.parametrize("step", ["mkdir", "syncfs", "exchange"])
-def test_what_the_disk_answers(
-    dest: Path, one: str, two: str, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_what_the_disk_answers(dest: Path, one: str, two: str, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Section 8: a disk causes no traceback, and the old tree stays."""
     run(dest, src=one)
     before = tree(dest)
@@ -806,9 +750,7 @@ def test_what_the_disk_answers(
     assert run(dest, src=one)["changed"] is False
 
 
-def test_a_record_that_cannot_be_written(
-    dest: Path, one: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_that_cannot_be_written(dest: Path, one: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk, before anything was made."""
 
     def full(_fd: int) -> None:
@@ -857,9 +799,7 @@ def test_not_enough_room(dest: Path, one: str, monkeypatch: pytest.MonkeyPatch) 
     assert run(dest, src=one)["changed"] is False
 
 
-def test_room_for_an_archive_that_must_be_spooled(
-    tmp_path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_room_for_an_archive_that_must_be_spooled(tmp_path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 7: and the archive's decompressed size."""
     src = write_oci_archive(tmp_path / "a.gz", ONE, compression="gzip")
     plain = os.stat(write_oci_archive(tmp_path / "a", ONE)).st_size
@@ -885,14 +825,11 @@ def test_another_run_at_work(dest: Path, one: str) -> None:
     with lock_dest(resolve_dest(str(dest)), 5.0, 0o700, False):
         for changes in ({"src": one}, {"state": "absent"}, {"state": "previous"}):
             assert refused(dest, lock_timeout=0, **changes) == (
-                f"another run works on '{dest}' and was not done after 0 seconds;"
-                " wait for it or raise lock_timeout"
+                f"another run works on '{dest}' and was not done after 0 seconds;" " wait for it or raise lock_timeout"
             )
 
 
-def test_a_tree_in_use(
-    dest: Path, one: str, two: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tree_in_use(dest: Path, one: str, two: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 7, in use: before anything is exchanged or removed, and in check mode too."""
     run(dest, src=one)
 
@@ -917,11 +854,7 @@ def test_a_process_in_the_tree(dest: Path, one: str, two: str) -> None:
     run(dest, src=one)
     script = "print('ready', flush=True); import sys; sys.stdin.read()"
     process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=dest / "data",
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=dest / "data"
     )
     try:
         assert process.stdout is not None
@@ -929,9 +862,7 @@ def test_a_process_in_the_tree(dest: Path, one: str, two: str) -> None:
         for changes in ({"src": two}, {"state": "absent"}):
             message = refused(dest, **changes)
             assert message.startswith(f"'{dest}' is in use by process {process.pid} (")
-            assert message.endswith(
-                ") with its working directory; stop what uses it, or set in_use: ignore"
-            )
+            assert message.endswith(") with its working directory; stop what uses it, or set in_use: ignore")
         assert contents(dest)["bin/app"] == b"one"
         assert run(dest, src=two, in_use="ignore", keep=0)["changed"] is True
     finally:
@@ -941,9 +872,7 @@ def test_a_process_in_the_tree(dest: Path, one: str, two: str) -> None:
 
 
 @needs_root
-def test_removal_stays_on_its_mount_whatever_is_ignored(
-    dest: Path, one: str, two: str
-) -> None:
+def test_removal_stays_on_its_mount_whatever_is_ignored(dest: Path, one: str, two: str) -> None:
     """Section 7, in use."""
     run(dest, src=one)
     with mounted(dest / "data"):
@@ -965,10 +894,7 @@ def test_removal_stays_on_its_mount_whatever_is_ignored(
 def test_what_cannot_be_removed_stops_nothing(dest: Path, one: str, two: str) -> None:
     """Section 7: a mount in the old tree is named by its full path, run for run, until it is gone."""
     run(dest, src=one)
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "test", str(dest / "data")],
-        check=False,
-    )
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "test", str(dest / "data")], check=False)
     if done.returncode:
         pytest.skip("nothing can be mounted here")
     (dest / "data/precious").touch()
@@ -1012,19 +938,13 @@ def test_what_cannot_be_removed_stops_nothing(dest: Path, one: str, two: str) ->
 
 @needs_root
 @pytest.mark.parametrize("attribute", ["+i", "+a"])
-def test_a_container_cannot_keep_its_tree_by_attributes(
-    dest: Path, one: str, two: str, attribute: str
-) -> None:
+def test_a_container_cannot_keep_its_tree_by_attributes(dest: Path, one: str, two: str, attribute: str) -> None:
     """Section 7: neither an update nor a removal fails for them, of files, directories or the tree itself."""
     run(dest, src=one)
     try:
         for state in ({"src": two}, {"src": one, "keep": 0}, {"state": "absent"}):
             for name in ("bin/app", "bin", "."):
-                done = subprocess.run(
-                    ["chattr", attribute, str(dest / name)],
-                    check=False,
-                    capture_output=True,
-                )
+                done = subprocess.run(["chattr", attribute, str(dest / name)], check=False, capture_output=True)
                 if done.returncode:
                     pytest.skip("this file system has no attributes")
             result = run(dest, **state)
@@ -1071,12 +991,7 @@ def _stops(what: type[BaseException] | int) -> None:
 )
 @pytest.mark.parametrize("where", ["a layer", "the exchange", "putting away"])
 def test_a_run_that_is_stopped(
-    dest: Path,
-    one: str,
-    two: str,
-    monkeypatch: pytest.MonkeyPatch,
-    stop: t.Any,
-    where: str,
+    dest: Path, one: str, two: str, monkeypatch: pytest.MonkeyPatch, stop: t.Any, where: str
 ) -> None:
     """Whoever stops a run finds the old tree or the new one, and nothing half done."""
     run(dest, src=one)
@@ -1108,9 +1023,7 @@ def test_a_run_that_is_stopped(
 # -- check mode
 
 
-def test_check_mode_writes_nothing(
-    tmp_path: Path, dest: Path, one: str, two: str
-) -> None:
+def test_check_mode_writes_nothing(tmp_path: Path, dest: Path, one: str, two: str) -> None:
     """Section 8: nothing at all, and predicts ``changed``."""
 
     def check(expected: bool, **changes: t.Any) -> dict[str, t.Any]:
@@ -1124,14 +1037,7 @@ def test_check_mode_writes_nothing(
     check(True, src=one, state="staged")
     check(False, state="absent")
     made = run(dest, src=one)
-    for key in (
-        "manifest_digest",
-        "config_digest",
-        "ref",
-        "platform",
-        "layers",
-        "dest",
-    ):
+    for key in ("manifest_digest", "config_digest", "ref", "platform", "layers", "dest"):
         assert predicted[key] == made[key]
     assert predicted["report"] is None
     unknown = {"uid": None, "gid": None, "groups": None, "home": None}
@@ -1216,8 +1122,7 @@ def test_a_user_that_is_not_there(tmp_path: Path, dest: Path) -> None:
         image = result["image"]
         assert (image["user"], image["uid"], image["gid"], image["groups"]) == ("nobody", None, None, None)  # fmt: skip
         assert result["warnings"] == [
-            "the image's user 'nobody' is not in its /etc/passwd;"
-            " choose another user before you start a container"
+            "the image's user 'nobody' is not in its /etc/passwd;" " choose another user before you start a container"
         ]
 
 
@@ -1226,16 +1131,9 @@ def test_a_user_that_is_not_there(tmp_path: Path, dest: Path) -> None:
 
 @pytest.mark.parametrize(
     ("maps", "mode"),
-    [
-        ({}, 0o700),
-        pytest.param(
-            {"uid_map": ["0:1000:9"], "gid_map": ["0:1000:9"]}, 0o710, marks=needs_root
-        ),
-    ],
+    [({}, 0o700), pytest.param({"uid_map": ["0:1000:9"], "gid_map": ["0:1000:9"]}, 0o710, marks=needs_root)],
 )
-def test_the_folder_above_dest(
-    tmp_path: Path, maps: dict[str, t.Any], mode: int
-) -> None:
+def test_the_folder_above_dest(tmp_path: Path, maps: dict[str, t.Any], mode: int) -> None:
     """Section 7: 0700 where the module makes it, or 0710 with an id map."""
     src = archive(tmp_path, GOOD)
     run(tmp_path / "a/b/c", src=src, **maps)
@@ -1284,9 +1182,7 @@ def test_a_missing_source_touches_nothing(dest: Path, one: str) -> None:
     assert everything(dest.parent) == before
 
 
-def test_a_source_that_changes_on_the_way(
-    tmp_path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_source_that_changes_on_the_way(tmp_path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive that is shortened while it is read is an error, not half a tree."""
     content = os.urandom(8 * 1024 * 1024)
     src = archive(tmp_path, Layer(file("f", content), compression="none"))
@@ -1298,9 +1194,7 @@ def test_a_source_that_changes_on_the_way(
 
     monkeypatch.setattr(os, "write", write)
     message = refused(dest, src=src)
-    assert message == (
-        f"'{src}' became shorter while it was read; run again when it is whole"
-    )
+    assert message == (f"'{src}' became shorter while it was read; run again when it is whole")
     assert os.listdir(dest.parent) == []
 
 

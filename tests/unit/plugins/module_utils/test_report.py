@@ -20,10 +20,7 @@ def test_counts_by_kind() -> None:
     assert report.counted("xattrs_filtered") == 4
     found = report.to_dict()
     # in one order, so that records and results of one image are the same
-    assert list(found["counts"].items()) == [
-        ("devices_skipped", 1),
-        ("xattrs_filtered", 4),
-    ]
+    assert list(found["counts"].items()) == [("devices_skipped", 1), ("xattrs_filtered", 4)]
     assert {key: found[key] for key in ("entries", "files", "bytes", "whiteouts")} == (
         dict.fromkeys(("entries", "files", "bytes", "whiteouts"), 0)
     )

@@ -10,10 +10,7 @@ import json
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._result import (
-    bounded_warnings,
-    to_json_safe,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._result import bounded_warnings, to_json_safe
 
 
 def test_warnings_are_bounded() -> None:
@@ -34,10 +31,7 @@ def test_warnings_are_bounded() -> None:
         ("a\udcffb", "a\ufffdb"),
         # half a pair, as JSON may hold it
         ("\ud83d", "\ufffd"),
-        (
-            {"k\udcff": ["\udcff", ("\udcff", 1)]},
-            {"k\ufffd": ["\ufffd", ["\ufffd", 1]]},
-        ),
+        ({"k\udcff": ["\udcff", ("\udcff", 1)]}, {"k\ufffd": ["\ufffd", ["\ufffd", 1]]}),
         (None, None),
         (True, True),
         (1.5, 1.5),
@@ -52,6 +46,4 @@ def test_only_valid_unicode_is_left(value: t.Any, safe: t.Any) -> None:
         # how many marks stand for one wrong character is not promised
         assert found.replace("\ufffd\ufffd\ufffd", "\ufffd") == safe
     else:
-        assert text.replace("\ufffd\ufffd\ufffd", "\ufffd") == json.dumps(
-            safe, ensure_ascii=False
-        )
+        assert text.replace("\ufffd\ufffd\ufffd", "\ufffd") == json.dumps(safe, ensure_ascii=False)

@@ -18,34 +18,14 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    LayerError,
-    RootfsError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import (
-    InterruptedRunError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
-    provision,
-    unpacking,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    uploads,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError, LayerError, RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import InterruptedRunError
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision, unpacking
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import uploads
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    upload_name,
-    bundle_head,
-    bundle_name,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
-    make_offer,
-    pack,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import upload_name, bundle_head, bundle_name
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import make_offer, pack
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
@@ -91,9 +71,7 @@ def fixture_dest(tmp_path: Path) -> Path:
 class Controller:
     """An archive on a controller, and the steps of the action plugin."""
 
-    def __init__(
-        self, folder: Path, path: str, criteria: Criteria | None = None
-    ) -> None:
+    def __init__(self, folder: Path, path: str, criteria: Criteria | None = None) -> None:
         self.path = path
         with contextlib.closing(open_source(path)) as source:
             self.offer = folder / f"offer {os.urandom(4).hex()}"
@@ -188,9 +166,7 @@ def test_what_was_sent_becomes_the_tree_and_goes(dest: Path, one: Controller) ->
 
 
 @pytest.mark.parametrize("which", ["index", "manifest", "config"])
-def test_a_pin_holds_whatever_was_offered(
-    tmp_path: Path, dest: Path, which: str
-) -> None:
+def test_a_pin_holds_whatever_was_offered(tmp_path: Path, dest: Path, which: str) -> None:
     """An index is held against its digest by the controller, and is not offered; a node looks at what it has."""
     index = Index(ONE, ARM)
     digests = {"index": index.digest, "manifest": ONE.digest, "config": ONE.config.digest}  # fmt: skip
@@ -225,9 +201,7 @@ def test_check_mode_asks_for_nothing_and_predicts(dest: Path, one: Controller) -
 
 
 @pytest.mark.parametrize("state", ["present", "staged"])
-def test_what_is_staged_is_not_sent_again(
-    dest: Path, one: Controller, state: str
-) -> None:
+def test_what_is_staged_is_not_sent_again(dest: Path, one: Controller, state: str) -> None:
     assert one.provision(dest, state="staged")["changed"] is True
     assert not dest.exists()
     assert one.run(dest, state=state)["changed"] is (state == "present")
@@ -258,9 +232,7 @@ def test_every_form_of_source(tmp_path: Path, dest: Path, form: str) -> None:
     assert controller.run(dest)["changed"] is False
 
 
-def test_inline_layers_and_equal_ones_are_not_sent_twice(
-    tmp_path: Path, dest: Path
-) -> None:
+def test_inline_layers_and_equal_ones_are_not_sent_twice(tmp_path: Path, dest: Path) -> None:
     inline = Layer(file("inline"), inline=True)
     image = Image([SHARED, inline, SHARED])
     controller = Controller(tmp_path, write_oci_archive(tmp_path / "i.tar", image))
@@ -270,9 +242,7 @@ def test_inline_layers_and_equal_ones_are_not_sent_twice(
     assert controller.run(dest, _upload_folder=upload_path)["changed"] is True
 
 
-def test_a_users_mistake_is_told_before_anything_is_sent(
-    dest: Path, one: Controller
-) -> None:
+def test_a_users_mistake_is_told_before_anything_is_sent(dest: Path, one: Controller) -> None:
     dest.mkdir()
     (dest / "foreign").write_text("")
     with pytest.raises(RootfsError, match="set force: true"):
@@ -282,9 +252,7 @@ def test_a_users_mistake_is_told_before_anything_is_sent(
     assert around(dest) == []
 
 
-def test_no_room_is_told_before_anything_is_sent(
-    dest: Path, one: Controller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room_is_told_before_anything_is_sent(dest: Path, one: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sent and the tree lie there at once."""
     size = sum(len(layer.data) for layer in ONE.layers)
     free = os.statvfs_result([1, 1, 9, size, size, 1, 1, 1, 0, 255])
@@ -298,9 +266,7 @@ def test_no_room_is_told_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("how", ["short", "missing", "link", "fifo", "second name"])
-def test_what_did_not_arrive_is_asked_for_again(
-    tmp_path: Path, dest: Path, one: Controller, how: str
-) -> None:
+def test_what_did_not_arrive_is_asked_for_again(tmp_path: Path, dest: Path, one: Controller, how: str) -> None:
     """In the same folder."""
     upload_path, wanted = one.request(dest)
     one.send(upload_path, wanted)
@@ -322,9 +288,7 @@ def test_what_did_not_arrive_is_asked_for_again(
     assert one.run(dest, _upload_folder=upload_path)["changed"] is True
 
 
-def test_other_bytes_are_an_error_and_nothing_stays(
-    dest: Path, one: Controller
-) -> None:
+def test_other_bytes_are_an_error_and_nothing_stays(dest: Path, one: Controller) -> None:
     upload_path, wanted = one.request(dest)
     one.send(upload_path, wanted)
     path = Path(upload_path, upload_name(wanted[1]))
@@ -354,9 +318,7 @@ def test_a_blob_that_changes_behind_the_check_is_an_error(
     assert names(dest.parent) == []
 
 
-def test_a_full_disk_is_freed_of_what_was_sent(
-    dest: Path, one: Controller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_freed_of_what_was_sent(dest: Path, one: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     upload_path, wanted = one.request(dest)
     one.send(upload_path, wanted)
 
@@ -369,9 +331,7 @@ def test_a_full_disk_is_freed_of_what_was_sent(
     assert names(dest.parent) == []
 
 
-def test_a_bundle_is_as_good_as_its_blobs(
-    tmp_path: Path, dest: Path, one: Controller
-) -> None:
+def test_a_bundle_is_as_good_as_its_blobs(tmp_path: Path, dest: Path, one: Controller) -> None:
     upload_path, wanted = one.request(dest)
     one.pack(upload_path, wanted)
     assert one.run(dest, _upload_folder=upload_path)["changed"] is True
@@ -393,9 +353,7 @@ def test_a_damaged_bundle_is_an_error(dest: Path, one: Controller) -> None:
 # -- unfinished transfers
 
 
-def test_a_bundle_that_is_cut_off_gives_what_is_whole(
-    dest: Path, one: Controller
-) -> None:
+def test_a_bundle_that_is_cut_off_gives_what_is_whole(dest: Path, one: Controller) -> None:
     """It moves as it is, and the rest is asked for; a blob of its own goes before what is cut off."""
     upload_path, wanted = one.request(dest)
     path = one.pack(upload_path, wanted)
@@ -409,9 +367,7 @@ def test_a_bundle_that_is_cut_off_gives_what_is_whole(
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_bundle_with_a_damaged_blob_stays_behind(
-    dest: Path, one: Controller, alone: bool
-) -> None:
+def test_a_bundle_with_a_damaged_blob_stays_behind(dest: Path, one: Controller, alone: bool) -> None:
     """Else it would be read again instead of the one that is sent for it."""
     upload_path, wanted = one.request(dest)
     path = one.pack(upload_path, wanted)
@@ -442,9 +398,7 @@ def test_the_next_run_asks_for_what_did_not_come(dest: Path, one: Controller) ->
     assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
 
 
-def test_blobs_that_stay_are_verified_before_they_count(
-    dest: Path, one: Controller
-) -> None:
+def test_blobs_that_stay_are_verified_before_they_count(dest: Path, one: Controller) -> None:
     upload_path, wanted = one.request(dest)
     one.send(upload_path, wanted)
     path = Path(upload_path, upload_name(wanted[0]))
@@ -452,17 +406,13 @@ def test_blobs_that_stay_are_verified_before_they_count(
     assert one.request(dest)[1] == wanted[:1]
 
 
-def test_a_transfer_that_was_complete_is_used_at_once(
-    dest: Path, one: Controller
-) -> None:
+def test_a_transfer_that_was_complete_is_used_at_once(dest: Path, one: Controller) -> None:
     one.send(*one.request(dest))
     assert one.run(dest)["changed"] is True
     assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
 
 
-def test_a_run_that_is_ended_keeps_what_was_sent(
-    dest: Path, one: Controller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_ended_keeps_what_was_sent(dest: Path, one: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     upload_path, wanted = one.request(dest)
     one.send(upload_path, wanted)
 
@@ -476,9 +426,7 @@ def test_a_run_that_is_ended_keeps_what_was_sent(
     assert one.run(dest)["changed"] is True
 
 
-def test_old_docker_layers_are_verified_by_what_they_hold(
-    tmp_path: Path, dest: Path
-) -> None:
+def test_old_docker_layers_are_verified_by_what_they_hold(tmp_path: Path, dest: Path) -> None:
     """The name says nothing there. A blob that is compressed has no digest, and is sent again."""
     for compressed in (False, True):
         path = write_docker_archive(tmp_path / "d.tar", ONE, style="old", compressed=compressed)  # fmt: skip
@@ -494,9 +442,7 @@ def test_old_docker_layers_are_verified_by_what_they_hold(
         run(dest, state="absent")
 
 
-def test_another_image_removes_what_was_sent(
-    dest: Path, one: Controller, two: Controller
-) -> None:
+def test_another_image_removes_what_was_sent(dest: Path, one: Controller, two: Controller) -> None:
     upload_path, wanted = one.request(dest)
     one.send(upload_path, wanted)
     other, missing = two.request(dest)
@@ -505,13 +451,9 @@ def test_another_image_removes_what_was_sent(
     assert os.listdir(other) == []
 
 
-def test_a_digest_resumes_nobody_elses_transfer(
-    tmp_path: Path, dest: Path, one: Controller
-) -> None:
+def test_a_digest_resumes_nobody_elses_transfer(tmp_path: Path, dest: Path, one: Controller) -> None:
     """Another source with the same documents has to bring each blob itself; sources of one scope share them."""
-    other = Controller(
-        tmp_path, write_oci_archive(tmp_path / "other.tar", Index(ONE, ARM))
-    )
+    other = Controller(tmp_path, write_oci_archive(tmp_path / "other.tar", Index(ONE, ARM)))
     upload_path, wanted = one.request(dest)
     one.send(upload_path, wanted)
     again, missing = other.request(dest)
@@ -521,9 +463,7 @@ def test_a_digest_resumes_nobody_elses_transfer(
     assert one.run(dest, cache_scope="web")["changed"] is True
 
 
-def test_a_run_with_a_source_of_its_own_removes_what_was_sent(
-    dest: Path, one: Controller, two: Controller
-) -> None:
+def test_a_run_with_a_source_of_its_own_removes_what_was_sent(dest: Path, one: Controller, two: Controller) -> None:
     for source in (one, two):
         upload_path, wanted = source.request(dest)
         source.send(upload_path, wanted[:1])
@@ -541,9 +481,7 @@ def test_absent_removes_what_was_sent(dest: Path, one: Controller) -> None:
     assert run(dest, state="absent")["changed"] is False
 
 
-def test_previous_leaves_what_was_sent(
-    tmp_path: Path, dest: Path, one: Controller, two: Controller
-) -> None:
+def test_previous_leaves_what_was_sent(tmp_path: Path, dest: Path, one: Controller, two: Controller) -> None:
     one.provision(dest)
     two.provision(dest)
     three = Controller(tmp_path, write_oci_archive(tmp_path / "3.tar", Image([Layer(file("3"))])))  # fmt: skip
@@ -553,9 +491,7 @@ def test_previous_leaves_what_was_sent(
 
 
 @pytest.mark.parametrize("how", ["absent", "bad blob", "in a second try"])
-def test_directories_above_go_where_nothing_comes_of_it(
-    tmp_path: Path, one: Controller, how: str
-) -> None:
+def test_directories_above_go_where_nothing_comes_of_it(tmp_path: Path, one: Controller, how: str) -> None:
     """The run that asks makes them, and another one has to remove them."""
     dest = tmp_path / "a" / "b" / "web"
     upload_path, wanted = one.request(dest)
@@ -612,9 +548,7 @@ def test_a_run_that_changes_nothing_does_not_wait_nor_disturb(
     assert one.run(dest, _upload_folder=upload_path)["changed"] is True
 
 
-def test_a_run_whose_folder_was_taken_over_begins_again(
-    dest: Path, one: Controller
-) -> None:
+def test_a_run_whose_folder_was_taken_over_begins_again(dest: Path, one: Controller) -> None:
     upload_path, wanted = one.request(dest)
     one.send(upload_path, wanted[:1])
     other, missing = one.request(dest)
@@ -637,9 +571,7 @@ class TestOtherUser:
         os.chown(one.offer, USER, USER + 1)
         return one
 
-    def test_he_can_write_to_it_and_nobody_else(
-        self, tmp_path: Path, offered: Controller
-    ) -> None:
+    def test_he_can_write_to_it_and_nobody_else(self, tmp_path: Path, offered: Controller) -> None:
         """The private folder is closed to him, and so is what lies above: the nearest that is not."""
         with passable(tmp_path) as top:
             (top / "closed").mkdir(0o700)
@@ -654,9 +586,7 @@ class TestOtherUser:
             assert sorted(os.listdir(top)) == ["closed"]
             assert sorted(os.listdir(top / "closed" / "deep")) == [".web.oci_rootfs", "web"]  # fmt: skip
 
-    def test_he_puts_another_folder_in_its_place(
-        self, tmp_path: Path, offered: Controller
-    ) -> None:
+    def test_he_puts_another_folder_in_its_place(self, tmp_path: Path, offered: Controller) -> None:
         """In a directory of his own, where he may rename what is root's: nothing of it is touched."""
         with passable(tmp_path) as top:
             home = top / "home"
@@ -675,9 +605,7 @@ class TestOtherUser:
             assert (Path(upload_path) / "precious").exists()
             assert list(home.glob(".oci_rootfs-*")) == [Path(upload_path)]
 
-    def test_no_folder_can_be_had_for_him(
-        self, tmp_path: Path, offered: Controller
-    ) -> None:
+    def test_no_folder_can_be_had_for_him(self, tmp_path: Path, offered: Controller) -> None:
         """His own temporary folder must do; what is there is not the module's to remove."""
         with passable(tmp_path) as top, mounted(top):
             os.chmod(top, 0o700)
@@ -702,9 +630,7 @@ class TestMountPoint:
     """dest is a mount point: the folder lies in it, since nothing else is on its file system."""
 
     @pytest.fixture(name="dest")
-    def fixture_mounted(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> t.Iterator[Path]:
+    def fixture_mounted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Path]:
         """A dest with a file system of its own."""
         states = tmp_path / "states"
 
@@ -727,9 +653,7 @@ class TestMountPoint:
         assert sorted(contents(dest)) == ["last", "one", "shared"]
         assert one.run(dest)["changed"] is False
 
-    def test_an_unfinished_transfer_is_no_content(
-        self, dest: Path, one: Controller, two: Controller
-    ) -> None:
+    def test_an_unfinished_transfer_is_no_content(self, dest: Path, one: Controller, two: Controller) -> None:
         """Neither foreign, nor part of a tree that moves in or out."""
         upload_path, wanted = one.request(dest)
         one.send(upload_path, wanted[:1])

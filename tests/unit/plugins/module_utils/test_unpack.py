@@ -15,26 +15,12 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    LayerError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    parse_platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
-    select_image,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import (
-    Unpacked,
-    unpack,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError, LayerError
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import parse_platform
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import select_image
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import Unpacked, unpack
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Blob,
     Image,
@@ -50,15 +36,8 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_docker_archive,
     write_oci_archive,
 )
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    contents,
-    needs_root,
-    options,
-    tree,
-)
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
+from ansible_collections.hypervisor.oci.tests.unit.support import contents, needs_root, options, tree
 
 PLATFORM = parse_platform("linux/amd64")
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -113,18 +92,8 @@ def test_layers_in_order(tmp_path: Path) -> None:
     assert report.to_dict()["counts"] == {}
 
 
-@pytest.mark.parametrize(
-    "layers",
-    [
-        (TOP, MIDDLE, BASE),
-        (MIDDLE, BASE, TOP),
-        (BASE, TOP, MIDDLE),
-        (TOP, BASE, MIDDLE),
-    ],
-)
-def test_layers_in_another_order_than_the_diff_ids(
-    tmp_path: Path, layers: tuple[Layer, ...]
-) -> None:
+@pytest.mark.parametrize("layers", [(TOP, MIDDLE, BASE), (MIDDLE, BASE, TOP), (BASE, TOP, MIDDLE), (TOP, BASE, MIDDLE)])
+def test_layers_in_another_order_than_the_diff_ids(tmp_path: Path, layers: tuple[Layer, ...]) -> None:
     """Section 2: the work starts over with the layers sorted by content; the order of diff_ids counts."""
     right = [layer.diff_id for layer in (BASE, MIDDLE, TOP)]
     run = a_run(tmp_path, *layers, image={"diff_ids": right})
@@ -139,11 +108,7 @@ def test_another_order_costs_no_budget(tmp_path: Path) -> None:
     """What was thrown away does not count for the limits."""
     size = sum(len(layer.tar) for layer in (BASE, TOP))
     right = [BASE.diff_id, TOP.diff_id]
-    changes: dict[str, t.Any] = {
-        "image": {"diff_ids": right},
-        "max_size": size,
-        "max_entries": 5,
-    }
+    changes: dict[str, t.Any] = {"image": {"diff_ids": right}, "max_size": size, "max_entries": 5}
     run = a_run(tmp_path, TOP, BASE, **changes)
     run.unpack()
     assert "d/a" in contents(run.top)
@@ -196,9 +161,7 @@ def test_an_image_without_layers(tmp_path: Path) -> None:
         (Layer(file("f"), algorithm="sha512", diff_id_algorithm="sha512"), 0),
     ],
 )
-def test_media_types_that_are_wrong_are_counted(
-    tmp_path: Path, layer: Layer, wrong: int
-) -> None:
+def test_media_types_that_are_wrong_are_counted(tmp_path: Path, layer: Layer, wrong: int) -> None:
     """Section 3; and the bytes decide. Inline data and sha512 are layers like others."""
     run = a_run(tmp_path, layer)
     found = run.unpack()
@@ -254,11 +217,7 @@ def test_the_umask_is_as_before(tmp_path: Path) -> None:
 
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     """Descriptors and threads, after errors too."""
-    for layer in (
-        BASE,
-        Layer(file("a"), file("..")),
-        Layer(file("f"), edit_blob=cut(-1)),
-    ):
+    for layer in (BASE, Layer(file("a"), file("..")), Layer(file("f"), edit_blob=cut(-1))):
         run = a_run(tmp_path, layer)
         before = open_descriptors()
         with contextlib.suppress(LayerError):
@@ -298,17 +257,13 @@ def test_the_user_is_the_containers_whatever_the_map(tmp_path: Path) -> None:
 # -- a warning
 
 
-def test_lost_xattrs_are_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lost_xattrs_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 6: a file system without xattrs."""
 
     def refuse(*_arguments: t.Any, **_keywords: t.Any) -> None:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
-    layer = Layer(
-        file("f", xattrs={"user.a": "1"}), directory("d", xattrs={"user.b": "1"})
-    )
+    layer = Layer(file("f", xattrs={"user.a": "1"}), directory("d", xattrs={"user.b": "1"}))
     run = a_run(tmp_path, layer)
     monkeypatch.setattr(os, "setxattr", refuse)
     assert run.unpack().report.warnings == [

@@ -16,15 +16,9 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hypervisor.oci.plugins.module_utils._container import (
-    files as _container_files,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._container import files as _container_files
 from ansible_collections.hypervisor.oci.plugins.modules import oci_container_files
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    give,
-    needs_root,
-    set_xattr_or_skip,
-)
+from ansible_collections.hypervisor.oci.tests.unit.support import give, needs_root, set_xattr_or_skip
 
 Run = t.Callable[..., t.Dict[str, t.Any]]
 
@@ -43,9 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
     return runs
 
 
-def file(
-    path: Path, content: str, mode: str = "0600", **more: t.Any
-) -> dict[str, t.Any]:
+def file(path: Path, content: str, mode: str = "0600", **more: t.Any) -> dict[str, t.Any]:
     own = {"owner": os.geteuid(), "group": os.getegid()}
     return {"path": str(path), "content": content, "mode": mode, **own, **more}
 
@@ -57,10 +49,7 @@ def mode_of(path: Path) -> int:
 def test_files_are_made_once(tmp_path: Path, run: Run) -> None:
     arguments = {
         "directories": [{"path": str(tmp_path / "a/b")}],
-        "files": [
-            file(tmp_path / "a/b/config", "grün\n"),
-            file(tmp_path / "open", "", "0644"),
-        ],
+        "files": [file(tmp_path / "a/b/config", "grün\n"), file(tmp_path / "open", "", "0644")],
     }
     checked = run(**arguments, _ansible_check_mode=True)
     assert checked["changed"] is True
@@ -68,14 +57,7 @@ def test_files_are_made_once(tmp_path: Path, run: Run) -> None:
     made = run(**arguments)
     assert made["changed_paths"] == checked["changed_paths"]
     assert (tmp_path / "a/b/config").read_bytes() == "grün\n".encode()
-    assert [
-        mode_of(tmp_path / name) for name in ("a", "a/b", "a/b/config", "open")
-    ] == [
-        0o700,
-        0o700,
-        0o600,
-        0o644,
-    ]
+    assert [mode_of(tmp_path / name) for name in ("a", "a/b", "a/b/config", "open")] == [0o700, 0o700, 0o600, 0o644]
     assert run(**arguments)["changed"] is False
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "open"]
 
@@ -132,9 +114,7 @@ def test_folders_that_one_mapped_root_can_pass(tmp_path: Path, run: Run) -> None
 
 
 @needs_root
-def test_a_shared_folder_without_acls(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shared_folder_without_acls(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every user may pass it, and what lies in it is closed itself."""
 
     def refuse(*_args: t.Any) -> None:
@@ -188,9 +168,7 @@ def test_a_link_is_not_followed(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "keep"])
-def test_no_link_is_followed_below_the_container_s_own_folder(
-    tmp_path: Path, run: Run, kind: str
-) -> None:
+def test_no_link_is_followed_below_the_container_s_own_folder(tmp_path: Path, run: Run, kind: str) -> None:
     """Others may have a hand in it, a container by a volume for example."""
     (tmp_path / "own").mkdir()
     outside = tmp_path / "outside"
@@ -215,10 +193,7 @@ def test_a_link_of_the_administrator_s_is_followed(tmp_path: Path, run: Run) -> 
     (tmp_path / "disk").mkdir()
     (tmp_path / "lib").symlink_to("disk")
     folder = tmp_path / "lib/containers"
-    arguments = {
-        "directories": [{"path": str(folder)}],
-        "files": [file(folder / "config", "new")],
-    }
+    arguments = {"directories": [{"path": str(folder)}], "files": [file(folder / "config", "new")]}
     assert run(**arguments)["changed"] is True
     assert (tmp_path / "disk/containers/config").read_text() == "new"
     assert run(**arguments)["changed"] is False
@@ -227,9 +202,7 @@ def test_a_link_of_the_administrator_s_is_followed(tmp_path: Path, run: Run) -> 
 @needs_root
 @pytest.mark.parametrize("check_mode", [True, False])
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_link_that_another_user_can_change(
-    tmp_path: Path, run: Run, listed: bool, check_mode: bool
-) -> None:
+def test_a_link_that_another_user_can_change(tmp_path: Path, run: Run, listed: bool, check_mode: bool) -> None:
     (tmp_path / "victim").mkdir(0o755)
     (tmp_path / "theirs").mkdir()
     os.chown(tmp_path / "theirs", 1000, 1000)
@@ -246,8 +219,7 @@ def test_a_link_that_another_user_can_change(
 
 @needs_root
 @pytest.mark.parametrize(
-    ("owner", "mode", "says"),
-    [(1000, 0o755, "belongs to another user"), (0, 0o777, "can be written to by")],
+    ("owner", "mode", "says"), [(1000, 0o755, "belongs to another user"), (0, 0o777, "can be written to by")]
 )
 @pytest.mark.parametrize("state", ["present", "restored"])
 def test_a_folder_that_others_can_change(
@@ -276,9 +248,7 @@ def test_a_directory_of_another_user(tmp_path: Path, run: Run) -> None:
 
 
 @needs_root
-def test_a_directory_that_is_swapped_when_it_is_made(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_that_is_swapped_when_it_is_made(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     make = os.mkdir
     (tmp_path / "victim").mkdir(0o700)
 
@@ -316,9 +286,7 @@ def test_content_is_nothing_for_a_log_but_for_a_diff(tmp_path: Path, run: Run) -
     assert "+PASSWORD=hunter2" in shown[0]["prepared"]
 
 
-def test_a_full_disk_leaves_the_old_file(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config").write_text("old")
 
     def refuse(_fd: int) -> None:
@@ -346,23 +314,17 @@ def test_a_full_disk_leaves_the_old_file(
         ({"state": "restored", "keep": "/nowhere"}, "nothing to restore"),
     ],
 )
-def test_errors_are_one_sentence(
-    run: Run, arguments: dict[str, t.Any], says: str
-) -> None:
+def test_errors_are_one_sentence(run: Run, arguments: dict[str, t.Any], says: str) -> None:
 
     result = run(**arguments)
     assert result["failed"] is True
     assert says in result["msg"]
 
 
-def test_content_is_in_no_log_of_the_node(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_is_in_no_log_of_the_node(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ansible logs the representation of a list, in which a value of several lines is another text."""
     logged: list[str] = []
-    monkeypatch.setattr(
-        AnsibleModule, "log", lambda _self, message, **_more: logged.append(message)
-    )
+    monkeypatch.setattr(AnsibleModule, "log", lambda _self, message, **_more: logged.append(message))
     path = tmp_path / "config"
     secret = file(path, "first\nlxc.environment = A=s3cret\n")
     assert run(files=[secret])["changed"] is True

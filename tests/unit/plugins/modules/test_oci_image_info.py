@@ -35,9 +35,7 @@ ARM = Image([Layer(file("b", b"data"))], platform="linux/arm64", ref="app:2")
 class Module:
     """Runs the module in this process."""
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-    ) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch
         self._capfd = capfd
 
@@ -52,9 +50,7 @@ class Module:
 
 
 @pytest.fixture
-def module(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Module:
+def module(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Module:
     """See ``Module``."""
     return Module(monkeypatch, capfd)
 
@@ -111,10 +107,7 @@ def test_names_that_are_no_text(tmp_path: Path, module: Module) -> None:
         ({"src": "/nonexistent"}, "src '/nonexistent' cannot be opened: no such file"),
         ({"src": "/dev/null"}, "'/dev/null' is not a regular file; check src"),
         ({"src": "/etc"}, "src '/etc' is a directory without index.json or manifest"),
-        (
-            {"src": "/etc", "platform": "amd64"},
-            "invalid platform 'amd64': expected os/architecture",
-        ),
+        ({"src": "/etc", "platform": "amd64"}, "invalid platform 'amd64': expected os/architecture"),
         ({"src": "/etc", "unknown": 1}, "Unsupported parameters"),
     ],
 )
@@ -131,9 +124,7 @@ def test_a_damaged_archive(tmp_path: Path, module: Module) -> None:
     assert result["msg"].startswith(f"'{path}' is a damaged tar near byte ")
 
 
-def test_a_missing_library_is_named(
-    tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_library_is_named(tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.import_module
 
     def refuse(name: str) -> t.Any:

@@ -22,14 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.doc_fragments import _http
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import apply
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import decompress
 from ansible_collections.hypervisor.oci.plugins.modules import oci_rootfs
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    Image,
-    Layer,
-    cut,
-    file,
-    hardlink,
-    write_oci_archive,
-)
+from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, cut, file, hardlink, write_oci_archive
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     contents,
     give,
@@ -50,9 +43,7 @@ PLATFORM = "linux/amd64"
 class Module:
     """Runs the module in this process."""
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-    ) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch
         self._capfd = capfd
 
@@ -78,9 +69,7 @@ class Module:
 
 
 @pytest.fixture
-def module(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Module:
+def module(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Module:
     """See ``Module``."""
     without_waiting(monkeypatch)
     return Module(monkeypatch, capfd)
@@ -174,14 +163,10 @@ def test_absent(tmp_path: Path, module: Module) -> None:
     assert os.listdir(tmp_path) == ["i.tar"]
 
 
-def test_warnings_are_ansibles(
-    tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warnings_are_ansibles(tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where they go from there depends on what else this process is."""
     told: list[str] = []
-    monkeypatch.setattr(
-        basic.AnsibleModule, "warn", lambda _self, warning: told.append(warning)
-    )
+    monkeypatch.setattr(basic.AnsibleModule, "warn", lambda _self, warning: told.append(warning))
     src = archive(tmp_path, Layer(file("f")), config={"User": "nobody"})
     result = module(tmp_path / "x", src=src)
     (warning,) = told
@@ -236,14 +221,9 @@ def failed(result: dict[str, t.Any]) -> str:
         ({"src": "{src}", "max_entries": 1}, "raise max_entries if you trust this image"),
     ],
 )  # fmt: skip
-def test_failures(
-    tmp_path: Path, module: Module, params: dict[str, t.Any], message: str
-) -> None:
+def test_failures(tmp_path: Path, module: Module, params: dict[str, t.Any], message: str) -> None:
     src = write_oci_archive(tmp_path / "i.tar", ONE)
-    given = {
-        key: value.format(src=src) if isinstance(value, str) else value
-        for key, value in params.items()
-    }
+    given = {key: value.format(src=src) if isinstance(value, str) else value for key, value in params.items()}
     result = module(tmp_path / "x", **given)
     assert message in failed(result)
     assert os.listdir(tmp_path) == ["i.tar"]
@@ -274,18 +254,14 @@ def test_no_dest(module: Module) -> None:
         (Layer(file(b"\xff\n", fields={"checksum": 1})), "layer {}, entry '\\xff\\n': the checksum"),
     ],
 )  # fmt: skip
-def test_a_wrong_layer(
-    tmp_path: Path, module: Module, layer: Layer, message: str
-) -> None:
+def test_a_wrong_layer(tmp_path: Path, module: Module, layer: Layer, message: str) -> None:
     src = archive(tmp_path, layer)
     text = failed(module(tmp_path / "x", src=src))
     assert text.startswith(message.format(layer.digest))
     assert os.listdir(tmp_path) == ["image.tar"]
 
 
-def test_zstd_without_a_library(
-    tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zstd_without_a_library(tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library is named only where it is needed, with what Ansible says of such."""
 
     class NoLibraries:
@@ -310,9 +286,7 @@ def test_preserve_without_root(tmp_path: Path, module: Module) -> None:
     """Section 6: an error that says so."""
     src = write_oci_archive(tmp_path / "i.tar", ONE)
     message = failed(module(tmp_path / "x", src=src, ownership="preserve"))
-    assert message == (
-        "ownership: preserve needs root; run with become, or set ownership: ignore"
-    )
+    assert message == ("ownership: preserve needs root; run with become, or set ownership: ignore")
 
 
 @needs_root
@@ -323,9 +297,7 @@ def test_maps_without_owners(tmp_path: Path, module: Module) -> None:
             tmp_path / "x", src=src, ownership="ignore", uid_map=["0:1:1"], gid_map=["0:1:1"]
         )
     )  # fmt: skip
-    assert (
-        message == "uid_map and gid_map need ownership: preserve, and that needs root"
-    )
+    assert message == "uid_map and gid_map need ownership: preserve, and that needs root"
 
 
 def test_human_sizes(tmp_path: Path, module: Module) -> None:
@@ -339,12 +311,7 @@ def test_human_sizes(tmp_path: Path, module: Module) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal(
-    tmp_path: Path,
-    module: Module,
-    monkeypatch: pytest.MonkeyPatch,
-    number: signal.Signals,
-) -> None:
+def test_a_signal(tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     """A lost connection leaves nothing behind, and the result says what happened."""
 
     def stop(_self: t.Any) -> None:
@@ -363,9 +330,7 @@ def test_a_signal(
     assert signal.getsignal(number) == before
 
 
-def test_a_bug_is_not_hidden(
-    tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_is_not_hidden(tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """What nothing outside can cause is no failure with one sentence; and it leaves nothing behind either."""
 
     def broken(*_arguments: t.Any) -> None:
@@ -396,10 +361,6 @@ def test_only_the_standard_library_and_ansible_are_imported() -> None:
     )
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
     )
     assert done.stdout.split("\n")[:2] == ["[]", "[]"]

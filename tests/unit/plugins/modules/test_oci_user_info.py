@@ -32,9 +32,7 @@ ELF = b"\x7fELF and so on"
 class Module:
     """Runs the module in this process."""
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-    ) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch
         self._capfd = capfd
 
@@ -49,9 +47,7 @@ class Module:
 
 
 @pytest.fixture
-def module(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Module:
+def module(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Module:
     """See ``Module``."""
     return Module(monkeypatch, capfd)
 
@@ -104,13 +100,7 @@ def test_users(
     """Section 8: the numbers by Docker's rules. Section 9: what nspawn's own look-up would give."""
     result = module(rootfs=str(rootfs), user=user, _ansible_check_mode=check)
     assert result["changed"] is False
-    assert result["user"] == {
-        "name": user,
-        "uid": uid,
-        "gid": gid,
-        "groups": groups,
-        "home": home,
-    }
+    assert result["user"] == {"name": user, "uid": uid, "gid": gid, "groups": groups, "home": home}
     keys = ("uid", "gid", "groups")
     assert result["nspawn"] == {"getent": True, **dict(zip(keys, nspawn))}
 
@@ -134,9 +124,7 @@ def test_a_root_that_is_none(tmp_path: Path, module: Module) -> None:
         assert what in result["msg"]
 
 
-def test_the_hosts_own_accounts_are_never_read(
-    tmp_path: Path, rootfs: Path, module: Module
-) -> None:
+def test_the_hosts_own_accounts_are_never_read(tmp_path: Path, rootfs: Path, module: Module) -> None:
     """Section 8: inside the root; links lead nowhere else."""
     (tmp_path / "passwd").write_text("app:x:1:1::/:\n")
     passwd = rootfs / "etc" / "passwd"
@@ -161,9 +149,7 @@ def test_the_hosts_own_accounts_are_never_read(
         passwd.unlink()
 
 
-def test_things_that_are_no_files(
-    rootfs: Path, module: Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_things_that_are_no_files(rootfs: Path, module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 8: never waited for; a number is still taken."""
     passwd = rootfs / "etc" / "passwd"
     # the address of a socket is short
@@ -211,9 +197,7 @@ def test_things_that_are_no_files(
         ("passwd\n", False),
     ],
 )
-def test_other_name_services(
-    rootfs: Path, module: Module, nsswitch: str, judged: bool
-) -> None:
+def test_other_name_services(rootfs: Path, module: Module, nsswitch: str, judged: bool) -> None:
     """Section 9: an answer that more than files could give is not known."""
     (rootfs / "etc" / "nsswitch.conf").write_text(nsswitch)
     result = module(rootfs=str(rootfs), user="app")

@@ -15,16 +15,8 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._container import volume
-from ansible_collections.hypervisor.oci.plugins.modules import (
-    oci_mount_points,
-    oci_volume,
-)
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    give,
-    needs_root,
-    set_xattr_or_skip,
-    tree,
-)
+from ansible_collections.hypervisor.oci.plugins.modules import oci_mount_points, oci_volume
+from ansible_collections.hypervisor.oci.tests.unit.support import give, needs_root, set_xattr_or_skip, tree
 
 Run = t.Callable[..., t.Dict[str, t.Any]]
 
@@ -58,11 +50,7 @@ def test_a_volume_has_all_that_the_image_has(tmp_path: Path, run: Run) -> None:
         os.chown(path, 1000, 1001, follow_symlinks=False)
     os.utime(data, ns=(1, 1_500_000_000_123_456_789))
     before = tree(data)
-    arguments = {
-        "path": str(tmp_path / "volume"),
-        "rootfs": str(tmp_path / "root"),
-        "target": "/data",
-    }
+    arguments = {"path": str(tmp_path / "volume"), "rootfs": str(tmp_path / "root"), "target": "/data"}
     first = run(oci_volume, **arguments)
     assert first["changed"] is True
     assert tree(tmp_path / "volume") == before
@@ -78,32 +66,19 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @needs_root
-def test_what_is_left_out_is_told(
-    tmp_path: Path, run: Run, warnings: list[str]
-) -> None:
+def test_what_is_left_out_is_told(tmp_path: Path, run: Run, warnings: list[str]) -> None:
     (tmp_path / "root/data").mkdir(parents=True)
     os.mknod(tmp_path / "root/data/disk", 0o60600, os.makedev(7, 0))
-    result = run(
-        oci_volume,
-        path=str(tmp_path / "volume"),
-        rootfs=str(tmp_path / "root"),
-        target="/data",
-    )
+    result = run(oci_volume, path=str(tmp_path / "volume"), rootfs=str(tmp_path / "root"), target="/data")
     assert result["changed"] is True
     assert warnings == [f"the volume '{tmp_path}/volume' lacks 1 devices of the image"]
     assert list((tmp_path / "volume").iterdir()) == []
 
 
-def test_a_volume_of_the_image_on_procfs(
-    tmp_path: Path, run: Run, warnings: list[str]
-) -> None:
+def test_a_volume_of_the_image_on_procfs(tmp_path: Path, run: Run, warnings: list[str]) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/p").symlink_to("proc")
-    arguments = {
-        "path": str(tmp_path / "volume"),
-        "rootfs": str(tmp_path / "root"),
-        "target": "/p",
-    }
+    arguments = {"path": str(tmp_path / "volume"), "rootfs": str(tmp_path / "root"), "target": "/p"}
     assert "belongs to the runtime" in run(oci_volume, **arguments)["msg"]
     result = run(oci_volume, **arguments, from_image=True)
     assert (result["changed"], result["ignored"]) == (False, True)
@@ -116,16 +91,10 @@ def test_a_volume_of_the_image_on_procfs(
     assert "a volume of the image is ignored" in warnings[0]
 
 
-def test_a_root_that_is_used(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_root_that_is_used(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "root/data/sub").mkdir(parents=True)
     monkeypatch.setattr(volume, "require_unused", _refuse)
-    arguments = {
-        "path": str(tmp_path / "volume"),
-        "rootfs": str(tmp_path / "root"),
-        "target": "/data",
-    }
+    arguments = {"path": str(tmp_path / "volume"), "rootfs": str(tmp_path / "root"), "target": "/data"}
     assert run(oci_volume, **arguments)["msg"] == "in use"
     assert run(oci_volume, **arguments, in_use="ignore")["changed"] is True
 
@@ -147,13 +116,7 @@ def test_mounts_come_back_as_filters_take_them(tmp_path: Path, run: Run) -> None
     assert (tmp_path / "root/run/work/dir").is_dir()
     assert result["changed"] is True
     assert result["mounts"] == [
-        {
-            "source": source,
-            "target": "/run/a",
-            "read_only": True,
-            "type": "bind",
-            "options": [],
-        }
+        {"source": source, "target": "/run/a", "read_only": True, "type": "bind", "options": []}
     ]
 
 

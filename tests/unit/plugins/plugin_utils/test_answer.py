@@ -34,9 +34,7 @@ def answer(**fields: t.Any) -> dict[str, t.Any]:
 
 
 def test_an_answer_of_the_module_is_understood() -> None:
-    assert parse_request(answer(blobs=[blob(B), blob(A)]), LAYERS) == UploadRequest(
-        UPLOAD, (B, A)
-    )
+    assert parse_request(answer(blobs=[blob(B), blob(A)]), LAYERS) == UploadRequest(UPLOAD, (B, A))
     assert parse_request(answer(folder=None), LAYERS) == UploadRequest(None, (A,))
     assert parse_request(answer(folder=f"/{FOLDER}"), LAYERS).folder == f"/{FOLDER}"
     # what a node has in its own language

@@ -16,38 +16,16 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    OciError,
-    SourceError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    parse_platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
-    select_image,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError, OciError, SourceError
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import parse_platform
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import select_image
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import offer
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.directory import (
-    LayoutDirectory,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
-    Offer,
-    OfferSource,
-    unpack_offer,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.directory import LayoutDirectory
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import Offer, OfferSource, unpack_offer
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _offer, _criteria
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import (
-    make_offer,
-    pack,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import (
-    Criteria,
-    parse_criteria,
-)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import make_offer, pack
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria, parse_criteria
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     ABSENT,
     Image,
@@ -66,9 +44,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 AMD = Image([Layer(file("a", "a")), Layer(file("b", "b"))], platform="linux/amd64")
 ARM = Image([Layer(file("c", "c"))], platform="linux/arm64")
 GONE = Image([Layer(file("d", "d"))], platform="linux/s390x", missing=True)
-SILENT = Image(
-    [Layer(file("e"))], platform="linux/riscv64", descriptor={"platform": ABSENT}
-)
+SILENT = Image([Layer(file("e"))], platform="linux/riscv64", descriptor={"platform": ABSENT})
 INDEX = Index(AMD, ARM, GONE, SILENT, attestation(AMD), artifact(), ref="demo:1")
 
 
@@ -83,9 +59,7 @@ def sent(path: str, criteria: Criteria | None = None) -> OfferSource:
     return OfferSource(offered(path, criteria), 0, 0)
 
 
-def chosen(
-    source: t.Any, platform: str, ref: str | None = None, digest: str | None = None
-) -> t.Any:
+def chosen(source: t.Any, platform: str, ref: str | None = None, digest: str | None = None) -> t.Any:
     """The image, or the message of why there is none."""
     try:
         return select_image(source, ref, digest, parse_platform(platform))
@@ -100,15 +74,11 @@ def written(folder: Path) -> dict[str, str]:
         "compressed": write_oci_archive(folder / "i.tgz", INDEX, compression="gzip"),
         "layout": write_layout(folder / "layout", INDEX),
         "docker": write_docker_archive(folder / "d.tar", AMD, repo_tags=[["demo:1"]]),
-        "old docker": write_docker_archive(
-            folder / "o.tar", AMD, repo_tags=[["demo:1"]], style="old", links="symlink"
-        ),
+        "old docker": write_docker_archive(folder / "o.tar", AMD, repo_tags=[["demo:1"]], style="old", links="symlink"),
     }
 
 
-@pytest.mark.parametrize(
-    "form", ["archive", "compressed", "layout", "docker", "old docker"]
-)
+@pytest.mark.parametrize("form", ["archive", "compressed", "layout", "docker", "old docker"])
 def test_a_node_chooses_as_from_the_source_itself(tmp_path: Path, form: str) -> None:
     path = written(tmp_path)[form]
     for platform in ("linux/amd64", "linux/arm64/v8", "linux/arm", "linux/s390x", "linux/riscv64"):  # fmt: skip
@@ -135,9 +105,7 @@ def test_an_offer_holds_what_can_be_asked_for_and_no_more(tmp_path: Path) -> Non
         documents |= {image.path, image.config.path}
     assert set(made.documents) == documents
     # nothing else was opened, and nothing twice: what tells that artifacts are none is no node's concern
-    assert sorted(opened) == sorted(
-        [*documents, "oci-layout", INDEX.path, artifact().path]
-    )
+    assert sorted(opened) == sorted([*documents, "oci-layout", INDEX.path, artifact().path])
 
 
 @pytest.mark.parametrize(
@@ -151,9 +119,7 @@ def test_an_offer_holds_what_can_be_asked_for_and_no_more(tmp_path: Path) -> Non
         Image([Layer(file("x"))], platform="linux/386", config_document={"junk": "x" * (4 << 20)}),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_one_image_is_told_by_the_node_that_wants_it(
-    tmp_path: Path, broken: Image
-) -> None:
+def test_what_is_wrong_with_one_image_is_told_by_the_node_that_wants_it(tmp_path: Path, broken: Image) -> None:
     path = write_oci_archive(tmp_path / "i.tar", AMD, broken)
     assert chosen(sent(path), "linux/amd64").layers
     with contextlib.closing(open_source(path)) as source:
@@ -165,21 +131,15 @@ def test_what_is_wrong_with_one_image_is_told_by_the_node_that_wants_it(
 def test_a_layer_that_is_a_link_out_is_told_as_such(tmp_path: Path) -> None:
     """Hostile: the same message as where the archive lies on the node (section 1)."""
     layer = AMD.layers[0]
-    path = write_oci_archive(
-        tmp_path / "i.tar", AMD, files={layer.path: symlink(layer.path, "/etc/shadow")}
-    )
+    path = write_oci_archive(tmp_path / "i.tar", AMD, files={layer.path: symlink(layer.path, "/etc/shadow")})
     with contextlib.closing(open_source(path)) as source:
         expected = chosen(source, "linux/amd64")
     assert "is a link out of the archive" in expected
     assert chosen(sent(path), "linux/amd64") == expected
 
 
-@pytest.mark.parametrize(
-    "index", [b"[]", b"{", {"manifests": [{"digest": "../x"}]}, {"layers": []}]
-)
-def test_what_is_wrong_with_all_of_it_is_told_on_the_controller(
-    tmp_path: Path, index: t.Any
-) -> None:
+@pytest.mark.parametrize("index", [b"[]", b"{", {"manifests": [{"digest": "../x"}]}, {"layers": []}])
+def test_what_is_wrong_with_all_of_it_is_told_on_the_controller(tmp_path: Path, index: t.Any) -> None:
     path = write_oci_archive(tmp_path / "i.tar", AMD, index=index)
     with pytest.raises((ImageError, SourceError)):
         sent(path)
@@ -247,9 +207,7 @@ CRITERIA: t.Sequence[tuple[dict[str, str], t.Sequence[Image]]] = [
     ({"ref": "reg.example.org/two:2"}, [TWO]),
 ]
 
-CRITERIA_IDS = [
-    f"{number}-{'-'.join(options)}" for number, (options, _meant) in enumerate(CRITERIA)
-]
+CRITERIA_IDS = [f"{number}-{'-'.join(options)}" for number, (options, _meant) in enumerate(CRITERIA)]
 
 
 def criteria_for(options: dict[str, str]) -> Criteria:
@@ -309,10 +267,7 @@ def test_docker_archives_are_narrowed_too(tmp_path: Path) -> None:
         assert len(made.layers) == 1
         with contextlib.closing(open_source(path)) as whole:
             expected = chosen(whole, "linux/amd64", "one:1")
-        assert (
-            chosen(sent(path, Criteria(ref="one:1")), "linux/amd64", "one:1")
-            == expected
-        )
+        assert chosen(sent(path, Criteria(ref="one:1")), "linux/amd64", "one:1") == expected
         assert expected.ref == "one:1"
 
 
@@ -348,29 +303,21 @@ def test_what_no_node_could_choose_is_told_on_the_controller_with_all_there_is(
     ],
     ids=str,
 )  # fmt: skip
-def test_options_that_are_wrong(
-    tmp_path: Path, options: dict[str, str], said: str
-) -> None:
+def test_options_that_are_wrong(tmp_path: Path, options: dict[str, str], said: str) -> None:
     path = write_oci_archive(tmp_path / "i.tar", ONE)
     with pytest.raises(ImageError, match=said):
         offered(path, criteria_for(options))
 
 
 def test_what_a_task_does_not_say_is_no_wish() -> None:
-    assert (
-        parse_criteria({})
-        == parse_criteria({"ref": None, "digest": "", "platform": ""})
-        == Criteria()
-    )
+    assert parse_criteria({}) == parse_criteria({"ref": None, "digest": "", "platform": ""}) == Criteria()
     # YAML's numbers are names
     assert parse_criteria({"ref": 2.1}).ref == "2.1"
     keys = {parse_criteria({name: "a/b"}).key for name in ("ref", "platform")}
     assert len(keys | {Criteria().key, Criteria(digest="a/b").key}) == 4
 
 
-def test_more_names_than_a_list_can_hold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_names_than_a_list_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_oci_archive(tmp_path / "i.tar", BOTH, TWO)
     monkeypatch.setattr(_criteria, "DOCUMENT_LIMIT", 600)
     with pytest.raises(SourceError, match="too many images and names .* choose fewer by ref, digest or platform"):  # fmt: skip
@@ -382,9 +329,7 @@ def test_more_names_than_a_list_can_hold(
 
 
 @pytest.mark.parametrize("which", ["manifest", "config"])
-def test_a_document_that_is_a_link_tells_no_node_what_it_leads_to(
-    tmp_path: Path, which: str
-) -> None:
+def test_a_document_that_is_a_link_tells_no_node_what_it_leads_to(tmp_path: Path, which: str) -> None:
     """Whatever says its size: a key, a list of passwords."""
     secret = tmp_path / "id_ed25519"
     image = Image([Layer(file("x"))])

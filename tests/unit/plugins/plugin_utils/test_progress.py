@@ -9,10 +9,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._progress import (
-    LONG,
-    Progress,
-)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._progress import LONG, Progress
 
 NAME = "blobs/sha256/" + "0123456789abcdef" * 4
 MEMBER = hashlib.sha256(b"../layer.tar").hexdigest()[:12]
@@ -22,9 +19,7 @@ def told(sizes: dict[str, int]) -> list[tuple[str, bool]]:
     """The lines of a transfer at a blob in two seconds."""
     lines: list[tuple[str, bool]] = []
     clock = iter([10.0, 10.0 + 2 * len(sizes)])
-    progress = Progress(
-        "node1", sizes, lambda *line: lines.append(line), lambda: next(clock)
-    )
+    progress = Progress("node1", sizes, lambda *line: lines.append(line), lambda: next(clock))
     for name in sizes:
         with progress.sending([name]):
             pass

@@ -21,14 +21,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import (
-    read_offer,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    BUNDLE_HEAD,
-    upload_name,
-    find_sent,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import read_offer
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import BUNDLE_HEAD, upload_name, find_sent
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _staging
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._staging import Staging
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
@@ -67,9 +61,7 @@ class Controller:
     def left(self) -> list[str]:
         """The names of all files, an offer's without what tells it from others."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
-        return sorted(
-            re.sub("^offer-[0-9a-f]{32}$", "offer", path.name) for path in files
-        )
+        return sorted(re.sub("^offer-[0-9a-f]{32}$", "offer", path.name) for path in files)
 
 
 @pytest.fixture(name="controller")
@@ -101,9 +93,7 @@ def write(folder: Path, form: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["archive", "gzip", "zstd", "layout"])
-def test_blobs_are_files_in_every_form(
-    tmp_path: Path, controller: Controller, form: str
-) -> None:
+def test_blobs_are_files_in_every_form(tmp_path: Path, controller: Controller, form: str) -> None:
     path = write(tmp_path, form)
     with controller.staging(path) as staging:
         assert set(staging.sizes()) == set(NAMES)
@@ -115,9 +105,7 @@ def test_blobs_are_files_in_every_form(
 
 
 @pytest.mark.parametrize("form", ["archive", "gzip", "layout"])
-def test_what_one_fork_made_the_others_find(
-    tmp_path: Path, controller: Controller, form: str
-) -> None:
+def test_what_one_fork_made_the_others_find(tmp_path: Path, controller: Controller, form: str) -> None:
     path = write(tmp_path, form)
     with controller.staging(path) as first:
         assert len(content(first, NAMES)) == 2
@@ -132,9 +120,7 @@ def test_what_one_fork_made_the_others_find(
     assert controller.opened == opened
 
 
-def test_blobs_are_staged_when_they_are_needed(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_blobs_are_staged_when_they_are_needed(tmp_path: Path, controller: Controller) -> None:
     """The first one travels while nobody has read the second."""
     with controller.staging(write(tmp_path, "archive")) as staging:
         bundles = staging.bundles(NAMES)
@@ -143,9 +129,7 @@ def test_blobs_are_staged_when_they_are_needed(
         assert [bundle.names for bundle in bundles] == [(NAMES[1],)]
 
 
-def test_a_compressed_archive_is_spooled_once(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_a_compressed_archive_is_spooled_once(tmp_path: Path, controller: Controller) -> None:
     with controller.staging(write(tmp_path, "gzip")) as staging:
         next(staging.bundles(NAMES))
         assert set(map(upload_name, NAMES)) < set(controller.left())
@@ -153,9 +137,7 @@ def test_a_compressed_archive_is_spooled_once(
         assert controller.opened == 1
 
 
-def test_an_image_that_was_made_anew_is_another_one(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_an_image_that_was_made_anew_is_another_one(tmp_path: Path, controller: Controller) -> None:
     for name in ("archive", "layout"):
         path = write(tmp_path, name)
         with controller.staging(path) as staging:
@@ -179,9 +161,7 @@ def test_an_image_that_was_made_anew_is_another_one(
 def layers_of(*sizes: int) -> list[Layer]:
     """A layer for each number, with that many bytes at least, which cannot be compressed."""
     noise = random.Random(1)
-    return [
-        Layer(file("f", bytes(noise.choices(range(256), k=size)))) for size in sizes
-    ]
+    return [Layer(file("f", bytes(noise.choices(range(256), k=size)))) for size in sizes]
 
 
 @pytest.mark.parametrize("form", ["archive", "gzip", "layout", "docker"])
@@ -222,9 +202,7 @@ def test_small_blobs_are_one_file(
         with contextlib.closing(reader):
             contents.append(reader.read())
     os.close(fd)
-    assert sorted(contents) == sorted(
-        layer.tar if form == "docker" else layer.data for layer in layers
-    )
+    assert sorted(contents) == sorted(layer.tar if form == "docker" else layer.data for layer in layers)
 
 
 def test_a_bundle_does_not_grow_for_ever(
@@ -314,9 +292,7 @@ def test_no_name_of_an_image_is_part_of_a_path_that_is_sent(
             assert re.fullmatch("(sha256|sha512|member|bundle)-[0-9a-f]+", file_name)
 
 
-def test_what_was_verified_is_sent_by_a_later_fork_too(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_what_was_verified_is_sent_by_a_later_fork_too(tmp_path: Path, controller: Controller) -> None:
     """Whoever may write to a layout changes its blob after one fork has looked at it."""
     path = write(tmp_path, "layout")
     blob = Path(path, NAMES[0])
@@ -335,9 +311,7 @@ def test_what_was_verified_is_sent_by_a_later_fork_too(
         content(third, NAMES[:1])
 
 
-def test_a_blob_takes_no_more_room_than_was_offered(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_a_blob_takes_no_more_room_than_was_offered(tmp_path: Path, controller: Controller) -> None:
     path = write(tmp_path, "layout")
     with controller.staging(path) as staging:
         staging.offer()
@@ -373,9 +347,7 @@ def test_tasks_share_blobs_and_no_offer(tmp_path: Path, controller: Controller) 
     assert controller.left() == ["in-use", "offer", "offer", "writing"]
 
 
-def test_documents_are_nothing_to_ask_for(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_documents_are_nothing_to_ask_for(tmp_path: Path, controller: Controller) -> None:
     """A node has them, or is not to have them."""
     path = write(tmp_path, "archive")
     with controller.staging(path) as staging:
@@ -390,30 +362,22 @@ def test_documents_are_nothing_to_ask_for(
 
 
 @pytest.mark.parametrize("form", ["archive", "gzip", "layout"])
-def test_a_damaged_blob_is_never_sent(
-    tmp_path: Path, controller: Controller, form: str
-) -> None:
+def test_a_damaged_blob_is_never_sent(tmp_path: Path, controller: Controller, form: str) -> None:
     broken = Image([LAYERS[0], Layer(file("c", "c"), edit_stored=flip(20))])
     name = broken.layers[1].path
     if form == "layout":
         path = write_layout(tmp_path / "layout", broken)
     else:
-        path = write_oci_archive(
-            tmp_path / "i.tar", broken, compression="gzip" if form == "gzip" else "none"
-        )
+        path = write_oci_archive(tmp_path / "i.tar", broken, compression="gzip" if form == "gzip" else "none")
     with controller.staging(path) as staging:
         staging.offer()
         for _again in range(2):
-            with pytest.raises(
-                SourceError, match=f"{broken.layers[1].digest} .* another digest"
-            ):
+            with pytest.raises(SourceError, match=f"{broken.layers[1].digest} .* another digest"):
                 content(staging, [name])
     assert controller.left() == ["in-use", "offer", "writing"]
 
 
-def test_a_link_in_a_layout_sends_no_secret_of_the_controller(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_a_link_in_a_layout_sends_no_secret_of_the_controller(tmp_path: Path, controller: Controller) -> None:
     """Of the right size, but what it leads to is no blob."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"s" * len(LAYERS[0].data))
@@ -427,9 +391,7 @@ def test_a_link_in_a_layout_sends_no_secret_of_the_controller(
         assert controller.left() == ["in-use", "offer", "writing"]
 
 
-def test_old_docker_layouts_send_no_link_out(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_old_docker_layouts_send_no_link_out(tmp_path: Path, controller: Controller) -> None:
     """There no digest says what a layer's file must hold."""
     image = Image([Layer(file("a")), Layer(file("b"))])
     archive = write_docker_archive(tmp_path / "d.tar", image, style="old")
@@ -450,9 +412,7 @@ def test_old_docker_layouts_send_no_link_out(
         assert content(staging, names[1:]) == [first.read_bytes()]
 
 
-def test_old_docker_archives_are_staged_by_their_own_names(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_old_docker_archives_are_staged_by_their_own_names(tmp_path: Path, controller: Controller) -> None:
     layers = [Layer(file("a")), Layer(file("b"))]
     image = Image(layers)
     path = write_docker_archive(tmp_path / "d.tar", image, style="old", links="symlink")
@@ -464,9 +424,7 @@ def test_old_docker_archives_are_staged_by_their_own_names(
             content(staging, ["../../etc/passwd"])
 
 
-def test_no_room_for_a_spool(
-    tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room_for_a_spool(tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told before anything is written."""
     path = write(tmp_path, "gzip")
     with controller.staging(path) as staging:
@@ -479,24 +437,16 @@ def test_no_room_for_a_spool(
             content(staging, NAMES)
 
 
-def test_max_size_bounds_the_controller_too(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_max_size_bounds_the_controller_too(tmp_path: Path, controller: Controller) -> None:
     """A bomb is told by the offer, before a byte of it is on the disk."""
     path = write(tmp_path, "gzip")
-    staging = Staging(
-        path, lambda: path, str(controller.folder), Criteria(), max_size=2000
-    )
-    with staging, pytest.raises(
-        SourceError, match="more than the 2000 bytes of max_size; raise max_size"
-    ):
+    staging = Staging(path, lambda: path, str(controller.folder), Criteria(), max_size=2000)
+    with staging, pytest.raises(SourceError, match="more than the 2000 bytes of max_size; raise max_size"):
         staging.offer()
     assert controller.left() == ["in-use", "writing"]
 
 
-def test_a_disk_that_fails(
-    tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fails(tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, "archive")
     with controller.staging(path) as staging:
         staging.offer()
@@ -530,9 +480,7 @@ with Staging(path, lambda: path, local, Criteria()) as staging:
 """
 
 
-def test_forks_work_at_once_and_a_killed_one_leaves_no_lock(
-    tmp_path: Path, controller: Controller
-) -> None:
+def test_forks_work_at_once_and_a_killed_one_leaves_no_lock(tmp_path: Path, controller: Controller) -> None:
     path = write(tmp_path, "gzip")
     command = [sys.executable, "-c", _FORK, path, str(controller.folder), *NAMES]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

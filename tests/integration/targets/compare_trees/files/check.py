@@ -16,9 +16,7 @@ import typing as t
 
 sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
-from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
-    remove_below,
-)
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below  # noqa: E402
 
 _TIME = 1700000000123456789
 
@@ -131,45 +129,25 @@ PLANTS: list[tuple[str, Plant]] = [
     ("folder/file: mode 0644 is 4644", lambda top: os.chmod(f"{top}/linked", 0o4644)),
     ("link: uid 0 is 1", lambda top: os.lchown(f"{top}/link", 1, 0)),
     ("fifo: gid 0 is 1", lambda top: os.chown(f"{top}/fifo", 0, 1)),
-    (
-        "folder: mtime 1700000000.123456789 is 1700000000.123456788",
-        lambda top: set_time(f"{top}/folder", _TIME - 1),
-    ),
+    ("folder: mtime 1700000000.123456789 is 1700000000.123456788", lambda top: set_time(f"{top}/folder", _TIME - 1)),
     (".: mtime 1700000000.123456789 is", lambda top: set_time(top, _TIME + 1)),
-    (
-        "link: mtime 1700000000.123456789 is",
-        lambda top: set_time(f"{top}/link", _TIME + 1),
-    ),
-    (
-        "early: mtime -1.500000000 is 0.000000000",
-        lambda top: set_time(f"{top}/early", 0),
-    ),
+    ("link: mtime 1700000000.123456789 is", lambda top: set_time(f"{top}/link", _TIME + 1)),
+    ("early: mtime -1.500000000 is 0.000000000", lambda top: set_time(f"{top}/early", 0)),
     ("other: size 7 is 8", lambda top: rewrite(f"{top}/other", b"contents")),
     ("other: sha256 ", lambda top: rewrite(f"{top}/other", b"CONTENT")),
     ("link: target folder/file is folder/fill", retarget),
     ("null: device 1:3 is 1:5", replace_node),
     ("other: group  is folder/file", relink),
     ("linked: links 2 is 3", relink),
-    (
-        "folder/file: xattr user.name 0x76616c7565 is 0x00",
-        lambda top: os.setxattr(f"{top}/linked", "user.name", b"\0"),
-    ),
-    (
-        "fifo: xattr trusted.name absent is 0x78",
-        lambda top: os.setxattr(f"{top}/fifo", "trusted.name", b"x"),
-    ),
+    ("folder/file: xattr user.name 0x76616c7565 is 0x00", lambda top: os.setxattr(f"{top}/linked", "user.name", b"\0")),
+    ("fifo: xattr trusted.name absent is 0x78", lambda top: os.setxattr(f"{top}/fifo", "trusted.name", b"x")),
     (
         "other: xattr security.capability absent is",
         lambda top: os.setxattr(
-            f"{top}/other",
-            "security.capability",
-            bytes.fromhex("0100000200200000000000000000000000000000"),
+            f"{top}/other", "security.capability", bytes.fromhex("0100000200200000000000000000000000000000")
         ),
     ),
-    (
-        "\\xff\\x0a\\x20name: mode 0644 is 0600",
-        lambda top: os.chmod(os.fsencode(top) + b"/\xff\n name", 0o600),
-    ),
+    ("\\xff\\x0a\\x20name: mode 0644 is 0600", lambda top: os.chmod(os.fsencode(top) + b"/\xff\n name", 0o600)),
     ("bottom: file only in the first tree", remove_bottom),
     ("other: kind file is directory", turn_into_directory),
 ]
@@ -182,11 +160,7 @@ def main() -> int:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, comparer, *arguments],
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=60,
+            [sys.executable, comparer, *arguments], capture_output=True, check=False, text=True, timeout=60
         )
 
     make(a)

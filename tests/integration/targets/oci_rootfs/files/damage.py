@@ -17,11 +17,7 @@ def main() -> int:
     """Damage; returns the exit status."""
     path = sys.argv[1]
     with tarfile.open(path) as archive:
-        blobs = [
-            member
-            for member in archive
-            if member.isreg() and member.name.lstrip("./").startswith("blobs/")
-        ]
+        blobs = [member for member in archive if member.isreg() and member.name.lstrip("./").startswith("blobs/")]
     damaged = 0
     with open(path, "r+b") as file:
         for blob in blobs:

@@ -87,9 +87,7 @@ def collections_folder() -> str:
     path = _HERE
     while os.path.basename(path) != "ansible_collections":
         if path == os.path.dirname(path):
-            raise Failure(
-                "this is no installed collection: no ansible_collections above"
-            )
+            raise Failure("this is no installed collection: no ansible_collections above")
         path = os.path.dirname(path)
     return os.path.dirname(path)
 
@@ -112,14 +110,10 @@ class Runner:
     def __init__(self) -> None:
         sys.path.insert(0, collections_folder())
         # found at run time, since the path to it is only known now
-        self._main = importlib.import_module(
-            "ansible_collections.hypervisor.oci.plugins.modules.oci_rootfs"
-        ).main
+        self._main = importlib.import_module("ansible_collections.hypervisor.oci.plugins.modules.oci_rootfs").main
         self._testing = importlib.import_module("ansible.module_utils.testing")
 
-    def run(
-        self, params: dict[str, t.Any], kill_at: int = 0, patches: tuple[str, ...] = ()
-    ) -> Outcome:
+    def run(self, params: dict[str, t.Any], kill_at: int = 0, patches: tuple[str, ...] = ()) -> Outcome:
         """One run; with ``kill_at`` it is killed just before that step, if it takes so many."""
         # what is still in the buffer would come out of both processes
         sys.stdout.flush()
@@ -147,13 +141,7 @@ class Runner:
         if result.get("failed") or result.get("changed") is not changed:
             raise Failure(f"{params}: changed={changed} expected, got {result}")
 
-    def _child(
-        self,
-        params: dict[str, t.Any],
-        kill_at: int,
-        patches: tuple[str, ...],
-        writing: int,
-    ) -> t.NoReturn:
+    def _child(self, params: dict[str, t.Any], kill_at: int, patches: tuple[str, ...], writing: int) -> t.NoReturn:
         """Run in the forked process: its output and its count of steps go to ``writing``."""
         os.dup2(writing, 1)
         os.close(writing)
@@ -381,14 +369,7 @@ def scenarios(lab: Laboratory) -> list[Scenario]:
     """All that is killed."""
     old, new = lab.params("old"), lab.params("new")
     absent = {"dest": lab.dest, "state": "absent"}
-    first = Scenario(
-        "first run",
-        before=(),
-        killed=new,
-        following=new,
-        found=frozenset(["none", "new"]),
-        final="new",
-    )
+    first = Scenario("first run", before=(), killed=new, following=new, found=frozenset(["none", "new"]), final="new")
     replacing = Scenario(
         "replacing run",
         before=(old,),
@@ -415,11 +396,7 @@ def scenarios(lab: Laboratory) -> list[Scenario]:
             found=frozenset(["old", "new", "none"]),
             crippled=("exchange", "rename_new"),
         ),
-        replace(
-            replacing,
-            name="exchange of a staged tree",
-            before=(old, {**new, "state": "staged"}),
-        ),
+        replace(replacing, name="exchange of a staged tree", before=(old, {**new, "state": "staged"})),
         replace(
             replacing,
             name="replacing run by force",
@@ -495,12 +472,7 @@ def _start_task(params: dict[str, t.Any]) -> subprocess.Popen[str]:
     command += ["-e", json.dumps({"ansible_python_interpreter": sys.executable})]
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": collections_folder()}
     return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        text=True,
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True
     )
 
 

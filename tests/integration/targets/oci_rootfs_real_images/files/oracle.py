@@ -27,17 +27,11 @@ import typing as t
 from dataclasses import replace
 
 # the comparer lies in another folder of the tests
-sys.path.insert(
-    0,
-    os.path.join(os.path.dirname(os.path.abspath(__file__)), *[os.pardir] * 4, "tools"),
-)
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), *[os.pardir] * 4, "tools"))
 
 from compare_trees import Ignore, compare, read_tree  # noqa: E402
 
-_INDEXES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
+_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _OUR_TOKEN = "trusted.hypervisor_oci"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -56,13 +50,7 @@ _IMAGE = f"oci:{_LAYOUT}:{_REF}"
 def _run(work: str, *command: str) -> str:
     """The standard output of a command, run in ``work``; exits with its messages where it fails."""
     result = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        cwd=work,
-        timeout=_PATIENCE,
-        text=True,
+        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd=work, timeout=_PATIENCE, text=True
     )
     if result.returncode:
         sys.exit(f"{' '.join(command)}: {result.stderr}{result.stdout}")
@@ -128,9 +116,7 @@ def _documents(path: str) -> t.Iterator[t.Callable[[str], bytes | None]]:
         yield read_member
 
 
-def _of_index(
-    read: t.Callable[[str], bytes | None], index: dict[str, t.Any]
-) -> t.Iterator[dict[str, t.Any]]:
+def _of_index(read: t.Callable[[str], bytes | None], index: dict[str, t.Any]) -> t.Iterator[dict[str, t.Any]]:
     for descriptor in index["manifests"]:
         blob = read("blobs/" + descriptor["digest"].replace(":", "/"))
         if blob is None:
@@ -144,11 +130,7 @@ def _of_index(
             continue
         platform = _platform(descriptor.get("platform") or json.loads(config))
         if not platform.startswith("unknown/"):
-            yield {
-                "kind": "manifest",
-                "digest": descriptor["digest"],
-                "platform": platform,
-            }
+            yield {"kind": "manifest", "digest": descriptor["digest"], "platform": platform}
 
 
 def _platform(document: dict[str, t.Any]) -> str:
@@ -169,9 +151,7 @@ def _make_layout(image: str, digest: str, work: str) -> None:
     _run(work, "skopeo", "copy", "docker-archive:docker.tar", _IMAGE)
 
 
-def _copy_manifest(
-    read: t.Callable[[str], bytes | None], digest: str, layout: str
-) -> None:
+def _copy_manifest(read: t.Callable[[str], bytes | None], digest: str, layout: str) -> None:
     blobs = os.path.join(layout, "blobs", "sha256")
     os.makedirs(blobs)
 
@@ -195,10 +175,7 @@ def _copy_manifest(
         "annotations": {"org.opencontainers.image.ref.name": _REF},
     }
     index = {"schemaVersion": 2, "manifests": [descriptor]}
-    for name, document in (
-        ("index.json", index),
-        ("oci-layout", {"imageLayoutVersion": "1.0.0"}),
-    ):
+    for name, document in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):
         with open(os.path.join(layout, name), "w", encoding="utf-8") as file:
             json.dump(document, file)
 
@@ -288,9 +265,7 @@ def main() -> int:
     if options.verb == "list":
         print(json.dumps(list_images(options.folder)))
         return 0
-    equal = compare_with_peers(
-        options.image, options.digest, options.work, options.tree
-    )
+    equal = compare_with_peers(options.image, options.digest, options.work, options.tree)
     return 0 if equal else 1
 
 

@@ -84,9 +84,7 @@ class Connection(ConnectionBase):
         self._connected = True
         return self
 
-    def exec_command(
-        self, cmd: str, in_data: bytes | None = None, sudoable: bool = True
-    ) -> tuple[int, bytes, bytes]:
+    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         """Run a command as whoever it is for."""
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)  # type: ignore[safe-super]
         return self._run(["/bin/sh", "-c", cmd], MARK in cmd, in_data)
@@ -100,9 +98,7 @@ class Connection(ConnectionBase):
         cut = str(number) in map(str, self.get_option("cut"))
         if number and number == self.get_option("gone"):
             # as if another run had removed what it was sent to
-            remove_below(
-                os.path.dirname(self.get_option("log")), os.path.dirname(out_path)
-            )
+            remove_below(os.path.dirname(self.get_option("log")), os.path.dirname(out_path))
         if cut:
             data = data[: len(data) // 2]
         with open(self.get_option("log"), "a", encoding="utf-8") as log:
@@ -135,16 +131,12 @@ class Connection(ConnectionBase):
         except FileNotFoundError:
             return 1
 
-    def _run(
-        self, words: list[str], as_root: bool, in_data: bytes | None
-    ) -> tuple[int, bytes, bytes]:
+    def _run(self, words: list[str], as_root: bool, in_data: bytes | None) -> tuple[int, bytes, bytes]:
         disk = self.get_option("disk")
         user = self.get_option("user")
         if disk:
             words = ["unshare", "--mount", "sh", "-c", _CHROOT, "sh", disk, *words]
         if user and not as_root:
             words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *words]  # fmt: skip
-        done = subprocess.run(
-            words, input=in_data, capture_output=True, check=False, cwd="/"
-        )
+        done = subprocess.run(words, input=in_data, capture_output=True, check=False, cwd="/")
         return done.returncode, done.stdout, done.stderr

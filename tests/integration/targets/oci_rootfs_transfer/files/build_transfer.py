@@ -34,9 +34,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E
     write_oci_archive,
 )
 
-_OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(
-    platform.machine(), f"linux/{platform.machine()}"
-)
+_OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(platform.machine(), f"linux/{platform.machine()}")
 _OTHER = "linux/s390x"
 # too large to travel together
 _SIZE = 600_000

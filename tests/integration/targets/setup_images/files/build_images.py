@@ -50,9 +50,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E
 )
 
 # The node's own platform, which is found without a word
-_OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(
-    platform.machine(), f"linux/{platform.machine()}"
-)
+_OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(platform.machine(), f"linux/{platform.machine()}")
 _TIME = 1700000000
 _PASSWD = "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv:/bin/sh\n"
 _GROUP = "root:x:0:\napp:x:1001:\nextra:x:1002:app\n"
@@ -67,13 +65,7 @@ def image_one() -> Image:
         directory("bin", 0o755, mtime=_TIME),
         file("bin/app", "#!/bin/sh\n", 0o755, mtime=_TIME),
         hardlink("bin/again", "bin/app"),
-        file(
-            "bin/ping",
-            "ping",
-            0o755,
-            mtime=_TIME,
-            xattrs={"security.capability": _CAPABILITY},
-        ),
+        file("bin/ping", "ping", 0o755, mtime=_TIME, xattrs={"security.capability": _CAPABILITY}),
         file("bin/su", "su", 0o4755, mtime=_TIME),
         directory("dev", 0o755, mtime=_TIME),
         char("dev/null", 1, 3, mtime=_TIME),
@@ -99,10 +91,7 @@ def image_one() -> Image:
         file("srv/early", mtime="-1.5"),
         file("srv/commented", mtime=_TIME, xattrs={"user.comment": b"\0hello"}),
         file(
-            "srv/shared",
-            mode=0o664,
-            mtime=_TIME,
-            acl_access="user::rw-,user:1000:rw-,group::r--,mask::rw-,other::r--",
+            "srv/shared", mode=0o664, mtime=_TIME, acl_access="user::rw-,user:1000:rw-,group::r--,mask::rw-,other::r--"
         ),
         sparse("srv/sparse", [(1 << 20, "data")], 2 << 20, mtime=_TIME),
         file("srv/two\nlines \xfc", mtime=_TIME),
@@ -163,9 +152,7 @@ def several() -> list[Index]:
 
 def _labelled(version: str, platform_name: str) -> Image:
     return Image(
-        [Layer(file("version", version))],
-        {"Labels": {"org.example.version": version}},
-        platform=platform_name,
+        [Layer(file("version", version))], {"Labels": {"org.example.version": version}}, platform=platform_name
     )
 
 
@@ -181,16 +168,12 @@ def broken() -> dict[str, Image]:
         "missing-link": Layer(content, hardlink("etc/copy", "etc/nowhere")),
     }
     lower = Layer(file("lower", "lower"))
-    return {
-        name: Image([lower, layer], platform=_OWN) for name, layer in layers.items()
-    }
+    return {name: Image([lower, layer], platform=_OWN) for name, layer in layers.items()}
 
 
 def large(compression: t.Any) -> Image:
     """An image with one file of 4 MiB."""
-    return Image(
-        [Layer(file("large", bytes(4 << 20)), compression=compression)], platform=_OWN
-    )
+    return Image([Layer(file("large", bytes(4 << 20)), compression=compression)], platform=_OWN)
 
 
 def many() -> Image:
@@ -210,12 +193,7 @@ def main() -> int:
     write_oci_archive(path("one.oci.tar"), one)
     write_oci_archive(path("one.oci.tar.gz"), one, compression="gzip")
     write_oci_archive(path("one.oci.tar.zst"), one, compression="zstd")
-    write_docker_archive(
-        path("one.docker.tar"),
-        one,
-        repo_tags=[["registry.example.org/app:1"]],
-        style="old",
-    )
+    write_docker_archive(path("one.docker.tar"), one, repo_tags=[["registry.example.org/app:1"]], style="old")
     write_layout(path("one-layout"), one)
     write_oci_archive(path("two.oci.tar"), image_two())
     write_oci_archive(path("several.oci.tar"), *several())

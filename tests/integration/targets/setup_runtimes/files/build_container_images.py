@@ -42,13 +42,8 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (  # noqa: E
     write_oci_archive,
 )
 
-_OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(
-    platform.machine(), f"linux/{platform.machine()}"
-)
-_PROGRAMS = (
-    *("cat", "cp", "hostname", "id", "ls", "mkdir"),
-    *("mv", "readlink", "rm", "sh", "sleep", "true"),
-)
+_OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(platform.machine(), f"linux/{platform.machine()}")
+_PROGRAMS = (*("cat", "cp", "hostname", "id", "ls", "mkdir"), *("mv", "readlink", "rm", "sh", "sleep", "true"))
 _PASSWD = """\
 root:x:0:0::/root:/bin/sh
 app:x:1000:1001::/home/app:/bin/sh
@@ -139,9 +134,7 @@ def _from_host(path: str) -> Entry:
 
 def _getent() -> list[Entry]:
     """The host's getent with its libraries, which systemd-nspawn looks users up by."""
-    listed = subprocess.run(
-        ["ldd", "/usr/bin/getent"], check=True, capture_output=True, text=True
-    ).stdout
+    listed = subprocess.run(["ldd", "/usr/bin/getent"], check=True, capture_output=True, text=True).stdout
     paths = [path for path in re.findall(r"(/\S+)", listed) if os.path.isfile(path)]
     return [_from_host(path) for path in ["/usr/bin/getent", *paths]]
 
@@ -217,19 +210,12 @@ def _swap() -> bytes:
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     header = (2, 62, 1, start + 120, 64, 0, 0, 64, 56, 1, 64, 0, 0)
     segment = (1, 5, 0, start, start, size, size, 0x1000)
-    return (
-        struct.pack("<16sHHIQQQIHHHHHH", ident, *header)
-        + struct.pack("<IIQQQQQQ", *segment)
-        + code
-    )
+    return struct.pack("<16sHHIQQQIHHHHHH", ident, *header) + struct.pack("<IIQQQQQQ", *segment) + code
 
 
 def _attacker(base: Layer, outside: str) -> Image:
     """A container that wants to have what lies in a folder of the node's."""
-    pairs = [
-        (directory(f"tree/d{number}", 0o755), symlink(f"tree/l{number}", outside))
-        for number in _SWAPPED
-    ]
+    pairs = [(directory(f"tree/d{number}", 0o755), symlink(f"tree/l{number}", outside)) for number in _SWAPPED]
     attack = Layer(
         *(entry for pair in pairs for entry in pair),
         file("bin/attack", _ATTACK, 0o755),

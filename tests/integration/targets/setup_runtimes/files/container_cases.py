@@ -21,26 +21,11 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
-from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
-    remove_below,
-)
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below  # noqa: E402
 from build_container_images import ARGUMENTS, ENVIRONMENT  # noqa: E402
-from role_runs import (  # noqa: E402
-    Runs,
-    Variables,
-    number_of,
-    open_to_others,
-    require,
-    say,
-    served,
-    watched_commands,
-)
+from role_runs import Runs, Variables, number_of, open_to_others, require, say, served, watched_commands  # noqa: E402
 
-from ansible_collections.hypervisor.oci.tests.crash.volume_races import (  # noqa: E402
-    CANARY,
-    canaries,
-    run_module,
-)
+from ansible_collections.hypervisor.oci.tests.crash.volume_races import CANARY, canaries, run_module  # noqa: E402
 
 _STATE = "/var/lib/hypervisor.oci/containers"
 _VOLUMES = "/var/lib/hypervisor.oci/volumes"
@@ -75,10 +60,9 @@ class Container:
         self.name = f"oci-test-{number}-{runtime}-{case}"
         self.is_mapped = case == "mapped"
         self.base = _base(number) if self.is_mapped else 0
-        self.rootfs = {
-            "lxc": f"/var/lib/lxc/{self.name}/rootfs",
-            "nspawn": f"/var/lib/machines/{self.name}",
-        }.get(runtime, f"{_BUNDLES}/{self.name}/rootfs")
+        self.rootfs = {"lxc": f"/var/lib/lxc/{self.name}/rootfs", "nspawn": f"/var/lib/machines/{self.name}"}.get(
+            runtime, f"{_BUNDLES}/{self.name}/rootfs"
+        )
         self.control = f"{_STATE}/{self.name}/control"
         self.volumes = f"{_VOLUMES}/{self.name}"
         self.data = f"{self.volumes}/data"
@@ -88,9 +72,7 @@ class Container:
         """LXC before 7.0 gives mapped containers no supplementary groups."""
         if self.runtime != "lxc" or not self.is_mapped:
             return False
-        asked = subprocess.run(
-            ["lxc-start", "--version"], check=True, capture_output=True, text=True
-        )
+        asked = subprocess.run(["lxc-start", "--version"], check=True, capture_output=True, text=True)
         return int(asked.stdout.partition(".")[0]) < 7
 
     def variables(self) -> Variables:
@@ -138,9 +120,7 @@ class Container:
         """The end of its log."""
         if not os.path.exists(self.control):
             return "no log"
-        done = subprocess.run(
-            [self.control, "log"], check=False, capture_output=True, text=True
-        )
+        done = subprocess.run([self.control, "log"], check=False, capture_output=True, text=True)
         return done.stdout + done.stderr
 
     def clean(self) -> None:
@@ -179,9 +159,7 @@ class Cases:
             for case in ("privileged", "mapped")
         }
         # what has nothing to do with id maps is tried without one
-        self.privileged = [
-            name for name in self.containers if name.endswith("-privileged")
-        ]
+        self.privileged = [name for name in self.containers if name.endswith("-privileged")]
         hosts = {name: item.variables() for name, item in self.containers.items()}
         self.path = self._path_with_crun()
         self.runs = Runs(folder, hosts, self.path)
@@ -256,14 +234,10 @@ class Cases:
     ) -> None:
         argv = report["cmdline"].split("\0")[:-1]
         require(argv == words, "argv", argv, words)
-        seen = dict(
-            item.partition("=")[::2] for item in report["environ"].split("\0") if item
-        )
+        seen = dict(item.partition("=")[::2] for item in report["environ"].split("\0") if item)
         for key, value in env.items():
             require(seen.get(key) == value, f"env {key}", seen.get(key), value)
-        status = dict(
-            line.partition(":")[::2] for line in report["status"].splitlines()
-        )
+        status = dict(line.partition(":")[::2] for line in report["status"].splitlines())
         uid, gid, groups = ids
         if container.lacks_groups:
             groups = []
@@ -272,9 +246,7 @@ class Cases:
         found = sorted(set(map(int, status["Groups"].split())) - {gid})
         require(found == groups, "groups", found, groups)
 
-    def _require_owner(
-        self, container: Container, path: str, uid: int, gid: int
-    ) -> None:
+    def _require_owner(self, container: Container, path: str, uid: int, gid: int) -> None:
         status = os.stat(path)
         wanted = (container.base + uid, container.base + gid)
         require((status.st_uid, status.st_gid) == wanted, "owner", path, status)
@@ -295,10 +267,7 @@ class Cases:
             require("Permission denied" in done.stderr, "closed", path, done.stdout)
 
     def second_run(self) -> None:
-        inodes = {
-            item.name: os.stat(f"{item.data}/report").st_ino
-            for item in self.containers.values()
-        }
+        inodes = {item.name: os.stat(f"{item.data}/report").st_ino for item in self.containers.values()}
         changes = self.runs.succeed(src=self.image("one"))
         require(not any(changes.values()), "a second run changes nothing", changes)
         for item in self.containers.values():
@@ -312,9 +281,7 @@ class Cases:
         if not lacking:
             return
         user = {name: {"container_user": "app"} for name in lacking}
-        self.runs.fail(
-            "no supplementary groups", src=self.image("one"), only=lacking, extra=user
-        )
+        self.runs.fail("no supplementary groups", src=self.image("one"), only=lacking, extra=user)
         for name in lacking:
             require(self.containers[name].is_running(), "it goes on", name)
         say("groups that a runtime cannot give are an error")
@@ -397,9 +364,7 @@ class Cases:
         say("a damaged image leaves the container running")
 
     def image_that_does_not_start(self) -> None:
-        errors = self.runs.fail(
-            "was started again", src=self.image("three"), only=self.privileged
-        )
+        errors = self.runs.fail("was started again", src=self.image("three"), only=self.privileged)
         for name, error in errors.items():
             require("/bin/nothing" in error, "the reason", error)
             container = self.containers[name]
@@ -430,9 +395,7 @@ class Cases:
     def stop(self) -> None:
         self._forget_signals()
         one = self.privileged[:1]
-        changes = self.runs.succeed(
-            "--check", src=self.image("two"), state="stopped", only=one
-        )
+        changes = self.runs.succeed("--check", src=self.image("two"), state="stopped", only=one)
         require(all(changes.values()), "check mode predicts the stop", changes)
         require(self.containers[one[0]].is_running(), "and does not stop it", one)
         self.runs.succeed(src=self.image("two"), state="stopped", only=self.privileged)
@@ -465,10 +428,7 @@ class Cases:
         # what another runtime's container can do is the same
         names = [item.runtime for item in self._without_map()][:2]
         containers = [Container(self.number, name, "attack") for name in names]
-        hosts = {
-            item.runtime: {**item.variables(), "container_src": self.image("five")}
-            for item in containers
-        }
+        hosts = {item.runtime: {**item.variables(), "container_src": self.image("five")} for item in containers}
         runs = Runs(self.folder, hosts, self.path)
         runs.succeed()
         for container in containers:
@@ -476,10 +436,7 @@ class Cases:
             made = glob.glob(f"{container.volumes}/*")
             require(made == [], "no volume of the image's on procfs", made)
             self._fill_under_attack(container)
-        runs.fail(
-            "lies in a volume",
-            mounts=[{"source": f"{_VOLUMES}/other/data/sub", "target": "/mnt"}],
-        )
+        runs.fail("lies in a volume", mounts=[{"source": f"{_VOLUMES}/other/data/sub", "target": "/mnt"}])
         shared = os.path.join(self.folder, "shared")
         os.makedirs(shared)
         mounts = [{"source": shared, "target": "/shared"}]
@@ -506,11 +463,7 @@ class Cases:
             messages.add(result.get("msg", ""))
             require(canaries(volume) == [], "nothing of the node's", container.name)
             remove_below(self.folder, volume)
-        wrong = [
-            text
-            for text in messages
-            if text and "while it was being copied" not in text
-        ]
+        wrong = [text for text in messages if text and "while it was being copied" not in text]
         require(wrong == [], "it is told what changed", wrong)
 
     def real_image(self) -> None:
@@ -526,9 +479,7 @@ class Cases:
             "container_command": ["sh", "-c", script],
             "container_volumes": [{"target": "/data"}],
         }
-        hosts = {
-            name: {**item.variables(), **more} for name, item in containers.items()
-        }
+        hosts = {name: {**item.variables(), **more} for name, item in containers.items()}
         Runs(self.folder, hosts, self.path).succeed()
         for container in containers.values():
             ready = f"{container.data}/ready"

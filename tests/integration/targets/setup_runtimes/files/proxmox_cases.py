@@ -18,17 +18,8 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
-from ansible_collections.hypervisor.oci.tests.tools.removal import (  # noqa: E402
-    remove_below,
-)
-from role_runs import (  # noqa: E402
-    Runs,
-    number_of,
-    open_to_others,
-    require,
-    say,
-    watched_commands,
-)
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below  # noqa: E402
+from role_runs import Runs, number_of, open_to_others, require, say, watched_commands  # noqa: E402
 
 _NUMBER = number_of(sys.argv[1])
 _VMID = 900_000 + _NUMBER
@@ -38,10 +29,7 @@ _ROOTFS = f"/var/lib/lxc/{_VMID}/rootfs"
 _STATE = f"/var/lib/hypervisor.oci/containers/{_NAME}"
 _VOLUMES = f"/var/lib/hypervisor.oci/volumes/{_NAME}"
 # where the module keeps what it knows of a mount point
-_RECORD = (
-    "/var/lib/hypervisor.oci/rootfs-"
-    + hashlib.sha256(_ROOTFS.encode()).hexdigest()[:16]
-)
+_RECORD = "/var/lib/hypervisor.oci/rootfs-" + hashlib.sha256(_ROOTFS.encode()).hexdigest()[:16]
 _BASE = 100000
 _MAP = [f"0:{_BASE}:65536"]
 _BEFORE = f"""\
@@ -105,13 +93,7 @@ class Stand:
         os.makedirs(os.path.dirname(_FILE), exist_ok=True)
         self._write(_FILE, _BEFORE)
         self._write(f"{self.folder}/state", "stopped\n")
-        pct = _PCT.format(
-            folder=self.folder,
-            rootfs=_ROOTFS,
-            vmid=_VMID,
-            file=_FILE,
-            wrapper=f"{_STATE}/exec",
-        )
+        pct = _PCT.format(folder=self.folder, rootfs=_ROOTFS, vmid=_VMID, file=_FILE, wrapper=f"{_STATE}/exec")
         self._write(f"{self.path}/pct", pct)
         os.chmod(f"{self.path}/pct", 0o755)
         disk = f"{self.folder}/disk"

@@ -22,9 +22,7 @@ import typing as t
 from dataclasses import dataclass
 
 _PLAYBOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "container.yml")
-_RECAP = re.compile(
-    r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=\d+\s+failed=(\d+)", re.MULTILINE
-)
+_RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=\d+\s+failed=(\d+)", re.MULTILINE)
 _FATAL = re.compile(r"^fatal: \[(\S+)\]: FAILED! => (\{.*\})$", re.MULTILINE)
 # A run that hangs must not hang the tests.
 _PATIENCE = 240
@@ -49,9 +47,7 @@ def _in_background() -> None:
 class Runs:
     """``hosts`` are names of containers' hosts in the inventory, each with its variables; all of them are this machine."""
 
-    def __init__(
-        self, folder: str, hosts: dict[str, Variables], path: str | None = None
-    ) -> None:
+    def __init__(self, folder: str, hosts: dict[str, Variables], path: str | None = None) -> None:
         self.hosts = hosts
         # all that Ansible has written of the last runs
         self.written = ""
@@ -90,18 +86,11 @@ class Runs:
         return {name: outcome for part in found for name, outcome in part.items()}
 
     def _run(
-        self,
-        number: int,
-        names: list[str],
-        options: t.Sequence[str],
-        extra: dict[str, Variables],
-        changed: Variables,
+        self, number: int, names: list[str], options: t.Sequence[str], extra: dict[str, Variables], changed: Variables
     ) -> dict[str, Outcome]:
         inventory = {
             "all": {
-                "hosts": {
-                    name: {**self.hosts[name], **extra.get(name, {})} for name in names
-                },
+                "hosts": {name: {**self.hosts[name], **extra.get(name, {})} for name in names},
                 "vars": {
                     "ansible_python_interpreter": sys.executable,
                     **{f"container_{key}": value for key, value in changed.items()},
@@ -155,9 +144,7 @@ def watched_commands() -> t.Iterator[set[str]]:
     def watch() -> None:
         while not done.wait(0.02):
             for name in filter(str.isdigit, os.listdir("/proc")):
-                with contextlib.suppress(OSError), open(
-                    f"/proc/{name}/cmdline", "rb"
-                ) as file:
+                with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
                     seen.add(file.read().decode("utf-8", "replace"))
 
     thread = threading.Thread(target=watch)

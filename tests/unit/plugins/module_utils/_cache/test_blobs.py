@@ -17,10 +17,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._cache.blobs import (
-    BlobCache,
-    KeptBlob,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._cache.blobs import BlobCache, KeptBlob
 from ansible_collections.hypervisor.oci.plugins.module_utils._cache.scope import (
     scope_named,
     scope_of_offer,
@@ -28,16 +25,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._cache.scope import
     scope_of_url,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote.http import (
-    HttpOptions,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    RangeReader,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.verified import (
-    VerificationError,
-    VerifiedReader,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote.http import HttpOptions
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import RangeReader
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.verified import VerificationError, VerifiedReader
 from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root
 
 DATA = b"a blob" * 10_000
@@ -48,11 +38,7 @@ DAY = 24 * 60 * 60
 
 @contextlib.contextmanager
 def opened(
-    path: Path,
-    max_size: int = 2**30,
-    max_age: int = 30,
-    dry: bool = False,
-    scope: str = OURS,
+    path: Path, max_size: int = 2**30, max_age: int = 30, dry: bool = False, scope: str = OURS
 ) -> t.Iterator[BlobCache]:
     """A cache in a folder."""
     opened_cache = BlobCache(str(path), scope, max_size, max_age, dry)
@@ -148,17 +134,7 @@ def test_sha512_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert files(tmp_path / "cache") == [f"sha512/{digest[7:]}"]
 
 
-@pytest.mark.parametrize(
-    "digest",
-    [
-        "sha256:../x",
-        "sha256:" + "A" * 64,
-        "md5:" + "0" * 32,
-        "partial:x",
-        "",
-        "sha256:",
-    ],
-)
+@pytest.mark.parametrize("digest", ["sha256:../x", "sha256:" + "A" * 64, "md5:" + "0" * 32, "partial:x", "", "sha256:"])
 def test_other_names_are_no_blobs(tmp_path: Path, digest: str) -> None:
     with opened(tmp_path / "cache") as cache:
         assert cache.open_blob(digest, 1) is None
@@ -210,12 +186,7 @@ def test_a_dry_run_makes_and_touches_nothing(tmp_path: Path) -> None:
 def test_a_damaged_entry_is_found(tmp_path: Path, damage: str) -> None:
     with opened(tmp_path / "cache") as cache:
         path = add(cache)
-        data = {
-            "flip": b"A" + DATA[1:],
-            "cut": DATA[:-1],
-            "grow": DATA + b"!",
-            "empty": b"",
-        }[damage]
+        data = {"flip": b"A" + DATA[1:], "cut": DATA[:-1], "grow": DATA + b"!", "empty": b""}[damage]
         path.write_bytes(data)
         # asking alone reads nothing, so only a size tells
         assert cache.has(DIGEST, len(DATA)) is (damage == "flip")
@@ -375,9 +346,7 @@ def test_a_full_disk_is_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "open", "write"])
-def test_a_disk_that_fails_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_a_disk_that_fails_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     with opened(tmp_path / "cache") as cache:
         real = getattr(os, call)
 
@@ -412,9 +381,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
 
 def test_what_was_not_used_for_long_goes(tmp_path: Path) -> None:
     with opened(tmp_path / "cache", max_age=3) as cache:
-        old, fresh = add(cache, b"old", used=3.1 * DAY), add(
-            cache, b"new", used=2 * DAY
-        )
+        old, fresh = add(cache, b"old", used=3.1 * DAY), add(cache, b"new", used=2 * DAY)
         cache.prune()
         assert (old.exists(), fresh.exists()) == (False, True)
     with opened(tmp_path / "cache", max_age=0) as cache:
@@ -528,10 +495,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     context = multiprocessing.get_context("fork")
     results: t.Any = context.Queue()
-    workers = [
-        context.Process(target=_work, args=(str(path), seed, 150, results))
-        for seed in (0, 1)
-    ]
+    workers = [context.Process(target=_work, args=(str(path), seed, 150, results)) for seed in (0, 1)]
     for worker in workers:
         worker.start()
     found = [results.get(timeout=60) for _worker in workers]

@@ -18,19 +18,9 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
 from ansible_collections.hypervisor.oci.plugins.module_utils._container import copying
-from ansible_collections.hypervisor.oci.plugins.module_utils._container.copying import (
-    copy_metadata,
-    copy_tree,
-)
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    names,
-    needs_root,
-    set_xattr_or_skip,
-    tree,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._container.copying import copy_metadata, copy_tree
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
+from ansible_collections.hypervisor.oci.tests.unit.support import names, needs_root, set_xattr_or_skip, tree
 
 _READ = os.O_RDONLY | os.O_DIRECTORY
 
@@ -61,9 +51,7 @@ def acl(*entries: tuple[int, int, int]) -> bytes:
 
 
 _NONE = 0xFFFFFFFF
-_ACL = acl(
-    (1, 7, _NONE), (2, 5, 1234), (4, 5, _NONE), (0x10, 5, _NONE), (0x20, 0, _NONE)
-)
+_ACL = acl((1, 7, _NONE), (2, 5, 1234), (4, 5, _NONE), (0x10, 5, _NONE), (0x20, 0, _NONE))
 _CAPABILITY = struct.pack("<IIIII", 0x02000001, 0x400, 0, 0, 0)
 _MAPPED = struct.pack("<IIIIII", 0x03000001, 0x400, 0, 0, 0, 100000)
 
@@ -231,9 +219,7 @@ def test_what_is_swapped_after_it_was_listed(
         # what it is when it is looked at
         copy(source)
     else:
-        with pytest.raises(
-            RootfsError, match="'it' was changed while it was being copied"
-        ):
+        with pytest.raises(RootfsError, match="'it' was changed while it was being copied"):
             copy(source)
     assert open_descriptors() == before
     assert _canaries(source) == []
@@ -260,9 +246,7 @@ def test_a_directory_that_is_swapped_while_it_is_copied(
 
 
 @pytest.mark.parametrize("size", [0, 1, 10_000_000])
-def test_a_file_that_changes_while_it_is_read(
-    source: Path, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changes_while_it_is_read(source: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "file").write_bytes(b"x" * 4096)
     read = copying._copy_data
 
@@ -271,9 +255,7 @@ def test_a_file_that_changes_while_it_is_read(
         read(*arguments)
 
     monkeypatch.setattr(copying, "_copy_data", change)
-    with pytest.raises(
-        RootfsError, match="'file' was changed while it was being copied"
-    ):
+    with pytest.raises(RootfsError, match="'file' was changed while it was being copied"):
         copy(source)
 
 

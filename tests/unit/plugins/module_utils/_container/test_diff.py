@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._container.diff import (
-    diff_of,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._container.diff import diff_of
 
 OLD, NEW, GONE = "old-s3cret", "new-s3cret", "gone-s3cret"
 
@@ -78,12 +76,8 @@ def test_a_spec() -> None:
     added = ["A=******** (changed)", "********", "********"]
     for field in ("process.env", "hooks.prestart[0].env"):
         found = [line for line in shown("spec", before, after) if field in line]
-        assert [line for line in found if line[0] == "-"] == [
-            f"-{field}: {text}" for text in gone
-        ]
-        assert [line for line in found if line[0] == "+"] == [
-            f"+{field}: {text}" for text in added
-        ]
+        assert [line for line in found if line[0] == "-"] == [f"-{field}: {text}" for text in gone]
+        assert [line for line in found if line[0] == "+"] == [f"+{field}: {text}" for text in added]
     assert '+process.cwd: "/c"' in shown("spec", before, after)
 
 

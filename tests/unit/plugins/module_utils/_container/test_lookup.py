@@ -12,11 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._container.lookup import (
-    look_up,
-    make_missing,
-    opened_root,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._container.lookup import look_up, make_missing, opened_root
 from ansible_collections.hypervisor.oci.tests.unit.support import needs_root
 
 
@@ -51,9 +47,7 @@ def root(tmp_path: Path) -> Path:
         ("/var/run/new/er", "/run/new/er", 2, False),
     ],
 )
-def test_links_are_followed_inside(
-    root: Path, path: str, leads_to: str, missing: int, is_directory: bool
-) -> None:
+def test_links_are_followed_inside(root: Path, path: str, leads_to: str, missing: int, is_directory: bool) -> None:
     with opened_root(str(root)) as fd, look_up(fd, path.encode()) as found:
         assert found.path.decode() == leads_to
         assert len(found.missing) == missing
@@ -71,9 +65,7 @@ def test_links_are_followed_inside(
     ],
 )
 def test_paths_that_lead_nowhere(root: Path, path: str, says: str) -> None:
-    with opened_root(str(root)) as fd, pytest.raises(RootfsError, match=says), look_up(
-        fd, path.encode()
-    ):
+    with opened_root(str(root)) as fd, pytest.raises(RootfsError, match=says), look_up(fd, path.encode()):
         pass
 
 
@@ -85,9 +77,7 @@ def test_existing_levels_are_bounded_too(tmp_path: Path) -> None:
         os.close(fd)
         fd = below
     os.close(fd)
-    with opened_root(str(tmp_path)) as top, pytest.raises(
-        RootfsError, match="deep"
-    ), look_up(top, b"d/" * 250):
+    with opened_root(str(tmp_path)) as top, pytest.raises(RootfsError, match="deep"), look_up(top, b"d/" * 250):
         pass
 
 
@@ -118,14 +108,10 @@ def test_what_is_made_belongs_to_the_owner_above(root: Path) -> None:
 
 def test_nothing_is_made_below_a_file(root: Path) -> None:
     (root / "etc/link").symlink_to("passwd")
-    with opened_root(str(root)) as fd, pytest.raises(
-        RootfsError, match="file"
-    ), look_up(fd, b"/etc/link/new") as found:
+    with opened_root(str(root)) as fd, pytest.raises(RootfsError, match="file"), look_up(fd, b"/etc/link/new") as found:
         make_missing(found, is_directory=True)
 
 
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RootfsError, match="does not exist"), opened_root(
-        str(tmp_path / "no")
-    ):
+    with pytest.raises(RootfsError, match="does not exist"), opened_root(str(tmp_path / "no")):
         pass

@@ -33,12 +33,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def mount(root: Path, target: str, source: str = "volume", **more: t.Any) -> t.Any:
-    return {
-        "source": str(root.parent / source),
-        "target": target,
-        "type": "bind",
-        **more,
-    }
+    return {"source": str(root.parent / source), "target": target, "type": "bind", **more}
 
 
 def places(root: Path, *mounts: t.Any, check_mode: bool = False) -> tuple[t.Any, bool]:
@@ -73,13 +68,7 @@ def test_one_inside_of_another_is_made_in_that_ones_source(root: Path) -> None:
         mount(root, "/cache/below"),
     ]
     targets, changed = places(root, *mounts)
-    assert targets == [
-        "/cache",
-        "/cache/below",
-        "/run/data",
-        "/run/data/etc/motd",
-        "/run/data/tmp",
-    ]
+    assert targets == ["/cache", "/cache/below", "/run/data", "/run/data/etc/motd", "/run/data/tmp"]
     assert changed
     assert (root.parent / "volume/etc/motd").is_file()
     assert (root.parent / "volume/tmp").is_dir()
@@ -99,18 +88,14 @@ def test_one_inside_of_another_is_made_in_that_ones_source(root: Path) -> None:
         ("/run", "missing", "create it first"),
     ],
 )
-def test_what_cannot_be_mounted(
-    root: Path, target: str, source: str, says: str
-) -> None:
+def test_what_cannot_be_mounted(root: Path, target: str, source: str, says: str) -> None:
     with pytest.raises(RootfsError, match=says):
         places(root, mount(root, target, source))
 
 
 @pytest.mark.parametrize("is_file", [True, False])
 def test_a_source_that_is_not_there_yet(root: Path, is_file: bool) -> None:
-    found = provide_mount_points(
-        str(root), [mount(root, "/new", "later", is_file=is_file)], False
-    )
+    found = provide_mount_points(str(root), [mount(root, "/new", "later", is_file=is_file)], False)
     assert found.mounts == [mount(root, "/new", "later")]
     assert (root / "new").is_file() is is_file
 
@@ -142,9 +127,7 @@ def test_directories_are_made_inside(root: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("check_mode", [True, False])
-def test_places_of_the_runtime(
-    root: Path, target: str, kind: str, says: str, check_mode: bool
-) -> None:
+def test_places_of_the_runtime(root: Path, target: str, kind: str, says: str, check_mode: bool) -> None:
     (root / "p").symlink_to("/proc")
     (root / "d").symlink_to("run/../dev")
     wanted = mount(root, target, type=kind)
@@ -169,9 +152,7 @@ def test_what_belongs_into_those_places(root: Path) -> None:
     assert places(root, *mounts) == (wanted, True)
 
 
-@pytest.mark.parametrize(
-    "source", ["volume/below", "volume/below/deeper", "link", "volume/missing"]
-)
+@pytest.mark.parametrize("source", ["volume/below", "volume/below/deeper", "link", "volume/missing"])
 def test_a_source_through_what_the_container_writes(root: Path, source: str) -> None:
     """It could put a link to any folder of the node there, before it starts the next time."""
     (root.parent / "etc").mkdir()
@@ -202,9 +183,7 @@ def test_a_source_through_the_link_of_another_user(root: Path) -> None:
 
 
 @needs_root
-def test_a_directory_that_is_swapped_when_it_is_made(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_that_is_swapped_when_it_is_made(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may write to the directory above gets no directory of his own opened as the one that was made."""
     make = os.mkdir
 

@@ -15,17 +15,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._container.passage import (
-    can_pass,
-    let_pass,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.reach import (
-    MappedRoot,
-)
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    needs_root,
-    set_xattr_or_skip,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._container.passage import can_pass, let_pass
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.reach import MappedRoot
+from ansible_collections.hypervisor.oci.tests.unit.support import needs_root, set_xattr_or_skip
 
 pytestmark = needs_root
 
@@ -55,9 +47,7 @@ def fixture_without_acls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def setfacl(fd: int, *entries: str) -> None:
     path = os.readlink(f"/proc/self/fd/{fd}")
-    done = subprocess.run(
-        ["setfacl", "-m", ",".join(entries), path], capture_output=True, check=False
-    )
+    done = subprocess.run(["setfacl", "-m", ",".join(entries), path], capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"no ACLs here: {done.stderr.decode().strip()}")
 
@@ -88,9 +78,7 @@ def kernel_lets(fd: int, root: MappedRoot) -> bool:
         ["g:100001:x", "m::-"], ["g:100001:-", "g:0:x"],
     ],
 )  # fmt: skip
-def test_it_judges_as_the_kernel_does(
-    folder: int, mode: int, owner: tuple[int, int], entries: list[str]
-) -> None:
+def test_it_judges_as_the_kernel_does(folder: int, mode: int, owner: tuple[int, int], entries: list[str]) -> None:
     os.fchown(folder, *owner)
     os.fchmod(folder, mode)
     if entries:

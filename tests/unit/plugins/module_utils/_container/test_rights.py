@@ -13,19 +13,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._container import rights
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import (
-    empty_directory,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._container.rights import (
-    count_rights,
-)
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    needs_root,
-    set_xattr_or_skip,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import empty_directory
+from ansible_collections.hypervisor.oci.plugins.module_utils._container.rights import count_rights
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
+from ansible_collections.hypervisor.oci.tests.unit.support import needs_root, set_xattr_or_skip
 
 
 def counted(top: Path) -> dict[str, int]:
@@ -97,9 +88,7 @@ def test_depth_costs_no_descriptors(tmp_path: Path) -> None:
         os.close(top)
 
 
-def test_a_directory_that_moves_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_that_moves_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a running container: nothing outside of the tree is counted in its place."""
     (tmp_path / "top/a/b").mkdir(parents=True)
     (tmp_path / "other").mkdir()
@@ -114,6 +103,4 @@ def test_a_directory_that_moves_away(
     monkeypatch.setattr(rights, "_count_in", count_in)
     with pytest.raises(RootfsError) as caught:
         counted(tmp_path / "top")
-    assert caught.value.message.startswith(
-        "directories of the root file system are moved"
-    )
+    assert caught.value.message.startswith("directories of the root file system are moved")

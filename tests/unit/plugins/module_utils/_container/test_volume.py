@@ -16,10 +16,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._container import copying
-from ansible_collections.hypervisor.oci.plugins.module_utils._container.volume import (
-    Volume,
-    provide_volume,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._container.volume import Volume, provide_volume
 from ansible_collections.hypervisor.oci.tests.unit.support import needs_root
 from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 
@@ -39,17 +36,11 @@ def root(tmp_path: Path) -> Path:
 
 def volume_of(root: Path, name: str = "volume", **changed: t.Any) -> Volume:
     """Arguments that make something."""
-    arguments: dict[str, t.Any] = {
-        "path": str(root.parent / name),
-        "rootfs": str(root),
-        "target": "/data",
-    }
+    arguments: dict[str, t.Any] = {"path": str(root.parent / name), "rootfs": str(root), "target": "/data"}
     return Volume(**{**arguments, **changed})
 
 
-def provide(
-    root: Path, name: str = "volume", check_mode: bool = False, **changed: t.Any
-) -> bool:
+def provide(root: Path, name: str = "volume", check_mode: bool = False, **changed: t.Any) -> bool:
     """One run; returns whether it changed something."""
     return provide_volume(volume_of(root, name, **changed), check_mode).changed
 
@@ -62,11 +53,7 @@ def test_a_new_one_gets_the_content_of_the_image_once(root: Path) -> None:
     remove_below(volume, volume / "sub")
     assert provide(root) is False
     assert list(volume.iterdir()) == []
-    assert sorted(path.name for path in root.parent.iterdir()) == [
-        "outside",
-        "root",
-        "volume",
-    ]
+    assert sorted(path.name for path in root.parent.iterdir()) == ["outside", "root", "volume"]
 
 
 def test_an_empty_one_is_filled_where_that_is_said(root: Path) -> None:
@@ -109,9 +96,7 @@ def test_check_mode_makes_nothing(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["volume", "new/volume", "empty"])
-def test_a_failure_leaves_nothing_that_is_half_filled(
-    root: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_leaves_nothing_that_is_half_filled(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (root.parent / "empty").mkdir()
     (root / "data/first").write_text("")
 
@@ -154,9 +139,7 @@ def user(root: Path) -> t.Iterator[None]:
 @pytest.mark.usefixtures("user")
 @pytest.mark.parametrize("check_mode", [True, False])
 @pytest.mark.parametrize("name", ["volume", "empty"])
-def test_a_root_that_is_used_is_not_copied_from(
-    root: Path, name: str, check_mode: bool
-) -> None:
+def test_a_root_that_is_used_is_not_copied_from(root: Path, name: str, check_mode: bool) -> None:
     (root.parent / "empty").mkdir()
     with pytest.raises(RootfsError, match="in use by process"):
         provide(root, name, check_mode, fill_empty=True)
@@ -224,9 +207,7 @@ def test_parents_are_closed(root: Path) -> None:
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
-def test_parents_that_another_run_makes_meanwhile(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parents_that_another_run_makes_meanwhile(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = os.mkdir
 
     def made(path: t.Any, *arguments: t.Any, **more: t.Any) -> None:

@@ -19,21 +19,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    exchange as beside,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    in_use,
-    replacement,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.exchange import (
-    ExchangedDest,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
-    Dest,
-    resolve_dest,
-    lock_dest,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as beside
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use, replacement
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.exchange import ExchangedDest
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import Dest, resolve_dest, lock_dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     PREPARED,
     RESTORING,
@@ -133,9 +122,7 @@ def test_unpacking(lab: Lab, had: bool, made: bool) -> None:
     if made:
         (lab.state / "n" / "half").mkdir(parents=True)
         os.chmod(lab.state, 0o700)
-    record = lab.recover(
-        Record(tree=old, next=Tree(BY_NAME, name="n"), phase=UNPACKING)
-    )
+    record = lab.recover(Record(tree=old, next=Tree(BY_NAME, name="n"), phase=UNPACKING))
     assert record == Record(tree=old)
     assert lab.at_dest() == ("old" if had else None)
     assert lab.kept() == {}
@@ -185,12 +172,7 @@ def test_a_staged_tree_that_was_swapped_is_none(lab: Lab) -> None:
     ],
 )
 def test_prepared(
-    lab: Lab,
-    at_dest: str | None,
-    in_state: str | None,
-    aside: str | None,
-    expected: str | None,
-    kept: list[str],
+    lab: Lab, at_dest: str | None, in_state: str | None, aside: str | None, expected: str | None, kept: list[str]
 ) -> None:
     """The binding that is found at dest decides."""
     trees: dict[str, Tree] = {}
@@ -213,9 +195,7 @@ def test_prepared(
     assert labels(record.generations) == kept
     with lab.steps() as (_site, steps):
         current = steps.current(record)
-        assert (current.fingerprint["label"] if current else None) == (
-            expected if expected != "foreign" else None
-        )
+        assert (current.fingerprint["label"] if current else None) == (expected if expected != "foreign" else None)
         assert steps.holds_foreign(record) is (expected == "foreign")
 
 
@@ -226,13 +206,7 @@ def test_restoring(lab: Lab, exchanged: bool) -> None:
         earlier, current = lab.tree("earlier"), lab.tree("current", "g")
     else:
         current, earlier = lab.tree("current"), lab.tree("earlier", "g")
-    record = lab.recover(
-        Record(
-            tree=replace(current, name=""),
-            next=replace(earlier, name="g"),
-            phase=RESTORING,
-        )
-    )
+    record = lab.recover(Record(tree=replace(current, name=""), next=replace(earlier, name="g"), phase=RESTORING))
     assert lab.at_dest() == ("earlier" if exchanged else "current")
     left = "current" if exchanged else "earlier"
     assert labels(record.generations) == [left]
@@ -261,9 +235,7 @@ def test_trash(lab: Lab) -> None:
     lab.tree("unknown", "0123456789abcdef0123456789abcdef", ours=False)
     (lab.state / "c").mkdir()
     missing = Tree(BY_NAME, name="missing")
-    record = lab.recover(
-        Record(trash=(ours, swapped, Tree(BY_NAME, name="c"), missing))
-    )
+    record = lab.recover(Record(trash=(ours, swapped, Tree(BY_NAME, name="c"), missing)))
     assert record.is_empty
     assert sorted(lab.kept().values()) == ["another", "unknown"]
 
@@ -294,8 +266,7 @@ def replace_with(lab: Lab, label: str) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("keep", "kept"),
-    [(0, []), (1, ["three"]), (2, ["three", "two"]), (9, ["three", "two", "one"])],
+    ("keep", "kept"), [(0, []), (1, ["three"]), (2, ["three", "two"]), (9, ["three", "two", "one"])]
 )
 def test_earlier_trees(lab: Lab, keep: int, kept: list[str]) -> None:
     """``keep`` of them stay, the newest first."""
@@ -343,9 +314,7 @@ def test_two_renames(lab: Lab, monkeypatch: pytest.MonkeyPatch, code: int) -> No
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
-def test_trees_whose_roots_are_closed(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, exchanges: bool
-) -> None:
+def test_trees_whose_roots_are_closed(lab: Lab, monkeypatch: pytest.MonkeyPatch, exchanges: bool) -> None:
     """An ordinary user may move no directory that he cannot write to; the modes stay as they were."""
     if not exchanges:
         no_exchange(monkeypatch, errno.EINVAL)
@@ -365,9 +334,7 @@ def test_trees_whose_roots_are_closed(
     assert os.listdir(lab.top) == []
 
 
-def test_an_exchange_that_fails_otherwise(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exchange_that_fails_otherwise(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_with(lab, "one")
     no_exchange(monkeypatch, errno.EIO)
     with lab.steps() as (site, steps):
@@ -378,9 +345,7 @@ def test_an_exchange_that_fails_otherwise(
     assert (lab.at_dest(), lab.kept()) == ("one", {})
 
 
-def test_a_directory_that_cannot_be_moved_at_all(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_that_cannot_be_moved_at_all(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a lower layer of an overlay answers; dest stays as it was."""
     replace_with(lab, "one")
     no_exchange(monkeypatch, errno.EXDEV)
@@ -455,9 +420,7 @@ def test_the_order_on_disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
             real_save(value)
 
         def fsync(fd: int) -> None:
-            happened.append(
-                "fsync " + os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
-            )
+            happened.append("fsync " + os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
 
         monkeypatch.setattr(site, "save", save)
         monkeypatch.setattr(beside, "exchange", note("exchange", beside.exchange))
@@ -555,8 +518,7 @@ def test_no_previous(lab: Lab) -> None:
     with lab.steps() as (_site, steps), pytest.raises(RootfsError) as caught:
         steps.previous(record)
     assert caught.value.message == (
-        f"no earlier tree of '{lab.dest}' is kept;"
-        " set keep to more than 0 before the next update"
+        f"no earlier tree of '{lab.dest}' is kept;" " set keep to more than 0 before the next update"
     )
 
 

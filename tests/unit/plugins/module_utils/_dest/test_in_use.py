@@ -17,15 +17,9 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    RootfsError,
-    show,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError, show
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.in_use import (
-    require_unused,
-    users_of,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.in_use import require_unused, users_of
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounts import (
     Mount,
     Spot,
@@ -68,9 +62,7 @@ def process(*before: str, code: str = "", cwd: Path | None = None) -> t.Iterator
         assert child.stdout is not None
         if child.stdout.readline() != "ready\n":
             assert child.stderr is not None
-            pytest.skip(
-                f"no such process can be had here: {child.stderr.read()[-200:]}"
-            )
+            pytest.skip(f"no such process can be had here: {child.stderr.read()[-200:]}")
         yield child.pid
     finally:
         child.communicate("")
@@ -157,10 +149,7 @@ def test_a_mount_of_it_in_another_namespace(top: Path) -> None:
     """Where a container's mounts are: seen from here by its process alone."""
     elsewhere = top.parent / "elsewhere"
     elsewhere.mkdir()
-    code = (
-        "import subprocess\n"
-        f"subprocess.run(['mount', '--bind', {str(top)!r}, {str(elsewhere)!r}], check=True)"
-    )
+    code = "import subprocess\n" f"subprocess.run(['mount', '--bind', {str(top)!r}, {str(elsewhere)!r}], check=True)"
     with process("unshare", "--mount", "--propagation", "private", code=code) as number:
         assert users(top) == [f"a mount of it at '{elsewhere}' of process {number}"]
         assert users(top / "d") == []
@@ -215,9 +204,7 @@ def test_a_process_whose_executable_lies_there(top: Path) -> None:
     child = subprocess.Popen([sleep, "60"])
     try:
         wait_for(lambda: os.readlink(f"/proc/{child.pid}/exe") == str(sleep))
-        assert users(top) == [
-            f"process {child.pid} ('sleep\\x1b[31m') with its executable"
-        ]
+        assert users(top) == [f"process {child.pid} ('sleep\\x1b[31m') with its executable"]
     finally:
         child.kill()
         child.wait()
@@ -227,20 +214,12 @@ def test_a_process_that_only_mapped_a_file(top: Path) -> None:
     """The descriptor is closed, as that of every library is."""
     with open(top / "d/f", "wb") as sparse:
         sparse.truncate(1 << 20)
-    code = (
-        f"import mmap\nf = open({str(top / 'd/f')!r}, 'r+b')\n"
-        "m = mmap.mmap(f.fileno(), 0)\nf.close()"
-    )
+    code = f"import mmap\nf = open({str(top / 'd/f')!r}, 'r+b')\n" "m = mmap.mmap(f.fileno(), 0)\nf.close()"
     with process(code=code) as it:
         # mmap keeps a copy of the descriptor
         keeps = [fd for fd in os.listdir(f"/proc/{it}/fd") if int(fd) > 2]
-        assert users(top) == [
-            f"process {it} ({command(it)}) with {'an open' if keeps else 'a mapped'} file"
-        ]
-    code += (
-        "\nimport os\nfor number in range(3, 100):\n"
-        " try:\n  os.close(number)\n except OSError:\n  pass"
-    )
+        assert users(top) == [f"process {it} ({command(it)}) with {'an open' if keeps else 'a mapped'} file"]
+    code += "\nimport os\nfor number in range(3, 100):\n" " try:\n  os.close(number)\n except OSError:\n  pass"
     with process(code=code) as it:
         assert users(top) == [f"process {it} ({command(it)}) with a mapped file"]
     assert users(top) == []
@@ -355,19 +334,12 @@ def test_an_overlay_with_the_tree_as_a_layer(top: Path, layer: str, own: bool) -
             with mounted(elsewhere, *mount):
                 assert users(top) == [f"an overlay of it at '{elsewhere}'"]
                 assert users(above / "disk/w") == (
-                    []
-                    if layer == "upperdir"
-                    else [f"an overlay of it at '{elsewhere}'"]
+                    [] if layer == "upperdir" else [f"an overlay of it at '{elsewhere}'"]
                 )
         else:
-            code = (
-                "import subprocess\n"
-                f"subprocess.run({['mount', *mount, str(elsewhere)]!r}, check=True)"
-            )
+            code = "import subprocess\n" f"subprocess.run({['mount', *mount, str(elsewhere)]!r}, check=True)"
             with process(*IN_NAMESPACE, code=code) as it:
-                assert users(top) == [
-                    f"an overlay of it at '{elsewhere}' of process {it}"
-                ]
+                assert users(top) == [f"an overlay of it at '{elsewhere}' of process {it}"]
         assert users(top) == []
 
 
@@ -415,19 +387,13 @@ def test_the_error_lists_them(top: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Section 7: an error that lists them, ten at most."""
     fd = os.open(top, os.O_RDONLY)
     try:
-        for number, end in (
-            (1, ""),
-            (10, ""),
-            (11, " and 1 more"),
-            (99, " and 89 more"),
-        ):
+        for number, end in ((1, ""), (10, ""), (11, " and 1 more"), (99, " and 89 more")):
             found = [f"user {index}" for index in range(number)]
             monkeypatch.setattr(in_use, "users_of", lambda *_args, it=found: it)
             with pytest.raises(RootfsError) as caught:
                 require_unused(fd, str(top))
             assert caught.value.message == (
-                f"'{top}' is in use by {', '.join(found[:10])}{end};"
-                " stop what uses it, or set in_use: ignore"
+                f"'{top}' is in use by {', '.join(found[:10])}{end};" " stop what uses it, or set in_use: ignore"
             )
     finally:
         os.close(fd)

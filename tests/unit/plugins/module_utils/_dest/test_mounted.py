@@ -23,17 +23,9 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import (
-    mounted as inside,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounted import (
-    MountedDest,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
-    DestPath,
-    Dest,
-    lock_dest,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import mounted as inside
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounted import MountedDest
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import DestPath, Dest, lock_dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     MOVING,
     STAGED,
@@ -93,9 +85,7 @@ class Lab:
             else:
                 (self.dest / name).touch()
 
-    def stage(
-        self, steps: MountedDest, record: Record, *names: str, mode: int = 0o755
-    ) -> Record:
+    def stage(self, steps: MountedDest, record: Record, *names: str, mode: int = 0o755) -> Record:
         """A new tree of these files, staged."""
         record, fd = steps.stage(record)
         assert record.next is not None
@@ -292,9 +282,7 @@ def test_staged(lab: Lab) -> None:
 
 @pytest.mark.parametrize("keeps", [False, True])
 @pytest.mark.parametrize("stop", range(12))
-def test_moving(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, stop: int, keeps: bool
-) -> None:
+def test_moving(lab: Lab, monkeypatch: pytest.MonkeyPatch, stop: int, keeps: bool) -> None:
     """Stopped after each single move: what is half done is ours, is never what is asked for, and is made anew."""
     old = {"one", "two", "both"}
     if keeps:
@@ -377,15 +365,7 @@ def test_moving_when_a_container_changed_the_staging(lab: Lab, how: str) -> None
             old.chmod(0o777)
         if how == "names":
             lab.fill("foreign")
-        site.save(
-            replace(
-                record,
-                phase=MOVING,
-                aside="foreign",
-                old_names=("foreign", "more"),
-                new_names=("a", "b"),
-            )
-        )
+        site.save(replace(record, phase=MOVING, aside="foreign", old_names=("foreign", "more"), new_names=("a", "b")))
         if how == "gone":
             staging.rename(lab.dest.parent / "gone")
         record = steps.recover(site.load())
@@ -448,8 +428,7 @@ def test_no_earlier_tree_is_kept(lab: Lab) -> None:
             with pytest.raises(RootfsError) as caught:
                 call(record)
             assert caught.value.message == (
-                f"'{lab.dest}' is a mount point, where no earlier tree is kept;"
-                " provision the earlier image again"
+                f"'{lab.dest}' is a mount point, where no earlier tree is kept;" " provision the earlier image again"
             )
 
 
@@ -579,16 +558,9 @@ def test_what_cannot_be_removed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> No
 @needs_root
 def test_whole_runs_on_a_mount(lab: Lab, tmp_path: Path) -> None:
     """Section 7, mount points: provision, nothing to do, update, check, absent."""
-    one = Image(
-        [Layer(directory(".", 0o751, mtime=7), file("etc/f", "one"), file("old"))]
-    )
-    two = Image(
-        [Layer(file("etc/f", "two")), Layer(opaque("etc"), file("new", mtime=9))]
-    )
-    sources = [
-        write_oci_archive(tmp_path / f"{number}.tar", image)
-        for number, image in enumerate((one, two))
-    ]
+    one = Image([Layer(directory(".", 0o751, mtime=7), file("etc/f", "one"), file("old"))])
+    two = Image([Layer(file("etc/f", "two")), Layer(opaque("etc"), file("new", mtime=9))])
+    sources = [write_oci_archive(tmp_path / f"{number}.tar", image) for number, image in enumerate((one, two))]
     with mounted(lab.dest):
         assert run(lab.dest, check_mode=True, src=sources[0])["changed"]
         assert not lab.names()
@@ -622,12 +594,7 @@ def changing_container(top: Path) -> t.Iterator[None]:
         "print('done', flush=True)\n"
         "sys.stdin.read()"
     )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
         assert child.stdout.readline() == "done\n"
@@ -654,9 +621,7 @@ def test_nothing_is_staged_in_a_mount(lab: Lab, tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_staged_tree_that_a_container_changed(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_staged_tree_that_a_container_changed(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an earlier release left it in a mount: what is not verified in this run is not used."""
     one = write_oci_archive(tmp_path / "1.tar", Image([Layer(file("f", "one"))]))
     two = write_oci_archive(tmp_path / "2.tar", Image([Layer(file("f", "two"))]))
@@ -665,9 +630,7 @@ def test_a_staged_tree_that_a_container_changed(
         with monkeypatch.context() as patch:
             patch.setattr(provision, "require_stageable", lambda _target: None)
             assert run(lab.dest, src=two, state="staged")["changed"]
-        with changing_container(lab.dest), pytest.raises(
-            RootfsError, match="with its root"
-        ):
+        with changing_container(lab.dest), pytest.raises(RootfsError, match="with its root"):
             run(lab.dest, src=two)
         assert run(lab.dest, src=two)["changed"]
         assert contents(lab.dest) == {"f": b"two"}
@@ -700,9 +663,7 @@ def test_a_move_that_was_stopped_and_changed(
                 run(lab.dest, src=source)
         done = moved == 4
         if not done:
-            with changing_container(lab.dest), pytest.raises(
-                RootfsError, match="with its root"
-            ):
+            with changing_container(lab.dest), pytest.raises(RootfsError, match="with its root"):
                 run(lab.dest, src=source)
         assert run(lab.dest, src=source, check_mode=True)["changed"] is not done
         assert run(lab.dest, src=source)["changed"] is not done
@@ -721,9 +682,7 @@ def test_another_mount_does_not_pass_for_the_old_one(lab: Lab, tmp_path: Path) -
             run(lab.dest, src=source)
         result = run(lab.dest, src=source, force=True)
         (warning,) = result["warnings"]
-        assert warning.startswith(
-            "what was at dest before this module came is kept in "
-        )
+        assert warning.startswith("what was at dest before this module came is kept in ")
         assert (lab.dest / "f").exists()
         assert "/old;" in warning
 
@@ -752,18 +711,12 @@ def test_a_full_mount_keeps_the_old_tree(lab: Lab, tmp_path: Path) -> None:
 def test_a_container_cannot_keep_its_mount(lab: Lab, tmp_path: Path, kind: str) -> None:
     """Section 7: by attributes or read-only subvolumes, of the mount's own root too."""
     sources = [
-        write_oci_archive(
-            tmp_path / f"{text}.tar", Image([Layer(file("f", text), file("d/g", text))])
-        )
+        write_oci_archive(tmp_path / f"{text}.tar", Image([Layer(file("f", text), file("d/g", text))]))
         for text in ("one", "two")
     ]
     with loop_mounted(lab.dest, tmp_path / "disk", kind):
         run(lab.dest, src=sources[0])
-        steps: list[dict[str, t.Any]] = [
-            {"src": sources[1]},
-            {"src": sources[0]},
-            {"state": "absent"},
-        ]
+        steps: list[dict[str, t.Any]] = [{"src": sources[1]}, {"src": sources[0]}, {"state": "absent"}]
         for changes in steps:
             if kind == "btrfs":
                 for words in (
@@ -773,9 +726,7 @@ def test_a_container_cannot_keep_its_mount(lab: Lab, tmp_path: Path, kind: str) 
                 ):
                     command("btrfs", *words.split())
             command("chattr", "+a", f"{lab.dest}/d")
-            command(
-                "chattr", "+i", *(f"{lab.dest}/{name}" for name in ("f", "d/g", ""))
-            )
+            command("chattr", "+i", *(f"{lab.dest}/{name}" for name in ("f", "d/g", "")))
             if kind == "btrfs":
                 command("btrfs", "property", "set", "-ts", str(lab.dest), "ro", "true")
             result = run(lab.dest, **changes)

@@ -17,20 +17,9 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
-    DestPath,
-    Dest,
-    resolve_dest,
-    lock_dest,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
-    Binding,
-    Record,
-    Tree,
-)
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import DestPath, Dest, resolve_dest, lock_dest
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import Binding, Record, Tree
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     IS_ROOT,
     mounted,
@@ -59,9 +48,7 @@ def fixture_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def opened(
-    dest: Path, timeout: float = 5.0, mode: int = 0o700, dry_run: bool = False
-) -> t.ContextManager[Dest]:
+def opened(dest: Path, timeout: float = 5.0, mode: int = 0o700, dry_run: bool = False) -> t.ContextManager[Dest]:
     """A site of this dest."""
     return lock_dest(resolve_dest(os.fspath(dest)), timeout, mode, dry_run)
 
@@ -94,8 +81,7 @@ def test_no_absolute_path(dest: str) -> None:
 def test_directories_of_the_system(dest: str) -> None:
     """Section 7: ``/`` and the system's own directories are errors, however they are written."""
     assert refused(dest) == (
-        f"dest {dest!r} is a directory of the system itself;"
-        " choose one that belongs to the container alone"
+        f"dest {dest!r} is a directory of the system itself;" " choose one that belongs to the container alone"
     )
 
 
@@ -105,10 +91,7 @@ def test_directories_of_the_system_behind_a_link(tmp_path: Path, name: str) -> N
     assert "is a directory of the system itself" in refused(f"{tmp_path}/link/{name}")
 
 
-@pytest.mark.parametrize(
-    "dest",
-    ["/srv/x", "/var/lib/lxc/web", "/var/lib/machines/web", "/etcetera", "/opt/x"],
-)
+@pytest.mark.parametrize("dest", ["/srv/x", "/var/lib/lxc/web", "/var/lib/machines/web", "/etcetera", "/opt/x"])
 def test_what_may_be_a_dest(dest: str) -> None:
     if os.path.realpath(os.path.dirname(dest)) != os.path.dirname(dest):
         pytest.skip("this machine has a link there")
@@ -123,8 +106,7 @@ def test_links_above_dest_are_the_administrators(tmp_path: Path) -> None:
     (tmp_path / "real" / "x").mkdir(parents=True)
     os.symlink("real", tmp_path / "link")
     places = [
-        resolve_dest(f"{tmp_path}/{path}")
-        for path in ("real/x", "link/x", "real/x/", "link//x///", "real/../link/./x")
+        resolve_dest(f"{tmp_path}/{path}") for path in ("real/x", "link/x", "real/x/", "link//x///", "real/../link/./x")
     ]
     assert set(places) == {DestPath(f"{tmp_path}/real", "x", False)}
 
@@ -143,9 +125,7 @@ def test_dest_as_something_else(tmp_path: Path, kind: str) -> None:
         if kind == "link":
             (tmp_path / "real").mkdir()
         os.symlink("real", tmp_path / "x")
-    assert refused(f"{tmp_path}/x") == (
-        "'x' is a link or a file, not a directory; remove it or choose another dest"
-    )
+    assert refused(f"{tmp_path}/x") == ("'x' is a link or a file, not a directory; remove it or choose another dest")
 
 
 @pytest.mark.parametrize("kind", ["file", "loop"])
@@ -154,9 +134,7 @@ def test_a_parent_that_is_no_directory(tmp_path: Path, kind: str) -> None:
         (tmp_path / "a").touch()
     else:
         os.symlink("a", tmp_path / "a")
-    assert refused(f"{tmp_path}/a/x") == (
-        f"'{tmp_path}/a' is not a directory; choose another dest"
-    )
+    assert refused(f"{tmp_path}/a/x") == (f"'{tmp_path}/a' is not a directory; choose another dest")
 
 
 @needs_root
@@ -164,13 +142,8 @@ def test_mount_points_are_told_by_the_kernel(tmp_path: Path, states: Path) -> No
     """Section 7: also a bind mount of the same file system, which has the same device number."""
     for name in ("plain", "tmpfs", "bind"):
         (tmp_path / name).mkdir()
-    with mounted(tmp_path / "tmpfs"), mounted(
-        tmp_path / "bind", "--bind", str(tmp_path / "plain")
-    ):
-        found = {
-            name: resolve_dest(f"{tmp_path}/{name}").inside
-            for name in ("plain", "tmpfs", "bind", "missing")
-        }
+    with mounted(tmp_path / "tmpfs"), mounted(tmp_path / "bind", "--bind", str(tmp_path / "plain")):
+        found = {name: resolve_dest(f"{tmp_path}/{name}").inside for name in ("plain", "tmpfs", "bind", "missing")}
         below = resolve_dest(f"{tmp_path}/tmpfs/x")
     assert found == {"plain": False, "tmpfs": True, "bind": True, "missing": False}
     assert not below.inside
@@ -179,9 +152,7 @@ def test_mount_points_are_told_by_the_kernel(tmp_path: Path, states: Path) -> No
 # -- the private folder
 
 
-@pytest.mark.parametrize(
-    "name", ["x", "a b", ".hidden", "größe", "n" * 230, "n" * 231, "n" * 255]
-)
+@pytest.mark.parametrize("name", ["x", "a b", ".hidden", "größe", "n" * 230, "n" * 231, "n" * 255])
 def test_the_private_folder_lies_beside(tmp_path: Path, name: str) -> None:
     """Section 7: ``.NAME.oci_rootfs``, closed to others; gone again where nothing is in it."""
     with opened(tmp_path / name) as site:
@@ -216,9 +187,7 @@ def test_the_folder_of_records_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_user
-def test_the_folder_of_records_of_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_of_records_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 7: in ``$XDG_STATE_HOME`` or ``~/.local/state``."""
     monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/state")
     expected = f"{tmp_path}/state/hypervisor.oci"
@@ -245,9 +214,7 @@ def test_a_record_is_saved_and_forgotten(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_record_is_replaced_as_a_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk, or a crash while it is written, leaves the old one."""
     with opened(tmp_path / "x") as site:
         site.save(SOMETHING)
@@ -297,9 +264,7 @@ def test_a_folder_that_others_can_enter(tmp_path: Path, mode: int) -> None:
     (tmp_path / ".x.oci_rootfs").mkdir()
     os.chmod(tmp_path / ".x.oci_rootfs", mode)
     for dry_run in (False, True):
-        with pytest.raises(RootfsError, match="cannot be trusted"), opened(
-            tmp_path / "x", dry_run=dry_run
-        ):
+        with pytest.raises(RootfsError, match="cannot be trusted"), opened(tmp_path / "x", dry_run=dry_run):
             pass
 
 
@@ -349,38 +314,31 @@ def test_a_dry_run_leaves_an_empty_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_the_second_run_waits_no_longer_than_it_may(
-    tmp_path: Path, dry_run: bool
-) -> None:
+def test_the_second_run_waits_no_longer_than_it_may(tmp_path: Path, dry_run: bool) -> None:
     """Section 7: ``lock_timeout`` seconds at most; also a check, which would see half a change."""
     with opened(tmp_path / "x"):
         began = time.monotonic()
-        with pytest.raises(RootfsError) as caught, opened(
-            tmp_path / "x", 0.2, dry_run=dry_run
-        ):
+        with pytest.raises(RootfsError) as caught, opened(tmp_path / "x", 0.2, dry_run=dry_run):
             pass
         assert 0.2 <= time.monotonic() - began < 5
     assert caught.value.message == (
-        f"another run works on '{tmp_path}/x' and was not done after 0.2 seconds;"
-        " wait for it or raise lock_timeout"
+        f"another run works on '{tmp_path}/x' and was not done after 0.2 seconds;" " wait for it or raise lock_timeout"
     )
 
 
 def test_a_lock_timeout_of_nothing(tmp_path: Path) -> None:
-    with opened(tmp_path / "x", 0), pytest.raises(
-        RootfsError, match="not done after 0 seconds"
-    ), opened(tmp_path / "x", 0):
+    with opened(tmp_path / "x", 0), pytest.raises(RootfsError, match="not done after 0 seconds"), opened(
+        tmp_path / "x", 0
+    ):
         pass
 
 
 def test_checks_do_not_wait_for_each_other(tmp_path: Path) -> None:
     with opened(tmp_path / "x") as site:
         site.save(SOMETHING)
-    with opened(tmp_path / "x", 0, dry_run=True), opened(
-        tmp_path / "x", 0, dry_run=True
-    ), pytest.raises(RootfsError, match="another run works on"), opened(
-        tmp_path / "x", 0
-    ):
+    with opened(tmp_path / "x", 0, dry_run=True), opened(tmp_path / "x", 0, dry_run=True), pytest.raises(
+        RootfsError, match="another run works on"
+    ), opened(tmp_path / "x", 0):
         pass
 
 
@@ -390,9 +348,7 @@ def test_other_dests_do_not_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("leaves", [True, False])
-def test_the_second_run_goes_on_when_the_first_is_done(
-    tmp_path: Path, leaves: bool
-) -> None:
+def test_the_second_run_goes_on_when_the_first_is_done(tmp_path: Path, leaves: bool) -> None:
     """Also where the first leaves nothing, and so removes the folder that the second waits for."""
     entered = threading.Event()
 
@@ -410,18 +366,14 @@ def test_the_second_run_goes_on_when_the_first_is_done(
         with opened(tmp_path / "x", 5) as site:
             assert site.load() == (SOMETHING if leaves else Record())
             # it is the folder that is there, and it is locked
-            assert os.path.samestat(
-                os.fstat(site.state), os.stat(tmp_path / ".x.oci_rootfs")
-            )
+            assert os.path.samestat(os.fstat(site.state), os.stat(tmp_path / ".x.oci_rootfs"))
             with pytest.raises(RootfsError), opened(tmp_path / "x", 0):
                 pass
     finally:
         thread.join()
 
 
-def test_a_folder_that_was_made_anew_while_this_run_waited(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_was_made_anew_while_this_run_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock of a folder that is gone is worth nothing: a third run may hold that of the new one."""
     real = place._lock
     calls: list[int] = []
@@ -443,9 +395,7 @@ def test_a_folder_that_was_made_anew_while_this_run_waited(
 def test_descriptors_are_given_back(tmp_path: Path) -> None:
     before = open_descriptors()
     for _time in range(3):
-        with opened(tmp_path / "a/x"), contextlib.suppress(RootfsError), opened(
-            tmp_path / "a/x", 0
-        ):
+        with opened(tmp_path / "a/x"), contextlib.suppress(RootfsError), opened(tmp_path / "a/x", 0):
             pass
         with opened(tmp_path / "a/x", dry_run=True):
             pass

@@ -16,10 +16,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import reach
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    IdMap,
-    parse_id_map,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap, parse_id_map
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.reach import (
     MappedRoot,
     ReachRule,
@@ -29,9 +26,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.reach import 
     find_way,
     mapped_root,
 )
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
 from ansible_collections.hypervisor.oci.tests.unit.support import needs_root
 
 ROOT = MappedRoot(100000, 100001)
@@ -82,9 +77,7 @@ def way_to(path: Path, root: MappedRoot | None = None) -> Way | None:
 
 def acl(path: Path, *entries: str) -> None:
     """Skips the test where there are no ACLs."""
-    done = subprocess.run(
-        ["setfacl", "-m", ",".join(entries), path], capture_output=True, check=False
-    )
+    done = subprocess.run(["setfacl", "-m", ",".join(entries), path], capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"no ACLs here: {done.stderr.decode().strip()}")
 
@@ -100,9 +93,7 @@ def acl(path: Path, *entries: str) -> None:
         ((0o1777, 0o701, 0o755), True),
     ],
 )
-def test_the_bits_for_others(
-    tmp_path: Path, modes: tuple[int, ...], expected: bool
-) -> None:
+def test_the_bits_for_others(tmp_path: Path, modes: tuple[int, ...], expected: bool) -> None:
     path = make(tmp_path, *modes)
     try:
         way = Way(str(path), "every user") if expected else None
@@ -129,9 +120,7 @@ def test_the_bits_for_others(
         (0o700, (ROOT.uid, 0), "user 100000, the owner,"),
     ],
 )
-def test_groups_and_owners(
-    tmp_path: Path, mode: int, owner: tuple[int, int], who: str | None
-) -> None:
+def test_groups_and_owners(tmp_path: Path, mode: int, owner: tuple[int, int], who: str | None) -> None:
     path = make(tmp_path, 0o755, 0o755, 0o755)
     os.chown(path.parent, *owner)
     os.chmod(path.parent, mode)
@@ -148,9 +137,7 @@ def test_the_root_of_the_map_is_no_stranger(tmp_path: Path) -> None:
     os.chown(path, ROOT.uid, ROOT.gid)
     assert way_to(path, ROOT) is None
     assert way_to(path, MappedRoot(ROOT.uid, 7)) == Way(str(path), "group 100001")
-    assert way_to(path, MappedRoot(7, ROOT.gid)) == Way(
-        str(path), "user 100000, the owner,"
-    )
+    assert way_to(path, MappedRoot(7, ROOT.gid)) == Way(str(path), "user 100000, the owner,")
     # others of the same map are
     os.chown(path, 0, ROOT.gid + 1)
     assert way_to(path, ROOT) == Way(str(path), "group 100002")
@@ -205,9 +192,7 @@ def test_the_nearest_folder_for_some_is_named(tmp_path: Path) -> None:
     assert way_to(path) == Way(str(tmp_path / "a/b"), "group 60")
 
 
-def test_an_ordinary_user_may_reach_his_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ordinary_user_may_reach_his_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path, 0o700)
     monkeypatch.setattr(os, "geteuid", lambda: os.stat(path).st_uid)
     assert way_to(path) is None
@@ -222,9 +207,7 @@ def test_an_ordinary_user_may_reach_his_own(
         ([], [], None),
     ],
 )
-def test_the_root_of_a_map(
-    uids: list[str], gids: list[str], expected: MappedRoot | None
-) -> None:
+def test_the_root_of_a_map(uids: list[str], gids: list[str], expected: MappedRoot | None) -> None:
     maps: list[IdMap] = [parse_id_map("uid", uids), parse_id_map("gid", gids)]
     assert mapped_root(*maps) == expected
 
@@ -275,8 +258,5 @@ def test_a_folder_that_is_not_there_yet(spot: Spot) -> None:
 
 def test_advice_for_a_map(spot: Spot) -> None:
     (warning,) = ReachRule("warn", ROOT).judge(spot, {"capabilities": 1}, True)
-    assert (
-        f"close '{spot.folder}' to all but the container's root (chown root:100001, chmod 0710)"
-        in warning
-    )
+    assert f"close '{spot.folder}' to all but the container's root (chown root:100001, chmod 0710)" in warning
     assert reach.CHOICES == ["fail", "warn", "allow"]

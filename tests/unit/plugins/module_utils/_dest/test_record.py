@@ -232,9 +232,7 @@ def test_the_token_moves_to_the_roots_own_directory(tmp_path: Path) -> None:
     assert not moved.holds(opened(tmp_path / "a"))
 
 
-def test_an_error_that_says_nothing_of_xattrs_is_raised(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_that_says_nothing_of_xattrs_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
     fd = opened(tmp_path / "a")
 

@@ -22,22 +22,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.uploads impor
     make_upload_folder,
     remove_upload_folder,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import (
-    UPLOADS,
-    Dest,
-    resolve_dest,
-    lock_dest,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
-    Binding,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    is_upload_path,
-)
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    set_xattr_or_skip,
-    without_waiting,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import UPLOADS, Dest, resolve_dest, lock_dest
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import Binding
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import is_upload_path
+from ansible_collections.hypervisor.oci.tests.unit.support import set_xattr_or_skip, without_waiting
 
 IMAGE = "sha256:" + "0" * 64
 
@@ -153,9 +141,7 @@ def test_a_default_acl_from_above_opens_it_to_nobody(site: Dest) -> None:
     assert stat.S_IMODE(os.stat(upload.path).st_mode) == 0o700
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"{}x", b"3", b'[{"path": 1}]', b'[["a"]]', b"[" * 100000]
-)
+@pytest.mark.parametrize("data", [b"", b"{}x", b"3", b'[{"path": 1}]', b'[["a"]]', b"[" * 100000])
 def test_a_damaged_record_says_what_to_do(site: Dest, data: bytes) -> None:
     site.write(UPLOADS, data)
     with pytest.raises(RootfsError, match=r"is damaged; remove uploads\.json"):
@@ -166,12 +152,8 @@ def test_a_folder_is_named_as_the_controller_knows_it(site: Dest) -> None:
     assert is_upload_path(made(site).path)
 
 
-@pytest.mark.parametrize(
-    "name", ["it's", 'a"b', "a\\b", "a\nb", "a\x1bb", "a\udcffb"], ids=ascii
-)
-def test_a_path_that_the_controller_would_refuse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["it's", 'a"b', "a\\b", "a\nb", "a\x1bb", "a\udcffb"], ids=ascii)
+def test_a_path_that_the_controller_would_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Then the temporary folder must do (section 7)."""
     without_waiting(monkeypatch)
     (tmp_path / name).mkdir()

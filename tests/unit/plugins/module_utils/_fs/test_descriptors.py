@@ -9,10 +9,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.descriptors import (
-    closed_on_error,
-    opened,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.descriptors import closed_on_error, opened
 
 
 def is_open(fd: int) -> bool:

@@ -26,13 +26,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._fs.directories imp
     open_private,
     remove_if_empty,
 )
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    needs_root,
-    set_xattr_or_skip,
-)
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
+from ansible_collections.hypervisor.oci.tests.unit.support import needs_root, set_xattr_or_skip
 
 _NOBODY = 65534
 
@@ -51,12 +46,9 @@ def mode_of(path: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("path", "missing"),
-    [("a/b", []), ("a", []), ("", []), ("a/c/d", [b"c", b"d"]), ("x", [b"x"])],
+    ("path", "missing"), [("a/b", []), ("a", []), ("", []), ("a/c/d", [b"c", b"d"]), ("x", [b"x"])]
 )
-def test_the_deepest_directory_that_is_there(
-    tmp_path: Path, path: str, missing: list[bytes]
-) -> None:
+def test_the_deepest_directory_that_is_there(tmp_path: Path, path: str, missing: list[bytes]) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     fd, rest = open_existing(os.fsencode(tmp_path / path))
     try:
@@ -69,9 +61,7 @@ def test_the_deepest_directory_that_is_there(
 
 @pytest.mark.parametrize("kind", ["file", "link"])
 @pytest.mark.parametrize("below", ["", "/b"])
-def test_a_component_that_is_no_directory(
-    tmp_path: Path, kind: str, below: str
-) -> None:
+def test_a_component_that_is_no_directory(tmp_path: Path, kind: str, below: str) -> None:
     if kind == "file":
         (tmp_path / "a").write_bytes(b"")
     else:
@@ -79,16 +69,12 @@ def test_a_component_that_is_no_directory(
         os.symlink("real", tmp_path / "a")
     with pytest.raises(RootfsError) as caught:
         open_existing(os.fsencode(f"{tmp_path}/a{below}"))
-    assert caught.value.message == (
-        f"'{tmp_path}/a' is not a directory; choose another dest"
-    )
+    assert caught.value.message == (f"'{tmp_path}/a' is not a directory; choose another dest")
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
 @pytest.mark.parametrize("mode", [0o700, 0o710])
-def test_directories_above_dest(
-    tmp_path: Path, above: int, mode: int, umask: int
-) -> None:
+def test_directories_above_dest(tmp_path: Path, above: int, mode: int, umask: int) -> None:
     """Section 7: the last is 0700, or 0710 with an id map; those above it can be passed."""
     before = os.umask(umask)
     try:
@@ -100,9 +86,7 @@ def test_directories_above_dest(
 
 
 @needs_root
-def test_the_last_directory_above_dest_has_the_group_of_the_map(
-    tmp_path: Path, above: int
-) -> None:
+def test_the_last_directory_above_dest_has_the_group_of_the_map(tmp_path: Path, above: int) -> None:
     os.close(make_directories(above, [b"a", b"b"], 0o710, 100000))
     assert [os.stat(tmp_path / path).st_gid for path in ("a", "a/b")] == [0, 100000]
     assert mode_of(tmp_path / "a/b") == 0o710
@@ -114,9 +98,7 @@ def test_a_directory_that_is_there_stays_as_it_is(tmp_path: Path, above: int) ->
     assert mode_of(tmp_path) == 0o755
 
 
-def test_what_was_made_goes_when_a_later_one_cannot_be_made(
-    tmp_path: Path, above: int
-) -> None:
+def test_what_was_made_goes_when_a_later_one_cannot_be_made(tmp_path: Path, above: int) -> None:
     before = open_descriptors()
     with pytest.raises(OSError, match="too long"):
         make_directories(above, [b"a", b"b", b"n" * 300], 0o700)
@@ -143,14 +125,7 @@ def test_a_private_folder_inherits_nothing(tmp_path: Path, above: int) -> None:
     """Section 6: nothing is inherited from the folder above."""
     none = 0xFFFFFFFF
     acl = struct.pack("<I", 2) + b"".join(
-        struct.pack("<HHI", *entry)
-        for entry in (
-            (1, 7, none),
-            (2, 7, 1),
-            (4, 7, none),
-            (16, 7, none),
-            (32, 7, none),
-        )
+        struct.pack("<HHI", *entry) for entry in ((1, 7, none), (2, 7, 1), (4, 7, none), (16, 7, none), (32, 7, none))
     )
     set_xattr_or_skip(tmp_path, "system.posix_acl_default", acl)
     os.close(make_private(above, b"x"))
@@ -159,9 +134,7 @@ def test_a_private_folder_inherits_nothing(tmp_path: Path, above: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o701, 0o755, 0o777])
-def test_a_private_folder_that_is_open_to_others(
-    tmp_path: Path, above: int, mode: int
-) -> None:
+def test_a_private_folder_that_is_open_to_others(tmp_path: Path, above: int, mode: int) -> None:
     """Its records cannot be trusted."""
     (tmp_path / "x").mkdir()
     os.chmod(tmp_path / "x", mode)
@@ -192,9 +165,7 @@ def test_a_private_folder_that_is_none(tmp_path: Path, above: int, kind: str) ->
     for open_it in (make_private, open_private):
         with pytest.raises(RootfsError) as caught:
             open_it(above, b"x")
-        assert caught.value.message == (
-            "'x' beside dest is not a directory; remove it and run again"
-        )
+        assert caught.value.message == ("'x' beside dest is not a directory; remove it and run again")
 
 
 def test_a_private_folder_that_is_missing(above: int) -> None:
@@ -212,9 +183,7 @@ def test_dest_as_something_else(tmp_path: Path, above: int, kind: str) -> None:
         os.symlink("real", tmp_path / "x")
     with pytest.raises(RootfsError) as caught:
         open_or_none(above, b"x")
-    assert caught.value.message == (
-        "'x' is a link or a file, not a directory; remove it or choose another dest"
-    )
+    assert caught.value.message == ("'x' is a link or a file, not a directory; remove it or choose another dest")
     assert open_or_none(above, b"missing") is None
 
 
@@ -250,9 +219,7 @@ def test_a_move_never_goes_over_something(
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o500, 0o000, 0o1777])
-def test_a_move_of_a_directory_that_is_closed(
-    tmp_path: Path, above: int, mode: int
-) -> None:
+def test_a_move_of_a_directory_that_is_closed(tmp_path: Path, above: int, mode: int) -> None:
     """An ordinary user cannot move between folders what he may not write to; its mode stays."""
     (tmp_path / "a").mkdir()
     (tmp_path / "to").mkdir()
@@ -291,10 +258,7 @@ def _by_link(name: bytes, parent: int) -> None:
 @pytest.mark.parametrize("make", _MAKERS)
 @pytest.mark.parametrize("swap", [_by_directory, _by_one_that_is_open, _by_link])
 def test_one_that_is_swapped_when_it_is_made(
-    above: int,
-    make: Make,
-    swap: t.Callable[[bytes, int], None],
-    monkeypatch: pytest.MonkeyPatch,
+    above: int, make: Make, swap: t.Callable[[bytes, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever may write to the directory above can do so before it is opened."""
     mkdir = os.mkdir
@@ -307,9 +271,7 @@ def test_one_that_is_swapped_when_it_is_made(
 
     monkeypatch.setattr(os, "mkdir", swapped)
     before = open_descriptors()
-    with pytest.raises(
-        RootfsError, match="another user replaced the directory 'new' while"
-    ):
+    with pytest.raises(RootfsError, match="another user replaced the directory 'new' while"):
         make(above, b"new")
     assert open_descriptors() == before
 
@@ -347,9 +309,7 @@ def test_the_owner_of_the_directory_above_does_not_win(
 
     monkeypatch.setattr(os, "mkdir", made)
     try:
-        with pytest.raises(
-            RootfsError, match="another user replaced the directory 'new'"
-        ):
+        with pytest.raises(RootfsError, match="another user replaced the directory 'new'"):
             make(above, b"new")
     finally:
         os.close(started)

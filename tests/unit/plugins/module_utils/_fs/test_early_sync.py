@@ -13,9 +13,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs import early_sync
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.early_sync import (
-    EarlySync,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.early_sync import EarlySync
 
 
 class Disk:

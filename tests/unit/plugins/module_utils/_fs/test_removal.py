@@ -24,15 +24,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import 
     try_empty_directory,
     try_remove_tree,
 )
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    mounted,
-    names,
-    needs_root,
-    tree,
-)
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
+from ansible_collections.hypervisor.oci.tests.unit.support import mounted, names, needs_root, tree
 
 
 @pytest.fixture
@@ -98,9 +91,7 @@ def test_closed_directories(tmp_path: Path, above: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [63, 64, 65, 130, 1200])
-def test_depth_costs_neither_stack_nor_descriptors(
-    tmp_path: Path, above: int, depth: int
-) -> None:
+def test_depth_costs_neither_stack_nor_descriptors(tmp_path: Path, above: int, depth: int) -> None:
     """Section 7, limits."""
     fd = os.dup(above)
     for _level in range(depth):
@@ -116,9 +107,7 @@ def test_depth_costs_neither_stack_nor_descriptors(
     assert os.listdir(tmp_path) == ["f"]
 
 
-def test_few_names_are_held_at_a_time(
-    tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_names_are_held_at_a_time(tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 7: memory does not grow with a directory that a container filled."""
     monkeypatch.setattr(removal, "_BATCH", 3)
     top = tmp_path / "top"
@@ -150,9 +139,7 @@ def test_a_mount_in_the_way(tmp_path: Path, above: int, where: str) -> None:
         (tmp_path / where / "f").write_bytes(b"x")
         with pytest.raises(RootfsError) as caught:
             remove_tree(above, b"top")
-        assert caught.value.message == (
-            f"cannot be removed: '{where}' (a mount point); unmount it, and run again"
-        )
+        assert caught.value.message == (f"cannot be removed: '{where}' (a mount point); unmount it, and run again")
         assert (tmp_path / where / "f").read_bytes() == b"x"
 
 
@@ -178,39 +165,22 @@ def fixture_protect(tmp_path: Path) -> t.Iterator[t.Callable[[str, str], None]]:
 
     def protect(attribute: str, name: str) -> None:
         done = subprocess.run(
-            ["chattr", attribute, os.fspath(tmp_path / name)],
-            check=False,
-            capture_output=True,
-            text=True,
+            ["chattr", attribute, os.fspath(tmp_path / name)], check=False, capture_output=True, text=True
         )
         if done.returncode:
             pytest.skip(f"this file system has no attributes: {done.stderr}")
 
     yield protect
-    subprocess.run(
-        ["chattr", "-R", "-f", "-ia", os.fspath(tmp_path)],
-        check=False,
-        capture_output=True,
-    )
+    subprocess.run(["chattr", "-R", "-f", "-ia", os.fspath(tmp_path)], check=False, capture_output=True)
 
 
 @needs_root
 @pytest.mark.parametrize("attribute", ["+i", "+a"])
 @pytest.mark.parametrize(
-    "protected",
-    [
-        ["top/d/f"],
-        ["top/d"],
-        ["top"],
-        ["top/d/f", "top/d", "top", "top/g", "top/fifos"],
-    ],
+    "protected", [["top/d/f"], ["top/d"], ["top"], ["top/d/f", "top/d", "top", "top/g", "top/fifos"]]
 )
 def test_immutable_and_append_only(
-    tmp_path: Path,
-    above: int,
-    protect: t.Callable[[str, str], None],
-    protected: list[str],
-    attribute: str,
+    tmp_path: Path, above: int, protect: t.Callable[[str, str], None], protected: list[str], attribute: str
 ) -> None:
     """Section 7: the attributes are taken away, of a tree that is ours."""
     (tmp_path / "top/d/e").mkdir(parents=True)
@@ -229,9 +199,7 @@ def test_immutable_and_append_only(
 
 
 @needs_root
-def test_deep_and_immutable(
-    tmp_path: Path, above: int, protect: t.Callable[[str, str], None]
-) -> None:
+def test_deep_and_immutable(tmp_path: Path, above: int, protect: t.Callable[[str, str], None]) -> None:
     """What is moved up before it is removed."""
     deep = "/".join(["d"] * 70)
     (tmp_path / deep / "e/e").mkdir(parents=True)
@@ -243,9 +211,7 @@ def test_deep_and_immutable(
 
 
 @needs_root
-def test_a_file_with_another_name_outside(
-    tmp_path: Path, above: int, protect: t.Callable[[str, str], None]
-) -> None:
+def test_a_file_with_another_name_outside(tmp_path: Path, above: int, protect: t.Callable[[str, str], None]) -> None:
     """It keeps its attribute: that name is not ours."""
     (tmp_path / "top").mkdir()
     (tmp_path / "outside").touch()
@@ -258,9 +224,7 @@ def test_a_file_with_another_name_outside(
 
 
 @needs_root
-def test_the_folder_around_is_not_touched(
-    tmp_path: Path, above: int, protect: t.Callable[[str, str], None]
-) -> None:
+def test_the_folder_around_is_not_touched(tmp_path: Path, above: int, protect: t.Callable[[str, str], None]) -> None:
     """It is not part of the tree, and so an administrator has protected it."""
     (tmp_path / "top/d").mkdir(parents=True)
     protect("+i", ".")
@@ -283,9 +247,7 @@ def test_all_but_a_mount_goes(tmp_path: Path, above: int) -> None:
     with mounted(tmp_path / "top/a/b/c"):
         (tmp_path / "top/a/b/c/precious").touch()
         remains = try_remove_tree(above, b"top")
-        assert remains.describe(os.fspath(tmp_path / "top")) == (
-            f"'{tmp_path}/top/a/b/c' (a mount point)"
-        )
+        assert remains.describe(os.fspath(tmp_path / "top")) == (f"'{tmp_path}/top/a/b/c' (a mount point)")
         assert names(tmp_path / "top") == ["a", "a/b", "a/b/c", "a/b/c/precious"]
     assert not try_remove_tree(above, b"top")
     assert os.listdir(tmp_path) == []
@@ -322,13 +284,7 @@ class Faults:
     ],
 )
 def test_errors_of_one_name(
-    tmp_path: Path,
-    above: int,
-    monkeypatch: pytest.MonkeyPatch,
-    function: str,
-    code: int,
-    name: str,
-    said: str,
+    tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch, function: str, code: int, name: str, said: str
 ) -> None:
     """All else is removed, nothing waits for a FIFO, and no descriptor is left open."""
     (tmp_path / "top/d/e/e2").mkdir(parents=True)
@@ -347,9 +303,7 @@ def test_errors_of_one_name(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_directory_that_cannot_be_read(
-    tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_that_cannot_be_read(tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "top/d").mkdir(parents=True)
     (tmp_path / "top/f").touch()
     with monkeypatch.context() as patch:
@@ -367,9 +321,7 @@ def test_a_directory_that_cannot_be_read(
     assert names(tmp_path) == ["top", "top/d"]
 
 
-def test_what_is_told_is_bounded(
-    tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_told_is_bounded(tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are a container's, and shown, not obeyed; after a thousand of them a removal gives up."""
     monkeypatch.setattr(removal, "_BATCH", 3)
     monkeypatch.setattr(removal, "_MOST_LEFT", 8)
@@ -392,9 +344,7 @@ def test_what_is_told_is_bounded(
     assert sorted(os.listdir(top)) == sorted(long[:7])
 
 
-def test_nothing_is_waited_for(
-    tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_waited_for(tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that becomes a FIFO under way is not opened."""
     os.mkfifo(tmp_path / "fifo")
     Faults(monkeypatch)("unlink", errno.EPERM, "fifo")

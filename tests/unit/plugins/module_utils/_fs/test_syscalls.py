@@ -45,9 +45,7 @@ class _NoWrappers:
 
 
 @pytest.mark.parametrize("library", ["recent", "old"])
-def test_exchange(
-    tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch, library: str
-) -> None:
+def test_exchange(tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     """Section 7, replacing: both names swap at once; also where the C library has no wrapper."""
     if library == "old":
         monkeypatch.setattr(syscalls, "_libc", _NoWrappers(syscalls._libc))
@@ -72,9 +70,7 @@ def test_rename_never_replaces(tmp_path: Path, above: int) -> None:
     assert sorted(os.listdir(tmp_path)) == ["b", "c"]
 
 
-def test_a_machine_whose_number_is_not_known(
-    above: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_whose_number_is_not_known(above: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syscalls, "_libc", _NoWrappers(syscalls._libc))
     monkeypatch.setattr(syscalls.platform, "machine", lambda: "abacus")
     with pytest.raises(OSError, match="not implemented") as caught:
@@ -159,9 +155,7 @@ def test_freed_memory_is_kept() -> None:
         )
         return int(ran.stdout)
 
-    kept = faults(
-        f"from {syscalls.__name__} import keep_freed_memory; keep_freed_memory()"
-    )
+    kept = faults(f"from {syscalls.__name__} import keep_freed_memory; keep_freed_memory()")
     # 4 MiB in pages, and what the interpreter itself takes
     assert kept < 3 * 1024
     assert faults("") > 4 * kept

@@ -78,10 +78,7 @@ def test_all_facts() -> None:
         "os": "linux",
         "variant": "v6",
         "created": "2024-01-02T03:04:05Z",
-        "history": [
-            {"created_by": "x", "empty_layer": True},
-            {"created": "2024-01-02T03:04:05Z", "author": "a"},
-        ],
+        "history": [{"created_by": "x", "empty_layer": True}, {"created": "2024-01-02T03:04:05Z", "author": "a"}],
     }
     # order is kept
     assert list(facts["env"]) == ["B", "A", "EMPTY"]
@@ -134,21 +131,12 @@ def test_environment_without_equals_is_dropped_and_counted() -> None:
     parsed = run(Env=["A=1", "HOME", "=x", ""])
     assert parsed.env == {"A": "1"}
     assert parsed.env_dropped == 3
-    assert parsed.warnings == (
-        "3 environment entries of the image have no '=' and were dropped",
-    )
+    assert parsed.warnings == ("3 environment entries of the image have no '=' and were dropped",)
 
 
 @pytest.mark.parametrize(
     ("given", "normal"),
-    [
-        ("", "/"),
-        ("app", "/app"),
-        ("./app", "/app"),
-        ("//app//x/", "/app/x"),
-        ("/../..", "/"),
-        ("../x", "/x"),
-    ],
+    [("", "/"), ("app", "/app"), ("./app", "/app"), ("//app//x/", "/app/x"), ("/../..", "/"), ("../x", "/x")],
 )
 def test_working_dir(given: str, normal: str) -> None:
     assert run(WorkingDir=given).working_dir == normal
@@ -221,10 +209,7 @@ def test_systemd_has_its_own_signal(argv: list[str], signal: str) -> None:
 
 
 def test_sets_may_be_lists() -> None:
-    assert run(ExposedPorts=["2/tcp", "1/tcp", "2/tcp"]).exposed_ports == (
-        "1/tcp",
-        "2/tcp",
-    )
+    assert run(ExposedPorts=["2/tcp", "1/tcp", "2/tcp"]).exposed_ports == ("1/tcp", "2/tcp")
 
 
 @pytest.mark.parametrize(
@@ -269,9 +254,7 @@ def test_documents_of_another_shape(document: dict[str, t.Any], message: str) ->
 def test_nothing_deep_or_endless_reaches_the_facts() -> None:
     """What the result cannot hold as strict JSON stays out of it."""
     deep = b"[" * 900 + b"]" * 900
-    data = (
-        b'{"config": {"Healthcheck": {"Deep": %s}}, "history": [{"x": %s, "y": 1e999}]}'
-    )
+    data = b'{"config": {"Healthcheck": {"Deep": %s}}, "history": [{"x": %s, "y": 1e999}]}'
     facts = parse_config(data % (deep, deep), "the config").to_facts()
     assert facts["healthcheck"] is None
     assert facts["history"] == [{}]
@@ -302,9 +285,7 @@ LONG = "x" * (128 * 1024)
         ({"WorkingDir": "/" * 4097}, "WorkingDir holds a string of 4097 bytes"),
     ],
 )  # fmt: skip
-def test_what_an_image_may_ask_for_is_bounded(
-    fields: dict[str, t.Any], most: str
-) -> None:
+def test_what_an_image_may_ask_for_is_bounded(fields: dict[str, t.Any], most: str) -> None:
     """Section 7, limits: each in one sentence that names the field, and nothing of its content."""
     message = problem(os="linux", architecture="amd64", config=fields)
     assert message.startswith(f"the config: {most}")

@@ -10,30 +10,16 @@ import contextlib
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    SourceError,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError, SourceError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.descriptor import (
     blob_size,
     check_kind,
     parse_descriptor,
     read_document,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    Platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    ABSENT,
-    Blob,
-    append,
-    cut,
-    flip,
-    write_oci_archive,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import Platform
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
+from ansible_collections.hypervisor.oci.tests.images.builder import ABSENT, Blob, append, cut, flip, write_oci_archive
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -73,16 +59,10 @@ def test_inline_data_needs_no_blob(tmp_path: Path) -> None:
         (Blob(TEXT, edit_stored=cut(3)), "has 3 bytes, its descriptor says 8; fetch"),
         (Blob(TEXT, descriptor={"size": 7}), "has 8 bytes, its descriptor says 7"),
         (Blob(TEXT, edit_stored=flip(2)), "has content of the digest sha256:"),
-        (
-            Blob(TEXT, algorithm="sha512", edit_stored=flip(2)),
-            "has content of the digest sha512:",
-        ),
+        (Blob(TEXT, algorithm="sha512", edit_stored=flip(2)), "has content of the digest sha512:"),
         (Blob(TEXT, inline=b"{}"), "has 2 bytes, its descriptor says 8"),
         (Blob(TEXT, inline=b'{"b": 1}'), "has content of the digest sha256:"),
-        (
-            Blob(TEXT, descriptor={"size": 2**22 + 1}),
-            "has 4194305 bytes, more than 4194304, a fixed limit",
-        ),
+        (Blob(TEXT, descriptor={"size": 2**22 + 1}), "has 4194305 bytes, more than 4194304, a fixed limit"),
     ],
 )
 def test_size_and_digest_are_verified(tmp_path: Path, blob: Blob, message: str) -> None:
@@ -159,16 +139,13 @@ def test_types_that_agree(says: str, own: str | None) -> None:
     check_kind({"mediaType": own, "layers": [], "manifests": None}, descriptor, "it")
 
 
-@pytest.mark.parametrize(
-    ("says", "own"), [(MANIFEST, INDEX), (INDEX, MANIFEST), (MANIFEST, "x")]
-)
+@pytest.mark.parametrize(("says", "own"), [(MANIFEST, INDEX), (INDEX, MANIFEST), (MANIFEST, "x")])
 def test_types_that_contradict(says: str, own: str) -> None:
     descriptor = parse_descriptor(Blob(TEXT, says).descriptor(), "it")
     with pytest.raises(ImageError) as caught:
         check_kind({"mediaType": own}, descriptor, "it")
     assert caught.value.message == (
-        f"it {descriptor.digest} calls itself '{own}', its descriptor says '{says}';"
-        " do not use this image"
+        f"it {descriptor.digest} calls itself '{own}', its descriptor says '{says}';" " do not use this image"
     )
 
 

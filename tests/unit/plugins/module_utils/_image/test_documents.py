@@ -40,9 +40,7 @@ def test_what_is_no_document(data: bytes, message: str) -> None:
 
 
 def test_a_document() -> None:
-    assert documents.parse_object(b' {"a": 18446744073709551615}\n', "it") == {
-        "a": 18446744073709551615
-    }
+    assert documents.parse_object(b' {"a": 18446744073709551615}\n', "it") == {"a": 18446744073709551615}
     assert documents.parse_json(b"[1]", "it") == [1]
 
 
@@ -57,9 +55,7 @@ GETTERS: list[tuple[t.Callable[..., t.Any], t.Any, t.Any]] = [
 
 
 @pytest.mark.parametrize(("getter", "empty", "value"), GETTERS)
-def test_fields_may_be_missing_or_null(
-    getter: t.Callable[..., t.Any], empty: t.Any, value: t.Any
-) -> None:
+def test_fields_may_be_missing_or_null(getter: t.Callable[..., t.Any], empty: t.Any, value: t.Any) -> None:
     assert getter({}, "a", "it") == empty
     assert getter({"a": None}, "a", "it") == empty
     assert getter({"a": value}, "a", "it") == value
@@ -83,15 +79,11 @@ def test_fields_may_be_missing_or_null(
         (documents.string_mapping, ["b"], "an object"),
     ],
 )
-def test_fields_of_another_shape(
-    getter: t.Callable[..., t.Any], value: t.Any, wanted: str
-) -> None:
+def test_fields_of_another_shape(getter: t.Callable[..., t.Any], value: t.Any, wanted: str) -> None:
     with pytest.raises(ImageError) as caught:
         getter({"a": value}, "a", "it")
     assert caught.value.message == (f"it: the field 'a' is not {wanted}")
 
 
 def test_null_values_of_a_mapping_are_left_out() -> None:
-    assert documents.string_mapping({"a": {"b": None, "c": "d"}}, "a", "it") == {
-        "c": "d"
-    }
+    assert documents.string_mapping({"a": {"b": None, "c": "d"}}, "a", "it") == {"c": "d"}

@@ -11,15 +11,9 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import (
-    list_images,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    parse_platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import list_images
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import parse_platform
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Index,
@@ -49,10 +43,7 @@ def listed(path: str, **asked: str) -> list[dict[str, t.Any]]:
     platform = asked.get("platform")
     with contextlib.closing(open_source(path)) as source:
         found = list_images(
-            source,
-            asked.get("ref"),
-            asked.get("digest"),
-            parse_platform(platform) if platform else None,
+            source, asked.get("ref"), asked.get("digest"), parse_platform(platform) if platform else None
         )
         assert LAYER.path not in source.opened
     return found
@@ -73,12 +64,7 @@ def test_all_images(archive: str) -> None:
         "manifest_digest": AMD64.digest,
         "config_digest": AMD64.config_digest,
         "layers": [
-            {
-                "digest": LAYER.digest,
-                "diff_id": LAYER.diff_id,
-                "size": LAYER.size,
-                "media_type": LAYER.media_type,
-            }
+            {"digest": LAYER.digest, "diff_id": LAYER.diff_id, "size": LAYER.size, "media_type": LAYER.media_type}
         ],
         "image": amd64["image"],
         "problem": None,
@@ -149,11 +135,7 @@ def test_broken_images_are_listed_with_their_problem(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 def test_docker_archives(tmp_path: Path, style: t.Any, compression: t.Any) -> None:
     path = write_docker_archive(
-        tmp_path / "archive",
-        AMD64,
-        style=style,
-        repo_tags=[["app:1"]],
-        compression=compression,
+        tmp_path / "archive", AMD64, style=style, repo_tags=[["app:1"]], compression=compression
     )
     (found,) = listed(path)
     assert found["refs"] == ["app:1"]

@@ -7,10 +7,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.names import (
-    matches,
-    normalise_name,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.names import matches, normalise_name
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,7 @@ def test_normal_names(text: str, normal: str) -> None:
     assert parse_platform(normal) == parse_platform(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "amd64", "linux/", "/amd64", "linux/arm/v7/x", "linux/a\nb", "a b/c"]
-)
+@pytest.mark.parametrize("text", ["", "amd64", "linux/", "/amd64", "linux/arm/v7/x", "linux/a\nb", "a b/c"])
 def test_what_is_no_platform(text: str) -> None:
     with pytest.raises(ImageError, match=r"expected os/architecture or os/"):
         parse_platform(text)
@@ -66,10 +64,7 @@ def test_what_is_no_platform(text: str) -> None:
         ("linux/amd64/v3", ["linux/amd64/v3", "linux/amd64/v2", "linux/amd64"]),
         ("linux/arm/v7", ["linux/arm/v7", "linux/arm/v6", "linux/arm/v5"]),
         ("linux/arm/v6", ["linux/arm/v6", "linux/arm/v5"]),
-        (
-            "linux/arm64/v9.2",
-            ["linux/arm64/v9.2", "linux/arm64/v9", "linux/arm64/v8.6", "linux/arm64"],
-        ),
+        ("linux/arm64/v9.2", ["linux/arm64/v9.2", "linux/arm64/v9", "linux/arm64/v8.6", "linux/arm64"]),
         ("linux/riscv64", ["linux/riscv64"]),
     ],
 )
@@ -120,9 +115,7 @@ def test_fields_of_a_document() -> None:
         ("s390x", 8, "linux/s390x"),
     ],
 )
-def test_the_node_itself(
-    monkeypatch: pytest.MonkeyPatch, machine: str, pointer: int, platform: str
-) -> None:
+def test_the_node_itself(monkeypatch: pytest.MonkeyPatch, machine: str, pointer: int, platform: str) -> None:
     monkeypatch.setattr(host, "system", lambda: "Linux")
     monkeypatch.setattr(host, "machine", lambda: machine)
     monkeypatch.setattr(struct, "calcsize", lambda _format: pointer)

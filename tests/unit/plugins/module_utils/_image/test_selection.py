@@ -10,29 +10,13 @@ import contextlib
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    ImageError,
-    OciError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image import (
-    candidates,
-    selection,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
-    Image as Chosen,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import (
-    open_layer,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import (
-    parse_platform,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import (
-    select_image,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError, OciError
+from ansible_collections.hypervisor.oci.plugins.module_utils._image import candidates, selection
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import Image as Chosen
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import open_layer
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import parse_platform
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import select_image
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     ABSENT,
     Blob,
@@ -74,17 +58,11 @@ class Choose:
         self.opened: list[str] = []
 
     def __call__(
-        self,
-        data: bytes,
-        ref: str | None = None,
-        digest: str | None = None,
-        platform: str | None = None,
+        self, data: bytes, ref: str | None = None, digest: str | None = None, platform: str | None = None
     ) -> Chosen:
         self._path.write_bytes(data)
         with contextlib.closing(open_source(str(self._path))) as source:
-            chosen = select_image(
-                source, ref, digest, parse_platform(platform) if platform else None
-            )
+            chosen = select_image(source, ref, digest, parse_platform(platform) if platform else None)
             self.opened = source.opened
         return chosen
 
@@ -117,12 +95,7 @@ def test_the_only_image(choose: Choose, media: t.Any) -> None:
     assert chosen.config.labels == {"name": ""}
     assert chosen.warnings == ()
     assert [layer.to_result() for layer in chosen.layers] == [
-        {
-            "digest": layer.digest,
-            "diff_id": layer.diff_id,
-            "size": layer.size,
-            "media_type": layer.media_type_as(media),
-        }
+        {"digest": layer.digest, "diff_id": layer.diff_id, "size": layer.size, "media_type": layer.media_type_as(media)}
         for layer in (LAYER, OTHER)
     ]
     # no layer is opened, and no document twice
@@ -150,19 +123,14 @@ def test_a_layout_directory(tmp_path: Path) -> None:
     path = write_layout(tmp_path / "layout", one)
     with contextlib.closing(open_source(path)) as source:
         chosen = select_image(source, "app", None, parse_platform("linux/amd64"))
-        assert [open_layer(source, layer).read() for layer in chosen.layers] == [
-            LAYER.data,
-            OTHER.data,
-        ]
+        assert [open_layer(source, layer).read() for layer in chosen.layers] == [LAYER.data, OTHER.data]
     assert chosen.manifest_digest == one.manifest_digest
 
 
 def test_sha512_and_inline_data(choose: Choose) -> None:
     inline = Layer(file("a"), algorithm="sha512", inline=True, missing=True)
     one = image(
-        layers=[inline],
-        algorithm="sha512",
-        config_options={"algorithm": "sha512", "inline": True, "missing": True},
+        layers=[inline], algorithm="sha512", config_options={"algorithm": "sha512", "inline": True, "missing": True}
     )
     chosen = choose(oci_archive(one))
     (layer,) = chosen.layers
@@ -175,11 +143,7 @@ def test_sha512_and_inline_data(choose: Choose) -> None:
 
 def test_the_same_layer_twice(choose: Choose) -> None:
     chosen = choose(oci_archive(image(layers=[LAYER, OTHER, LAYER])))
-    assert [layer.digest for layer in chosen.layers] == [
-        LAYER.digest,
-        OTHER.digest,
-        LAYER.digest,
-    ]
+    assert [layer.digest for layer in chosen.layers] == [LAYER.digest, OTHER.digest, LAYER.digest]
 
 
 # -- by name
@@ -273,10 +237,7 @@ def test_by_digest(choose: Choose) -> None:
 def test_no_such_digest(choose: Choose) -> None:
     digest = "sha256:" + "0" * 64
     said = choose.problem(oci_archive(image(ref="app")), digest=digest)
-    assert said == (
-        f"SRC holds no image for linux/amd64 with the digest {digest};"
-        " it holds 'app' for linux/amd64"
-    )
+    assert said == (f"SRC holds no image for linux/amd64 with the digest {digest};" " it holds 'app' for linux/amd64")
     said = choose.problem(oci_archive(image()), digest="md5:0")
     assert said.startswith("the option digest has a digest of the algorithm 'md5'")
 
@@ -317,9 +278,7 @@ MANY = [
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])
-def test_by_platform(
-    choose: Choose, platform: str | None, name: str, nested: bool
-) -> None:
+def test_by_platform(choose: Choose, platform: str | None, name: str, nested: bool) -> None:
     data = oci_archive(Index(Index(*MANY), ref="app")) if nested else oci_archive(*MANY)
     chosen = choose(data, platform=platform)
     assert chosen.config.labels == {"name": name}
@@ -330,8 +289,7 @@ def test_by_platform(
 def test_no_such_platform(choose: Choose) -> None:
     data = oci_archive(Index(*MANY[2:4], ref="app"))
     assert choose.problem(data) == (
-        "SRC holds no image for linux/amd64; it holds 'app' for linux/arm64;"
-        " 'app' for linux/arm/v6"
+        "SRC holds no image for linux/amd64; it holds 'app' for linux/arm64;" " 'app' for linux/arm/v6"
     )
 
 
@@ -340,19 +298,14 @@ def test_a_config_speaks_where_the_descriptor_does_not(choose: Choose) -> None:
     one = image("a", "linux/arm64", descriptor=silent)
     other = image("b", descriptor=silent)
     assert choose(oci_archive(one, other)).config.labels == {"name": "b"}
-    assert str(choose(oci_archive(one), platform="linux/arm64").platform) == (
-        "linux/arm64"
-    )
+    assert str(choose(oci_archive(one), platform="linux/arm64").platform) == ("linux/arm64")
 
 
 def test_the_descriptor_wins_with_a_warning(choose: Choose) -> None:
     one = image(platform="linux/arm64").listed(platform="linux/amd64")
     chosen = choose(oci_archive(one))
     assert str(chosen.platform) == "linux/amd64"
-    assert chosen.warnings == (
-        "the image's index says linux/amd64, its config linux/arm64; the index was"
-        " believed",
-    )
+    assert chosen.warnings == ("the image's index says linux/amd64, its config linux/arm64; the index was" " believed",)
 
 
 def test_a_config_without_platform_contradicts_nothing(choose: Choose) -> None:
@@ -381,9 +334,7 @@ def test_attestations_and_artifacts_are_never_chosen(choose: Choose) -> None:
     )
     assert choose(data, ref="app").manifest_digest == one.manifest_digest
     alone = oci_archive(artifact(ref="thing"), attestation(one))
-    assert choose.problem(alone) == (
-        "SRC holds no image for linux/amd64; it holds none"
-    )
+    assert choose.problem(alone) == ("SRC holds no image for linux/amd64; it holds none")
 
 
 def test_a_partial_save(choose: Choose) -> None:
@@ -402,16 +353,13 @@ def test_an_index_that_is_not_there(choose: Choose) -> None:
     data = oci_archive(image("a", "linux/arm64"), missing)
     # what is known of it is its name
     assert choose.problem(oci_archive(missing)) == (
-        "SRC holds no image for linux/amd64; it holds 'app' for an unknown platform"
-        " (not in this archive)"
+        "SRC holds no image for linux/amd64; it holds 'app' for an unknown platform" " (not in this archive)"
     )
     assert choose(data, platform="linux/arm64").config.labels == {"name": "a"}
 
 
 def test_no_index_and_no_image(choose: Choose) -> None:
-    assert choose.problem(oci_archive()) == (
-        "SRC holds no image for linux/amd64; it holds none"
-    )
+    assert choose.problem(oci_archive()) == ("SRC holds no image for linux/amd64; it holds none")
     nothing = oci_archive(files={"index.json": None, "oci-layout": None, "a": b""})
     assert choose.problem(nothing) == (
         "SRC holds neither index.json nor manifest.json, so it is no image archive;"
@@ -430,22 +378,18 @@ def test_missing_blobs_are_errors_before_any_layer_is_read(choose: Choose) -> No
     assert not any(name == LAYER.path for name in choose.opened)
     one = image(config_options={"missing": True})
     assert choose.problem(oci_archive(one)) == (
-        f"SRC does not hold the config {one.config_digest} of the manifest"
-        f" {one.digest}; save the image as a whole"
+        f"SRC does not hold the config {one.config_digest} of the manifest" f" {one.digest}; save the image as a whole"
     )
 
 
 def test_the_size_of_a_layer_is_checked_before_it_is_read(choose: Choose) -> None:
     short = Layer(file("a"), edit_stored=cut(5))
     assert choose.problem(oci_archive(image(layers=[short]))) == (
-        f"the layer {short.digest} has 5 bytes, its descriptor says {short.size};"
-        " fetch the image again"
+        f"the layer {short.digest} has 5 bytes, its descriptor says {short.size};" " fetch the image again"
     )
 
 
-@pytest.mark.parametrize(
-    "link", [symlink("", "/etc/passwd"), symlink("", "../../../../x")]
-)
+@pytest.mark.parametrize("link", [symlink("", "/etc/passwd"), symlink("", "../../../../x")])
 def test_a_layer_that_is_a_link_out_of_the_archive(choose: Choose, link: t.Any) -> None:
     data = oci_archive(image(), files={LAYER.path: link})
     assert "is a link out of the archive" in choose.problem(data)
@@ -473,10 +417,7 @@ def test_documents_are_verified(choose: Choose, what: str) -> None:
         ({"index": b"[]"}, "index.json is not a JSON object"),
         ({"index": {"manifests": {}}}, "index.json: the field 'manifests' is not a"),
         ({"index": {"layers": []}}, "index.json carries both manifests and layers"),
-        (
-            {"index": {"manifests": [{"digest": "x"}]}},
-            "a descriptor in index.json has the digest 'x', which is none",
-        ),
+        ({"index": {"manifests": [{"digest": "x"}]}}, "a descriptor in index.json has the digest 'x', which is none"),
         (
             {"files": {"oci-layout": b'{"imageLayoutVersion":"2.0.0"}'}},
             "oci-layout is of version '2.0.0', and only 1.0.0 is known",
@@ -489,9 +430,7 @@ def test_documents_are_verified(choose: Choose, what: str) -> None:
         ),
     ],
 )
-def test_wrong_documents_of_a_layout(
-    choose: Choose, options: dict[str, t.Any], message: str
-) -> None:
+def test_wrong_documents_of_a_layout(choose: Choose, options: dict[str, t.Any], message: str) -> None:
     said = choose.problem(oci_archive(image(), **options))
     assert said.startswith(message)
 
@@ -515,27 +454,16 @@ def test_wrong_documents_of_a_layout(
             {"config_document": {"rootfs": {"type": "tree", "diff_ids": []}}},
             "has a rootfs of type 'tree', and only layers is known",
         ),
-        (
-            {"config_document": {"rootfs": {"diff_ids": [LAYER.diff_id]}}},
-            "has 2 layers, the config",
-        ),
-        (
-            {"config_document": {"rootfs": None}},
-            "has 2 layers, the config",
-        ),
+        ({"config_document": {"rootfs": {"diff_ids": [LAYER.diff_id]}}}, "has 2 layers, the config"),
+        ({"config_document": {"rootfs": None}}, "has 2 layers, the config"),
         (
             {"config_document": {"rootfs": {"diff_ids": ["sha256:x", "md5:y"]}}},
             "has the digest 'sha256:x', which is not 64 lower-case",
         ),
-        (
-            {"manifest": {"layers": []}},
-            "has 0 layers, the config",
-        ),
+        ({"manifest": {"layers": []}}, "has 0 layers, the config"),
     ],
 )
-def test_wrong_documents_of_an_image(
-    choose: Choose, options: dict[str, t.Any], message: str
-) -> None:
+def test_wrong_documents_of_an_image(choose: Choose, options: dict[str, t.Any], message: str) -> None:
     one = image(**options)
     said = choose.problem(oci_archive(one))
     assert message in said
@@ -553,9 +481,7 @@ def test_wrong_documents_of_an_image(
         ("", "is of an unknown type: ''; use an image of plain, gzip or zstd layers"),
     ],
 )
-def test_layers_that_cannot_be_applied(
-    choose: Choose, media_type: str, message: str
-) -> None:
+def test_layers_that_cannot_be_applied(choose: Choose, media_type: str, message: str) -> None:
     layer = Layer(file("a"), media_type=media_type)
     said = choose.problem(oci_archive(image(layers=[layer])))
     assert said.startswith(f"the layer {layer.digest} {message}")
@@ -573,9 +499,7 @@ def test_layers_that_cannot_be_applied(
     ],
 )
 def test_all_types_of_layers(choose: Choose, media_type: str) -> None:
-    layer = Layer(
-        file("a"), media_type=media_type, descriptor={"urls": ["http://example.com/"]}
-    )
+    layer = Layer(file("a"), media_type=media_type, descriptor={"urls": ["http://example.com/"]})
     (found,) = choose(oci_archive(image(layers=[layer]))).layers
     assert found.media_type == media_type
 
@@ -586,9 +510,7 @@ def test_all_types_of_layers(choose: Choose, media_type: str) -> None:
 def test_at_most_1000_layers(choose: Choose) -> None:
     assert len(choose(oci_archive(image(layers=[LAYER] * 1000))).layers) == 1000
     said = choose.problem(oci_archive(image(layers=[LAYER] * 1001)))
-    assert said.endswith(
-        " has 1001 layers, more than 1000, a fixed limit; build it of fewer"
-    )
+    assert said.endswith(" has 1001 layers, more than 1000, a fixed limit; build it of fewer")
 
 
 def _nested(depth: int) -> Index:
@@ -600,9 +522,7 @@ def _nested(depth: int) -> Index:
 
 def test_at_most_32_nested_indexes(choose: Choose) -> None:
     assert choose(oci_archive(_nested(32))).config.labels == {"name": "a"}
-    message = (
-        "the image has more than 32 nested indexes, a fixed limit; save fewer images"
-    )
+    message = "the image has more than 32 nested indexes, a fixed limit; save fewer images"
     assert choose.problem(oci_archive(_nested(33))) == message
     wide = [Index(image(str(number))) for number in range(33)]
     assert choose.problem(oci_archive(*wide)) == message
@@ -645,16 +565,11 @@ def test_an_old_docker_archive(choose: Choose) -> None:
 
 @pytest.mark.parametrize("links", ["symlink", "hardlink"])
 @pytest.mark.parametrize("prefix", ["", "./"])
-def test_layers_of_an_old_archive_may_be_links(
-    choose: Choose, tmp_path: Path, links: t.Any, prefix: str
-) -> None:
+def test_layers_of_an_old_archive_may_be_links(choose: Choose, tmp_path: Path, links: t.Any, prefix: str) -> None:
     data = docker_archive(image("a"), style="old", links=links, prefix=prefix)
     chosen = choose(data)
     with contextlib.closing(open_source(str(tmp_path / "archive"))) as source:
-        assert [open_layer(source, layer).read() for layer in chosen.layers] == [
-            LAYER.tar,
-            OTHER.tar,
-        ]
+        assert [open_layer(source, layer).read() for layer in chosen.layers] == [LAYER.tar, OTHER.tar]
 
 
 def test_an_old_docker_archive_unpacked(tmp_path: Path, choose: Choose) -> None:
@@ -741,7 +656,4 @@ def test_missing_layers_of_an_old_archive(choose: Choose) -> None:
 def test_counts_of_an_old_archive(choose: Choose) -> None:
     one = image(config_document={"rootfs": {"diff_ids": [LAYER.diff_id]}})
     said = choose.problem(docker_archive(one, style="old"))
-    assert said == (
-        f"manifest.json has 2 layers, the config {one.config_digest} 1 diff_ids;"
-        " fetch the image again"
-    )
+    assert said == (f"manifest.json has 2 layers, the config {one.config_digest} 1 diff_ids;" " fetch the image again")

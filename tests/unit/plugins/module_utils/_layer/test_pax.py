@@ -10,9 +10,7 @@ import base64
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pax import PaxFields
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import (
-    HeaderError,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_header import HeaderError
 
 
 def test_nothing_leaves_the_header_alone() -> None:
@@ -22,9 +20,7 @@ def test_nothing_leaves_the_header_alone() -> None:
     assert (fields.xattrs, fields.acls, fields.sparse) == ({}, {}, [])
 
 
-@pytest.mark.parametrize(
-    "key", [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"]
-)
+@pytest.mark.parametrize("key", [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"])
 def test_an_empty_value_says_nothing(key: bytes) -> None:
     assert vars(PaxFields([(key, b"")])) == vars(PaxFields([]))
 
@@ -46,21 +42,7 @@ def test_times(value: bytes, nanoseconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
-    [
-        b"nan",
-        b"-nan",
-        b"inf",
-        b"1,5",
-        b"1.5.5",
-        b"1e3",
-        b" 1",
-        b"1 ",
-        b"1\n",
-        b"--1",
-        b".5",
-        b"9" * 30,
-    ],
+    "value", [b"nan", b"-nan", b"inf", b"1,5", b"1.5.5", b"1e3", b" 1", b"1 ", b"1\n", b"--1", b".5", b"9" * 30]
 )
 def test_times_that_are_none(value: bytes) -> None:
     with pytest.raises(HeaderError, match="the pax record mtime is not a valid time"):
@@ -70,10 +52,7 @@ def test_times_that_are_none(value: bytes) -> None:
 @pytest.mark.parametrize("order", [1, -1])
 def test_schily_wins_over_libarchive(order: int) -> None:
     """Section 6."""
-    records = [
-        (b"SCHILY.xattr.user.a", b"raw"),
-        (b"LIBARCHIVE.xattr.user.a", base64.b64encode(b"encoded")),
-    ]
+    records = [(b"SCHILY.xattr.user.a", b"raw"), (b"LIBARCHIVE.xattr.user.a", base64.b64encode(b"encoded"))]
     assert PaxFields(records[::order]).xattrs == {b"user.a": b"raw"}
 
 
@@ -89,9 +68,7 @@ def test_schily_wins_over_libarchive(order: int) -> None:
         (b"user.a%2", b"YQ", {b"user.a%2": b"a"}),
     ],
 )
-def test_libarchives_encodings(
-    key: bytes, value: bytes, result: dict[bytes, bytes]
-) -> None:
+def test_libarchives_encodings(key: bytes, value: bytes, result: dict[bytes, bytes]) -> None:
     """Section 6: URL-encoded names, base64 values with or without padding."""
     assert PaxFields([(b"LIBARCHIVE.xattr." + key, value)]).xattrs == result
 
@@ -109,9 +86,4 @@ def test_sparse_records_keep_their_order_and_repetitions() -> None:
         (b"GNU.sparse.offset", b"5"),
         (b"GNU.sparse.numbytes", b""),
     ]
-    assert PaxFields(records).sparse == [
-        (b"offset", b"0"),
-        (b"numbytes", b"1"),
-        (b"offset", b"5"),
-        (b"numbytes", b""),
-    ]
+    assert PaxFields(records).sparse == [(b"offset", b"0"), (b"numbytes", b"1"), (b"offset", b"5"), (b"numbytes", b"")]

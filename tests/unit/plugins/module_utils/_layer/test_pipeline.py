@@ -12,9 +12,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pipeline import (
-    read_ahead,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pipeline import read_ahead
 
 
 def _threads() -> int:

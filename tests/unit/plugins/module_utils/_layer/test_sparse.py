@@ -12,20 +12,10 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import Entry
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.tar_entries import (
-    TarReader,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.tar_entries import TarReader
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    Entry as Member,
-)
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    base_256,
-    file,
-    octal,
-    sparse,
-    tar,
-)
+from ansible_collections.hypervisor.oci.tests.images.builder import Entry as Member
+from ansible_collections.hypervisor.oci.tests.images.builder import base_256, file, octal, sparse, tar
 from ansible_collections.hypervisor.oci.tests.unit.support import chunks
 
 FORMS = ("old-gnu", "pax-0.0", "pax-0.1", "pax-1.0")
@@ -35,9 +25,7 @@ MOST = 43_690
 
 def read(data: bytes, chunk: int = 64 * 1024) -> list[tuple[Entry, bytes]]:
     """All entries with the data that is stored."""
-    reader = TarReader(
-        chunks(data, chunk), "sha256:1234", Report(), Budget(2**62, 10**6)
-    )
+    reader = TarReader(chunks(data, chunk), "sha256:1234", Report(), Budget(2**62, 10**6))
     return [(found, b"".join(map(bytes, reader.data()))) for found in reader]
 
 
@@ -69,9 +57,7 @@ def refused(data: bytes) -> str:
         ([(8 * 10**9, b"far")], 8 * 10**9 + 9, [(8 * 10**9, 3)]),
     ],
 )
-def test_the_four_forms(
-    form: t.Any, regions: t.Any, length: int, expected: t.Any
-) -> None:
+def test_the_four_forms(form: t.Any, regions: t.Any, length: int, expected: t.Any) -> None:
     """Section 3: old GNU headers with extension blocks, pax 0.0, 0.1 and 1.0."""
     if expected is None:
         expected = [(offset, len(data)) for offset, data in regions]
@@ -177,16 +163,7 @@ def test_maps_that_are_none(data: bytes, what: str) -> None:
 def old(area: bytes, data: bytes = b"ab", between: bytes = b"") -> bytes:
     """A tar with an old GNU map of these bytes."""
     member = sparse("f", [(0, data)], len(data), "old-gnu", fields={"sparse": area})
-    whole = Member(
-        member.name,
-        member.flag,
-        member.data,
-        b"",
-        member.mode,
-        None,
-        between,
-        member.attributes,
-    )
+    whole = Member(member.name, member.flag, member.data, b"", member.mode, None, between, member.attributes)
     return tar([whole])
 
 
@@ -236,9 +213,7 @@ def test_endless_extension_blocks_are_bounded() -> None:
     full = (slot(0, 0) * 21 + b"\1").ljust(512, b"\0")
     area = slot(0, 0) * 4 + b"\1" + octal(9, 12)
     data = old(area, b"", full * 3000)
-    assert refused(data) == (
-        f"the map of a sparse file has more than {MOST} regions, a fixed limit"
-    )
+    assert refused(data) == (f"the map of a sparse file has more than {MOST} regions, a fixed limit")
 
 
 def test_a_sparse_map_of_many_lines_costs_no_square() -> None:
@@ -246,10 +221,6 @@ def test_a_sparse_map_of_many_lines_costs_no_square() -> None:
     numbers = [MOST] + [value for n in range(MOST) for value in (n, 0)]
     text = "".join(f"{number}\n" for number in numbers).encode()
     data = text + bytes(-len(text) % 512)
-    pax: t.Any = {
-        "GNU.sparse.major": 1,
-        "GNU.sparse.minor": 0,
-        "GNU.sparse.realsize": 10**6,
-    }
+    pax: t.Any = {"GNU.sparse.major": 1, "GNU.sparse.minor": 0, "GNU.sparse.realsize": 10**6}
     ((entry, stored),) = read(tar([file("f", data, pax=pax)]))
     assert (len(entry.regions or ()), stored) == (MOST, b"")

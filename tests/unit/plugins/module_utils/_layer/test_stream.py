@@ -14,14 +14,8 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image import image
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pipeline import (
-    read_ahead,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.stream import (
-    LayerStream,
-    drain,
-    in_one_thread,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pipeline import read_ahead
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.stream import LayerStream, drain, in_one_thread
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Blob,
     Layer,
@@ -38,9 +32,7 @@ COMPRESSIONS: list[t.Any] = [
     "none", "gzip", "gzip-members", "gzip-zeros",
     "zstd", "zstd-frames", "zstd-chunked", "zstd-stored",
 ]  # fmt: skip
-FRAME = (
-    b"\x50\x2a\x4d\x18" + ((1 << 20) - 8).to_bytes(4, "little") + bytes((1 << 20) - 8)
-)
+FRAME = b"\x50\x2a\x4d\x18" + ((1 << 20) - 8).to_bytes(4, "little") + bytes((1 << 20) - 8)
 MEMBERS = (file("a", bytes(range(256)) * 40), file("b", b"b" * 3000))
 
 
@@ -53,14 +45,10 @@ class Drops(io.BytesIO):
 
     def read(self, count: int | None = -1) -> bytes:
         """At most ``piece`` bytes."""
-        return super().read(
-            min(self.piece, count if count and count > 0 else self.piece)
-        )
+        return super().read(min(self.piece, count if count and count > 0 else self.piece))
 
 
-def stream_of(
-    layer: Blob, piece: int = 2**20, budget: Budget | None = None, **changes: t.Any
-) -> LayerStream:
+def stream_of(layer: Blob, piece: int = 2**20, budget: Budget | None = None, **changes: t.Any) -> LayerStream:
     """The stream of what is stored for a layer."""
     fields: dict[str, t.Any] = {
         "digest": layer.digest,
@@ -70,11 +58,7 @@ def stream_of(
         "name": layer.path,
         **changes,
     }
-    return LayerStream(
-        image.Layer(**fields),
-        Drops(layer.stored, piece),
-        budget or Budget(2**40, 10**6),
-    )
+    return LayerStream(image.Layer(**fields), Drops(layer.stored, piece), budget or Budget(2**40, 10**6))
 
 
 def refused(layer: Blob, **changes: t.Any) -> str:
@@ -115,9 +99,7 @@ def test_a_blob_without_end() -> None:
     blob = Endless()
     size = 1 << 50
     layer = image.Layer("sha256:" + "0" * 64, size, "application/x", "sha256:" + "0" * 64, "n")  # fmt: skip
-    with pytest.raises(
-        LayerError, match="stream has more than 67108864 bytes beyond its content"
-    ):
+    with pytest.raises(LayerError, match="stream has more than 67108864 bytes beyond its content"):
         drain(LayerStream(layer, blob, Budget(2**40, 10**6)))
     assert blob.given < 70 << 20
 
@@ -199,8 +181,7 @@ def test_a_blob_of_another_content(compression: t.Any) -> None:
     other = digest(b"other")
     text = refused(layer, digest=other)
     assert text == (
-        f"the blob's content has the digest {layer.digest[7:]};"
-        " the archive is damaged: fetch the image again"
+        f"the blob's content has the digest {layer.digest[7:]};" " the archive is damaged: fetch the image again"
     )
 
 
@@ -246,9 +227,7 @@ def test_a_compressed_stream_cut_anywhere(compression: t.Any) -> None:
         # where a member ends, the stream may
         ends = {len(gzip_member(whole.tar[: len(whole.tar) // 2 + 1]))}
     for length in range(4, whole.size):
-        layer = Layer(
-            file("f", b"content"), compression=compression, edit_blob=cut(length)
-        )
+        layer = Layer(file("f", b"content"), compression=compression, edit_blob=cut(length))
         try:
             found = drain(stream_of(layer))
         except LayerError as error:
@@ -265,9 +244,7 @@ def test_a_compressed_stream_cut_anywhere(compression: t.Any) -> None:
 def test_the_message_of_a_stream_that_ends_too_early() -> None:
     for compression in ("gzip", "zstd"):
         layer = Layer(*MEMBERS, compression=compression, edit_blob=cut(-1))
-        assert refused(layer) == (
-            f"its {compression} stream ends too early; fetch or build the image again"
-        )
+        assert refused(layer) == (f"its {compression} stream ends too early; fetch or build the image again")
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])

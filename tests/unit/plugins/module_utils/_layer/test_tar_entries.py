@@ -22,9 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._layer.entry import
     SYMLINK,
     Entry,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._layer.tar_entries import (
-    TarReader,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.tar_entries import TarReader
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     ZERO_BLOCK,
@@ -51,18 +49,10 @@ SECOND = 10**9
 
 
 def read(
-    data: bytes,
-    chunk: int = 64 * 1024,
-    report: Report | None = None,
-    budget: Budget | None = None,
+    data: bytes, chunk: int = 64 * 1024, report: Report | None = None, budget: Budget | None = None
 ) -> list[tuple[Entry, bytes]]:
     """All entries of a tar, each with its data."""
-    reader = TarReader(
-        chunks(data, chunk),
-        LAYER,
-        report or Report(),
-        budget or Budget(2**40, 10**6),
-    )
+    reader = TarReader(chunks(data, chunk), LAYER, report or Report(), budget or Budget(2**40, 10**6))
     return [(found, b"".join(map(bytes, reader.data()))) for found in reader]
 
 
@@ -103,10 +93,7 @@ def test_every_dialect_says_the_same(dialect: t.Any) -> None:
             dialect=dialect,
         )
     )
-    assert [
-        (e.name.rstrip(b"/"), e.type, e.mode, e.uid, e.gid, e.mtime, e.link, data)
-        for e, data in found
-    ] == [
+    assert [(e.name.rstrip(b"/"), e.type, e.mode, e.uid, e.gid, e.mtime, e.link, data) for e, data in found] == [
         (b"d", DIRECTORY, 0o1777, 1, 2, 1_700_000_000 * SECOND, b"", b""),
         (b"d/f", FILE, 0o4755, 3, 4, 5 * SECOND, b"", b"content"),
         (b"d/empty", FILE, 0o644, 0, 0, 0, b"", b""),
@@ -120,10 +107,7 @@ def test_every_dialect_says_the_same(dialect: t.Any) -> None:
 @pytest.mark.parametrize("dialect", ["ustar", "gnu", "pax"])
 def test_devices_have_their_numbers(dialect: t.Any) -> None:
     found = read(tar([char("c", 5, 1), block("b", 259, 70000)], dialect=dialect))
-    assert [(e.type, e.device) for e, _data in found] == [
-        (CHARACTER_DEVICE, (5, 1)),
-        (BLOCK_DEVICE, (259, 70000)),
-    ]
+    assert [(e.type, e.device) for e, _data in found] == [(CHARACTER_DEVICE, (5, 1)), (BLOCK_DEVICE, (259, 70000))]
 
 
 @pytest.mark.parametrize(
@@ -143,9 +127,7 @@ def test_devices_have_their_numbers(dialect: t.Any) -> None:
         ("v7", b"a\nline"),
     ],
 )
-def test_names_as_long_and_as_odd_as_each_dialect_can(
-    dialect: t.Any, name: bytes
-) -> None:
+def test_names_as_long_and_as_odd_as_each_dialect_can(dialect: t.Any, name: bytes) -> None:
     assert read_one(file(name), dialect=dialect).name == name
 
 
@@ -159,11 +141,7 @@ def test_long_links(dialect: t.Any) -> None:
 def test_star_has_a_shorter_prefix() -> None:
     """star keeps times behind a prefix of 131 bytes, with its magic at the very end."""
     prefix = b"some/where".ljust(131, b"\0") + b"14370000000 14370000001 "
-    member = file(
-        "name",
-        dialect="ustar",
-        fields={"prefix": prefix, "trailer": b"\0" * 8 + b"tar\0"},
-    )
+    member = file("name", dialect="ustar", fields={"prefix": prefix, "trailer": b"\0" * 8 + b"tar\0"})
     assert read_one(member).name == b"some/where/name"
 
 
@@ -244,10 +222,7 @@ def test_an_extended_header_speaks_of_the_next_entry_alone() -> None:
 def test_gnus_long_name_wins_over_a_pax_path() -> None:
     """In whatever order the two come."""
     long_name = entry("././@LongLink", "L", b"gnu\0", dialect="gnu")
-    for members in (
-        [long_name, file("f", pax={"path": "pax"})],
-        [file("f", pax={"path": "pax"}, dialect="pax")],
-    ):
+    for members in ([long_name, file("f", pax={"path": "pax"})], [file("f", pax={"path": "pax"}, dialect="pax")]):
         found = read_one(*members)
         assert found.name == (b"gnu" if len(members) == 2 else b"pax")
 
@@ -387,88 +362,37 @@ def test_texts_of_acls() -> None:
     ("member", "message"),
     [
         (file("f", fields={"checksum": 1}), "the checksum of a tar header is wrong"),
-        (
-            file("f", fields={"checksum": b"nonsense"}),
-            "the checksum field 'nonsense' is not a number",
-        ),
+        (file("f", fields={"checksum": b"nonsense"}), "the checksum field 'nonsense' is not a number"),
         (file("f", fields={"size": -1}), "the size is negative: -1"),
         (file("f", fields={"uid": -1}), "the uid is negative: -1"),
         (file("f", fields={"gid": -5}), "the gid is negative: -5"),
         (file("f", fields={"mode": -5}), "the mode is negative: -5"),
-        (
-            file("f", fields={"size": b"00000000-17\0"}),
-            "the size field '00000000-17\\x00' is not a number",
-        ),
-        (
-            file("f", fields={"size": b"00000000019\0"}),
-            "the size field '00000000019\\x00' is not an octal number",
-        ),
+        (file("f", fields={"size": b"00000000-17\0"}), "the size field '00000000-17\\x00' is not a number"),
+        (file("f", fields={"size": b"00000000019\0"}), "the size field '00000000019\\x00' is not an octal number"),
         (
             file("f", fields={"mtime": b"nan"}),
             "the mtime field 'nan\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00' is not a number",
         ),
-        (
-            file("f", fields={"size": b"\x80" + b"\xff" * 11}),
-            "the size does not fit into 64 bits",
-        ),
-        (
-            file("f", fields={"mtime": b"\x80" + b"\xff" * 11}),
-            "the mtime does not fit into 64 bits",
-        ),
-        (
-            file("f", fields={"uid": 2**32 - 1}),
-            "the owner 4294967295:0 is beyond what a system can hold",
-        ),
-        (
-            file("f", pax={"gid": 2**32}),
-            "the owner 0:4294967296 is beyond what a system can hold",
-        ),
+        (file("f", fields={"size": b"\x80" + b"\xff" * 11}), "the size does not fit into 64 bits"),
+        (file("f", fields={"mtime": b"\x80" + b"\xff" * 11}), "the mtime does not fit into 64 bits"),
+        (file("f", fields={"uid": 2**32 - 1}), "the owner 4294967295:0 is beyond what a system can hold"),
+        (file("f", pax={"gid": 2**32}), "the owner 0:4294967296 is beyond what a system can hold"),
         (file("f", pax={"size": "-1"}), "the pax record size holds '-1'"),
         (file("f", pax={"uid": "-1"}), "the pax record uid holds '-1'"),
         (file("f", pax={"uid": "1e3"}), "the pax record uid holds '1e3'"),
         (file("f", pax={"gid": "0x10"}), "the pax record gid holds '0x10'"),
-        (
-            file("f", pax={"size": str(2**63)}),
-            "the pax record size holds '9223372036854775808'",
-        ),
-        (
-            file("f", pax={"size": "9" * 50}),
-            f"the pax record size holds '{'9' * 40}'",
-        ),
-        (
-            file("f", pax={"mtime": "nan"}),
-            "the pax record mtime is not a valid time: 'nan'",
-        ),
-        (
-            file("f", pax={"mtime": "inf"}),
-            "the pax record mtime is not a valid time: 'inf'",
-        ),
-        (
-            file("f", pax={"mtime": "1e9"}),
-            "the pax record mtime is not a valid time: '1e9'",
-        ),
-        (
-            file("f", pax={"mtime": "+1"}),
-            "the pax record mtime is not a valid time: '+1'",
-        ),
-        (
-            file("f", pax={"mtime": "."}),
-            "the pax record mtime is not a valid time: '.'",
-        ),
-        (
-            file("f", pax={"mtime": str(2**63)}),
-            "the pax record mtime is not a valid time: '9223372036854775808'",
-        ),
+        (file("f", pax={"size": str(2**63)}), "the pax record size holds '9223372036854775808'"),
+        (file("f", pax={"size": "9" * 50}), f"the pax record size holds '{'9' * 40}'"),
+        (file("f", pax={"mtime": "nan"}), "the pax record mtime is not a valid time: 'nan'"),
+        (file("f", pax={"mtime": "inf"}), "the pax record mtime is not a valid time: 'inf'"),
+        (file("f", pax={"mtime": "1e9"}), "the pax record mtime is not a valid time: '1e9'"),
+        (file("f", pax={"mtime": "+1"}), "the pax record mtime is not a valid time: '+1'"),
+        (file("f", pax={"mtime": "."}), "the pax record mtime is not a valid time: '.'"),
+        (file("f", pax={"mtime": str(2**63)}), "the pax record mtime is not a valid time: '9223372036854775808'"),
         (file("f", pax={"path": b"a\0b"}), "the pax record path contains a NUL"),
         (symlink("f", "t", pax={"linkpath": b"a\0b"}), "linkpath contains a NUL"),
-        (
-            file("f", pax={"SCHILY.xattr.": "value"}),
-            "a pax record has an invalid name of an extended attribute",
-        ),
-        (
-            file("f", xattrs={"user." + "x" * 251: "value"}),
-            "a pax record has an invalid name of an extended attribute",
-        ),
+        (file("f", pax={"SCHILY.xattr.": "value"}), "a pax record has an invalid name of an extended attribute"),
+        (file("f", xattrs={"user." + "x" * 251: "value"}), "a pax record has an invalid name of an extended attribute"),
         (
             file("f", pax={"LIBARCHIVE.xattr.user.%00": "YQ"}),
             "a pax record has an invalid name of an extended attribute",
@@ -537,23 +461,13 @@ NO_UID = "the pax record uid holds 'x'"
         (ended([file("f", pax={"uid": 1})], 512), "././@PaxHeader", MIDDLE),
         (ended([file("f", pax={"uid": 1})], 1024), "././@PaxHeader", PENDING),
         (ended([file("f", pax={"path": "long"})], 1024), "long", PENDING),
-        (
-            ended([file("f", pax={"uid": 1})], 1024) + ZERO_BLOCK * 2,
-            "././@PaxHeader",
-            PENDING,
-        ),
+        (ended([file("f", pax={"uid": 1})], 1024) + ZERO_BLOCK * 2, "././@PaxHeader", PENDING),
         (ended([file("f", pax={"uid": "x"})], 1024), "././@PaxHeader", NO_UID),
         (ended([file("f", pax={"uid": "x"})], 1100), "././@PaxHeader", MIDDLE),
-        (
-            ended([file("n" * 101, dialect="gnu")], 1024),
-            "n" * 101,
-            PENDING,
-        ),
+        (ended([file("n" * 101, dialect="gnu")], 1024), "n" * 101, PENDING),
     ],
 )
-def test_streams_that_end_too_early(
-    data: bytes, entry_name: str | None, message: str
-) -> None:
+def test_streams_that_end_too_early(data: bytes, entry_name: str | None, message: str) -> None:
     text = refused(data)
     where = f", entry '{entry_name}'" if entry_name is not None else ""
     assert text.startswith(f"layer {LAYER}{where}: {message};")
@@ -575,9 +489,7 @@ def test_a_layer_may_hold_nothing(data: bytes) -> None:
 
 def test_what_follows_the_end_blocks_is_read_and_ignored() -> None:
     """Section 3: so that it is hashed; another tar behind the end is not applied."""
-    rest = iter(
-        [tar([file("f")]), b"garbage", tar([file("never")]), b"the very last chunk"]
-    )
+    rest = iter([tar([file("f")]), b"garbage", tar([file("never")]), b"the very last chunk"])
     reader = TarReader(rest, LAYER, Report(), Budget(2**40, 100))
     assert [e.name for e in reader] == [b"f"]
     assert next(rest, None) is None
@@ -664,6 +576,4 @@ def test_sparse_files_count_with_their_apparent_size(form: t.Any) -> None:
     assert caught.value.message == (
         f"layer {LAYER}, entry 'f': the image's layers hold more than 100000000 bytes when decompressed;"
         " raise max_size if you trust this image"
-    ) or (
-        form in ("pax-0.1", "pax-1.0") and "GNUSparseFile.0/f" in caught.value.message
-    )
+    ) or (form in ("pax-0.1", "pax-1.0") and "GNUSparseFile.0/f" in caught.value.message)

@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
-    Binding,
-    Tree,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision.diff import (
-    diff_trees,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import Binding, Tree
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.diff import diff_trees
 
 
 def after(labels: dict[str, t.Any]) -> dict[str, t.Any]:

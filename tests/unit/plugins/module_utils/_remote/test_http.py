@@ -30,30 +30,14 @@ import pytest
 from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hypervisor.oci.plugins.module_utils import _secrets
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    OciError,
-    SourceChangedError,
-    SourceError,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
-    decompress,
-    tar_index,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError, SourceChangedError, SourceError
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import decompress, tar_index
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote import clock
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote import http
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote.http import (
-    HttpOptions,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
-from ansible_collections.hypervisor.oci.plugins.modules import (
-    oci_image_info,
-    oci_rootfs,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote.http import HttpOptions
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
+from ansible_collections.hypervisor.oci.plugins.modules import oci_image_info, oci_rootfs
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Index,
@@ -62,19 +46,8 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     file,
     oci_archive,
 )
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    contents,
-    give,
-    run,
-    without_waiting,
-)
-from ansible_collections.hypervisor.oci.tests.unit.web import (
-    Talk,
-    Web,
-    endless,
-    serving,
-    talking,
-)
+from ansible_collections.hypervisor.oci.tests.unit.support import contents, give, run, without_waiting
+from ansible_collections.hypervisor.oci.tests.unit.web import Talk, Web, endless, serving, talking
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -175,9 +148,7 @@ def test_a_run_that_changes_nothing_fetches_no_blob(web: Web, tmp_path: Path) ->
     assert web.sent < 30_000
 
 
-def test_check_mode_fetches_no_blob_and_writes_nothing(
-    web: Web, tmp_path: Path
-) -> None:
+def test_check_mode_fetches_no_blob_and_writes_nothing(web: Web, tmp_path: Path) -> None:
     result = pull(web, tmp_path, check_mode=True)
     assert result["changed"]
     assert web.sent < 30_000
@@ -266,9 +237,7 @@ STREAMS = [no_ranges, chunked, compressing, compressing_parts, without_total]
 
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
-def test_a_server_without_ranges(
-    tmp_path: Path, kind: t.Callable[[Web], None], compression: t.Any
-) -> None:
+def test_a_server_without_ranges(tmp_path: Path, kind: t.Callable[[Web], None], compression: t.Any) -> None:
     """One pass for the documents, one into a spool beside dest."""
     with serving(oci_archive(IMAGE, compression=compression)) as web:
         kind(web)
@@ -373,9 +342,7 @@ def test_a_damaged_stream_is_told() -> None:
     ],
 )
 @pytest.mark.parametrize("when", ["first", "index", "blob"])
-def test_what_a_retry_cures(
-    web: Web, tmp_path: Path, faults: list[str], when: str
-) -> None:
+def test_what_a_retry_cures(web: Web, tmp_path: Path, faults: list[str], when: str) -> None:
     """Everything arrives, and what had arrived is not asked for again."""
     web.data = ARCHIVE
     index = 1 if when == "index" else 0
@@ -430,9 +397,7 @@ def test_progress_gives_retries_back() -> None:
             read(source, layer)
 
 
-@pytest.mark.parametrize(
-    ("said", "least", "most"), [("1", 0.7, 4), ("soon", 0, 0.7), ("999999", 0.3, 2)]
-)
+@pytest.mark.parametrize(("said", "least", "most"), [("1", 0.7, 4), ("soon", 0, 0.7), ("999999", 0.3, 2)])
 def test_a_pause_that_the_server_asks_for(
     monkeypatch: pytest.MonkeyPatch, said: str, least: float, most: float
 ) -> None:
@@ -462,10 +427,7 @@ def test_a_server_that_is_not_there() -> None:
         port.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{port.getsockname()[1]}/x"
         message = problem(url, retries=1)
-    assert (
-        "cannot be fetched: it cannot be reached or read (connection refused) (2 tries)"
-        in message
-    )
+    assert "cannot be fetched: it cannot be reached or read (connection refused) (2 tries)" in message
 
 
 def test_a_server_that_says_nothing() -> None:
@@ -504,17 +466,13 @@ def test_what_is_no_http(answer: bytes) -> None:
         assert "(2 tries)" in message
 
 
-@pytest.mark.parametrize(
-    "fault", ["other-start", "no-range", "other-length", "beyond", "multipart"]
-)
+@pytest.mark.parametrize("fault", ["other-start", "no-range", "other-length", "beyond", "multipart"])
 @pytest.mark.parametrize("healthy", [0, 1])
 def test_answers_that_cannot_be_believed(fault: str, healthy: int) -> None:
     with serving(ARCHIVE) as web:
         web.healthy, web.faults = healthy, [fault] * 9
         message = problem(web.url)
-        assert (
-            "were asked for, and the server answered with the Content-Range" in message
-        )
+        assert "were asked for, and the server answered with the Content-Range" in message
         # no retry cures that
         assert len(web.faults) == 8
 
@@ -522,10 +480,7 @@ def test_answers_that_cannot_be_believed(fault: str, healthy: int) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (
-            401,
-            "the server answered 401 Unauthorized; check url_username, url_password and headers",
-        ),
+        (401, "the server answered 401 Unauthorized; check url_username, url_password and headers"),
         (403, "the server answered 403 Forbidden; check url_username"),
         (404, "the server answered 404 Not Found; check the URL"),
         (407, "give the proxy's user and password in the environment"),
@@ -607,11 +562,7 @@ def test_nothing_that_a_server_sends_keeps_a_node_waiting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "again"),
-    [
-        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
-        (_BEGUN + b"0\r\n", b"X: y\r\n" * 1000),
-    ],
+    ("first", "again"), [(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000), (_BEGUN + b"0\r\n", b"X: y\r\n" * 1000)]
 )
 def test_nor_at_full_speed(first: bytes, again: bytes) -> None:
     """Bytes that are none of the file are no progress, however many they are."""
@@ -629,9 +580,7 @@ def test_nor_at_full_speed(first: bytes, again: bytes) -> None:
         (_WAITS["a handshake"], "no connection was made within 0.5 seconds"),
     ],
 )
-def test_a_proxy_keeps_nobody_waiting(
-    monkeypatch: pytest.MonkeyPatch, answer: Talk, words: str
-) -> None:
+def test_a_proxy_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch, answer: Talk, words: str) -> None:
     """Neither by its own answer, nor by the handshake of the server behind it."""
 
     def talk(connection: socket.socket, over: threading.Event) -> None:
@@ -645,9 +594,7 @@ def test_a_proxy_keeps_nobody_waiting(
 
     with talking(talk) as port:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
-        message, took = waited(
-            lambda: problem("https://images.example.org/x", retries=0, timeout=0.5)
-        )
+        message, took = waited(lambda: problem("https://images.example.org/x", retries=0, timeout=0.5))
     assert took < 3
     assert words in message
 
@@ -661,16 +608,12 @@ def test_slow_steps_to_an_answer_share_its_time(web: Web, kind: str) -> None:
         if kind == "redirects":
             handler.status(302, Location="/again")
         else:
-            handler.status(
-                401, WWW_Authenticate='Digest realm="x", nonce="n", stale=true'
-            )
+            handler.status(401, WWW_Authenticate='Digest realm="x", nonce="n", stale=true')
         return True
 
     web.handle = slow
     began = time.monotonic()
-    message = problem(
-        web.url, retries=0, timeout=0.5, username="user", password="secret"
-    )
+    message = problem(web.url, retries=0, timeout=0.5, username="user", password="secret")
     assert time.monotonic() - began < 1.2
     assert "bytes in 0.5 seconds, and nothing of the file among them" in message
     assert len(web.asked) <= 2
@@ -707,11 +650,7 @@ def test_parts_of_single_bytes(web: Web) -> None:
 
     def crumble(handler: t.Any) -> bool:
         start = int(handler.headers["Range"].partition("=")[2].partition("-")[0])
-        handler.status(
-            206,
-            Content_Range=f"bytes {start}-{start}/{len(web.data)}",
-            body=web.data[start : start + 1],
-        )
+        handler.status(206, Content_Range=f"bytes {start}-{start}/{len(web.data)}", body=web.data[start : start + 1])
         return True
 
     web.handle = crumble
@@ -774,9 +713,7 @@ def extended(size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [0, 600, 1_000_000])
 @pytest.mark.parametrize("ranges", [True, False])
-def test_extended_headers_without_end(
-    web: Web, size: int, ranges: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_extended_headers_without_end(web: Web, size: int, ranges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in place by windows, or as a stream: they are bounded for the archive as a whole."""
     # the same sooner
     limit = 4 << 20
@@ -788,10 +725,7 @@ def test_extended_headers_without_end(
         # as much as is taken of it
         web.data = again * (12_000_000 // len(again))
     message, _took = waited(lambda: problem(web.url), 20)
-    assert (
-        f"its extended headers hold more than {limit} bytes, a fixed limit; it is not an image archive"
-        in message
-    )
+    assert f"its extended headers hold more than {limit} bytes, a fixed limit; it is not an image archive" in message
 
 
 def skippable(size: int) -> bytes:
@@ -821,20 +755,14 @@ def test_a_stream_of_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
     with talking(endless(_OK + headers + b"\r\n", again)) as port:
         url = f"http://127.0.0.1:{port}/x"
         message, _took = waited(lambda: problem(url, retries=0), 15)
-    assert re.search(
-        r"its (gzip|zstd) stream has more than \d+ bytes beyond its content, a fixed limit",
-        message,
-    )
+    assert re.search(r"its (gzip|zstd) stream has more than \d+ bytes beyond its content, a fixed limit", message)
 
 
 @pytest.mark.parametrize("kind", ["plain", "gzip", "zstd", "encoded"])
 def test_max_size_bounds_a_stream(kind: str) -> None:
     """Whatever coding it is in, and also what follows the end of the tar: a server goes on with it in vain."""
     zstandard = pytest.importorskip("zstandard")
-    code: t.Callable[[bytes], bytes] = {
-        "plain": bytes,
-        "zstd": zstandard.compress,
-    }.get(kind, gzip.compress)
+    code: t.Callable[[bytes], bytes] = {"plain": bytes, "zstd": zstandard.compress}.get(kind, gzip.compress)
     headers = b"Content-Encoding: gzip\r\n" if kind == "encoded" else b""
     begun = _OK + headers + b"\r\n" + code(oci_archive(Image([SMALL])))
     again = code(bytes(1 << 20))
@@ -847,9 +775,7 @@ def test_max_size_bounds_a_stream(kind: str) -> None:
             return caught.value.message
 
         message, _took = waited(attack, 15)
-    assert (
-        "and holds more than the 20000000 bytes of max_size; raise max_size" in message
-    )
+    assert "and holds more than the 20000000 bytes of max_size; raise max_size" in message
 
 
 def test_a_large_archive_from_a_server_without_ranges(web: Web, tmp_path: Path) -> None:
@@ -882,9 +808,7 @@ def test_a_stream_that_becomes_larger(web: Web, tmp_path: Path) -> None:
     web.handle = change
     with pytest.raises(SourceChangedError) as caught:
         pull(web, tmp_path)
-    assert (
-        f"its content had {len(small)} bytes, and now has more" in caught.value.message
-    )
+    assert f"its content had {len(small)} bytes, and now has more" in caught.value.message
     assert left(tmp_path) == []
 
 
@@ -946,10 +870,7 @@ def test_a_file_that_changes_all_the_time(web: Web, tmp_path: Path) -> None:
     web.handle = change
     with pytest.raises(SourceChangedError) as caught:
         pull(web, tmp_path, recreate=True)
-    assert (
-        "changed while it was read (its ETag is another one); run again when"
-        in caught.value.message
-    )
+    assert "changed while it was read (its ETag is another one); run again when" in caught.value.message
     assert len(changes) == 4
     # nothing half done
     assert contents(tmp_path / "dest" / "root") == before
@@ -978,9 +899,7 @@ def test_a_mirror_that_is_not_to_be_trusted(web: Web, tmp_path: Path) -> None:
     pull(web, tmp_path, digest=IMAGE.manifest_digest)
     web.data = oci_archive(Image([SMALL]))
     web.etag = '"version-2"'
-    with pytest.raises(
-        OciError, match="holds no image for linux/amd64 with the digest"
-    ):
+    with pytest.raises(OciError, match="holds no image for linux/amd64 with the digest"):
         pull(web, tmp_path, digest=IMAGE.manifest_digest)
     # a blob that is another one than its digest says
     web.data = MULTI.replace(BIG.data[1000:2000], bytes(1000))
@@ -1004,9 +923,7 @@ def redirecting(target: str | None, status: int = 302) -> t.Callable[[t.Any], bo
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_credentials_stay_with_their_origin(
-    web: Web, status: int, tmp_path: Path
-) -> None:
+def test_credentials_stay_with_their_origin(web: Web, status: int, tmp_path: Path) -> None:
     """User, password and headers are for the URL's own origin; another port is another one."""
     with serving(b"") as first:
         first.handle = redirecting(web.url + "?signature=1", status)
@@ -1038,13 +955,7 @@ def test_credentials_go_on_to_the_same_origin(web: Web) -> None:
         return False
 
     web.handle = redirect
-    with opened(
-        web.url,
-        username="user",
-        password="secret",
-        force_basic_auth=True,
-        headers={"X-Token": "1"},
-    ):
+    with opened(web.url, username="user", password="secret", force_basic_auth=True, headers={"X-Token": "1"}):
         pass
     assert {asked.path for asked in web.asked} == {"/image.tar", "/other/place"}
     for asked in web.asked:
@@ -1053,14 +964,7 @@ def test_credentials_go_on_to_the_same_origin(web: Web) -> None:
 
 
 @pytest.mark.parametrize(
-    "location",
-    [
-        "file:///etc/passwd",
-        "ftp://127.0.0.1/x",
-        "data:,x",
-        "http://[::1",
-        "gopher://x",
-    ],
+    "location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x", "http://[::1", "gopher://x"]
 )
 def test_redirects_that_are_not_followed(web: Web, location: str) -> None:
     web.handle = redirecting(location)
@@ -1118,11 +1022,7 @@ def guarded(scheme: str) -> t.Callable[[t.Any], bool]:
         said = handler.headers.get("Authorization", "")
         if said == good or (scheme == "digest" and said.startswith("Digest ")):
             return False
-        challenge = (
-            'Digest realm="x", nonce="n", qop="auth"'
-            if scheme == "digest"
-            else 'Basic realm="x"'
-        )
+        challenge = 'Digest realm="x", nonce="n", qop="auth"' if scheme == "digest" else 'Basic realm="x"'
         handler.status(401, WWW_Authenticate=challenge)
         return True
 
@@ -1147,10 +1047,7 @@ def test_digest_authentication(web: Web) -> None:
     web.handle = guarded("digest")
     with opened(web.url, username="user", password="secret"):
         pass
-    assert any(
-        asked.headers.get("authorization", "").startswith("Digest ")
-        for asked in web.asked
-    )
+    assert any(asked.headers.get("authorization", "").startswith("Digest ") for asked in web.asked)
     assert "secret" not in str(web.asked)
 
 
@@ -1174,9 +1071,7 @@ def test_netrc(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "the .netrc of the user who runs the module is damaged" in problem(web.url)
 
 
-def test_netrc_stays_with_its_origin(
-    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_netrc_stays_with_its_origin(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another port is another origin, although it has the name that the file speaks of."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login user password secret\n")
@@ -1248,32 +1143,18 @@ def test_what_is_asked_for(web: Web, path: str, asked: str) -> None:
     ("options", "words"),
     [
         ({"headers": {"Range": "bytes=0-1"}}, "'Range', which the module sets itself"),
-        (
-            {"headers": {"accept-encoding": "br"}},
-            "'accept-encoding', which the module sets itself",
-        ),
-        (
-            {"headers": {"X": "secret\r\nY: z"}},
-            "'X', whose name or value cannot stand in a request",
-        ),
+        ({"headers": {"accept-encoding": "br"}}, "'accept-encoding', which the module sets itself"),
+        ({"headers": {"X": "secret\r\nY: z"}}, "'X', whose name or value cannot stand in a request"),
         ({"headers": {"X y": "secret"}}, "'X y', whose name or value cannot"),
         ({"headers": {"X": "sécret€"}}, "'X', whose name or value cannot"),
         ({"http_agent": "a\nb"}, "http_agent cannot stand in a request"),
-        (
-            {"ca_path": "/nonexistent/ca.pem"},
-            "the option ca_path: '/nonexistent/ca.pem' cannot be read",
-        ),
-        (
-            {"client_cert": "/"},
-            "the option client_cert: '/' cannot be read: is a directory",
-        ),
+        ({"ca_path": "/nonexistent/ca.pem"}, "the option ca_path: '/nonexistent/ca.pem' cannot be read"),
+        ({"client_cert": "/"}, "the option client_cert: '/' cannot be read: is a directory"),
         ({"timeout": 0}, "the options timeout and url_retries"),
         ({"url_retries": -1}, "the options timeout and url_retries"),
     ],
 )
-def test_options_that_cannot_be_used(
-    tmp_path: Path, options: dict[str, t.Any], words: str
-) -> None:
+def test_options_that_cannot_be_used(tmp_path: Path, options: dict[str, t.Any], words: str) -> None:
     with pytest.raises(OciError) as caught:
         run(tmp_path / "x", src="http://127.0.0.1:1/x", **options)
     assert words in caught.value.message
@@ -1304,9 +1185,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     names = {name: str(folder / name) for name in ("ca", "server", "other", "client")}
 
     def call(*words: str) -> None:
-        subprocess.run(
-            [openssl or "", *words], check=True, capture_output=True, cwd=folder
-        )
+        subprocess.run([openssl or "", *words], check=True, capture_output=True, cwd=folder)
 
     # whatever this machine's own openssl.cnf says
     (folder / "cnf").write_text(
@@ -1330,9 +1209,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def secured(
-    certificates: dict[str, str], client: bool = False, name: str = "server"
-) -> t.Iterator[Web]:
+def secured(certificates: dict[str, str], client: bool = False, name: str = "server") -> t.Iterator[Web]:
     """A server with a certificate of the authority, which may want one of its clients."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates[name] + ".pem", certificates[name] + ".key")
@@ -1363,8 +1240,7 @@ def test_an_authority_of_ones_own(certificates: dict[str, str], tmp_path: Path) 
 
 
 @pytest.mark.skipif(
-    not hasattr(urls, "make_context"),
-    reason="this ansible-core forgets ca_path where there is a client certificate",
+    not hasattr(urls, "make_context"), reason="this ansible-core forgets ca_path where there is a client certificate"
 )
 def test_a_client_certificate(certificates: dict[str, str]) -> None:
     ca_path = certificates["ca"] + ".pem"
@@ -1374,10 +1250,7 @@ def test_a_client_certificate(certificates: dict[str, str]) -> None:
             pass
         assert "cannot be fetched" in problem(web.url, ca_path=ca_path, retries=0)
         assert "no TLS connection can be made" in problem(
-            web.url,
-            ca_path=ca_path,
-            client_cert=cert,
-            client_key=certificates["server"] + ".key",
+            web.url, ca_path=ca_path, client_cert=cert, client_key=certificates["server"] + ".key"
         )
         # nor does it go to another origin
         with secured(certificates) as first:
@@ -1446,10 +1319,7 @@ def test_no_spool_is_made_where_all_is_in_the_cache(web: Web, tmp_path: Path) ->
 
 
 def call(
-    module: t.Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    **params: t.Any,
+    module: t.Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], **params: t.Any
 ) -> tuple[dict[str, t.Any], str]:
     """What a module returns, and all that it writes."""
     give(monkeypatch, params)
@@ -1466,10 +1336,7 @@ SECRETS = ("s3cret", "t0ken", "us3r")
 
 
 def test_secrets_are_in_no_result(
-    web: Web,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     url = web.url.replace("//", "//us3r:s3cret@") + "?token=t0ken"
     arguments: dict[str, t.Any] = {
@@ -1488,9 +1355,7 @@ def test_secrets_are_in_no_result(
     assert web.asked[0].headers["x-token"] == "s3cret"
     assert "authorization" in web.asked[0].headers
     for headers in ('{"X-Token": "s3cret"}', "X-Token=s3cret", {"X-Token": "s3cret"}):
-        result, written = call(
-            oci_rootfs, monkeypatch, capfd, **{**arguments, "headers": headers}
-        )
+        result, written = call(oci_rootfs, monkeypatch, capfd, **{**arguments, "headers": headers})
         assert ("X-Token" in written) is ("invocation" in result)
         assert not any(secret in written for secret in SECRETS)
         assert web.asked[-1].headers["x-token"] == "s3cret"
@@ -1499,9 +1364,7 @@ def test_secrets_are_in_no_result(
     # in messages, the query is not shown either
     for fault in ("404", "503", "other-start"):
         web.faults = [fault] * 9
-        result, written = call(
-            oci_rootfs, monkeypatch, capfd, **{**arguments, "url_retries": 0}
-        )
+        result, written = call(oci_rootfs, monkeypatch, capfd, **{**arguments, "url_retries": 0})
         assert result["failed"]
         assert f"'{web.url}?...'" in result["msg"]
         assert not any(secret in result["msg"] for secret in SECRETS)
@@ -1519,17 +1382,11 @@ def test_secrets_are_in_no_result(
 
 @pytest.mark.parametrize("module", [oci_rootfs, oci_image_info])
 def test_secrets_are_in_no_log_of_the_node(
-    module: t.Any,
-    web: Web,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    module: t.Any, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Ansible writes each module's arguments to syslog before the module itself does anything."""
     logged: list[str] = []
-    monkeypatch.setattr(
-        AnsibleModule, "log", lambda _self, message, **_more: logged.append(message)
-    )
+    monkeypatch.setattr(AnsibleModule, "log", lambda _self, message, **_more: logged.append(message))
     arguments: dict[str, t.Any] = {
         "src": web.url.replace("//", "//us3r:s3cret@") + "?token=t0ken",
         "headers": "X-Token=s3cret",
@@ -1565,10 +1422,7 @@ def test_secrets_are_told_to_ansible(
 
 
 def test_the_info_module(
-    web: Web,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    tmp_path: Path,
+    web: Web, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     url = web.url.replace("//", "//us3r:s3cret@")
@@ -1607,12 +1461,7 @@ def test_a_run_that_is_ended_while_it_waits(web: Web, tmp_path: Path) -> None:
         web.healthy = len(web.asked)
     web.asked.clear()
     web.faults = ["stall"]
-    arguments = {
-        "src": web.url,
-        "dest": str(tmp_path / "dest" / "root"),
-        "platform": "linux/amd64",
-        "timeout": 600,
-    }
+    arguments = {"src": web.url, "dest": str(tmp_path / "dest" / "root"), "platform": "linux/amd64", "timeout": 600}
     program = (
         "import sys, json; sys.path[:0] = json.loads(sys.argv[1])\n"
         "from ansible.module_utils import basic\n"
@@ -1622,9 +1471,7 @@ def test_a_run_that_is_ended_while_it_waits(web: Web, tmp_path: Path) -> None:
     )
     text = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
     process = subprocess.Popen(
-        [sys.executable, "-c", program, json.dumps(sys.path), text],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [sys.executable, "-c", program, json.dumps(sys.path), text], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         deadline = time.monotonic() + 30

@@ -17,10 +17,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.acl import 
     parse_text,
     to_binary,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    IdMap,
-    UnmappedError,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap, UnmappedError
 
 NONE = 0xFFFFFFFF
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
@@ -33,14 +30,7 @@ def binary(*entries: tuple[int, int, int]) -> bytes:
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in entries)
 
 
-FULL = [
-    (USER_OBJ, 7, NONE),
-    (USER, 6, 1000),
-    (GROUP_OBJ, 5, NONE),
-    (GROUP, 4, 50),
-    (MASK, 7, NONE),
-    (OTHER, 0, NONE),
-]
+FULL = [(USER_OBJ, 7, NONE), (USER, 6, 1000), (GROUP_OBJ, 5, NONE), (GROUP, 4, 50), (MASK, 7, NONE), (OTHER, 0, NONE)]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +62,7 @@ def test_names_are_not_looked_up(line: str) -> None:
     """Section 6: an ACL that names somebody without a number is an error."""
     with pytest.raises(AclError) as caught:
         parse_text(f"user::rwx,{line},other::---".encode())
-    assert str(caught.value) == (
-        f"the ACL line {line!r} has no valid id, and names are not looked up"
-    )
+    assert str(caught.value) == (f"the ACL line {line!r} has no valid id, and names are not looked up")
 
 
 @pytest.mark.parametrize(
@@ -101,19 +89,14 @@ def test_binary_there_and_back() -> None:
 
 def test_ids_are_mapped() -> None:
     """Section 6: those of users and groups, each by its own map, and no others."""
-    mapped = [
-        (tag, permissions, {USER: 101000, GROUP: 200050}.get(tag, NONE))
-        for tag, permissions, _number in FULL
-    ]
+    mapped = [(tag, permissions, {USER: 101000, GROUP: 200050}.get(tag, NONE)) for tag, permissions, _number in FULL]
     entries = [AclEntry(*entry) for entry in FULL]
     assert to_binary(entries, UIDS, GIDS) == binary(*mapped)
 
 
 @pytest.mark.parametrize(("tag", "what"), [(USER, "uid"), (GROUP, "gid")])
 def test_an_id_outside_of_the_map(tag: int, what: str) -> None:
-    with pytest.raises(
-        UnmappedError, match=f"no range of {what}_map contains the {what} 5000"
-    ):
+    with pytest.raises(UnmappedError, match=f"no range of {what}_map contains the {what} 5000"):
         to_binary([AclEntry(tag, 7, 5000)], UIDS, GIDS)
 
 

@@ -16,14 +16,9 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    EntryError,
-    LayerError,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError, LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import root
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
-    split_name,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import split_name
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     block,
     char,
@@ -93,9 +88,7 @@ def make_nodes_or_skip(top: Path, *numbers: tuple[int, int]) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "make",
-    [file, directory, fifo, lambda name: symlink(name, "x")],
-    ids=["file", "directory", "fifo", "symlink"],
+    "make", [file, directory, fifo, lambda name: symlink(name, "x")], ids=["file", "directory", "fifo", "symlink"]
 )
 def test_wrong_names(tmp_path: Path, make: t.Any, name: str, message: str) -> None:
     """Section 4, first row."""
@@ -156,14 +149,7 @@ def test_the_root_itself_as_a_directory(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "member",
-    [
-        file("."),
-        file("/", b"x"),
-        symlink("./", "/etc"),
-        hardlink(".", "f"),
-        fifo("/"),
-        char(".", 1, 3),
-    ],
+    [file("."), file("/", b"x"), symlink("./", "/etc"), hardlink(".", "f"), fifo("/"), char(".", 1, 3)],
     ids=["file", "file /", "symlink", "hardlink", "fifo", "device"],
 )
 def test_the_root_as_anything_else(tmp_path: Path, member: t.Any) -> None:
@@ -197,12 +183,7 @@ def test_missing_parents(tmp_path: Path) -> None:
 
 @needs_root
 def test_missing_parents_belong_to_the_mapped_root(tmp_path: Path) -> None:
-    unpack(
-        tmp_path,
-        [file("a/f")],
-        uids=[(0, 100000, 10)],
-        gids=[(0, 200000, 10)],
-    )
+    unpack(tmp_path, [file("a/f")], uids=[(0, 100000, 10)], gids=[(0, 200000, 10)])
     node = tree(tmp_path)["a"]
     assert (node.uid, node.gid) == (100000, 200000)
 
@@ -210,9 +191,7 @@ def test_missing_parents_belong_to_the_mapped_root(tmp_path: Path) -> None:
 def test_missing_parents_until_an_entry_says_otherwise(tmp_path: Path) -> None:
     """Section 4: in the same layer or in a later one."""
     own = directory("a", 0o750, uid=3, gid=4, mtime=8)
-    for number, layers in enumerate(
-        ([[file("a/f"), own]], [[file("a/f")], [own]], [[own, file("a/f")]])
-    ):
+    for number, layers in enumerate(([[file("a/f"), own]], [[file("a/f")], [own]], [[own, file("a/f")]])):
         top = tmp_path / str(number)
         unpack(top, *layers)
         node = tree(top)["a"]
@@ -232,9 +211,7 @@ def test_missing_parents_until_an_entry_says_otherwise(tmp_path: Path) -> None:
         ("second", "usr"),
     ],
 )
-def test_a_parent_that_is_a_link_to_a_directory(
-    tmp_path: Path, link: str, target: str
-) -> None:
+def test_a_parent_that_is_a_link_to_a_directory(tmp_path: Path, link: str, target: str) -> None:
     """Section 4: followed inside the root; ``..`` in it stops there."""
     unpack(
         tmp_path,
@@ -252,9 +229,7 @@ def test_a_parent_that_is_a_link_to_a_directory(
     assert found["first"] == link.encode()
 
 
-@pytest.mark.parametrize(
-    "link", ["../outside", "{outside}", "../../../../../../../../..{outside}"]
-)
+@pytest.mark.parametrize("link", ["../outside", "{outside}", "../../../../../../../../..{outside}"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_no_lookup_leaves_the_root(tmp_path: Path, link: str, layers: int) -> None:
     """Section 4: what lies outside is neither seen nor touched."""
@@ -291,18 +266,9 @@ def test_no_lookup_leaves_the_root(tmp_path: Path, link: str, layers: int) -> No
         ("dangling", "nowhere"),
     ],
 )
-def test_a_parent_that_is_a_link_to_nothing(
-    tmp_path: Path, link: str, made: str
-) -> None:
+def test_a_parent_that_is_a_link_to_nothing(tmp_path: Path, link: str, made: str) -> None:
     """Section 4: the directories that it names are made, inside the root."""
-    unpack(
-        tmp_path,
-        [
-            symlink("dangling", "/nowhere"),
-            symlink("d", link),
-            file("d/f", b"x"),
-        ],
-    )
+    unpack(tmp_path, [symlink("dangling", "/nowhere"), symlink("d", link), file("d/f", b"x")])
     assert contents(tmp_path)[os.path.join(made, "f")] == b"x"
     if made:
         node = tree(tmp_path)[made]
@@ -323,9 +289,7 @@ LOOPS: list[t.Any] = [
     [file("a/f"), directory("a/d"), hardlink("h", "a/f"), whiteout("a/f"), opaque("a")],
     ids=["file", "directory", "hardlink", "whiteout", "opaque"],
 )
-def test_a_parent_in_a_loop_of_links(
-    tmp_path: Path, loop: Members, member: t.Any
-) -> None:
+def test_a_parent_in_a_loop_of_links(tmp_path: Path, loop: Members, member: t.Any) -> None:
     """Section 4: an error."""
     text = refused(tmp_path, [*loop, file("other"), member])
     assert ": its path leads through a loop of symbolic links; " in text
@@ -343,28 +307,17 @@ def test_forty_links_are_no_loop(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "old",
-    [
-        file("a", b"old"),
-        fifo("a"),
-        symlink("a", "file"),
-        symlink("a", "file/below"),
-    ],
+    [file("a", b"old"), fifo("a"), symlink("a", "file"), symlink("a", "file/below")],
     ids=["file", "fifo", "link to a file", "link below a file"],
 )
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_parent_that_is_no_directory_is_replaced(
-    tmp_path: Path, old: t.Any, layers: int
-) -> None:
+def test_a_parent_that_is_no_directory_is_replaced(tmp_path: Path, old: t.Any, layers: int) -> None:
     """Section 4: by a directory."""
     first = [file("file", b"file"), old]
     second = [file("a/b/f", b"x")]
     unpack(tmp_path, *([first + second] if layers == 1 else [first, second]))
     found = contents(tmp_path)
-    assert b"x" in (
-        found.get("a/b/f"),
-        found.get("file/b/f"),
-        found.get("file/below/b/f"),
-    )
+    assert b"x" in (found.get("a/b/f"), found.get("file/b/f"), found.get("file/below/b/f"))
     assert (tmp_path / "a" / "b" / "f").read_bytes() == b"x"
 
 
@@ -441,11 +394,7 @@ def _in_layers(number: int, first: Members, second: Members) -> list[Members]:
 
 def test_a_file_is_never_written_through_to_another_link(tmp_path: Path) -> None:
     """Section 4: the other hard link keeps its content."""
-    unpack(
-        tmp_path,
-        [file("a", b"first"), hardlink("b", "a")],
-        [file("b", b"second")],
-    )
+    unpack(tmp_path, [file("a", b"first"), hardlink("b", "a")], [file("b", b"second")])
     assert contents(tmp_path) == {"a": b"first", "b": b"second"}
 
 
@@ -483,11 +432,7 @@ def test_a_directory_replaces_a_link_to_a_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layers", [1, 2])
 def test_keep_dirlinks(tmp_path: Path, link: str, layers: int) -> None:
     """Section 4: keeps the link, and gives its metadata to the directory behind it."""
-    first = [
-        directory("usr/lib", 0o711, mtime=1),
-        symlink("other", "usr/lib"),
-        symlink("lib", link, mtime=9),
-    ]
+    first = [directory("usr/lib", 0o711, mtime=1), symlink("other", "usr/lib"), symlink("lib", link, mtime=9)]
     second = [directory("lib", 0o750, mtime=2), file("lib/f", b"x")]
     unpack(tmp_path, *_in_layers(layers, first, second), keep_dirlinks=True)
     found = tree(tmp_path)
@@ -499,12 +444,7 @@ def test_keep_dirlinks(tmp_path: Path, link: str, layers: int) -> None:
 @pytest.mark.parametrize("link", ["nowhere", "file", "lib", "file/lib"])
 def test_keep_dirlinks_keeps_no_other_links(tmp_path: Path, link: str) -> None:
     """Section 4: a directory where anything else is replaces it."""
-    unpack(
-        tmp_path,
-        [file("file", b"x"), symlink("lib", link)],
-        [directory("lib", 0o750)],
-        keep_dirlinks=True,
-    )
+    unpack(tmp_path, [file("file", b"x"), symlink("lib", link)], [directory("lib", 0o750)], keep_dirlinks=True)
     assert tree(tmp_path)["lib"].type == "directory"
     assert contents(tmp_path)["file"] == b"x"
 
@@ -525,17 +465,7 @@ def test_keep_dirlinks_of_a_link_to_the_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "/etc/passwd",
-        "../../../../etc/passwd",
-        "a//b/./c/",
-        "..",
-        "/",
-        " ",
-        "größe\n",
-        "x" * 4000,
-    ],
+    "text", ["/etc/passwd", "../../../../etc/passwd", "a//b/./c/", "..", "/", " ", "größe\n", "x" * 4000]
 )
 def test_a_symlink_says_what_the_archive_says(tmp_path: Path, text: str) -> None:
     """Section 4: its text is stored as it is, and nothing behind it is touched."""
@@ -556,16 +486,11 @@ def test_a_symlink_that_is_longer_than_the_system_takes(tmp_path: Path) -> None:
     assert text.startswith("'s': cannot be written: file name too long")
 
 
-@pytest.mark.parametrize(
-    "target", ["d/f", "/d/f", "./d//f", "link/f", "d/../d/f", "/../d/f"]
-)
+@pytest.mark.parametrize("target", ["d/f", "/d/f", "./d//f", "link/f", "d/../d/f", "/../d/f"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_hard_link(tmp_path: Path, target: str, layers: int) -> None:
     """Section 4: the target keeps its own metadata, its parent is resolved in the root."""
-    first = [
-        file("d/f", b"x", 0o640, uid=1, gid=2, mtime=3),
-        symlink("link", "/d"),
-    ]
+    first = [file("d/f", b"x", 0o640, uid=1, gid=2, mtime=3), symlink("link", "/d")]
     second = [hardlink("e/h", target, 0o777, uid=9, gid=9, mtime=9)]
     unpack(tmp_path, *_in_layers(layers, first, second))
     found = tree(tmp_path)
@@ -614,10 +539,7 @@ def test_a_hard_link_to_a_symlink_links_the_symlink(tmp_path: Path) -> None:
 )
 def test_wrong_hard_links(tmp_path: Path, target: str, what: str) -> None:
     """Section 4: a target that is missing, a directory, or the entry itself."""
-    text = refused(
-        tmp_path,
-        [file("f"), directory("d"), symlink("self", "/"), hardlink("h", target)],
-    )
+    text = refused(tmp_path, [file("f"), directory("d"), symlink("self", "/"), hardlink("h", target)])
     assert text.startswith("'h': it is a hard link to ")
     assert text.endswith(f"{what}; {ADVICE}")
 
@@ -638,16 +560,10 @@ def test_devices_that_give_nobody_anything(tmp_path: Path, choice: str) -> None:
     """Section 4, devices."""
     make_nodes_or_skip(tmp_path, *SAFE)
     top = tmp_path / "top"
-    report = unpack(
-        top,
-        [char(f"c{a}-{b}", a, b, 0o620, uid=1, gid=5, mtime=7) for a, b in SAFE],
-        devices=choice,
-    )
+    report = unpack(top, [char(f"c{a}-{b}", a, b, 0o620, uid=1, gid=5, mtime=7) for a, b in SAFE], devices=choice)
     found = tree(top)
     for a, b in SAFE:
-        assert found[f"c{a}-{b}"] == Node(
-            "char", 0o620, 1, 5, 7 * SECOND, (a, b), {}, 1
-        )
+        assert found[f"c{a}-{b}"] == Node("char", 0o620, 1, 5, 7 * SECOND, (a, b), {}, 1)
     assert report.to_dict()["counts"] == {"devices_created": len(SAFE)}
 
 
@@ -675,9 +591,7 @@ def test_overlayfs_own_mark_is_data(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("choice", ["safe", "create", "skip", "fail"])
-def test_devices_that_are_something(
-    tmp_path: Path, member: t.Any, number: tuple[int, int], choice: str
-) -> None:
+def test_devices_that_are_something(tmp_path: Path, member: t.Any, number: tuple[int, int], choice: str) -> None:
     """Section 4: a disk's node in a readable tree is the disk."""
     make_nodes_or_skip(tmp_path, (10, 232))
     top = tmp_path / "top"
@@ -708,19 +622,11 @@ def test_safe_devices_that_are_not_wanted(tmp_path: Path, choice: str) -> None:
 
 @pytest.mark.parametrize(
     "old",
-    [
-        [file("x", b"old")],
-        [file("x/below", b"old")],
-        [symlink("x", "keep")],
-        [symlink("x", "kept")],
-        [],
-    ],
+    [[file("x", b"old")], [file("x/below", b"old")], [symlink("x", "keep")], [symlink("x", "kept")], []],
     ids=["file", "directory", "link", "link to a directory", "nothing"],
 )
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_skipped_device_hides_what_is_there(
-    tmp_path: Path, old: Members, layers: int
-) -> None:
+def test_a_skipped_device_hides_what_is_there(tmp_path: Path, old: Members, layers: int) -> None:
     """Section 4."""
     first = [file("keep", b"k"), file("kept/f", b"f"), *old]
     unpack(tmp_path, *_in_layers(layers, first, [block("x", 8, 0)]), devices="skip")
@@ -734,16 +640,12 @@ def test_a_skipped_device_makes_no_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [(2**40, 0), (0, 2**40)])
 def test_device_numbers_that_are_none(tmp_path: Path, number: tuple[int, int]) -> None:
-    member = char(
-        "x", 0, 0, dialect="gnu", fields={"devmajor": number[0], "devminor": number[1]}
-    )
+    member = char("x", 0, 0, dialect="gnu", fields={"devmajor": number[0], "devminor": number[1]})
     text = refused(tmp_path, [member], devices="create")
     assert text.startswith("'x': its device number is too large; ")
 
 
-@pytest.mark.parametrize(
-    ("uid", "gid", "mode"), [(0, 0, 0o600), (5, 6, 0o1666), (0, 0, 0)]
-)
+@pytest.mark.parametrize(("uid", "gid", "mode"), [(0, 0, 0o600), (5, 6, 0o1666), (0, 0, 0)])
 def test_a_fifo_is_made(tmp_path: Path, uid: int, gid: int, mode: int) -> None:
     """Section 4; nothing waits for its other end."""
     unpack(tmp_path, [fifo("p", mode, uid=uid, gid=gid, mtime="3.000000001")])
@@ -760,15 +662,9 @@ def test_the_umask_plays_no_part(tmp_path: Path, umask: int, mode: int) -> None:
     """Section 4. (The verb sets it to 0 for nodes; the rest does not depend on that.)"""
     top = tmp_path / "top"
     top.mkdir(0o700)
-    unpack(
-        top,
-        [file("f", mode=mode), directory("d", mode), fifo("p", mode)],
-        umask=umask & 0o077,
-    )
+    unpack(top, [file("f", mode=mode), directory("d", mode), fifo("p", mode)], umask=umask & 0o077)
     found = tree(top)
-    assert {name: found[name].mode for name in ("f", "d", "p")} == dict.fromkeys(
-        ("f", "d", "p"), mode
-    )
+    assert {name: found[name].mode for name in ("f", "d", "p")} == dict.fromkeys(("f", "d", "p"), mode)
 
 
 @needs_root
@@ -788,9 +684,7 @@ def test_setid_bits_survive_the_change_of_owner(tmp_path: Path) -> None:
     assert report.counted("setid_files") == 2
 
 
-@pytest.mark.parametrize(
-    "mtime", ["0", "-1.5", "1.000000001", "1700000000.123456789", "4294967296.5"]
-)
+@pytest.mark.parametrize("mtime", ["0", "-1.5", "1.000000001", "1700000000.123456789", "4294967296.5"])
 def test_times_in_nanoseconds(tmp_path: Path, mtime: str) -> None:
     """Section 4; negative times are fine (section 3)."""
     unpack(
@@ -804,9 +698,7 @@ def test_times_in_nanoseconds(tmp_path: Path, mtime: str) -> None:
     )
     seconds, _dot, fraction = mtime.partition(".")
     nanoseconds = int(fraction.ljust(9, "0") or 0)
-    expected = int(seconds) * SECOND + (
-        -nanoseconds if mtime.startswith("-") else nanoseconds
-    )
+    expected = int(seconds) * SECOND + (-nanoseconds if mtime.startswith("-") else nanoseconds)
     found = tree(tmp_path)
     assert {found[name].mtime for name in ("d", "d/f", "d/s", "d/p")} == {expected}
 
@@ -822,11 +714,7 @@ def test_a_read_only_directory_receives_its_children(tmp_path: Path) -> None:
     """Section 4: in the same layer, and from later ones."""
     unpack(
         tmp_path,
-        [
-            directory("d", 0o555, mtime=1),
-            directory("d/e", 0o000, mtime=2),
-            file("d/e/f", b"f"),
-        ],
+        [directory("d", 0o555, mtime=1), directory("d/e", 0o000, mtime=2), file("d/e/f", b"f")],
         [file("d/e/g", b"g"), whiteout("d/e/f"), file("d/new", b"n")],
     )
     found = tree(tmp_path)
@@ -849,11 +737,7 @@ def test_a_directory_passed_through_keeps_its_time(tmp_path: Path) -> None:
     """Section 4."""
     unpack(
         tmp_path,
-        [
-            directory(".", mtime=4),
-            directory("d", mtime="5.5"),
-            directory("d/e", mtime=6),
-        ],
+        [directory(".", mtime=4), directory("d", mtime="5.5"), directory("d/e", mtime=6)],
         [file("d/e/f"), file("d/e/deep/g"), symlink("s", "d")],
         [file("s/h"), whiteout("d/e/f")],
     )
@@ -870,11 +754,7 @@ def test_counts(tmp_path: Path) -> None:
     """Section 8, report."""
     report = unpack(
         tmp_path,
-        [
-            directory("d"),
-            file("d/f", b"12345"),
-            sparse("d/s", [(512, b"x" * 512)], 4096),
-        ],
+        [directory("d"), file("d/f", b"12345"), sparse("d/s", [(512, b"x" * 512)], 4096)],
         [whiteout("d/f"), symlink("l", "d"), file("g", b"1")],
     )
     assert (report.entries, report.files, report.bytes) == (6, 3, 518)
@@ -888,10 +768,7 @@ def test_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("regions", "length"),
     [
-        (
-            [(0, b"begin"), (1024 * 1024, b"m" * 4096), (8 * 1024 * 1024 - 3, b"end")],
-            8 * 1024 * 1024,
-        ),
+        ([(0, b"begin"), (1024 * 1024, b"m" * 4096), (8 * 1024 * 1024 - 3, b"end")], 8 * 1024 * 1024),
         ([], 1024 * 1024),
         ([], 0),
         ([(0, b"all of it")], 9),
@@ -899,18 +776,12 @@ def test_counts(tmp_path: Path) -> None:
     ],
     ids=["three", "hole", "empty", "whole", "many"],
 )
-def test_sparse_files_keep_their_holes(
-    tmp_path: Path, form: t.Any, regions: t.Any, length: int
-) -> None:
+def test_sparse_files_keep_their_holes(tmp_path: Path, form: t.Any, regions: t.Any, length: int) -> None:
     """Section 3: in all four forms."""
     expected = bytearray(length)
     for offset, data in regions:
         expected[offset : offset + len(data)] = data
-    report = unpack(
-        tmp_path,
-        [sparse("d/s", regions, length, form, 0o640, mtime=7), file("next", b"!")],
-        chunk=1000,
-    )
+    report = unpack(tmp_path, [sparse("d/s", regions, length, form, 0o640, mtime=7), file("next", b"!")], chunk=1000)
     node = tree(tmp_path)["d/s"]
     assert node.content == bytes(expected)
     assert (node.mode, node.mtime) == (0o640, 7 * SECOND)
@@ -954,9 +825,7 @@ ALL = [
         ("kept", ["kept", "kept/f"]),
     ],
 )
-def test_a_whiteout_hides_what_lower_layers_have(
-    tmp_path: Path, hidden: str, gone: list[str]
-) -> None:
+def test_a_whiteout_hides_what_lower_layers_have(tmp_path: Path, hidden: str, gone: list[str]) -> None:
     """Section 5: the parent is resolved, what is removed is never followed."""
     report = unpack(tmp_path, LOWER, [whiteout(hidden)])
     assert names(tmp_path) == [name for name in ALL if name not in gone]
@@ -977,9 +846,7 @@ def test_a_whiteout_hides_what_lower_layers_have(
         ("/", []),
     ],
 )
-def test_an_opaque_mark_hides_all_of_its_directory(
-    tmp_path: Path, where: str, left: list[str]
-) -> None:
+def test_an_opaque_mark_hides_all_of_its_directory(tmp_path: Path, where: str, left: list[str]) -> None:
     """Section 5; the directory itself stays, with its metadata."""
     report = unpack(tmp_path, LOWER, [opaque(where)])
     assert names(tmp_path) == left
@@ -1124,9 +991,7 @@ def test_what_a_layer_brought_is_lower_for_the_next(tmp_path: Path) -> None:
 
 def test_a_hard_link_to_what_is_hidden(tmp_path: Path) -> None:
     """Section 5: names are resolved in the tree as it is when their entry comes."""
-    unpack(
-        tmp_path / "good", LOWER, [hardlink("h", "d/a"), whiteout("d/a"), opaque("d")]
-    )
+    unpack(tmp_path / "good", LOWER, [hardlink("h", "d/a"), whiteout("d/a"), opaque("d")])
     assert contents(tmp_path / "good")["h"] == b"a"
     text = refused(tmp_path / "bad", LOWER, [whiteout("d/a"), hardlink("h", "d/a")])
     assert "'d/a', which does not exist" in text
@@ -1211,10 +1076,7 @@ def test_whiteouts_of_the_first_layer_hide_nothing(tmp_path: Path) -> None:
 
 def test_an_opaque_xattr_is_data(tmp_path: Path) -> None:
     """Section 5: overlayfs's own marks hide nothing."""
-    marks: dict[t.Any, t.Any] = {
-        "trusted.overlay.opaque": "y",
-        "user.overlay.opaque": "y",
-    }
+    marks: dict[t.Any, t.Any] = {"trusted.overlay.opaque": "y", "user.overlay.opaque": "y"}
     report = unpack(tmp_path, LOWER, [directory("d", 0o750, mtime=1, xattrs=marks)])
     assert names(tmp_path) == ALL
     assert tree(tmp_path)["d"].xattrs == {}
@@ -1259,31 +1121,17 @@ def test_a_file_larger_than_the_system_takes(tmp_path: Path) -> None:
         text = refused(tmp_path, [file("d/f", b"x" * 20_000)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert (
-        text == "'d/f': cannot be written: a file is larger than the file system allows"
-    )
+    assert text == "'d/f': cannot be written: a file is larger than the file system allows"
 
 
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (
-            errno.ENOSPC,
-            "the file system has no room left (blocks or inodes); make room there and run again",
-        ),
-        (
-            errno.EDQUOT,
-            "the disk quota is used up; raise the quota or make room and run again",
-        ),
-        (
-            errno.EIO,
-            "input/output error; the disk or its connection fails: look at the kernel's log",
-        ),
+        (errno.ENOSPC, "the file system has no room left (blocks or inodes); make room there and run again"),
+        (errno.EDQUOT, "the disk quota is used up; raise the quota or make room and run again"),
+        (errno.EIO, "input/output error; the disk or its connection fails: look at the kernel's log"),
         (errno.EROFS, "read-only file system; mount it writable and run again"),
-        (
-            errno.EMLINK,
-            "too many links; the file system allows no more links to one file",
-        ),
+        (errno.EMLINK, "too many links; the file system allows no more links to one file"),
     ],
 )
 @pytest.mark.parametrize(
@@ -1299,12 +1147,7 @@ def test_a_file_larger_than_the_system_takes(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_disk_answers(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    call: str,
-    member: t.Any,
-    code: int,
-    message: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, member: t.Any, code: int, message: str
 ) -> None:
     real: t.Callable[..., t.Any] = getattr(os, call)
 
@@ -1321,28 +1164,18 @@ def test_what_the_disk_answers(
         with pytest.raises(LayerError) as caught:
             unpack(top, [file("f"), member] if call == "link" else [member])
     name = "d/x/" if call == "mkdir" else "d/x"
-    assert caught.value.message == (
-        f"layer sha256:layer0, entry '{name}': cannot be written: {message}"
-    )
+    assert caught.value.message == (f"layer sha256:layer0, entry '{name}': cannot be written: {message}")
 
 
 @needs_user
 def test_an_ordinary_user_gets_all_as_his_own(tmp_path: Path) -> None:
     """Section 6, ownership: ignore."""
     report = unpack(
-        tmp_path,
-        [
-            file("f", b"x", 0o4755, uid=0, gid=0),
-            file("g", b"x", 0o2755, uid=5, gid=5),
-            char("null", 1, 3),
-        ],
+        tmp_path, [file("f", b"x", 0o4755, uid=0, gid=0), file("g", b"x", 0o2755, uid=5, gid=5), char("null", 1, 3)]
     )
     assert {node.uid for node in tree(tmp_path).values()} == {os.geteuid()}
     assert tree(tmp_path)["f"].mode == 0o755
-    assert report.to_dict()["counts"] == {
-        "devices_skipped": 1,
-        "setid_bits_dropped": 2,
-    }
+    assert report.to_dict()["counts"] == {"devices_skipped": 1, "setid_bits_dropped": 2}
 
 
 @pytest.mark.parametrize("name", [b".", b"./", b"/", b"//", b"/.", b"././/"])
@@ -1356,9 +1189,7 @@ def test_a_name_of_nothing() -> None:
         split_name(b"")
 
 
-@pytest.mark.parametrize(
-    "name", [b"..", b"../", b"a/..", b"a/../", b"../a", b"a/../b", b"a/..//", b"a/../."]
-)
+@pytest.mark.parametrize("name", [b"..", b"../", b"a/..", b"a/../", b"../a", b"a/../b", b"a/..//", b"a/../."])
 def test_a_name_that_leads_up(name: bytes) -> None:
     """Section 4: wherever it stands, and whatever comes behind it."""
     with pytest.raises(EntryError, match="its name has a '..' component"):
@@ -1379,35 +1210,24 @@ _REMEMBERED = "take more than 10000 bytes of memory, a fixed limit; build the im
 
 
 @pytest.mark.parametrize("links", [False, True])
-def test_directories_are_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
-) -> None:
+def test_directories_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     """Section 3: those of entries, and those that names imply."""
     monkeypatch.setattr(root, "_MOST_REMEMBERED", 10_000)
-    members = [
-        file(f"d{number}/f") if links else directory(f"d{number}")
-        for number in range(20)
-    ]
+    members = [file(f"d{number}/f") if links else directory(f"d{number}") for number in range(20)]
     unpack(tmp_path / "good", members[:19])
     more = [*members, directory("e")]
     assert _REMEMBERED in refused(tmp_path / "bad", more)
-    assert _REMEMBERED in refused(
-        tmp_path / "worse", [directory("n" * 200 + str(n)) for n in range(19)]
-    )
+    assert _REMEMBERED in refused(tmp_path / "worse", [directory("n" * 200 + str(n)) for n in range(19)])
 
 
-def test_directories_that_are_removed_are_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_directories_that_are_removed_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(root, "_MOST_REMEMBERED", 10_000)
     again = [directory("d/a/b"), directory("d/c"), file("d")]
     unpack(tmp_path, again * 30)
     assert contents(tmp_path) == {"d": b""}
 
 
-def test_names_of_a_layer_are_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_of_a_layer_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 3: those that it adds to directories of lower layers, and of one layer at a time."""
     monkeypatch.setattr(root, "_MOST_REMEMBERED", 10_000)
     lower = [directory("d")]
@@ -1416,7 +1236,5 @@ def test_names_of_a_layer_are_bounded(
     assert len(os.listdir(tmp_path / "good" / "d")) == 100
     # the same name counts once, and in a directory of its own layer none does
     unpack(tmp_path / "again", lower, [file("d/f")] * 100)
-    unpack(
-        tmp_path / "own", lower, [directory("e"), *[file(f"e/{n}") for n in range(99)]]
-    )
+    unpack(tmp_path / "own", lower, [directory("e"), *[file(f"e/{n}") for n in range(99)]])
     assert _REMEMBERED in refused(tmp_path / "bad", lower, upper[0] + upper[1])

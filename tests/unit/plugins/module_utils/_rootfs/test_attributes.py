@@ -14,10 +14,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    LayerError,
-    RootfsError,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError, RootfsError
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Entry,
     char,
@@ -59,10 +56,7 @@ def full_acl(user: int, group: int) -> bytes:
 
 def acl_text(user: int, group: int) -> str:
     """The same as tar programs write it."""
-    return (
-        f"user::rw-,user:app:r--:{user},group::r--,group:staff:rw-:{group},"
-        "mask::rw-,other::---"
-    )
+    return f"user::rw-,user:app:r--:{user},group::r--,group:staff:rw-:{group}," "mask::rw-,other::---"
 
 
 def capability(root: int | None = None) -> bytes:
@@ -105,9 +99,7 @@ def capabilities(tmp_path: Path) -> None:
     (tmp_path / "probe").unlink()
 
 
-def answers(
-    monkeypatch: pytest.MonkeyPatch, code: int, prefix: str
-) -> pytest.MonkeyPatch:
+def answers(monkeypatch: pytest.MonkeyPatch, code: int, prefix: str) -> pytest.MonkeyPatch:
     """A file system that answers ``code`` to xattrs with this prefix."""
     real = os.setxattr
 
@@ -125,16 +117,9 @@ def answers(
 
 @needs_root
 @pytest.mark.parametrize(
-    ("uid", "gid", "owner"),
-    [
-        (0, 0, (100000, 200000)),
-        (999, 1, (100999, 200001)),
-        (5000, 5000, (5000, 5000)),
-    ],
+    ("uid", "gid", "owner"), [(0, 0, (100000, 200000)), (999, 1, (100999, 200001)), (5000, 5000, (5000, 5000))]
 )
-def test_owners_are_mapped(
-    tmp_path: Path, uid: int, gid: int, owner: tuple[int, int]
-) -> None:
+def test_owners_are_mapped(tmp_path: Path, uid: int, gid: int, owner: tuple[int, int]) -> None:
     unpack(
         tmp_path,
         [
@@ -150,21 +135,15 @@ def test_owners_are_mapped(
     assert {(node.uid, node.gid) for node in tree(tmp_path).values()} == {owner}
 
 
-@pytest.mark.parametrize(
-    ("key", "number"), [("uid", 1000), ("gid", 5001), ("uid", 4294967294)]
-)
+@pytest.mark.parametrize(("key", "number"), [("uid", 1000), ("gid", 5001), ("uid", 4294967294)])
 @pytest.mark.parametrize(
     "make",
     [file, directory, fifo, lambda name, **k: symlink(name, "x", **k)],
     ids=["file", "directory", "fifo", "symlink"],
 )
-def test_an_id_outside_of_the_map(
-    tmp_path: Path, make: t.Any, key: str, number: int
-) -> None:
+def test_an_id_outside_of_the_map(tmp_path: Path, make: t.Any, key: str, number: int) -> None:
     """Section 6: an error with the entry's name."""
-    text = refused(
-        tmp_path, [make("etc/x", **{key: number})], preserve=True, uids=UIDS, gids=GIDS
-    )
+    text = refused(tmp_path, [make("etc/x", **{key: number})], preserve=True, uids=UIDS, gids=GIDS)
     assert text.rstrip("/").replace("/'", "'") == (
         f"'etc/x': no range of {key}_map contains the {key} {number}; add a range that contains it"
     )
@@ -216,11 +195,7 @@ def test_which_xattrs_are_written(tmp_path: Path, make: t.Any, key: str) -> None
 def test_names_that_the_user_allows(tmp_path: Path) -> None:
     """Section 6: and the names in ``xattrs``."""
     xattrs: t.Any = {"user.overlay.opaque": "y", "user.overlay.origin": "o"}
-    report = unpack(
-        tmp_path / "top",
-        [directory("d", xattrs=xattrs)],
-        xattrs=["user.overlay.opaque"],
-    )
+    report = unpack(tmp_path / "top", [directory("d", xattrs=xattrs)], xattrs=["user.overlay.opaque"])
     assert tree(tmp_path / "top")["d"].xattrs == {"user.overlay.opaque": b"y"}
     assert report.to_dict()["counts"] == {"xattrs_filtered": 1}
 
@@ -305,22 +280,14 @@ def test_no_room_for_an_attribute(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "code", [errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EDQUOT]
-)
-def test_whatever_word_the_file_system_has_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EDQUOT])
+def test_whatever_word_the_file_system_has_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     answers(monkeypatch, code, "user.")
     text = refused(tmp_path, [file("f", xattrs={"user.a": "1"})])
-    assert (
-        "'f': the file system has no room for the extended attribute 'user.a';" in text
-    )
+    assert "'f': the file system has no room for the extended attribute 'user.a';" in text
 
 
-def test_no_room_for_an_attribute_of_a_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room_for_an_attribute_of_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Directories get theirs at the very end, where no entry is at hand."""
     answers(monkeypatch, errno.ENOSPC, "user.")
     with pytest.raises(RootfsError) as caught:
@@ -332,9 +299,7 @@ def test_no_room_for_an_attribute_of_a_directory(
 
 
 @pytest.mark.parametrize("code", [errno.ENOTSUP, errno.EOPNOTSUPP])
-def test_a_file_system_without_xattrs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_a_file_system_without_xattrs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """Section 6: counted (the verb makes a warning of it)."""
     answers(monkeypatch, code, "")
     members = [
@@ -343,16 +308,11 @@ def test_a_file_system_without_xattrs(
         symlink("s", "x", xattrs={"user.a": "1"}),
     ]
     report = unpack(tmp_path, members)
-    assert report.to_dict()["counts"] == {
-        "xattrs_unsupported": 3,
-        "user_xattrs_forbidden": 1,
-    }
+    assert report.to_dict()["counts"] == {"xattrs_unsupported": 3, "user_xattrs_forbidden": 1}
     assert {len(node.xattrs) for node in tree(tmp_path).values()} == {0}
 
 
-def test_an_answer_that_is_none_of_these(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_that_is_none_of_these(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, errno.EIO, "user.")
     text = refused(tmp_path, [file("f", xattrs={"user.a": "1"})])
     assert text.startswith("'f': cannot be written: input/output error; the disk")
@@ -377,8 +337,7 @@ def test_a_capability_without_a_map(tmp_path: Path, brought: bytes) -> None:
 @needs_root
 @pytest.mark.usefixtures("capabilities")
 @pytest.mark.parametrize(
-    ("brought", "root"),
-    [(capability(), 100000), (capability(0), 100000), (capability(5000), 5000)],
+    ("brought", "root"), [(capability(), 100000), (capability(0), 100000), (capability(5000), 5000)]
 )
 def test_a_capability_with_a_map(tmp_path: Path, brought: bytes, root: int) -> None:
     """Section 6: version 3, its root id is the host's id of the container's."""
@@ -394,15 +353,10 @@ def test_a_capability_whose_root_is_in_no_range(tmp_path: Path, preserve: bool) 
         tmp_path, [file("f", xattrs={CAPABILITY: capability(3000)})], uids=UIDS, gids=GIDS,
         preserve=preserve,
     )  # fmt: skip
-    assert (
-        text
-        == "'f': no range of uid_map contains the uid 3000; add a range that contains it"
-    )
+    assert text == "'f': no range of uid_map contains the uid 3000; add a range that contains it"
 
 
-@pytest.mark.parametrize(
-    "value", [b"", b"nonsense", capability()[:-1], capability(0) + b"\0"]
-)
+@pytest.mark.parametrize("value", [b"", b"nonsense", capability()[:-1], capability(0) + b"\0"])
 def test_a_capability_that_is_none(tmp_path: Path, value: bytes) -> None:
     """Section 6."""
     text = refused(tmp_path, [file("f", xattrs={CAPABILITY: value})])
@@ -414,9 +368,7 @@ def test_a_capability_that_is_none(tmp_path: Path, value: bytes) -> None:
 
 @needs_root
 @pytest.mark.usefixtures("capabilities")
-def test_what_was_written_is_read_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_written_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 6."""
     monkeypatch.setattr(os, "getxattr", lambda *_args, **_keywords: b"other")
     text = refused(tmp_path / "top", [file("f", xattrs={CAPABILITY: capability()})])
@@ -426,9 +378,7 @@ def test_what_was_written_is_read_back(
     )
 
 
-def test_a_file_system_without_capabilities(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_capabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 6: an error."""
     answers(monkeypatch, errno.ENOTSUP, "security.")
     members = [file("f", xattrs={CAPABILITY: capability()})]
@@ -445,9 +395,7 @@ def test_a_file_system_without_capabilities(
 
 @pytest.mark.usefixtures("acls")
 @pytest.mark.parametrize(
-    "attributes",
-    [{"acl_access": acl_text(1000, 50)}, {"xattrs": {ACCESS: full_acl(1000, 50)}}],
-    ids=["text", "xattr"],
+    "attributes", [{"acl_access": acl_text(1000, 50)}, {"xattrs": {ACCESS: full_acl(1000, 50)}}], ids=["text", "xattr"]
 )
 def test_an_access_acl(tmp_path: Path, attributes: t.Any) -> None:
     """Section 6: as an xattr or as text; the xattr wins where both come."""
@@ -482,21 +430,12 @@ def test_ids_in_acls_are_mapped(tmp_path: Path, attributes: t.Any) -> None:
 
 @pytest.mark.parametrize(
     "attributes",
-    [
-        {"acl_access": acl_text(3000, 8)},
-        {"acl_default": acl_text(3000, 8)},
-        {"xattrs": {ACCESS: full_acl(3000, 8)}},
-    ],
+    [{"acl_access": acl_text(3000, 8)}, {"acl_default": acl_text(3000, 8)}, {"xattrs": {ACCESS: full_acl(3000, 8)}}],
     ids=["access", "default", "xattr"],
 )
 def test_an_id_of_an_acl_outside_of_the_map(tmp_path: Path, attributes: t.Any) -> None:
-    text = refused(
-        tmp_path, [directory("d", **attributes)], preserve=True, uids=UIDS, gids=GIDS
-    )
-    assert (
-        text
-        == "'d/': no range of uid_map contains the uid 3000; add a range that contains it"
-    )
+    text = refused(tmp_path, [directory("d", **attributes)], preserve=True, uids=UIDS, gids=GIDS)
+    assert text == "'d/': no range of uid_map contains the uid 3000; add a range that contains it"
 
 
 @pytest.mark.usefixtures("acls")
@@ -504,11 +443,7 @@ def test_a_default_acl_reaches_no_child(tmp_path: Path) -> None:
     """Section 6: nothing that is made in the tree inherits; defaults come at the very end."""
     unpack(
         tmp_path / "top",
-        [
-            directory("d", 0o750, acl_default=acl_text(1000, 50)),
-            file("d/f", mode=0o644),
-            directory("d/e", 0o755),
-        ],
+        [directory("d", 0o750, acl_default=acl_text(1000, 50)), file("d/f", mode=0o644), directory("d/e", 0o755)],
         [file("d/g", mode=0o640)],
         umask=0o022,
     )
@@ -540,15 +475,9 @@ def test_acls_that_have_no_meaning(tmp_path: Path, member: Entry) -> None:
 
 @pytest.mark.parametrize(
     "member",
-    [
-        symlink("x", "y", acl_access="nonsense"),
-        file("x", acl_default="nonsense"),
-        fifo("x", acl_default="nonsense"),
-    ],
+    [symlink("x", "y", acl_access="nonsense"), file("x", acl_default="nonsense"), fifo("x", acl_default="nonsense")],
 )
-def test_acls_that_have_no_meaning_are_not_parsed(
-    tmp_path: Path, member: Entry
-) -> None:
+def test_acls_that_have_no_meaning_are_not_parsed(tmp_path: Path, member: Entry) -> None:
     """Section 6: parsing is what they would cost."""
     report = unpack(tmp_path, [member])
     assert report.to_dict()["counts"] == {"acls_filtered": 1}
@@ -584,12 +513,8 @@ NO_ACL = (
 )
 
 
-@pytest.mark.parametrize(
-    "make", [file, fifo, directory], ids=["file", "fifo", "directory"]
-)
-def test_a_file_system_without_acls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: t.Any
-) -> None:
+@pytest.mark.parametrize("make", [file, fifo, directory], ids=["file", "fifo", "directory"])
+def test_a_file_system_without_acls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: t.Any) -> None:
     """Section 6: an error, or with ``acl: drop`` the group's bits become group:: and mask."""
     answers(monkeypatch, errno.ENOTSUP, "system.")
     members = [make("x", mode=0o660, acl_access=acl_text(1000, 50))]
@@ -602,9 +527,7 @@ def test_a_file_system_without_acls(
     assert report.to_dict()["counts"] == {"acls_dropped": 1}
 
 
-def test_a_default_acl_that_is_lost_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_default_acl_that_is_lost_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it rights do not widen for what is there."""
     answers(monkeypatch, errno.ENOTSUP, "system.")
     report = unpack(tmp_path, [directory("d", acl_default=acl_text(1, 1))])
@@ -636,11 +559,7 @@ def test_everything_belongs_to_the_caller(tmp_path: Path) -> None:
     modes = {name: found[name].mode for name in ("f", "g", "d", "p")}
     assert modes == {"f": 0o755, "g": 0o755, "d": 0o775, "p": 0o600}
     assert (found["f"].xattrs, found["g"].xattrs) == ({}, {"user.a": b"1"})
-    assert report.to_dict()["counts"] == {
-        "capabilities_dropped": 1,
-        "devices_skipped": 1,
-        "setid_bits_dropped": 4,
-    }
+    assert report.to_dict()["counts"] == {"capabilities_dropped": 1, "devices_skipped": 1, "setid_bits_dropped": 4}
 
 
 def test_owned_is_what_the_caller_can_give() -> None:
@@ -652,9 +571,7 @@ def test_owned_is_what_the_caller_can_give() -> None:
 
 
 def calls_of(
-    monkeypatch: pytest.MonkeyPatch,
-    *functions: str,
-    of: t.Callable[[int], bool] = stat.S_ISREG,
+    monkeypatch: pytest.MonkeyPatch, *functions: str, of: t.Callable[[int], bool] = stat.S_ISREG
 ) -> list[tuple[str, tuple[int, ...]]]:
     """What is asked of the kernel from now on, of files or of what ``of`` is true of."""
     asked: list[tuple[str, tuple[int, ...]]] = []
@@ -674,9 +591,7 @@ def calls_of(
     return asked
 
 
-def test_a_new_file_is_not_given_what_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_file_is_not_given_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two calls fewer for nearly every file of an image."""
     uid, gid = os.geteuid(), os.getegid()
     asked = calls_of(monkeypatch, "fchown", "fchmod")
@@ -692,16 +607,11 @@ def test_a_new_file_is_not_given_what_it_has(
     )
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}  # fmt: skip
     assert modes == {"plain": 0o644, "none": 0, "all": 0o777, "set-uid": 0o4755, "sticky": 0o1644}  # fmt: skip
-    assert [call for call in asked if call[0] == "fchmod"] == [
-        ("fchmod", (0o4755,)),
-        ("fchmod", (0o1644,)),
-    ]
+    assert [call for call in asked if call[0] == "fchmod"] == [("fchmod", (0o4755,)), ("fchmod", (0o1644,))]
 
 
 @needs_root
-def test_a_new_directory_is_not_given_what_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_directory_is_not_given_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But the top, which may have been there before."""
     os.chown(tmp_path, 7, 7)
     asked = calls_of(monkeypatch, "fchown", of=stat.S_ISDIR)

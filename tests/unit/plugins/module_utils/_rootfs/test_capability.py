@@ -9,14 +9,8 @@ from __future__ import annotations
 import struct
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.capability import (
-    CapabilityError,
-    for_host,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    IdMap,
-    UnmappedError,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.capability import CapabilityError, for_host
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap, UnmappedError
 
 SETS = struct.pack("<IIII", 0x2000, 0, 1, 2)
 EFFECTIVE = 1
@@ -53,16 +47,8 @@ def test_versions(value: bytes, uids: IdMap, written: bytes) -> None:
     assert for_host(value, uids) == written
 
 
-@pytest.mark.parametrize(
-    ("value", "uids", "number"),
-    [
-        (v3(5000), MAP, 5000),
-        (v2(), IdMap("uid", ((1, 100, 5),)), 0),
-    ],
-)
-def test_a_root_that_the_map_does_not_hold(
-    value: bytes, uids: IdMap, number: int
-) -> None:
+@pytest.mark.parametrize(("value", "uids", "number"), [(v3(5000), MAP, 5000), (v2(), IdMap("uid", ((1, 100, 5),)), 0)])
+def test_a_root_that_the_map_does_not_hold(value: bytes, uids: IdMap, number: int) -> None:
     with pytest.raises(UnmappedError) as caught:
         for_host(value, uids)
     assert str(caught.value) == f"no range of uid_map contains the uid {number}"
@@ -90,7 +76,4 @@ def test_values_that_are_no_capability(value: bytes, uids: IdMap) -> None:
     """Section 6: anything but version 2 or 3 is an error."""
     with pytest.raises(CapabilityError) as caught:
         for_host(value, uids)
-    assert str(caught.value) == (
-        "its security.capability has neither version 2 nor version 3"
-        f" ({len(value)} bytes)"
-    )
+    assert str(caught.value) == ("its security.capability has neither version 2 nor version 3" f" ({len(value)} bytes)")

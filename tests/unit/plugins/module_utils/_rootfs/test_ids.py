@@ -10,11 +10,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import (
-    IdMap,
-    UnmappedError,
-    parse_id_map,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap, UnmappedError, parse_id_map
 
 
 @pytest.mark.parametrize(
@@ -53,8 +49,7 @@ def test_ranges_that_are_none(text: str) -> None:
     with pytest.raises(RootfsError) as caught:
         parse_id_map("uid", ["5:5:5", text])
     assert caught.value.message == (
-        f"uid_map: invalid range {text!r};"
-        " expected container:host:count, three numbers with a count above 0"
+        f"uid_map: invalid range {text!r};" " expected container:host:count, three numbers with a count above 0"
     )
 
 
@@ -64,9 +59,7 @@ def test_ranges_that_are_none(text: str) -> None:
 def test_ranges_beyond_the_largest_id(text: str) -> None:
     with pytest.raises(RootfsError) as caught:
         parse_id_map("gid", [text])
-    assert caught.value.message == (
-        f"gid_map: the range '{text}' exceeds the largest id, 4294967294"
-    )
+    assert caught.value.message == (f"gid_map: the range '{text}' exceeds the largest id, 4294967294")
 
 
 @pytest.mark.parametrize(

@@ -14,26 +14,11 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import EntryError
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
-    Attributes,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import (
-    empty_directory,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import (
-    Directory,
-    Root,
-)
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    block,
-    directory,
-    file,
-    opaque,
-    whiteout,
-)
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import Attributes
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import empty_directory
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Directory, Root
+from ansible_collections.hypervisor.oci.tests.images.builder import block, directory, file, opaque, whiteout
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
 from ansible_collections.hypervisor.oci.tests.unit.support import names, unpack
 
 MISSING = Attributes(0o755, os.geteuid(), os.getegid(), 0, {})

@@ -14,17 +14,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import (
-    Applier,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import (
-    Policy,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import Applier
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import Policy
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.users import (
-    ResolvedUser,
-    resolve_user,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.users import ResolvedUser, resolve_user
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     directory,
     fifo,
@@ -35,9 +28,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     tar,
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import IS_ROOT, Members
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import (
-    UnpackOptions,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import UnpackOptions
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -191,25 +182,13 @@ def test_names_that_are_not_there(tmp_path: Path, user: str, what: str) -> None:
     """Section 8: null with a warning, never root."""
     found = resolve(tmp_path, user, *FILES)
     assert (found.uid, found.gid, found.groups) == (None, None, ())
-    assert found.to_facts() == {
-        "uid": None,
-        "gid": None,
-        "groups": None,
-        "home": None,
-    }
-    assert found.warning == (
-        f"the image's {what}; choose another user before you start a container"
-    )
+    assert found.to_facts() == {"uid": None, "gid": None, "groups": None, "home": None}
+    assert found.warning == (f"the image's {what}; choose another user before you start a container")
 
 
 def test_facts(tmp_path: Path) -> None:
     found = resolve(tmp_path, "daemon", *FILES)
-    assert found.to_facts() == {
-        "uid": 1,
-        "gid": 1,
-        "groups": [10, 50],
-        "home": "/usr/sbin",
-    }
+    assert found.to_facts() == {"uid": 1, "gid": 1, "groups": [10, 50], "home": "/usr/sbin"}
 
 
 # -- the files, inside the root
@@ -269,17 +248,13 @@ def test_the_hosts_own_accounts_are_never_read(tmp_path: Path) -> None:
     host = tmp_path / "host"
     host.mkdir()
     (host / "passwd").write_text("app:x:1:1::/:\n")
-    for number, link in enumerate(
-        (str(host / "passwd"), "../" * 30 + str(host)[1:] + "/passwd")
-    ):
+    for number, link in enumerate((str(host / "passwd"), "../" * 30 + str(host)[1:] + "/passwd")):
         found = resolve(tmp_path / str(number), "app", symlink("etc/passwd", link))
         assert found.uid is None
 
 
 def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
-    found = resolve(
-        tmp_path, "app", file("etc/passwd", b"\xff:x:1:1::/:\napp:x:2:3:\xfe::\n")
-    )
+    found = resolve(tmp_path, "app", file("etc/passwd", b"\xff:x:1:1::/:\napp:x:2:3:\xfe::\n"))
     assert (found.uid, found.gid) == (2, 3)
 
 

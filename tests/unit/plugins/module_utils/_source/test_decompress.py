@@ -16,18 +16,14 @@ import typing as t
 import zlib
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
-    MissingLibraryError,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import MissingLibraryError
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import decompress
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
     DecompressError,
     FrameWalker,
     decompressed,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    CHUNK,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import CHUNK
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     compress,
     gzip_member,
@@ -43,11 +39,7 @@ DATA = random.Random(7).getrandbits(8 * 300_000).to_bytes(300_000, "big") * 2
 @pytest.fixture(params=["zstandard", "standard library"])
 def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each library that reads zstd, in turn; backports.zstd is what Python 3.14 has."""
-    names = (
-        ["zstandard"]
-        if request.param == "zstandard"
-        else ["compression.zstd", "backports.zstd"]
-    )
+    names = ["zstandard"] if request.param == "zstandard" else ["compression.zstd", "backports.zstd"]
     for name in names:
         with contextlib.suppress(ImportError):
             library = importlib.import_module(name)
@@ -64,9 +56,7 @@ def _inflater(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         library = importlib.import_module(names[request.param])
     except ImportError:
         pytest.skip(f"{request.param} is not installed")
-    monkeypatch.setattr(
-        decompress, "gzip_library", lambda: (str(request.param), library)
-    )
+    monkeypatch.setattr(decompress, "gzip_library", lambda: (str(request.param), library))
 
 
 def pieces(data: bytes, size: int) -> t.Iterator[bytes]:
@@ -95,8 +85,7 @@ def overheard(piece: bytes, kind: str, limit: int) -> int:
             yield piece
 
     with pytest.raises(
-        DecompressError,
-        match=f"its {kind} stream has more than {limit} bytes beyond its content, a fixed limit",
+        DecompressError, match=f"its {kind} stream has more than {limit} bytes beyond its content, a fixed limit"
     ):
         for _piece in decompressed(endless(), kind):
             pass
@@ -196,9 +185,7 @@ def test_a_gzip_bomb_comes_in_small_pieces() -> None:
 
 @pytest.mark.usefixtures("_library")
 @pytest.mark.parametrize("size", [1, 7, 65536, 10_000_000])
-@pytest.mark.parametrize(
-    "compression", ["zstd", "zstd-frames", "zstd-chunked", "zstd-stored"]
-)
+@pytest.mark.parametrize("compression", ["zstd", "zstd-frames", "zstd-chunked", "zstd-stored"])
 def test_zstd(compression: t.Any, size: int) -> None:
     data = DATA[:3000] if size < 10 else DATA
     assert whole(compress(data, compression), "zstd", size) == data
@@ -255,9 +242,7 @@ def test_damaged_zstd_is_an_error(offset: int) -> None:
 @pytest.mark.usefixtures("_library")
 def test_zstd_windows_are_bounded() -> None:
     assert whole(zstd_stored_frame(b"data", window_log=27), "zstd") == b"data"
-    with pytest.raises(
-        DecompressError, match="a window of more than 134217728 bytes, a fixed limit"
-    ):
+    with pytest.raises(DecompressError, match="a window of more than 134217728 bytes, a fixed limit"):
         whole(zstd_stored_frame(b"data", window_log=28), "zstd")
 
 
@@ -269,9 +254,7 @@ def test_a_zstd_bomb_comes_in_small_pieces() -> None:
 
 
 @pytest.mark.usefixtures("_library")
-def test_small_frames_do_not_copy_all_that_follows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_small_frames_do_not_copy_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     library = decompress._zstd_library()
     if not hasattr(library, "DecompressionParameter"):
         pytest.skip("zstandard's reader walks over frames itself")
@@ -312,9 +295,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole(gzip_member(b"data"), "gzip") == b"data"
 
 
-def test_the_fastest_inflater_that_is_there_is_taken(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_fastest_inflater_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def note(name: str) -> t.Any:
@@ -343,10 +324,7 @@ def test_the_standard_library_comes_first(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 1000, 10_000_000])
 def test_the_walker_sees_each_end(size: int) -> None:
     stream = (
-        zstd_frame(DATA)
-        + skippable_frame(b"x" * 9)
-        + zstd_stored_frame(b"y" * 500_000)
-        + zstd_frame(os.urandom(10))
+        zstd_frame(DATA) + skippable_frame(b"x" * 9) + zstd_stored_frame(b"y" * 500_000) + zstd_frame(os.urandom(10))
     )
     walker = FrameWalker()
     for piece in pieces(stream, size):
@@ -386,9 +364,7 @@ class _CountedZlib:
         return Member()
 
 
-def test_many_small_gzip_members_cost_what_they_hold(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_many_small_gzip_members_cost_what_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     # section 3: time is bounded; each member of a hostile stream copied the rest of its chunk
     library = _CountedZlib()
     monkeypatch.setattr(decompress, "gzip_library", lambda: ("zlib", library))

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.magic import detect
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    gzip_member,
-    skippable_frame,
-    zstd_stored_frame,
-)
+from ansible_collections.hypervisor.oci.tests.images.builder import gzip_member, skippable_frame, zstd_stored_frame
 
 
 @pytest.mark.parametrize(

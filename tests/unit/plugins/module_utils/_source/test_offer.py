@@ -22,10 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer impor
     read_offer,
     unpack_offer,
 )
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import (
-    SentBlob,
-    upload_name,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import SentBlob, upload_name
 
 HEX = "0123456789abcdef" * 4
 BLOB = f"blobs/sha256/{HEX}"
@@ -118,9 +115,7 @@ def test_whose_file_it_is(tmp_path: Path) -> None:
     assert status.st_uid == os.geteuid()
 
 
-def test_an_offer_must_be_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_offer_must_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is followed and nothing waited for."""
     path = tmp_path / "offer"
     for make in (lambda: None, lambda: os.mkfifo(path), lambda: path.symlink_to("/etc/passwd")):  # fmt: skip
@@ -140,9 +135,7 @@ def test_an_offer_must_be_a_file(
 
 
 def test_documents_are_the_offers() -> None:
-    given = source(
-        documents={"index.json": b"{}"}, sizes={BLOB: 7}, problems={"bad": "it is bad"}
-    )
+    given = source(documents={"index.json": b"{}"}, sizes={BLOB: 7}, problems={"bad": "it is bad"})
     assert given.document("index.json") == b"{}"
     assert given.size_of("index.json") == 2
     assert given.size_of(BLOB) == 7

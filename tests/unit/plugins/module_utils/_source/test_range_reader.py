@@ -11,10 +11,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import (
-    FileAccess,
-    RangeReader,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import FileAccess, RangeReader
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -44,12 +41,8 @@ def test_ranges_keep_their_own_positions(access: FileAccess) -> None:
     assert one.read(2) + other.read(2) + one.read() + other.read() == b"01452367"
 
 
-@pytest.mark.parametrize(
-    ("offset", "length"), [(8, 3), (11, 0), (-1, 2), (0, -1), (2**62, 2**62)]
-)
-def test_a_range_beyond_the_file_is_an_error(
-    access: FileAccess, offset: int, length: int
-) -> None:
+@pytest.mark.parametrize(("offset", "length"), [(8, 3), (11, 0), (-1, 2), (0, -1), (2**62, 2**62)])
+def test_a_range_beyond_the_file_is_an_error(access: FileAccess, offset: int, length: int) -> None:
     with pytest.raises(SourceError, match=r"ends before the .* fetch it again"):
         RangeReader(access, offset, length)
 
@@ -61,18 +54,14 @@ def test_a_file_that_shrinks_is_an_error(tmp_path: Path, access: FileAccess) -> 
         reader.read()
 
 
-def test_short_reads_are_gathered(
-    access: FileAccess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_reads_are_gathered(access: FileAccess, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, count, at: whole(fd, min(count, 3), at))
     assert access.read_at(1, 8) == b"12345678"
     assert access.read_at(5, 100) == b"56789"
 
 
-def test_a_disk_that_fails_is_an_error(
-    access: FileAccess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fails_is_an_error(access: FileAccess, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: int) -> bytes:
         raise OSError(5, "Input/output error")
 

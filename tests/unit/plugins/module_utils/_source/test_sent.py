@@ -55,9 +55,7 @@ def test_names_of_files_are_plain_whatever_the_archive_says() -> None:
         assert "/" not in name
 
 
-def test_nothing_but_a_whole_file_of_one_name_is_found(
-    tmp_path: Path, folder: int
-) -> None:
+def test_nothing_but_a_whole_file_of_one_name_is_found(tmp_path: Path, folder: int) -> None:
     """Whoever logs in owns the folder: no link, FIFO, device, second name of another's file."""
     path = tmp_path / upload_name(BLOB)
     other = tmp_path / "other"
@@ -113,9 +111,7 @@ def test_a_bundle_holds_several(tmp_path: Path, folder: int) -> None:
     assert read(folder, BLOBS) == {**whole, first: b"54321"}
 
 
-def test_of_a_bundle_that_is_cut_off_counts_what_is_whole(
-    tmp_path: Path, folder: int
-) -> None:
+def test_of_a_bundle_that_is_cut_off_counts_what_is_whole(tmp_path: Path, folder: int) -> None:
     path = tmp_path / bundle_name(list(BLOBS))
     data = bundle_head(BLOBS) + b"12345" + b"abcdefg"
     path.write_bytes(data[:-1])
@@ -162,9 +158,7 @@ def test_a_bundle_that_becomes_shorter_is_not_read(tmp_path: Path, folder: int) 
         b'[["NAME", 5]' + b" " * BUNDLE_HEAD + b"]",
     ],
 )
-def test_what_a_bundle_says_of_itself_is_not_believed(
-    tmp_path: Path, folder: int, head: bytes
-) -> None:
+def test_what_a_bundle_says_of_itself_is_not_believed(tmp_path: Path, folder: int, head: bytes) -> None:
     line = head.replace(b"NAME", upload_name(BLOB).encode())
     (tmp_path / bundle_name([BLOB])).write_bytes(line + b"\n" + b"12345")
     assert find_sent(folder, {BLOB: 5}) == {}
@@ -192,9 +186,7 @@ def test_a_bundle_is_a_file_of_one_name(tmp_path: Path, folder: int, how: str) -
     assert list(find_sent(folder, {BLOB: 5})) == [BLOB]
 
 
-def test_not_more_bundles_than_some_are_looked_at(
-    tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_not_more_bundles_than_some_are_looked_at(tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sent, "_MOST_BUNDLES", 2)
     for number in range(3):
         name = f"bundle-{number:064x}"
@@ -207,9 +199,7 @@ def test_not_more_bundles_than_some_are_looked_at(
 # -- paths that one side tells the other
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/a", "/a/", "/a b/.c/größer", "/$x;*?[a]{b}/&", "/" + "x" * 4095]
-)
+@pytest.mark.parametrize("path", ["/", "/a", "/a/", "/a b/.c/größer", "/$x;*?[a]{b}/&", "/" + "x" * 4095])
 def test_a_path_that_programs_leave_as_it_is(path: str) -> None:
     assert is_plain_path(path)
     assert not is_upload_path(path)

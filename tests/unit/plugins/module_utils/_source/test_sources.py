@@ -16,17 +16,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
-from ansible_collections.hypervisor.oci.plugins.module_utils._source import (
-    compressed,
-    decompress,
-    directory,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import (
-    Source,
-)
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import (
-    open_source,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import compressed, decompress, directory
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -41,9 +33,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     tar,
     write_layout,
 )
-from ansible_collections.hypervisor.oci.tests.tools.descriptors import (
-    open_descriptors,
-)
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
 
 LAYER = Layer(file("a", b"content" * 100), compression="none")
 IMAGE = Image([LAYER])
@@ -125,9 +115,7 @@ def test_an_archive_compressed_as_a_whole(tmp_path: Path, compression: t.Any) ->
     os.close(fd)
 
 
-def test_a_whole_archive_takes_one_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_whole_archive_takes_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
 
     def count(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
@@ -143,9 +131,7 @@ def test_a_whole_archive_takes_one_pass(
 
 def test_blobs_of_a_compressed_archive_need_a_spool(tmp_path: Path) -> None:
     with opened(tmp_path / "i", oci_archive(IMAGE, compression="gzip")) as source:
-        with pytest.raises(
-            SourceError, match="is compressed as a whole, so .* in place"
-        ):
+        with pytest.raises(SourceError, match="is compressed as a whole, so .* in place"):
             source.open(LAYER.path)
         with pytest.raises(SourceError, match="is not a JSON document; fetch"):
             source.document(LAYER.path)
@@ -168,9 +154,7 @@ def test_documents_that_begin_with_blanks_are_kept(tmp_path: Path) -> None:
         assert source.document("b.json") == files["b.json"]
 
 
-def test_a_full_disk_while_spooling_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_while_spooling_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_fd: int, _data: t.Any) -> int:
         raise OSError(28, "No space left on device")
 
@@ -213,9 +197,7 @@ def test_documents_of_a_stream_are_bounded_in_sum(tmp_path: Path) -> None:
         " cannot be read in place" in problem(tmp_path / "image", data)
     )
     del files["8.json"]
-    with opened(
-        tmp_path / "image", oci_archive(IMAGE, files=files, compression="gzip")
-    ):
+    with opened(tmp_path / "image", oci_archive(IMAGE, files=files, compression="gzip")):
         pass
 
 
@@ -264,18 +246,14 @@ def test_max_size_bounds_what_is_compressed_as_a_whole(
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_max_size_counts_every_byte_of_the_archive(
-    tmp_path: Path, compression: t.Any
-) -> None:
+def test_max_size_counts_every_byte_of_the_archive(tmp_path: Path, compression: t.Any) -> None:
     """One less is too little; a plain archive is read in place, and has nothing to bound here."""
     size = len(oci_archive(IMAGE))
     path = tmp_path / "image"
     path.write_bytes(oci_archive(IMAGE, compression=compression))
     with contextlib.closing(open_source(str(path), max_size=size)) as source:
         assert source.spooled_size == size
-    with pytest.raises(
-        SourceError, match=f"more than the {size - 1} bytes of max_size"
-    ):
+    with pytest.raises(SourceError, match=f"more than the {size - 1} bytes of max_size"):
         open_source(str(path), max_size=size - 1)
     path.write_bytes(oci_archive(IMAGE))
     open_source(str(path), max_size=1).close()
@@ -293,9 +271,7 @@ def test_a_spool_is_what_was_scanned(tmp_path: Path) -> None:
                 reread = open_source(str(path))
                 source._access = reread._access  # type: ignore[attr-defined]
                 source.spool(fd)
-        assert f"(its content had {len(data)} bytes, and now has {word})" in (
-            caught.value.message
-        )
+        assert f"(its content had {len(data)} bytes, and now has {word})" in (caught.value.message)
     os.close(fd)
     assert os.listdir(tmp_path) == ["image"]
 
@@ -316,14 +292,8 @@ def test_a_directory_holds_no_descriptors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (
-            b"",
-            "is empty, so it is not a tar, plain or compressed with gzip or zstd; give",
-        ),
-        (
-            b"PK\x03\x04" + bytes(600),
-            "begins with 50 4b 03 04 00 00 00 00, so it is no",
-        ),
+        (b"", "is empty, so it is not a tar, plain or compressed with gzip or zstd; give"),
+        (b"PK\x03\x04" + bytes(600), "begins with 50 4b 03 04 00 00 00 00, so it is no"),
         (b"short", "begins with 73 68 6f 72 74, so it is not a tar"),
         (bytes(10240), "begins with 00 00 00 00 00 00 00 00, so it is not a tar"),
         (b"\x28\xb5\x2f\xfd\x00", "its zstd stream ends too early; fetch it again"),
@@ -345,10 +315,7 @@ def test_a_directory_holds_no_descriptors(tmp_path: Path) -> None:
             oci_archive(IMAGE, compression="zstd", edit_tar=flip(3)),
             "holds a damaged tar near byte 0: the checksum of a tar header is wrong",
         ),
-        (
-            tar([file("n" * 1000)], dialect="gnu", end_blocks=0)[:1536],
-            "it ends after an extended header",
-        ),
+        (tar([file("n" * 1000)], dialect="gnu", end_blocks=0)[:1536], "it ends after an extended header"),
     ],
 )
 def test_what_is_no_image_archive(tmp_path: Path, data: bytes, message: str) -> None:
@@ -372,17 +339,13 @@ def test_a_compressed_tar_that_ends_in_an_extended_header(tmp_path: Path) -> Non
 
 def test_a_missing_source() -> None:
     said = problem("/nonexistent/image.tar")
-    assert said == (
-        "src '/nonexistent/image.tar' cannot be opened: no such file or directory;"
-        " check the path"
-    )
+    assert said == ("src '/nonexistent/image.tar' cannot be opened: no such file or directory;" " check the path")
     assert "cannot be opened: it contains a NUL or undecodable" in problem("/a\0b")
 
 
 def test_a_directory_that_is_no_layout(tmp_path: Path) -> None:
     assert problem(tmp_path) == (
-        f"src '{tmp_path}' is a directory without index.json or manifest.json; give an"
-        " image layout or an archive"
+        f"src '{tmp_path}' is a directory without index.json or manifest.json; give an" " image layout or an archive"
     )
 
 
@@ -469,9 +432,7 @@ def test_a_confined_layout_is_left_by_no_name_without_a_digest(tmp_path: Path) -
     assert open_descriptors() == before
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret", "a/../../secret", "blobs/..", "a\0b", "\ud800"]
-)
+@pytest.mark.parametrize("name", ["../secret", "a/../../secret", "blobs/..", "a\0b", "\ud800"])
 def test_names_that_lead_out_of_a_directory(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret").write_bytes(b"{}")
     path = write_layout(tmp_path / "layout", IMAGE)
@@ -490,9 +451,7 @@ def test_symlinks_in_a_directory_are_followed(tmp_path: Path) -> None:
         assert read(source, LAYER.path) == LAYER.data
 
 
-@pytest.mark.parametrize(
-    "to", [fifo("x"), symlink("x", "/dev/zero"), symlink("x", "/")]
-)
+@pytest.mark.parametrize("to", [fifo("x"), symlink("x", "/dev/zero"), symlink("x", "/")])
 def test_blobs_in_a_directory_must_be_files(tmp_path: Path, to: t.Any) -> None:
     """Nothing is waited for."""
     files = {LAYER.path: to}
@@ -514,9 +473,7 @@ def test_dangling_links_and_loops_in_a_directory(tmp_path: Path) -> None:
 
 def test_an_index_that_is_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"root:hash")
-    path = write_layout(
-        tmp_path / "layout", files={"index.json": symlink("", "../secret")}
-    )
+    path = write_layout(tmp_path / "layout", files={"index.json": symlink("", "../secret")})
     with opened(path) as source:
         # the administrator's own link: read it, whatever becomes of it
         assert source.document("index.json") == b"root:hash"

@@ -11,10 +11,7 @@ import typing as t
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import tar_index
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import (
-    TarIndex,
-    index_tar,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import TarIndex, index_tar
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Entry,
     base_256,
@@ -33,17 +30,12 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 )
 
 if t.TYPE_CHECKING:
-    from ansible_collections.hypervisor.oci.tests.images.tarfiles import (
-        Dialect,
-        Member,
-    )
+    from ansible_collections.hypervisor.oci.tests.images.tarfiles import Dialect, Member
 
 
 def index(data: bytes) -> TarIndex:
     """The index of a tar in memory."""
-    return index_tar(
-        lambda offset, count: data[offset : offset + count], len(data), "A"
-    )
+    return index_tar(lambda offset, count: data[offset : offset + count], len(data), "A")
 
 
 def names(found: TarIndex) -> list[str]:
@@ -99,9 +91,7 @@ def test_a_pax_size_decides_how_far_data_reaches() -> None:
 
 
 def test_global_headers_are_ignored() -> None:
-    assert (
-        content("a", global_header({"path": "b", "size": 1}), file("a", b"da")) == b"da"
-    )
+    assert content("a", global_header({"path": "b", "size": 1}), file("a", b"da")) == b"da"
 
 
 def test_the_last_of_two_wins() -> None:
@@ -161,9 +151,7 @@ def test_chains_of_links() -> None:
         ([symlink("l", "m"), fifo("m")], r"'l' is a device or FIFO, not a file"),
     ],
 )
-def test_bad_links_and_nodes_are_errors_when_asked_for(
-    members: list[Member], message: str
-) -> None:
+def test_bad_links_and_nodes_are_errors_when_asked_for(members: list[Member], message: str) -> None:
     found = index(tar([*members, file("a", b"data")]))
     assert found.find("a") is not None
     with pytest.raises(SourceError, match=message):
@@ -176,38 +164,14 @@ def test_bad_links_and_nodes_are_errors_when_asked_for(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (
-            flip(0)(tar([file("a", b"data")])),
-            "near byte 0: the checksum of a tar header is wrong; fetch it again",
-        ),
-        (
-            tar([file("a", b"x" * 600)])[:1000],
-            "near byte 1536: it ends in the middle of a member",
-        ),
-        (
-            tar([file("a", b"x" * 600)])[:1500],
-            "near byte 1536: it ends in the middle of a member",
-        ),
-        (
-            tar([file("a"), file("b")])[:700],
-            "near byte 512: it ends in the middle of a header",
-        ),
-        (
-            tar([file("n" * 1000)], dialect="gnu")[:1100],
-            "it ends in the middle of an extended header",
-        ),
-        (
-            tar([file("n" * 1000)], dialect="gnu")[:1536],
-            "it ends after an extended header",
-        ),
-        (
-            tar([file("n" * 1000)], dialect="pax", end_blocks=0)[:-512],
-            "it ends after an extended header",
-        ),
-        (
-            tar([file("a", fields={"size": base_256(-1, 12)})]),
-            "the size is negative: -1",
-        ),
+        (flip(0)(tar([file("a", b"data")])), "near byte 0: the checksum of a tar header is wrong; fetch it again"),
+        (tar([file("a", b"x" * 600)])[:1000], "near byte 1536: it ends in the middle of a member"),
+        (tar([file("a", b"x" * 600)])[:1500], "near byte 1536: it ends in the middle of a member"),
+        (tar([file("a"), file("b")])[:700], "near byte 512: it ends in the middle of a header"),
+        (tar([file("n" * 1000)], dialect="gnu")[:1100], "it ends in the middle of an extended header"),
+        (tar([file("n" * 1000)], dialect="gnu")[:1536], "it ends after an extended header"),
+        (tar([file("n" * 1000)], dialect="pax", end_blocks=0)[:-512], "it ends after an extended header"),
+        (tar([file("a", fields={"size": base_256(-1, 12)})]), "the size is negative: -1"),
         (tar([file("a", fields={"size": b"12345678901x"})]), "the size field"),
         (tar([file("a", pax={"size": "-5"})]), "the pax record size holds '-5'"),
         (tar([file("a", pax={"size": 2**63})]), "the pax record size holds"),
@@ -218,10 +182,7 @@ def test_bad_links_and_nodes_are_errors_when_asked_for(
             "an extended header holds more than 1048576 bytes, a fixed limit",
         ),
         (tar([sparse("a", [(0, b"x")], 9)]), "a sparse member cannot be read in place"),
-        (
-            tar([sparse("a", [(0, b"x")], 9, form="old-gnu")]),
-            "a sparse member cannot be read in place",
-        ),
+        (tar([sparse("a", [(0, b"x")], 9, form="old-gnu")]), "a sparse member cannot be read in place"),
     ],
 )
 def test_a_damaged_archive_is_an_error(data: bytes, message: str) -> None:
@@ -251,10 +212,7 @@ def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_extended_headers_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those of members that are fine, and empty ones; each counts with its own block."""
-    for member, size in (
-        (file("x" * 150), 512 + 151),
-        (global_header({"a": "b"}), 512 + 6),
-    ):
+    for member, size in ((file("x" * 150), 512 + 151), (global_header({"a": "b"}), 512 + 6)):
         monkeypatch.setattr(tar_index, "_MOST_EXTENDED_SIZE", 4 * size)
         index(tar([member] * 4, dialect="gnu"))
         with pytest.raises(

@@ -17,10 +17,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.verified im
 )
 
 DATA = b"content" * 1000
-DIGESTS = [
-    "sha256:" + hashlib.sha256(DATA).hexdigest(),
-    "sha512:" + hashlib.sha512(DATA).hexdigest(),
-]
+DIGESTS = ["sha256:" + hashlib.sha256(DATA).hexdigest(), "sha512:" + hashlib.sha512(DATA).hexdigest()]
 
 
 @pytest.mark.parametrize("digest", [*DIGESTS, None])

@@ -20,37 +20,15 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
-    parse_config,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import (
-    render_lxc,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
-    container_from,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    Container,
-    ContainerError,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.nspawn import (
-    render_nspawn,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import (
-    render_proxmox,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime_spec import (
-    runtime_spec,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import (
-    render_wrapper,
-)
-from ansible_collections.hypervisor.oci.tests.images.builder import (
-    Image,
-    Layer,
-    directory,
-    write_oci_archive,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import parse_config
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import render_lxc
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import container_from
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import Container, ContainerError
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.nspawn import render_nspawn
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import render_proxmox
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime_spec import runtime_spec
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import render_wrapper
+from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, directory, write_oci_archive
 from ansible_collections.hypervisor.oci.tests.unit.systemd_settings import Misread, read
 
 PAYLOADS = {
@@ -198,12 +176,7 @@ def container_of(place: str, text: str) -> Container:
     facts.update(uid=1000, gid=1000, groups=[10], home=None)
     return container_from(
         json.loads(json.dumps(facts)),
-        {
-            "name": "web",
-            "rootfs": "/srv/web",
-            "uid_map": ["0:100000:65536"],
-            "gid_map": ["0:100000:65536"],
-        },
+        {"name": "web", "rootfs": "/srv/web", "uid_map": ["0:100000:65536"], "gid_map": ["0:100000:65536"]},
     )
 
 
@@ -227,9 +200,7 @@ def lines_of(text: str, separator: str) -> Lines:
 
 
 def lxc(container: Container, wrapper: str | None) -> Lines:
-    return lines_of(
-        render_lxc(container, runtime_environment=True, wrapper=wrapper), "="
-    )
+    return lines_of(render_lxc(container, runtime_environment=True, wrapper=wrapper), "=")
 
 
 def lxc_without_runtime_environment(container: Container, wrapper: str | None) -> Lines:
@@ -238,9 +209,7 @@ def lxc_without_runtime_environment(container: Container, wrapper: str | None) -
 
 def lxc_with_hooks(container: Container, wrapper: str | None) -> Lines:
     """Hooks of the administrator's would see the environment, so nothing of it may be in the file."""
-    text = render_lxc(
-        container, wrapper=wrapper, settings=["lxc.hook.pre-start = /usr/bin/own"]
-    )
+    text = render_lxc(container, wrapper=wrapper, settings=["lxc.hook.pre-start = /usr/bin/own"])
     lines = lines_of(text, "=")
     assert lines.values["lxc.hook.pre-start"] == ["/usr/bin/own"]
     return lines
@@ -259,24 +228,18 @@ def nspawn(container: Container, wrapper: str | None) -> Lines:
     assigned = read(text)
     if wrapper is None:
         assert assigned[("Exec", "Parameters")] == list(container.argv)
-        assert assigned[("Exec", "Environment")] == [
-            f"{name}={value}" for name, value in container.env
-        ]
+        assert assigned[("Exec", "Environment")] == [f"{name}={value}" for name, value in container.env]
     return lines_of(text, "=")
 
 
 LINE_BASED = [lxc, lxc_without_runtime_environment, lxc_with_hooks, proxmox, nspawn]
 # Lines that the wrapper adds, moves or makes needless.
-_OF_THE_WRAPPER = re.compile(
-    r"lxc\.mount\.entry|BindReadOnly|lxc\.environment(?:\.runtime)?|Environment|mp[0-9]+"
-)
+_OF_THE_WRAPPER = re.compile(r"lxc\.mount\.entry|BindReadOnly|lxc\.environment(?:\.runtime)?|Environment|mp[0-9]+")
 
 
 def test_every_place_of_a_config_is_attacked() -> None:
     for place in PLACES:
-        assert config_with(place, "\0") != config_with(PLACES[0], "\0") or (
-            place == PLACES[0]
-        )
+        assert config_with(place, "\0") != config_with(PLACES[0], "\0") or (place == PLACES[0])
         assert "\\u0000" in json.dumps(config_with(place, "\0"))
 
 
@@ -284,9 +247,7 @@ def test_every_place_of_a_config_is_attacked() -> None:
 @pytest.mark.parametrize("wrapper", [None, "/srv/wrapper"])
 @pytest.mark.parametrize("place", PLACES)
 def test_no_line_of_an_image(
-    render: t.Callable[[Container, str | None], Lines],
-    wrapper: str | None,
-    place: str,
+    render: t.Callable[[Container, str | None], Lines], wrapper: str | None, place: str
 ) -> None:
     harmless = render(container_of(place, HARMLESS), "/srv/wrapper").keys
     rendered = 0
@@ -314,9 +275,7 @@ def _without_wrapper(keys: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("render", LINE_BASED)
 @pytest.mark.parametrize("bad", ["\n", "\r", "\0", "\x1b", "\x7f", "\x85", "\x0b"])
-@pytest.mark.parametrize(
-    "place", ["entrypoint word", "cmd", "env name", "env value", "working_dir"]
-)
+@pytest.mark.parametrize("place", ["entrypoint word", "cmd", "env name", "env value", "working_dir"])
 def test_controls_are_refused_where_no_wrapper_is_allowed(
     render: t.Callable[[Container, str | None], Lines], bad: str, place: str
 ) -> None:
@@ -341,9 +300,7 @@ def test_json_holds_it_and_nothing_more(place: str) -> None:
         assert "\0" not in payload or place in _NOT_RENDERED, name
         assert _shape(document) == shape, name
         assert document["process"]["args"] == list(container.argv), name
-        assert document["process"]["env"] == [
-            f"{key}={value}" for key, value in container.env
-        ], name
+        assert document["process"]["env"] == [f"{key}={value}" for key, value in container.env], name
         assert document["process"]["cwd"] == container.working_dir, name
 
 
@@ -365,10 +322,7 @@ _NOT_RENDERED = (
 def _shape(document: t.Any) -> t.Any:
     """Keys and types, but for annotations, which labels name."""
     if isinstance(document, dict):
-        return {
-            key: len(value) if key == "annotations" else _shape(value)
-            for key, value in document.items()
-        }
+        return {key: len(value) if key == "annotations" else _shape(value) for key, value in document.items()}
     if isinstance(document, list):
         return [_shape(item) for item in document]
     return type(document)
@@ -461,10 +415,7 @@ _PLAYBOOK = """
 
 def test_no_template_is_evaluated(tmp_path: Path) -> None:
     """Facts of an image go through the real templar, module to filter to file, and stay text all the way."""
-    pytest.importorskip(
-        "ansible.template",
-        reason="needs ansible-core's controller side",
-    )
+    pytest.importorskip("ansible.template", reason="needs ansible-core's controller side")
     if not _has_trust_model():
         pytest.skip("ansible-core before 2.19 has no trust model of templates")
     collections = tmp_path / "collections" / "ansible_collections" / "hypervisor"

@@ -13,17 +13,9 @@ import unicodedata
 from dataclasses import replace
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import (
-    normalise_signal,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import (
-    needs_wrapper,
-    render_lxc,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
-    command_value,
-    quote_word,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import normalise_signal
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import needs_wrapper, render_lxc
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import command_value, quote_word
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
     Container,
     ContainerError,
@@ -31,13 +23,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model im
     Mount,
     User,
 )
-from ansible_collections.hypervisor.oci.tests.unit.lxc_settings import (
-    Entry,
-    Misread,
-    items,
-    read,
-    words,
-)
+from ansible_collections.hypervisor.oci.tests.unit.lxc_settings import Entry, Misread, items, read, words
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -89,9 +75,7 @@ AWKWARD = (
 
 LINE = st.characters(blacklist_categories=("Cs", "Cc"))
 TEXT = st.text(st.one_of(LINE, st.sampled_from(" \t'\"\\=#$:,.ab")), max_size=12)
-ANY = st.text(
-    st.one_of(LINE, st.sampled_from(" \t'\"\\=\n\r\x0b\x85\x7f\0a")), max_size=8
-)
+ANY = st.text(st.one_of(LINE, st.sampled_from(" \t'\"\\=\n\r\x0b\x85\x7f\0a")), max_size=8)
 
 
 def render(container: Container, **more: t.Any) -> str:
@@ -177,13 +161,7 @@ def test_all_that_there_is() -> None:
         uid_map=(IdRange(0, 100000, 1000), IdRange(1000, 5000, 1)),
         gid_map=(IdRange(0, 100000, 65536),),
     )
-    config = read(
-        render(
-            container,
-            runtime_environment=True,
-            settings=["lxc.net.0.type = empty", "lxc.include = /x"],
-        )
-    )
+    config = read(render(container, runtime_environment=True, settings=["lxc.net.0.type = empty", "lxc.include = /x"]))
     assert config.uts == b"web.example"
     assert config.rootfs == (b"dir", b"/var/lib/lxc/web/rootfs")
     assert config.init == [b"/bin/sh", b"-c", b"echo 'hi'"]
@@ -198,11 +176,7 @@ def test_all_that_there_is() -> None:
         Entry(b"tmpfs", b"tmp", b"tmpfs", (b"size=1m", b"create=dir")),
         Entry(b"/srv/one", b"one", b"none", (b"bind", b"create=dir")),
     ]
-    assert config.idmap == [
-        ("u", 0, 100000, 1000),
-        ("u", 1000, 5000, 1),
-        ("g", 0, 100000, 65536),
-    ]
+    assert config.idmap == [("u", 0, 100000, 1000), ("u", 1000, 5000, 1), ("g", 0, 100000, 65536)]
     # inclusions first, so that they do not win over the container's own lines
     assert [key for key, _value in config.others] == [b"lxc.include", b"lxc.net.0.type"]
 
@@ -241,12 +215,7 @@ def test_words_that_lxc_cannot_write(word: str) -> None:
     config = read(render(container, wrapper=WRAPPER))
     assert config.init == [b"/bin/sh", b"/dev/.hypervisor-oci-exec"]
     assert config.mounts == [
-        Entry(
-            WRAPPER.encode(),
-            b"dev/.hypervisor-oci-exec",
-            b"none",
-            (b"bind", b"ro", b"create=file"),
-        )
+        Entry(WRAPPER.encode(), b"dev/.hypervisor-oci-exec", b"none", (b"bind", b"ro", b"create=file"))
     ]
 
 
@@ -293,9 +262,7 @@ def test_paths_come_back(cwd: str, rootfs: str, source: str, target: str) -> Non
     """Section 9: blanks and backslashes in paths, those of mounts by fstab's escapes."""
     clean = [text.replace("/", "_") for text in (cwd, rootfs, source, target)]
     cwd, rootfs, source, target = (f"/{text}x{text}" for text in clean)
-    container = replace(
-        PLAIN, working_dir=cwd, rootfs=rootfs, mounts=(Mount(source, target),)
-    )
+    container = replace(PLAIN, working_dir=cwd, rootfs=rootfs, mounts=(Mount(source, target),))
     config = read(render(container))
     assert config.cwd == cwd.encode()
     assert config.rootfs == (b"dir", rootfs.encode())
@@ -304,13 +271,9 @@ def test_paths_come_back(cwd: str, rootfs: str, source: str, target: str) -> Non
 
 @given(st.lists(ANY, min_size=1, max_size=3), ANY, ANY, ANY)
 @settings(deadline=None)
-def test_nothing_becomes_a_line_of_its_own(
-    argv: list[str], name: str, value: str, cwd: str
-) -> None:
+def test_nothing_becomes_a_line_of_its_own(argv: list[str], name: str, value: str, cwd: str) -> None:
     """Section 9: a control character is refused or carried by the wrapper, and never ends a line."""
-    container = replace(
-        PLAIN, argv=tuple(argv), env=((name, value),), working_dir="/" + cwd
-    )
+    container = replace(PLAIN, argv=tuple(argv), env=((name, value),), working_dir="/" + cwd)
     fields = [*argv, name, value, cwd]
     try:
         text = render(container, wrapper=WRAPPER)
@@ -385,15 +348,11 @@ def test_hooks_do_not_see_the_environment(line: str) -> None:
     assert read(text).runtime[0] == (b"LD_PRELOAD", b"/evil.so")
 
 
-@pytest.mark.parametrize(
-    "line", ["# lxc.hook.start = x", "lxc.net.0.type = empty", "lxc.hooks", ""]
-)
+@pytest.mark.parametrize("line", ["# lxc.hook.start = x", "lxc.net.0.type = empty", "lxc.hooks", ""])
 def test_other_settings_do_not_run_anything(line: str) -> None:
     container = replace(PLAIN, env=SECRET)
     assert not needs_wrapper(container, settings=[line])
-    assert "lxc.environment = LD_PRELOAD=/evil.so\n" in render(
-        container, settings=[line]
-    )
+    assert "lxc.environment = LD_PRELOAD=/evil.so\n" in render(container, settings=[line])
 
 
 # -- what releases of LXC can do
@@ -434,9 +393,7 @@ def test_words_before_lxc_6(argv: list[str]) -> None:
         ("5.0.2-1+deb12u4\n", False, False, False),
     ],
 )
-def test_releases(
-    version: str | None, runtime: bool, groups: bool, quotes: bool
-) -> None:
+def test_releases(version: str | None, runtime: bool, groups: bool, quotes: bool) -> None:
     config = read(render(PLAIN, version=version))
     assert bool(config.runtime) is runtime
     assert bool(config.environment) is not runtime
@@ -447,10 +404,7 @@ def test_releases(
     blank = replace(PLAIN, argv=("/bin/app", "a b"))
     assert needs_wrapper(blank, version=version) is not quotes
     mapped = replace(
-        PLAIN,
-        user=User("app", 1, 1, (2,)),
-        uid_map=(IdRange(0, 100000, 65536),),
-        gid_map=(IdRange(0, 100000, 65536),),
+        PLAIN, user=User("app", 1, 1, (2,)), uid_map=(IdRange(0, 100000, 65536),), gid_map=(IdRange(0, 100000, 65536),)
     )
     if groups:
         assert read(render(mapped, version=version)).groups == [2]
@@ -503,8 +457,7 @@ def test_lxc_reads_it(tmp_path: Path) -> None:
     container = replace(
         PLAIN,
         argv=tuple(argv),
-        env=tuple((f"V{number}", word) for number, word in enumerate(AWKWARD))
-        + ((" '", " x "),),
+        env=tuple((f"V{number}", word) for number, word in enumerate(AWKWARD)) + ((" '", " x "),),
         working_dir='/"a b\t',
         mounts=(Mount("/srv/a b", "/x y", True),),
         user=User("a", 5, 6, (7, 8)),
@@ -518,10 +471,7 @@ def test_lxc_reads_it(tmp_path: Path) -> None:
 
     def ask(key: str) -> bytes:
         done = subprocess.run(
-            ["lxc-info", "-P", tmp_path, "-n", "web", "-c", key],
-            capture_output=True,
-            check=False,
-            timeout=60,
+            ["lxc-info", "-P", tmp_path, "-n", "web", "-c", key], capture_output=True, check=False, timeout=60
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(key.encode() + b" = "), done.stdout

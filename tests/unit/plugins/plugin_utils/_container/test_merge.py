@@ -92,9 +92,7 @@ def test_an_image_that_says_little() -> None:
     container = merge({**facts, "cmd": ["/app"], "uid": 0, "gid": 0})
     assert container.argv == ("/app",)
     assert container.env == (("PATH", DEFAULT_PATH), ("HOME", "/"))
-    assert DEFAULT_PATH == (
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    )
+    assert DEFAULT_PATH == ("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     assert (container.working_dir, container.stop_signal) == ("/", "SIGTERM")
     assert container.user == User("", 0, 0)
     assert container_from({"cmd": ["a"], "uid": 0, "gid": 0}, NAMED).os == "linux"
@@ -150,13 +148,7 @@ def test_commands_that_are_no_lists_of_words(field: str, bad: t.Any) -> None:
 def test_env_merges_by_name() -> None:
     """Section 9: over the image's, in its place; new names after."""
     container = merge(env={"B": "b", "C": 3, "HOME": ""})
-    assert container.env == (
-        ("PATH", "/bin"),
-        ("A", "1"),
-        ("B", "b"),
-        ("C", "3"),
-        ("HOME", ""),
-    )
+    assert container.env == (("PATH", "/bin"), ("A", "1"), ("B", "b"), ("C", "3"), ("HOME", ""))
     assert merge(env=["B=b", "C=3", "HOME="]) == container
     assert dict(merge(env={"PATH": "/p"}).env)["PATH"] == "/p"
     assert dict(merge(env=["A=x=y"]).env)["A"] == "x=y"
@@ -209,14 +201,8 @@ def test_an_images_env_is_judged_alike() -> None:
         ("0", User("0", 0, 0)),
         (1000, User("1000", 1000, 0)),
         ("1000:50", User("1000:50", 1000, 50)),
-        (
-            {"name": "web", "uid": 33, "gid": 34, "groups": [7], "home": "/w"},
-            User("web", 33, 34, (7,), "/w"),
-        ),
-        (
-            {"name": "web", "uid": "33", "gid": 0, "groups": None, "home": None},
-            User("web", 33, 0),
-        ),
+        ({"name": "web", "uid": 33, "gid": 34, "groups": [7], "home": "/w"}, User("web", 33, 34, (7,), "/w")),
+        ({"name": "web", "uid": "33", "gid": 0, "groups": None, "home": None}, User("web", 33, 0)),
         ({"uid": 5, "gid": 6}, User("", 5, 6)),
     ],
 )
@@ -246,9 +232,7 @@ def test_facts_without_a_user() -> None:
     assert container_from(facts, {**NAMED, "user": "5:6"}).user.gid == 6
 
 
-@pytest.mark.parametrize(
-    "user", ["app", "app:5", "5:", ":5", "5:6:7", "-1", "", "٣", "99999999999", "1.5"]
-)
+@pytest.mark.parametrize("user", ["app", "app:5", "5:", ":5", "5:6:7", "-1", "", "٣", "99999999999", "1.5"])
 def test_names_of_users_are_looked_up_elsewhere(user: str) -> None:
     assert "oci_user_info" in refused(user=user)
     assert "no id" in refused(user="4294967295")
@@ -280,13 +264,7 @@ def test_working_dirs(given: str | None, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("term", "SIGTERM"),
-        (9, "SIGKILL"),
-        ("rtmin+3", "SIGRTMIN+3"),
-        ("34", "SIGRTMIN"),
-    ],
+    ("given", "expected"), [("term", "SIGTERM"), (9, "SIGKILL"), ("rtmin+3", "SIGRTMIN+3"), ("34", "SIGRTMIN")]
 )
 def test_signals(given: t.Any, expected: str) -> None:
     """Section 9: normalised."""
@@ -294,19 +272,14 @@ def test_signals(given: t.Any, expected: str) -> None:
     assert merge({"stop_signal": given}).stop_signal == expected
 
 
-@pytest.mark.parametrize(
-    "bad", ["SIGNOTHING", "0", "SIGTERM\n# x", "-9", "TERM x", [9]]
-)
+@pytest.mark.parametrize("bad", ["SIGNOTHING", "0", "SIGTERM\n# x", "-9", "TERM x", [9]])
 def test_signals_that_are_none(bad: t.Any) -> None:
     if bad != "SIGTERM\n# x":
         assert refused(stop_signal=bad).startswith("stop_signal: ")
     assert refused({"stop_signal": bad}).startswith("image.stop_signal: ")
 
 
-@pytest.mark.parametrize(
-    "bad",
-    ["", "-x", ".x", "a b", "a/b", "a\nb", "a\n", "x" * 65, "ä", "..", "a:b", True, []],
-)
+@pytest.mark.parametrize("bad", ["", "-x", ".x", "a b", "a/b", "a\nb", "a\n", "x" * 65, "ä", "..", "a:b", True, []])
 def test_names(bad: t.Any) -> None:
     assert refused(name=bad).startswith("name: ")
     assert refused(hostname=bad).startswith("hostname: ")
@@ -384,9 +357,7 @@ def test_two_mounts_in_one_place() -> None:
 
 
 def test_id_maps() -> None:
-    container = merge(
-        uid_map=["1000:5000:1", "0:100000:1000"], gid_map=["0:100000:65536"]
-    )
+    container = merge(uid_map=["1000:5000:1", "0:100000:1000"], gid_map=["0:100000:65536"])
     assert container.uid_map == (IdRange(0, 100000, 1000), IdRange(1000, 5000, 1))
     assert container.gid_map == (IdRange(0, 100000, 65536),)
     assert merge(uid_map=[], gid_map=[]).uid_map == ()
@@ -402,21 +373,9 @@ def test_id_maps() -> None:
         (["0:1:10", "5:100:1"], ["0:100000:65536"], "overlap"),
         ("0:100000:65536", ["0:100000:65536"], "uid_map must be a list"),
         # a process could not become its user
-        (
-            ["0:100000:1000"],
-            ["0:100000:65536"],
-            "no range of uid_map contains the uid 1000",
-        ),
-        (
-            ["0:100000:65536"],
-            ["0:100000:1001"],
-            "no range of gid_map contains the gid 1001",
-        ),
-        (
-            ["0:100000:65536"],
-            ["0:100000:5", "1001:1:1"],
-            "no range of gid_map contains the gid 20",
-        ),
+        (["0:100000:1000"], ["0:100000:65536"], "no range of uid_map contains the uid 1000"),
+        (["0:100000:65536"], ["0:100000:1001"], "no range of gid_map contains the gid 1001"),
+        (["0:100000:65536"], ["0:100000:5", "1001:1:1"], "no range of gid_map contains the gid 20"),
     ],
 )
 def test_id_maps_that_are_none(uid_map: t.Any, gid_map: t.Any, what: str) -> None:
@@ -430,9 +389,7 @@ def test_other_overrides() -> None:
             container_from(t.cast("t.Any", image), NAMED)
 
 
-@pytest.mark.parametrize(
-    "field", ["volumes", "exposed_ports", "labels", "architecture", "os", "created"]
-)
+@pytest.mark.parametrize("field", ["volumes", "exposed_ports", "labels", "architecture", "os", "created"])
 def test_facts_of_another_shape(field: str) -> None:
     """Facts may come from anywhere: an error, never a traceback."""
     values: list[t.Any] = [5, [[]], {"a": []}, "\0", True]
@@ -446,10 +403,7 @@ def test_facts_of_another_shape(field: str) -> None:
 @pytest.mark.parametrize(
     ("mounts", "says"),
     [
-        (
-            [{"source": "/a", "target": "/proc"}],
-            "is in /proc, which belongs to the runtime",
-        ),
+        ([{"source": "/a", "target": "/proc"}], "is in /proc, which belongs to the runtime"),
         ([{"source": "/a", "target": "//sys/fs/"}], "is in /sys"),
         ([{"source": "/sys", "target": "/proc"}], "is in /proc"),
         ([{"source": "/a", "target": "/dev/x"}], "is in /dev"),

@@ -22,9 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.nspawn i
     render_nspawn,
     wrapper_script,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import (
-    WRAPPER_TARGET,
-)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import WRAPPER_TARGET
 from ansible_collections.hypervisor.oci.tests.unit import systemd_settings
 from ansible_collections.hypervisor.oci.tests.unit.systemd_settings import Bind, read
 from hypothesis import example, given
@@ -151,17 +149,13 @@ def test_bare_words_stay_bare() -> None:
 
 @given(
     st.lists(text_without_controls(), min_size=1, max_size=5),
-    st.dictionaries(
-        st.text("AZ_a.- \"'\\9", min_size=1), text_without_controls(), max_size=3
-    ),
+    st.dictionaries(st.text("AZ_a.- \"'\\9", min_size=1), text_without_controls(), max_size=3),
 )
 @example(list(AWKWARD), {f"V{number}": word for number, word in enumerate(AWKWARD)})
 def test_argv_and_environment_come_back(argv: list[str], env: dict[str, str]) -> None:
     values = read(render_nspawn(container(argv=tuple(argv), env=tuple(env.items()))))
     assert values[("Exec", "Parameters")] == argv
-    assert values.get(("Exec", "Environment"), []) == [
-        f"{key}={value}" for key, value in env.items()
-    ]
+    assert values.get(("Exec", "Environment"), []) == [f"{key}={value}" for key, value in env.items()]
     assert values[("Exec", "Boot")] == ["no"]
 
 
@@ -189,9 +183,7 @@ def test_binds_come_back(source: str, target: str, read_only: bool) -> None:
 def test_temporary_file_systems_come_back(target: str) -> None:
     mount = Mount("tmpfs", f"/{target}", True, "tmpfs", ("mode=0700", "size=10%"))
     values = read(render_nspawn(container(mounts=(mount,))))
-    assert values[("Files", "TemporaryFileSystem")] == [
-        Bind(None, f"/{target}", "mode=0700,size=10%,ro")
-    ]
+    assert values[("Files", "TemporaryFileSystem")] == [Bind(None, f"/{target}", "mode=0700,size=10%,ro")]
 
 
 @given(st.text(max_size=8), st.sampled_from("\n\r\0\x1b\x7f\x85\ufffe\ud800"))
@@ -304,13 +296,7 @@ def test_no_map_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signal", "value"),
-    [
-        ("SIGQUIT", "SIGQUIT"),
-        ("SIGIOT", "SIGABRT"),
-        ("SIGPOLL", "SIGIO"),
-        ("SIGCLD", "SIGCHLD"),
-    ],
+    ("signal", "value"), [("SIGQUIT", "SIGQUIT"), ("SIGIOT", "SIGABRT"), ("SIGPOLL", "SIGIO"), ("SIGCLD", "SIGCHLD")]
 )
 def test_signals(signal: str, value: str) -> None:
     values = read(render_nspawn(container(stop_signal=signal)))
@@ -349,9 +335,7 @@ PLAIN_MOUNT = Mount("/a", "/c")
         (("rw", "idmap", "create=file", "rbind"), True, "Bind", "idmap,rbind"),
     ],
 )
-def test_options_of_binds(
-    options: t.Any, read_only: bool, key: str, words: str
-) -> None:
+def test_options_of_binds(options: t.Any, read_only: bool, key: str, words: str) -> None:
     mount = Mount("/a", "/b", read_only, "bind", options)
     values = read(render_nspawn(container(mounts=(mount,))))
     assert values[("Files", key)] == [Bind("/a", "/b", words)]
@@ -396,16 +380,8 @@ def test_empty_argv_is_an_error() -> None:
 
 def test_the_reader_can_misread() -> None:
     """The other side of the round trips is no mirror of the renderer: it knows what is wrong."""
-    for text in (
-        "A=b",
-        "[Exec]\nParameters=a\nb",
-        "[Exec]\nParameters='a",
-        "[Service]\n",
-        "[Files]\nBind=a:b",
-    ):
+    for text in ("A=b", "[Exec]\nParameters=a\nb", "[Exec]\nParameters='a", "[Service]\n", "[Files]\nBind=a:b"):
         with pytest.raises(systemd_settings.Misread):
             read(text)
-    assert read("[Exec]\nUser=a\\\n b\n#c\nUser=d\rUser=e") == {
-        ("Exec", "User"): ["a  b", "d", "e"]
-    }
+    assert read("[Exec]\nUser=a\\\n b\n#c\nUser=d\rUser=e") == {("Exec", "User"): ["a  b", "d", "e"]}
     assert systemd_settings.words('a"b c"\'d\' "" \\n') == ["ab cd", "", "\\n"]

@@ -12,9 +12,7 @@ import typing as t
 from dataclasses import replace
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import (
-    quote_word,
-)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc_values import quote_word
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
     Container,
     ContainerError,
@@ -22,10 +20,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model im
     Mount,
     User,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import (
-    needs_wrapper,
-    render_proxmox,
-)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import needs_wrapper, render_proxmox
 from ansible_collections.hypervisor.oci.tests.unit import lxc_settings
 from ansible_collections.hypervisor.oci.tests.unit.pve_settings import (
     Config,
@@ -203,12 +198,7 @@ lxc.environment.runtime: T=a\tb
 {REST}"""
     config = lxc_of(parse(text))
     assert config.init == [b"/entry", b"-c", b"echo 'a b'"]
-    assert config.runtime == [
-        (b"PATH", b"/bin"),
-        (b"E", b""),
-        (b"Q", b" 'x' "),
-        (b"T", b"a\tb"),
-    ]
+    assert config.runtime == [(b"PATH", b"/bin"), (b"E", b""), (b"Q", b" 'x' "), (b"T", b"a\tb")]
     assert (config.uid, config.gid, config.groups) == (1000, 1001, [4, 20])
     assert (config.cwd, config.halt, config.uts) == (b"/a b", 34, b"web")
 
@@ -219,12 +209,8 @@ def test_everything_else_stays() -> None:
     assert (after.pending, after.snapshots) == (before.pending, before.snapshots)
     assert after.main.description == before.main.description
     ours = {"hostname", "entrypoint", "cmode", "net0"}
-    kept = {
-        key: value for key, value in after.main.properties.items() if key not in ours
-    }
-    assert kept == {
-        key: value for key, value in before.main.properties.items() if key not in ours
-    }
+    kept = {key: value for key, value in after.main.properties.items() if key not in ours}
+    assert kept == {key: value for key, value in before.main.properties.items() if key not in ours}
     assert after.main.lxc[:2] == before.main.lxc
     assert render(PLAIN).endswith(REST)
 
@@ -264,9 +250,7 @@ def test_a_line_that_comes_twice() -> None:
     assert "hostname: b\nhostname: web\n" in render(PLAIN, current)
 
 
-@pytest.mark.parametrize(
-    "line", ["unprivileged: yes", "unprivileged: On", "unprivileged:1"]
-)
+@pytest.mark.parametrize("line", ["unprivileged: yes", "unprivileged: On", "unprivileged:1"])
 def test_other_spellings(line: str) -> None:
     """What says the same stays as it is."""
     current = CURRENT.replace("unprivileged: 1", line, 1)
@@ -285,9 +269,7 @@ def test_other_spellings(line: str) -> None:
 def test_words_come_back(argv: list[str], env: dict[str, str], cwd: str) -> None:
     """Section 9: through Proxmox VE's grammar and LXC's, and through a file that Proxmox VE wrote."""
     argv = ["x" if word == "/sbin/init" else word for word in argv]
-    container = replace(
-        PLAIN, argv=tuple(argv), env=tuple(env.items()), working_dir=f"/{cwd}x"
-    )
+    container = replace(PLAIN, argv=tuple(argv), env=tuple(env.items()), working_dir=f"/{cwd}x")
     if needs_wrapper(container):
         assert any(quote_word(word) is None for word in argv)
         return
@@ -367,15 +349,9 @@ def test_the_usual_map_needs_no_line() -> None:
 
 
 def test_another_map() -> None:
-    container = replace(
-        PLAIN, uid_map=(IdRange(0, 100000, 1000), IdRange(1000, 1000, 1))
-    )
+    container = replace(PLAIN, uid_map=(IdRange(0, 100000, 1000), IdRange(1000, 1000, 1)))
     config = parse(render(container))
-    assert lxc_of(config).idmap == [
-        ("u", 0, 100000, 1000),
-        ("u", 1000, 1000, 1),
-        ("g", 0, 100000, 65536),
-    ]
+    assert lxc_of(config).idmap == [("u", 0, 100000, 1000), ("u", 1000, 1000, 1), ("g", 0, 100000, 65536)]
     # and back
     assert parse(render(PLAIN, render(container))).main.values("lxc.idmap") == []
 
@@ -407,20 +383,14 @@ def test_mount_points() -> None:
     assert found["mp2"] == {"volume": "/srv/a", "mp": "/a"}
     assert found["mp3"] == {"volume": "/srv/c", "mp": "/b", "ro": "1"}
     # read-write again, and what the administrator added stays
-    text = text.replace(
-        "mp3: /srv/b,mp=/b", "mp3: /srv/b,backup=1,mp=/b/,ro=1,shared=1"
-    )
+    text = text.replace("mp3: /srv/b,mp=/b", "mp3: /srv/b,backup=1,mp=/b/,ro=1,shared=1")
     found = mount_points(parse(render(container, text)).main)
     assert found["mp3"] == {"volume": "/srv/b", "mp": "/b", "backup": "1", "shared": "1"}  # fmt: skip
 
 
 def test_mounts_that_are_taken_out() -> None:
     """Nothing goes that is not named: it could be the administrator's."""
-    mounts = (
-        Mount("/srv/a", "/a"),
-        Mount("/srv/b", "/b"),
-        Mount("tmpfs", "/c d", type="tmpfs"),
-    )
+    mounts = (Mount("/srv/a", "/a"), Mount("/srv/b", "/b"), Mount("tmpfs", "/c d", type="tmpfs"))
     text = render(replace(PLAIN, mounts=mounts))
     assert render(PLAIN, text) == text
     assert render(PLAIN, text, drop_mounts=["/a/", "/b", "/c d"]) == render(PLAIN)
@@ -434,11 +404,7 @@ def test_volumes_are_never_taken_out() -> None:
     """Their line is what Proxmox VE knows of them."""
     bind = replace(PLAIN, mounts=(Mount("/srv", "/data"),))
     tmpfs = replace(PLAIN, mounts=(Mount("tmpfs", "/data", type="tmpfs"),))
-    for message in (
-        refused(PLAIN, drop_mounts=["/data"]),
-        refused(bind),
-        refused(tmpfs),
-    ):
+    for message in (refused(PLAIN, drop_mounts=["/data"]), refused(bind), refused(tmpfs)):
         assert "mp0 mounts the volume 'local-lvm:vm-100-disk-1' at '/data'" in message
 
 
@@ -507,13 +473,9 @@ def test_versions() -> None:
         render(app, version=version)
     for version in ("6.0.15", "6.0.19"):
         render(PLAIN, version=version)
-        assert refused(app, version=version).startswith(
-            f"user: pve-container '{version}'"
-        )
+        assert refused(app, version=version).startswith(f"user: pve-container '{version}'")
         for user in (User("", 0, 5), User("", 0, 0, (5,))):
-            assert refused(replace(PLAIN, user=user), version=version).startswith(
-                "user"
-            )
+            assert refused(replace(PLAIN, user=user), version=version).startswith("user")
     for version in ("6.0.14", "5.3.0", "6.0"):
         assert "update it to 6.0.15" in refused(PLAIN, version=version)
     for version in ("", "new", "6", "6.1.0\n\nx"):
@@ -586,9 +548,7 @@ def test_settings_that_are_none(given: t.Any, what: str) -> None:
 # -- what is no configuration
 
 
-@pytest.mark.parametrize(
-    "current", ["", "\n", "[ab]\nrootfs: a:b\n", "#rootfs: a:b\n", "memory: 1\n"]
-)
+@pytest.mark.parametrize("current", ["", "\n", "[ab]\nrootfs: a:b\n", "#rootfs: a:b\n", "memory: 1\n"])
 def test_texts_that_are_no_container(current: str) -> None:
     assert refused(PLAIN, current).startswith("current has no rootfs")
 

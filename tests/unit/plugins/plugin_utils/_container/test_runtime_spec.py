@@ -11,9 +11,7 @@ import json
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import (
-    container_from,
-)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import container_from
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
     Container,
     ContainerError,
@@ -21,10 +19,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model im
     Mount,
     User,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime_spec import (
-    dropped_labels,
-    runtime_spec,
-)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime_spec import dropped_labels, runtime_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,9 +82,7 @@ def test_only_root_holds_capabilities() -> None:
     root = spec(user=User("", 0, 0))["process"]
     assert list(other) == ["bounding"]
     assert root["user"] == {"uid": 0, "gid": 0}
-    assert root["capabilities"] == dict.fromkeys(
-        ("bounding", "effective", "permitted"), other["bounding"]
-    )
+    assert root["capabilities"] == dict.fromkeys(("bounding", "effective", "permitted"), other["bounding"])
     assert "CAP_CHOWN" in other["bounding"]
     assert len(other["bounding"]) == 14
     # neither of them is needed by an image, and both own the host
@@ -104,18 +97,7 @@ def test_json_holds_every_word(argv: list[str], env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("bad", ["a\0b", "\ud800"])
-@pytest.mark.parametrize(
-    "field",
-    [
-        "hostname",
-        "rootfs",
-        "working_dir",
-        "os",
-        "architecture",
-        "stop_signal",
-        "created",
-    ],
-)
+@pytest.mark.parametrize("field", ["hostname", "rootfs", "working_dir", "os", "architecture", "stop_signal", "created"])
 def test_no_text_with_a_nul(field: str, bad: str) -> None:
     """NUL is refused everywhere; a lone surrogate is no UTF-8."""
     problem({field: bad})
@@ -187,10 +169,10 @@ def test_mounts_of_the_user() -> None:
             )
         )
     )
-    assert {
-        target: (mounts[target]["type"], mounts[target]["source"])
-        for target in ("/a", "/e")
-    } == {"/a": ("bind", "/a"), "/e": ("tmpfs", "tmpfs")}
+    assert {target: (mounts[target]["type"], mounts[target]["source"]) for target in ("/a", "/e")} == {
+        "/a": ("bind", "/a"),
+        "/e": ("tmpfs", "tmpfs"),
+    }
     assert {key: mounts[key]["options"] for key in mounts if len(key) == 2} == {
         "/a": ["rbind", "rprivate", "rw"],
         "/b": ["bind", "rprivate", "ro"],
@@ -222,9 +204,7 @@ def test_id_maps() -> None:
     gids = (IdRange(0, 200000, 5), IdRange(5, 300000, 10))
     document = spec(uid_map=uids, gid_map=gids)
     assert "user" in namespaces(document)
-    assert document["linux"]["uidMappings"] == [
-        {"containerID": 0, "hostID": 100000, "size": 1000}
-    ]
+    assert document["linux"]["uidMappings"] == [{"containerID": 0, "hostID": 100000, "size": 1000}]
     assert document["linux"]["gidMappings"] == [
         {"containerID": 0, "hostID": 200000, "size": 5},
         {"containerID": 5, "hostID": 300000, "size": 10},
@@ -249,9 +229,7 @@ def test_mapped_containers_mount_what_the_kernel_lets_them() -> None:
 
 
 def test_annotations_as_conversion_says() -> None:
-    annotations = spec(
-        created="2024-01-02T03:04:05Z", exposed_ports=("80/tcp", "53/udp")
-    )["annotations"]
+    annotations = spec(created="2024-01-02T03:04:05Z", exposed_ports=("80/tcp", "53/udp"))["annotations"]
     assert annotations == {
         f"{IMAGE}os": "linux",
         f"{IMAGE}architecture": "arm64",
@@ -259,11 +237,7 @@ def test_annotations_as_conversion_says() -> None:
         f"{IMAGE}stopSignal": "SIGQUIT",
         f"{IMAGE}exposedPorts": "80/tcp,53/udp",
     }
-    assert set(spec()["annotations"]) == {
-        f"{IMAGE}os",
-        f"{IMAGE}architecture",
-        f"{IMAGE}stopSignal",
-    }
+    assert set(spec()["annotations"]) == {f"{IMAGE}os", f"{IMAGE}architecture", f"{IMAGE}stopSignal"}
 
 
 def test_variant_of_the_platform_is_told() -> None:
@@ -275,9 +249,7 @@ def test_variant_of_the_platform_is_told() -> None:
 
 
 def test_labels_win_over_what_is_implied() -> None:
-    annotations = spec(
-        labels=((f"{IMAGE}os", "plan9"), ("a\nb", "{{ x }}"), ("", "nameless"))
-    )["annotations"]
+    annotations = spec(labels=((f"{IMAGE}os", "plan9"), ("a\nb", "{{ x }}"), ("", "nameless")))["annotations"]
     assert annotations[f"{IMAGE}os"] == "plan9"
     assert annotations["a\nb"] == "{{ x }}"
     assert "" not in annotations

@@ -35,9 +35,7 @@ def test_names_that_could_collide_do_not() -> None:
     assert len(set(found.values())) == 4
 
 
-@pytest.mark.parametrize(
-    "target", ["/../../etc", "/..", "/.", "/a/../..", "", "/\n/x", "/a\\..\\b"]
-)
+@pytest.mark.parametrize("target", ["/../../etc", "/..", "/.", "/a/../..", "", "/\n/x", "/a\\..\\b"])
 def test_none_leads_out_of_the_folder(target: str) -> None:
     try:
         found = places([target])
@@ -55,20 +53,12 @@ def test_what_is_declared_wins() -> None:
     found = volumes(
         {"volumes": ["/data", "/cache", "/logs"]},
         "/v",
-        [
-            {"target": "/data/", "source": "/tank/data", "read_only": True},
-            {"target": "/own"},
-        ],
+        [{"target": "/data/", "source": "/tank/data", "read_only": True}, {"target": "/own"}],
         [{"target": "/cache"}],
     )
     assert found == [
         {"target": "/data", "source": "/tank/data", "read_only": True},
-        {
-            "target": "/logs",
-            "source": "/v/logs",
-            "read_only": False,
-            "from_image": True,
-        },
+        {"target": "/logs", "source": "/v/logs", "read_only": False, "from_image": True},
         {"target": "/own", "source": "/v/own", "read_only": False},
     ]
 
@@ -106,10 +96,7 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize(
-    "target",
-    ["/", "/a/..", "/proc", "//proc/", "/sys/fs/cgroup", "/x/../dev/", "proc/sys"],
-)
+@pytest.mark.parametrize("target", ["/", "/a/..", "/proc", "//proc/", "/sys/fs/cgroup", "/x/../dev/", "proc/sys"])
 def test_places_that_no_image_gets(target: str, warnings: list[str]) -> None:
     assert places([target, "/data"]) == {"/data": "/v/data"}
     assert len(warnings) == 1
@@ -128,18 +115,11 @@ def test_places_that_only_look_like_those(warnings: list[str]) -> None:
     ("declared", "mounts", "says"),
     [
         (
-            [
-                {"target": "/a", "source": "/srv/a"},
-                {"target": "/b", "source": "/srv/a/b"},
-            ],
+            [{"target": "/a", "source": "/srv/a"}, {"target": "/b", "source": "/srv/a/b"}],
             [],
             "'/srv/a/b' lies in '/srv/a'",
         ),
-        (
-            [{"target": "/a"}],
-            [{"target": "/b", "source": "/v/a/b//c"}],
-            "lies in '/v/a'",
-        ),
+        ([{"target": "/a"}], [{"target": "/b", "source": "/v/a/b//c"}], "lies in '/v/a'"),
         ([], [{"target": "/proc/x", "source": "/srv"}], "is in /proc"),
         ([], ["/a"], "must be mappings"),
     ],

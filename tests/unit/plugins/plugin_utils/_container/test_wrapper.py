@@ -16,14 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import (
-    Container,
-    ContainerError,
-    User,
-)
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import (
-    render_wrapper,
-)
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import Container, ContainerError, User
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import render_wrapper
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapping import (
     RUNTIMES,
     needs_wrapper,
@@ -34,17 +28,11 @@ from hypothesis import strategies as st
 
 SHELLS = [
     [path] if name != "busybox" else [path, "sh"]
-    for name, path in (
-        (name, shutil.which(name)) for name in ("sh", "dash", "bash", "busybox")
-    )
+    for name, path in ((name, shutil.which(name)) for name in ("sh", "dash", "bash", "busybox"))
     if path is not None
 ]
 # tells its own arguments and environment
-TELL = [
-    sys.executable,
-    "-SEc",
-    "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))",
-]
+TELL = [sys.executable, "-SEc", "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"]
 HOSTILE = [
     "",
     "'",
@@ -95,10 +83,7 @@ PLAIN = Container(
 
 
 def run(
-    shell: t.Sequence[str],
-    script: str,
-    folder: Path,
-    env: t.Mapping[str, str] | None = None,
+    shell: t.Sequence[str], script: str, folder: Path, env: t.Mapping[str, str] | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """What a shell makes of the script: arguments and environment of the program."""
     path = folder / "exec"
@@ -149,9 +134,7 @@ def test_words_come_back(argv: list[str], value: str) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=[os.path.basename(s[0]) for s in SHELLS])
-def test_a_program_is_looked_up_in_the_containers_path(
-    shell: list[str], tmp_path: Path
-) -> None:
+def test_a_program_is_looked_up_in_the_containers_path(shell: list[str], tmp_path: Path) -> None:
     """As LXC itself would do it, with the PATH of the script where it sets one."""
     folder = tmp_path / "a b"
     folder.mkdir()
@@ -161,10 +144,7 @@ def test_a_program_is_looked_up_in_the_containers_path(
     assert (argv, env["PATH"]) == (["x"], str(folder))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["a.b", "1A", "A-B", "A B", "A\nB", "ä", "'", "PPID", "UID", "EUID", "SHELLOPTS"],
-)
+@pytest.mark.parametrize("name", ["a.b", "1A", "A-B", "A B", "A\nB", "ä", "'", "PPID", "UID", "EUID", "SHELLOPTS"])
 @pytest.mark.parametrize("passed", [False, True])
 def test_variables_that_no_shell_passes_on(name: str, passed: bool) -> None:
     """They would be missing without a word, whoever sets them."""
@@ -180,9 +160,7 @@ def test_variables_that_no_shell_passes_on(name: str, passed: bool) -> None:
 def test_what_is_refused_is_really_lost(shell: list[str], tmp_path: Path) -> None:
     """The reason for the error above: at least one of the names does not arrive as it was."""
     names = ["a.b", "A-B", "PPID", "UID"]
-    _argv, env = run(
-        shell, render_wrapper(TELL, []), tmp_path, dict.fromkeys(names, "x")
-    )
+    _argv, env = run(shell, render_wrapper(TELL, []), tmp_path, dict.fromkeys(names, "x"))
     assert [env.get(name) for name in names] != ["x"] * len(names)
 
 
