@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from ..module_utils._errors import ImageError, SourceError, show
 from ..module_utils._image.candidates import find_candidates
-from ..module_utils._image.digest import check_digest
+from ..module_utils._image.digest import Digest
 from ..module_utils._image.platform import Platform, parse_platform
 from ..module_utils._image.selection import asked_in_words, by_ref, load, no_image, select
 from ..module_utils._source.source import DOCUMENT_LIMIT
@@ -74,7 +74,7 @@ def choose(source: Source, criteria: Criteria) -> Choice:
     if criteria.digest is None:
         chosen = [candidate for candidate in chosen if _may_be_image(source, candidate)]
     else:
-        check_digest(criteria.digest, "the option digest")
+        Digest(criteria.digest, "the option digest")
         loaded = [item for item in load(source, chosen) if criteria.digest in item.digests]
         chosen = [item.candidate for item in loaded]
         own = tuple(digest for item in loaded for digest in item.digests[:2])

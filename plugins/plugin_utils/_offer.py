@@ -18,7 +18,7 @@ import typing as t
 
 from ..module_utils._errors import ImageError, SourceError, show
 from ..module_utils._image.candidates import find_candidates
-from ..module_utils._image.digest import digest_of
+from ..module_utils._image.digest import Digest
 from ..module_utils._image.selection import load, to_image
 from ..module_utils._source.offer import FORMAT, LIMIT, Offer
 from ..module_utils._source.sent import blob_digest
@@ -156,7 +156,7 @@ class _Recorder(_Wrapped):
             self._problems[name] = error.message
             raise
         digest = blob_digest(name)
-        if digest is None or digest_of(data, digest) == digest:
+        if digest is None or Digest(digest).of(data) == digest:
             self._documents[name] = data
         else:
             # The reader refuses it. In a layout it may be a link to any file of the controller, so it is not offered.

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""All images that a source speaks of: indexes walked, Docker's list joined in (docs/behaviour.md, sections 1 and 2)."""
+"""Find all images of a source: in nested indexes and in Docker's manifest.json (docs/behaviour.md, sections 1 and 2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from .._errors import ImageError, show
 from . import documents
 from .descriptor import Descriptor, blob_size, check_kind, parse_descriptor, read_document
-from .digest import digest_of
+from .digest import Digest, sha256_of
 from .media_types import CONFIGS, INDEXES, MANIFESTS
 from .platform import Platform
 from .._source.source import Source
@@ -30,28 +30,29 @@ _CONTAINERD_REF = "io.containerd.image.name"
 _ATTESTATION = "vnd.docker.reference.type"
 
 _Names = t.Tuple[str, ...]
+_Digests = t.Tuple[Digest, ...]
 
 _HEX_NAME = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?\Z")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that may be chosen.
+    """An image that may be selected.
 
-    ``manifest`` is its descriptor, ``None`` in an old Docker archive, which has ``saved`` instead: its item
-    of ``manifest.json``. ``via`` are the digests of the indexes on the way. ``present`` is false where the
-    manifest itself is not in the archive.
+    ``manifest`` is its descriptor. In archives of old ``docker save`` it is None, and ``saved`` is the image's item of
+    ``manifest.json``. ``via`` are the digests of the indexes that list the image. ``present`` is false if the manifest
+    is not in the source.
     """
 
     refs: tuple[str, ...]
     platform: Platform | None
     manifest: Descriptor | None
     saved: documents.Object | None
-    via: tuple[str, ...]
+    via: tuple[Digest, ...]
     present: bool
 
     def manifest_document(self, source: Source) -> documents.Object:
-        """The verified manifest. Raises ``ImageError``, ``SourceError``."""
+        """Read the manifest and verify it. Raises ``ImageError``, ``SourceError``."""
         if self.manifest is None:
             return {}
         where = "the manifest"
@@ -60,7 +61,7 @@ class Candidate:
         return value
 
     def config_descriptor(self, manifest: documents.Object) -> Descriptor | None:
-        """The config of a manifest; ``None`` where this is an artifact, no image. Raises ``ImageError``."""
+        """Return the config of a manifest, or None if it is an artifact. Raises ``ImageError``."""
         where = f"the config descriptor of {self.manifest.digest if self.manifest else 'the image'}"
         value = documents.mapping(manifest, "config", where)
         if not value:
@@ -68,21 +69,21 @@ class Candidate:
         descriptor = parse_descriptor(value, where)
         return descriptor if descriptor.media_type in CONFIGS else None
 
-    def saved_config(self, source: Source) -> tuple[str, bytes]:
-        """Digest and bytes of an old Docker archive's config. Raises ``ImageError``, ``SourceError``."""
+    def saved_config(self, source: Source) -> tuple[Digest, bytes]:
+        """Read the config that manifest.json names, with its digest. Raises ``ImageError``, ``SourceError``."""
         name = documents.text(self.saved or {}, "Config", "manifest.json")
         if not name:
-            raise ImageError("manifest.json names no Config; save the image again")
+            raise ImageError("manifest.json has an image without Config; save the image again")
         data = source.document(clean(name))
-        found = digest_of(data, "sha256:")
+        found = sha256_of(data)
         match = _HEX_NAME.match(clean(name))
         if match is not None and found != f"sha256:{match.group(1)}":
-            raise ImageError(f"the config {show(name)} has content of the digest {found}; save the image again")
+            raise ImageError(f"the config {show(name)} has content with the digest {found}; save the image again")
         return found, data
 
 
 def find_candidates(source: Source) -> list[Candidate]:
-    """All images, in the archive's order, each once. Raises ``ImageError``, ``SourceError``."""
+    """Return all images in the order of the archive, each once. Raises ``ImageError``, ``SourceError``."""
     found: list[Candidate] = []
     if source.size_of("index.json") is not None:
         _check_layout(source)
@@ -90,10 +91,7 @@ def find_candidates(source: Source) -> list[Candidate]:
     if source.size_of("manifest.json") is not None:
         found = _join_saved(source, found)
     elif not found and source.size_of("index.json") is None:
-        raise ImageError(
-            f"{show(source.path)} holds neither index.json nor manifest.json, so it is no image archive;"
-            " give what a tool has saved as an OCI or docker archive"
-        )
+        raise ImageError(f"{show(source.path)} is not an image archive: it has neither index.json nor manifest.json")
     return found
 
 
@@ -103,37 +101,35 @@ def _check_layout(source: Source) -> None:
     value = documents.parse_object(source.document("oci-layout"), "oci-layout")
     version = documents.text(value, "imageLayoutVersion", "oci-layout")
     if version != _LAYOUT_VERSION:
-        raise ImageError(
-            f"oci-layout is of version {show(version or '')}, and only {_LAYOUT_VERSION} is known; save the image again"
-        )
+        raise ImageError(f"oci-layout has the unsupported version {show(version or '')}: expected {_LAYOUT_VERSION}")
 
 
-# What an index lists, with the names and the indexes above it, and where it stands.
-_Item = t.Tuple[documents.Object, _Names, _Names, str]
+# An item of an index, the names and digests of the indexes above it, and the index's name for errors.
+_Item = t.Tuple[documents.Object, _Names, _Digests, str]
 
 
-def _items(index: documents.Object, refs: _Names, via: _Names, where: str) -> list[_Item]:
-    """The items of an index, the first one last, as a stack needs them."""
+def _items(index: documents.Object, refs: _Names, via: _Digests, where: str) -> list[_Item]:
+    """Return the items of an index in reverse, to be taken from the end of a list."""
     items = documents.objects(index, "manifests", where)
     return [(item, refs, via, where) for item in items[::-1]]
 
 
 class _Walk:
-    """Through index.json and the indexes below it, without recursion."""
+    """A walk through index.json and its nested indexes, without recursion."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._found: dict[str, Candidate] = {}
-        # dictionaries for sets in order: one image may be listed under very many names
-        self._names: dict[str, dict[str, None]] = {}
-        self._vias: dict[str, dict[str, None]] = {}
+        self._found: dict[Digest, Candidate] = {}
+        # dictionaries serve as ordered sets: an image may be listed under very many names
+        self._names: dict[Digest, dict[str, None]] = {}
+        self._vias: dict[Digest, dict[Digest, None]] = {}
         self._indexes = 0
 
     def candidates(self) -> list[Candidate]:
-        """What the walk finds, by digest, names of repeated ones joined."""
+        """Return the images found, each once with all of its names."""
         value = documents.parse_object(self._source.document("index.json"), "index.json")
         if value.get("manifests") is not None and value.get("layers") is not None:
-            raise ImageError("index.json carries both manifests and layers; do not use this image")
+            raise ImageError("index.json has both manifests and layers; do not use this image")
         pending = _items(value, (), (), "index.json")
         while pending:
             item, refs, via, where = pending.pop()
@@ -169,7 +165,7 @@ class _Walk:
         check_kind(value, descriptor, where)
         return value
 
-    def _add(self, descriptor: Descriptor, refs: tuple[str, ...], via: tuple[str, ...], present: bool = True) -> None:
+    def _add(self, descriptor: Descriptor, refs: _Names, via: _Digests, present: bool = True) -> None:
         digest = descriptor.digest
         self._names.setdefault(digest, {}).update(dict.fromkeys(refs))
         self._vias.setdefault(digest, {}).update(dict.fromkeys(via))
@@ -185,12 +181,12 @@ class _Walk:
 
 
 def _join_saved(source: Source, found: list[Candidate]) -> list[Candidate]:
-    """The images of Docker's manifest.json; those that the layout has too only lend it their names."""
+    """Add the images of Docker's manifest.json; images that the layout has too only add their names."""
     value = documents.parse_json(source.document("manifest.json"), "manifest.json")
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise ImageError("manifest.json is not a list of images; save the image again")
-    saved: dict[str, Candidate] = {}
-    names: dict[str, list[str]] = {}
+    saved: dict[Digest, Candidate] = {}
+    names: dict[Digest, list[str]] = {}
     for item in value:
         candidate = Candidate((), None, None, item, (), True)
         digest, _data = candidate.saved_config(source)
@@ -200,25 +196,26 @@ def _join_saved(source: Source, found: list[Candidate]) -> list[Candidate]:
     saved = {digest: replace(candidate, refs=tuple(names[digest])) for digest, candidate in saved.items()}
     joined = []
     for candidate in found:
-        twin = saved.pop(_config_digest(source, candidate), None)
+        config = _config_digest(source, candidate)
+        twin = None if config is None else saved.pop(config, None)
         if twin is not None:
-            # Docker's names are the full ones
+            # Docker writes full names
             refs = tuple(dict.fromkeys([*twin.refs, *candidate.refs]))
             candidate = replace(candidate, refs=refs)
         joined.append(candidate)
     return [*joined, *saved.values()]
 
 
-def _config_digest(source: Source, candidate: Candidate) -> str:
-    """Empty where the candidate is not there, or no image."""
+def _config_digest(source: Source, candidate: Candidate) -> Digest | None:
+    """Return None for an artifact, and for an image that is not in the source."""
     if not candidate.present:
-        return ""
+        return None
     descriptor = candidate.config_descriptor(candidate.manifest_document(source))
-    return "" if descriptor is None else descriptor.digest
+    return None if descriptor is None else descriptor.digest
 
 
 def _refs(descriptor: Descriptor) -> t.Iterator[str]:
-    # containerd's name is the full one where both are there
+    # containerd's name comes first, because it is the full one
     for key in (_CONTAINERD_REF, _REF):
         name = descriptor.annotations.get(key)
         if name:

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Descriptors, and the documents behind them, verified before a byte is believed (image-spec, descriptor.md)."""
+"""Descriptors, and reading the documents that they describe, verified before use (image-spec, descriptor.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from .._errors import ImageError, show
 from . import documents
-from .digest import blob_name, check_digest, digest_of
+from .digest import Digest
 from .media_types import INDEXES, MANIFESTS
 from .platform import Platform, platform_of
 from .._source.source import DOCUMENT_LIMIT, Source
@@ -22,10 +22,10 @@ from .._source.source import DOCUMENT_LIMIT, Source
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a document says of a blob: type, digest and ``size`` in bytes; ``data`` is the blob itself, inline."""
+    """The type, digest and ``size`` in bytes of a blob; ``data`` is the blob itself if it is inline."""
 
     media_type: str
-    digest: str
+    digest: Digest
     size: int
     platform: Platform | None
     annotations: dict[str, str]
@@ -33,14 +33,14 @@ class Descriptor:
 
 
 def parse_descriptor(value: documents.Object, where: str) -> Descriptor:
-    """Check the fields of a descriptor. Raises ``ImageError`` that says where it stands."""
-    digest = documents.text(value, "digest", where)
-    if digest is None:
-        raise ImageError(f"{where} has no digest; fetch the image again")
-    check_digest(digest, where)
+    """Parse a descriptor; ``where`` names it in errors. Raises ``ImageError``."""
+    text = documents.text(value, "digest", where)
+    if text is None:
+        raise ImageError(f"{where} has no digest")
+    digest = Digest(text, where)
     size = documents.number(value, "size", where)
     if size is None or size < 0:
-        raise ImageError(f"{where} gives {digest} the size {size}; fetch the image again")
+        raise ImageError(f"{where} gives {digest} the invalid size {size}")
     platform = documents.mapping(value, "platform", where)
     return Descriptor(
         media_type=documents.text(value, "mediaType", where) or "",
@@ -53,43 +53,43 @@ def parse_descriptor(value: documents.Object, where: str) -> Descriptor:
 
 
 def blob_size(source: Source, descriptor: Descriptor) -> int | None:
-    """The size of a descriptor's blob as the source holds it; ``None`` where it does not."""
+    """Return the size of a descriptor's blob in the source; None if the source does not have it."""
     if descriptor.data is not None:
         return len(descriptor.data)
-    return source.size_of(blob_name(descriptor.digest))
+    return source.size_of(descriptor.digest.blob_name)
 
 
 def read_document(source: Source, descriptor: Descriptor, where: str) -> bytes:
-    """The document behind a descriptor, size and digest verified. Raises ``ImageError``, ``SourceError``."""
+    """Read the document of a descriptor and verify its size and digest. Raises ``ImageError``, ``SourceError``."""
     if descriptor.size > DOCUMENT_LIMIT:
         raise ImageError(
             f"{where} {descriptor.digest} has {descriptor.size} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
         )
     data = descriptor.data
     if data is None:
-        data = source.document(blob_name(descriptor.digest))
+        data = source.document(descriptor.digest.blob_name)
     if len(data) != descriptor.size:
         raise ImageError(
-            f"{where} {descriptor.digest} has {len(data)} bytes, its descriptor says {descriptor.size};"
+            f"{where} {descriptor.digest} has {len(data)} bytes, but its descriptor says {descriptor.size};"
             " fetch the image again"
         )
-    found = digest_of(data, descriptor.digest)
+    found = descriptor.digest.of(data)
     if found != descriptor.digest:
-        raise ImageError(f"{where} {descriptor.digest} has content of the digest {found}; fetch the image again")
+        raise ImageError(f"{where} {descriptor.digest} has content with the digest {found}; fetch the image again")
     return data
 
 
 def check_kind(value: documents.Object, descriptor: Descriptor, where: str) -> None:
-    """Refuse a document that two readers could read as two things (CVE-2021-41190). Raises ``ImageError``."""
+    """Refuse a document that could be taken for an index or a manifest (CVE-2021-41190). Raises ``ImageError``."""
     if value.get("manifests") is not None and value.get("layers") is not None:
-        raise ImageError(f"{where} {descriptor.digest} carries both manifests and layers; do not use this image")
+        raise ImageError(f"{where} {descriptor.digest} has both manifests and layers; do not use this image")
     own = documents.text(value, "mediaType", where)
     if not own:
         return
     same = any(own in kinds and descriptor.media_type in kinds for kinds in (INDEXES, MANIFESTS))
     if not same and own != descriptor.media_type:
         raise ImageError(
-            f"{where} {descriptor.digest} calls itself {show(own)}, its descriptor says"
+            f"{where} {descriptor.digest} has the mediaType {show(own)}, but its descriptor says"
             f" {show(descriptor.media_type)}; do not use this image"
         )
 
@@ -100,4 +100,4 @@ def _inline(data: str | None, digest: str, where: str) -> bytes | None:
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ImageError(f"{where} gives {digest} inline data that is not base64; fetch the image again") from error
+        raise ImageError(f"{where} gives {digest} inline data that is not valid base64") from error

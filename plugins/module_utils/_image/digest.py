@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Digests: their grammar, their hashes, and where a layout keeps their blobs (image-spec, descriptor.md)."""
+"""Digests: their grammar, their hashes, and the names of their blobs in a layout (image-spec, descriptor.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typing as t
 
 from .._errors import ImageError, show
 
-# what nearly every digest is, told in one step: an image may name hundreds
+# nearly all digests match this one, and an image may have hundreds
 _USUAL = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)\Z")
 _HEX = re.compile(r"[0-9a-f]+\Z")
@@ -24,41 +24,62 @@ if t.TYPE_CHECKING:
     Hash = hashlib._Hash
 
 
-def check_digest(digest: str, where: str) -> str:
-    """The digest, if it is one that can be verified. Raises ``ImageError`` that says where it stands."""
-    if _USUAL.match(digest) is not None:
-        return digest
-    match = _GRAMMAR.match(digest)
+class Digest(str):
+    """A digest that can be verified, in its OCI form ``algorithm:hex``.
+
+    A string, as in go-digest, so that it compares with digests in records and results; ``str()`` gives a plain one.
+    ``where`` names the document or option in errors. Raises ``ImageError``.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str, where: str = "the digest") -> Digest:
+        if _USUAL.match(text) is None:
+            _check(text, where)
+        return super().__new__(cls, text)
+
+    @property
+    def algorithm(self) -> str:
+        """``sha256`` or ``sha512``."""
+        return self.partition(":")[0]
+
+    @property
+    def hex(self) -> str:
+        """The hash in lower-case hexadecimal digits."""
+        return self.partition(":")[2]
+
+    @property
+    def blob_name(self) -> str:
+        """The name of the blob in a layout (image-layout.md)."""
+        return f"blobs/{self.algorithm}/{self.hex}"
+
+    def new_hash(self) -> Hash:
+        """Return a new hash of the same algorithm."""
+        return hashlib.new(self.algorithm)
+
+    def of(self, data: bytes) -> Digest:
+        """Return the digest of data by the same algorithm."""
+        found = self.new_hash()
+        found.update(data)
+        return Digest(f"{self.algorithm}:{found.hexdigest()}")
+
+
+def sha256_of(data: bytes) -> Digest:
+    """Return the sha256 digest of data."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def _check(text: str, where: str) -> None:
+    match = _GRAMMAR.match(text)
     if match is None:
-        raise ImageError(f"{where} has the digest {show(digest)}, which is none; fetch the image again")
+        raise ImageError(f"{where} has an invalid digest: {show(text)}")
     algorithm, encoded = match.groups()
     length = _LENGTHS.get(algorithm)
     if length is None:
         raise ImageError(
-            f"{where} has a digest of the algorithm {show(algorithm)}, and only sha256 and sha512 can be verified;"
-            " use an image with these"
+            f"{where} has a digest of the unsupported algorithm {show(algorithm)}; use an image with sha256 or sha512 digests"
         )
     if len(encoded) != length or _HEX.match(encoded) is None:
         raise ImageError(
-            f"{where} has the digest {show(digest)}, which is not {length} lower-case hexadecimal digits;"
-            " fetch the image again"
+            f"{where} has an invalid digest: {show(text)}, expected {length} lower-case hexadecimal digits"
         )
-    return digest
-
-
-def new_hash(digest: str) -> Hash:
-    """A fresh hash of the algorithm that a checked digest names."""
-    return hashlib.new(digest.partition(":")[0])
-
-
-def digest_of(data: bytes, like: str) -> str:
-    """The digest of ``data`` by the algorithm of another, checked one."""
-    digest = new_hash(like)
-    digest.update(data)
-    return f"{like.partition(':')[0]}:{digest.hexdigest()}"
-
-
-def blob_name(digest: str) -> str:
-    """The name of a checked digest's blob in a layout (image-layout.md)."""
-    algorithm, _colon, encoded = digest.partition(":")
-    return f"blobs/{algorithm}/{encoded}"

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""An image: what was chosen, with its layers in order and its config. It knows of no tar entry."""
+"""The image that was selected: its digests, its layers in order, and its config."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .config import ImageConfig
+from .digest import Digest
 from .platform import Platform
 from .._source.range_reader import RangeReader
 from .._source.source import Opener
@@ -21,45 +22,50 @@ from .._source.source import Opener
 class Layer:
     """One layer: ``digest`` and ``size`` in bytes of its blob, ``diff_id`` of the tar inside.
 
-    ``name`` is its file in the source, ``data`` the blob itself where it came inline. Where
-    ``digest_is_diff_id``, an old archive gave no digest of the blob.
+    ``name`` is the name of the blob in the source, ``data`` the blob itself if it is inline. ``digest_is_diff_id`` is
+    set for archives that do not give the digest of the blob.
     """
 
-    digest: str
+    digest: Digest
     size: int | None
     media_type: str
-    diff_id: str
+    diff_id: Digest
     name: str
     data: bytes | None = None
     digest_is_diff_id: bool = False
 
     def to_result(self) -> dict[str, t.Any]:
-        """The item of the result's ``layers``."""
-        return {"digest": self.digest, "diff_id": self.diff_id, "size": self.size, "media_type": self.media_type}
+        """Return the layer's item of the result."""
+        return {
+            "digest": str(self.digest),
+            "diff_id": str(self.diff_id),
+            "size": self.size,
+            "media_type": self.media_type,
+        }
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image of a source. ``manifest_digest`` is ``None`` for an old ``docker save`` archive."""
+    """One image of a source; ``manifest_digest`` is None in archives of old ``docker save``."""
 
     ref: str | None
     platform: Platform
-    manifest_digest: str | None
-    config_digest: str
+    manifest_digest: Digest | None
+    config_digest: Digest
     layers: tuple[Layer, ...]
     config: ImageConfig
     warnings: tuple[str, ...] = ()
 
 
 def open_layer(source: Opener, layer: Layer) -> RangeReader:
-    """A reader of a layer's blob. Raises ``SourceError``."""
+    """Open a layer's blob. Raises ``SourceError``."""
     if layer.data is not None:
         return RangeReader(_Inline(layer.data), 0, len(layer.data))
     return source.open(layer.name)
 
 
 class _Inline:
-    """Bytes that came with a descriptor."""
+    """The inline data of a descriptor, with the methods of a file."""
 
     name = "inline data"
 
@@ -68,14 +74,14 @@ class _Inline:
         self.size = len(data)
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """``count`` bytes from ``offset``."""
+        """Return ``count`` bytes from ``offset``."""
         return self._data[offset : offset + count]
 
     def advise(self, in_order: bool) -> None:
-        """Memory needs no advice."""
+        """Do nothing: memory needs no advice."""
 
     def cancel(self) -> None:
-        """Memory never waits."""
+        """Do nothing: memory never waits."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to close."""

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""All images of a source as values for the user, the broken ones with what is wrong."""
+"""List all images of a source for the user, broken ones with their problem."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typing as t
 
 from .._errors import ImageError, SourceError
 from .candidates import Candidate, find_candidates
-from .digest import check_digest
+from .digest import Digest
 from .image import Image
 from .platform import Platform
 from .selection import by_ref, load, to_image
@@ -22,9 +22,9 @@ from .._source.source import Source
 def list_images(
     source: Source, ref: str | None, digest: str | None, platform: Platform | None
 ) -> list[dict[str, t.Any]]:
-    """What the source holds, filtered; see ``oci_image_info`` for the keys. Raises ``ImageError``, ``SourceError``."""
+    """List the matching images, with the keys of oci_image_info. Raises ``ImageError``, ``SourceError``."""
     if digest is not None:
-        check_digest(digest, "the option digest")
+        digest = Digest(digest, "the option digest")
     listed = []
     for candidate in by_ref(find_candidates(source), ref):
         item = _describe(source, candidate)
@@ -41,14 +41,14 @@ def list_images(
 
 
 def _describe(source: Source, candidate: Candidate) -> dict[str, t.Any] | None:
-    """``None`` for what is no image."""
+    """Return the item of an image, or None for an artifact."""
     manifest = candidate.manifest
     item: dict[str, t.Any] = {
         "refs": list(candidate.refs),
         "own_platform": candidate.platform,
         "platform": str(candidate.platform) if candidate.platform else None,
         "present": candidate.present,
-        "manifest_digest": manifest.digest if manifest is not None else None,
+        "manifest_digest": str(manifest.digest) if manifest is not None else None,
         "config_digest": None,
         "layers": None,
         "image": None,
@@ -58,13 +58,13 @@ def _describe(source: Source, candidate: Candidate) -> dict[str, t.Any] | None:
         loaded = load(source, [candidate])
         if not loaded:
             return None if candidate.present else item
-        item["config_digest"] = loaded[0].config_digest
+        item["config_digest"] = str(loaded[0].config_digest)
         item["own_platform"] = loaded[0].platform
         item["platform"] = str(loaded[0].platform) or None
         item["image"] = loaded[0].config.to_facts()
         item["layers"] = _layers(to_image(source, loaded[0]))
     except (ImageError, SourceError) as error:
-        # a list of what is there is of use even where one image is broken
+        # one broken image must not hide the others
         item["problem"] = error.message
     return item
 

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Choosing one image, and loading it whole but for its layers (docs/behaviour.md, section 2)."""
+"""Select one image, and load its documents (docs/behaviour.md, section 2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import documents
 from .candidates import Candidate, find_candidates
 from .config import ImageConfig, parse_config
 from .descriptor import Descriptor, blob_size, parse_descriptor, read_document
-from .digest import blob_name, check_digest
+from .digest import Digest
 from .image import Image, Layer
 from .media_types import PLAIN_LAYER, is_encrypted, is_layer
 from .names import matches
@@ -29,37 +29,37 @@ _MOST_NAMES = 5
 
 
 class Loaded(t.NamedTuple):
-    """A candidate with its documents read and verified; layers are still unchecked descriptors."""
+    """A candidate with its verified documents; its layers are not checked yet."""
 
     candidate: Candidate
     manifest: documents.Object
-    config_digest: str
+    config_digest: Digest
     config: ImageConfig
 
     @property
     def platform(self) -> Platform:
-        """The descriptor's where it has one, else the config's."""
+        """The platform of the descriptor if it has one, otherwise that of the config."""
         return self.candidate.platform or self.config.platform
 
     @property
-    def identity(self) -> str:
-        """What makes two candidates the same image."""
+    def identity(self) -> Digest:
+        """The digest of the manifest, or of the config if there is no manifest."""
         manifest = self.candidate.manifest
         return self.config_digest if manifest is None else manifest.digest
 
     @property
-    def digests(self) -> tuple[str, ...]:
-        """All that a user may pin it by."""
+    def digests(self) -> tuple[Digest, ...]:
+        """All digests that the option digest may select the image by."""
         return (self.identity, self.config_digest, *self.candidate.via)
 
     def in_words(self) -> str:
-        """For a list in a message."""
+        """Return the image's names, platform and digest for a message."""
         names = _names(self.candidate)
         return f"{names} for {self.platform} with the digest {self.identity}"
 
 
 def select_image(source: Source, ref: str | None, digest: str | None, platform: Platform | None) -> Image:
-    """The one image that is asked for, every blob of it in the source. Raises ``ImageError``, ``SourceError``."""
+    """Select an image, and check that the source has all of its blobs. Raises ``ImageError``, ``SourceError``."""
     candidates = find_candidates(source)
     return to_image(source, select(source, candidates, ref, digest, platform))
 
@@ -67,18 +67,18 @@ def select_image(source: Source, ref: str | None, digest: str | None, platform: 
 def select(
     source: Source, candidates: list[Candidate], ref: str | None, digest: str | None, platform: Platform | None
 ) -> Loaded:
-    """The one candidate that is asked for, its layers not yet looked at. Raises ``ImageError``, ``SourceError``."""
+    """Select one candidate, without checking its layers. Raises ``ImageError``, ``SourceError``."""
     wanted = platform or node_platform()
     chosen = by_ref(candidates, ref)
     if digest is None:
-        # whoever says his platform is judged by it, and his documents need not be read
+        # documents are read only of candidates whose descriptor allows the platform
         chosen = [
             candidate
             for candidate in chosen
             if candidate.platform is None or wanted.rank_of(candidate.platform) is not None
         ]
     else:
-        check_digest(digest, "the option digest")
+        digest = Digest(digest, "the option digest")
     loaded = load(source, chosen)
     if digest is not None:
         loaded = [item for item in loaded if digest in item.digests]
@@ -99,12 +99,12 @@ def select(
 
 
 def no_image(source: Source, candidates: list[Candidate], asked: str) -> ImageError:
-    """What to say where none of the candidates is what was ``asked`` for."""
+    """Return the error for a source without a matching image."""
     return ImageError(f"{show(source.path)} holds no image {asked}; it holds {_all_in_words(source, candidates)}")
 
 
 def load(source: Source, candidates: t.Iterable[Candidate]) -> list[Loaded]:
-    """Read the documents of those that are there and are images. Raises ``ImageError``, ``SourceError``."""
+    """Read the documents of all candidates that are present and images. Raises ``ImageError``, ``SourceError``."""
     loaded = []
     for candidate in candidates:
         if not candidate.present:
@@ -128,23 +128,23 @@ def load(source: Source, candidates: t.Iterable[Candidate]) -> list[Loaded]:
 
 
 def to_image(source: Source, loaded: Loaded) -> Image:
-    """Check the layers of a loaded image against config and source. Raises ``ImageError``, ``SourceError``."""
+    """Check the layers of an image against its config and the source. Raises ``ImageError``, ``SourceError``."""
     candidate = loaded.candidate
     config = loaded.config
     if config.rootfs_type != "layers":
         raise ImageError(
-            f"the config {loaded.config_digest} has a rootfs of type {show(config.rootfs_type)}, and only layers is known;"
-            " use another image"
+            f"the config {loaded.config_digest} has a rootfs of the unsupported type {show(config.rootfs_type)}:"
+            " expected layers"
         )
-    for diff_id in config.diff_ids:
-        check_digest(diff_id, f"the config {loaded.config_digest}")
+    where = f"the config {loaded.config_digest}"
+    diff_ids = [Digest(diff_id, where) for diff_id in config.diff_ids]
     layers_of = _saved_layers if candidate.manifest is None else _layers
-    layers = layers_of(source, loaded)
+    layers = layers_of(source, loaded, diff_ids)
     warnings = list(config.warnings)
-    spoken = candidate.platform
+    declared = candidate.platform
     own = config.platform
-    if spoken is not None and own.architecture and spoken.rank_of(own) != 0:
-        warnings.append(f"the image's index says {spoken}, its config {own}; the index was believed")
+    if declared is not None and own.architecture and declared.rank_of(own) != 0:
+        warnings.append(f"the image's index says {declared}, but its config says {own}; using the index")
     return Image(
         ref=candidate.refs[0] if candidate.refs else None,
         platform=loaded.platform,
@@ -157,7 +157,7 @@ def to_image(source: Source, loaded: Loaded) -> Image:
 
 
 def by_ref(candidates: list[Candidate], ref: str | None) -> list[Candidate]:
-    """Those of a name; a bare tag counts only where no whole name does."""
+    """Return the candidates with a name. A bare tag matches only if no full name does."""
     if ref is None:
         return candidates
     for loosely in (False, True):
@@ -171,13 +171,13 @@ def _config(data: bytes, digest: str) -> ImageConfig:
     return parse_config(data, f"the config {digest}")
 
 
-def _layers(source: Source, loaded: Loaded) -> list[Layer]:
+def _layers(source: Source, loaded: Loaded, diff_ids: list[Digest]) -> list[Layer]:
     manifest = loaded.candidate.manifest
     where = f"the manifest {manifest.digest}" if manifest else "the manifest"
     items = documents.objects(loaded.manifest, "layers", where)
     _check_count(len(items), loaded, where)
     layers = []
-    for item, diff_id in zip(items, loaded.config.diff_ids):
+    for item, diff_id in zip(items, diff_ids):
         descriptor = parse_descriptor(item, f"a layer of {where}")
         _check_layer(source, descriptor)
         layers.append(
@@ -186,19 +186,19 @@ def _layers(source: Source, loaded: Loaded) -> list[Layer]:
                 size=descriptor.size,
                 media_type=descriptor.media_type,
                 diff_id=diff_id,
-                name=blob_name(descriptor.digest),
+                name=descriptor.digest.blob_name,
                 data=descriptor.data,
             )
         )
     return layers
 
 
-def _saved_layers(source: Source, loaded: Loaded) -> list[Layer]:
+def _saved_layers(source: Source, loaded: Loaded, diff_ids: list[Digest]) -> list[Layer]:
     where = "manifest.json"
     names = documents.strings(loaded.candidate.saved or {}, "Layers", where)
     _check_count(len(names), loaded, where)
     layers = []
-    for name, diff_id in zip(names, loaded.config.diff_ids):
+    for name, diff_id in zip(names, diff_ids):
         size = source.size_of(clean(name))
         if size is None:
             raise ImageError(f"{show(source.path)} does not hold the layer {show(name)}; save the image as a whole")
@@ -217,11 +217,13 @@ def _saved_layers(source: Source, loaded: Loaded) -> list[Layer]:
 
 def _check_count(number: int, loaded: Loaded, where: str) -> None:
     if number > _MOST_LAYERS:
-        raise ImageError(f"{where} has {number} layers, more than {_MOST_LAYERS}, a fixed limit; build it of fewer")
+        raise ImageError(
+            f"{where} has {number} layers, more than {_MOST_LAYERS}, a fixed limit; build the image with fewer"
+        )
     if number != len(loaded.config.diff_ids):
         raise ImageError(
-            f"{where} has {number} layers, the config {loaded.config_digest} {len(loaded.config.diff_ids)} diff_ids;"
-            " fetch the image again"
+            f"{where} has {number} layers, but the config {loaded.config_digest} has"
+            f" {len(loaded.config.diff_ids)} diff_ids"
         )
 
 
@@ -237,16 +239,16 @@ def _check_layer(source: Source, descriptor: Descriptor) -> None:
         raise ImageError(f"{show(source.path)} does not hold the layer {descriptor.digest}; save the image as a whole")
     if size != descriptor.size:
         raise ImageError(
-            f"the layer {descriptor.digest} has {size} bytes, its descriptor says {descriptor.size};"
+            f"the layer {descriptor.digest} has {size} bytes, but its descriptor says {descriptor.size};"
             " fetch the image again"
         )
 
 
 def asked_in_words(ref: str | None, digest: str | None, platform: Platform | None) -> str:
-    """What was asked for, as messages say it."""
+    """Return the selection criteria for a message."""
     words = [f"for {platform}"] if platform is not None else []
     if ref is not None:
-        words.append(f"of the name {show(ref)}")
+        words.append(f"with the name {show(ref)}")
     if digest is not None:
         words.append(f"with the digest {digest}")
     return " ".join(words)
@@ -260,7 +262,7 @@ def _listed(items: t.Iterable[Loaded]) -> str:
 
 
 def _names(candidate: Candidate) -> str:
-    shown = ", ".join(map(show, candidate.refs[:_MOST_NAMES])) or "one without a name"
+    shown = ", ".join(map(show, candidate.refs[:_MOST_NAMES])) or "an image without a name"
     rest = len(candidate.refs) - _MOST_NAMES
     return f"{shown} (and {rest} more names)" if rest > 0 else shown
 

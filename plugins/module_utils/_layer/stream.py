@@ -11,7 +11,6 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import LayerError
-from .._image.digest import new_hash
 from .._image.media_types import declared_compression
 from .budget import Budget
 from .._source.decompress import DecompressError, decompressed
@@ -75,12 +74,10 @@ class LayerStream:
         """Pass the pieces on, count them against the limits, and hash them."""
         layer = self.layer
         add_bytes = self._budget.add_bytes
-        algorithm = layer.diff_id.partition(":")[0]
+        algorithm = layer.diff_id.algorithm
         # an uncompressed blob is the tar itself, so its verified digest is the diff_id
-        is_known = (
-            self.compression == "none" and not layer.digest_is_diff_id and layer.digest.startswith(algorithm + ":")
-        )
-        diff_hash = None if is_known else new_hash(layer.diff_id)
+        is_known = self.compression == "none" and not layer.digest_is_diff_id and layer.digest.algorithm == algorithm
+        diff_hash = None if is_known else layer.diff_id.new_hash()
         for piece in pieces:
             add_bytes(len(piece), layer.digest)
             if diff_hash is not None:

@@ -565,10 +565,10 @@ def test_a_node_gets_nothing_of_an_image_that_its_task_does_not_name(tmp_path: P
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"ref": "other:1"}, "holds no image of the name 'other:1'; it holds 'demo:1'"),
+        ({"ref": "other:1"}, "holds no image with the name 'other:1'; it holds 'demo:1'"),
         ({"platform": "linux/s390x"}, "holds no image for linux/s390x; it holds 'demo"),
         ({"platform": "x"}, "invalid platform 'x'"),
-        ({"digest": "x"}, "the digest 'x'"),
+        ({"digest": "x"}, "an invalid digest: 'x'"),
     ],
     ids=str,
 )

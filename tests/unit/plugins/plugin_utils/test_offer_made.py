@@ -274,10 +274,10 @@ def test_docker_archives_are_narrowed_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"ref": "three"}, "holds no image of the name 'three'; it holds "),
+        ({"ref": "three"}, "holds no image with the name 'three'; it holds "),
         ({"digest": "sha256:" + "0" * 64}, "holds no image with the digest sha256:0"),
-        ({"ref": "one", "digest": TWO.digest}, "of the name 'one' with the digest"),
-        ({"ref": "three", "platform": "linux/arm64"}, "holds no image for linux/arm64 of the name 'three'; it holds"),
+        ({"ref": "one", "digest": TWO.digest}, "with the name 'one' with the digest"),
+        ({"ref": "three", "platform": "linux/arm64"}, "holds no image for linux/arm64 with the name 'three'; it holds"),
         ({"platform": "linux/s390x"}, "holds no image for linux/s390x; it holds"),
         ({"platform": "linux/amd64"}, "holds 2 images for linux/amd64: "),
     ],
@@ -298,8 +298,8 @@ def test_what_no_node_could_choose_is_told_on_the_controller_with_all_there_is(
     ("options", "said"),
     [
         ({"platform": "nonsense"}, "invalid platform 'nonsense'"),
-        ({"digest": "md5:0123"}, "of the algorithm 'md5'"),
-        ({"digest": "x", "platform": "linux/amd64"}, "the option digest has the digest 'x'"),
+        ({"digest": "md5:0123"}, "of the unsupported algorithm 'md5'"),
+        ({"digest": "x", "platform": "linux/amd64"}, "the option digest has an invalid digest: 'x'"),
     ],
     ids=str,
 )  # fmt: skip

@@ -55,13 +55,13 @@ def test_inline_data_needs_no_blob(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("blob", "message"),
     [
-        (Blob(TEXT, edit_stored=append(b" ")), "has 9 bytes, its descriptor says 8"),
-        (Blob(TEXT, edit_stored=cut(3)), "has 3 bytes, its descriptor says 8; fetch"),
-        (Blob(TEXT, descriptor={"size": 7}), "has 8 bytes, its descriptor says 7"),
-        (Blob(TEXT, edit_stored=flip(2)), "has content of the digest sha256:"),
-        (Blob(TEXT, algorithm="sha512", edit_stored=flip(2)), "has content of the digest sha512:"),
-        (Blob(TEXT, inline=b"{}"), "has 2 bytes, its descriptor says 8"),
-        (Blob(TEXT, inline=b'{"b": 1}'), "has content of the digest sha256:"),
+        (Blob(TEXT, edit_stored=append(b" ")), "has 9 bytes, but its descriptor says 8"),
+        (Blob(TEXT, edit_stored=cut(3)), "has 3 bytes, but its descriptor says 8; fetch"),
+        (Blob(TEXT, descriptor={"size": 7}), "has 8 bytes, but its descriptor says 7"),
+        (Blob(TEXT, edit_stored=flip(2)), "has content with the digest sha256:"),
+        (Blob(TEXT, algorithm="sha512", edit_stored=flip(2)), "has content with the digest sha512:"),
+        (Blob(TEXT, inline=b"{}"), "has 2 bytes, but its descriptor says 8"),
+        (Blob(TEXT, inline=b'{"b": 1}'), "has content with the digest sha256:"),
         (Blob(TEXT, descriptor={"size": 2**22 + 1}), "has 4194305 bytes, more than 4194304, a fixed limit"),
     ],
 )
@@ -80,13 +80,13 @@ def test_a_missing_document(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"digest": ABSENT}, "it has no digest; fetch the image again"),
+        ({"digest": ABSENT}, "it has no digest"),
         ({"digest": None}, "it has no digest"),
         ({"digest": 5}, "it: the field 'digest' is not a string"),
-        ({"digest": "sha256:../x"}, "it has the digest 'sha256:../x', which is none"),
-        ({"digest": "blake3:" + "0" * 64}, "it has a digest of the algorithm 'blake3'"),
-        ({"size": ABSENT}, "the size None; fetch the image again"),
-        ({"size": -1}, "the size -1; fetch the image again"),
+        ({"digest": "sha256:../x"}, "it has an invalid digest: 'sha256:../x'"),
+        ({"digest": "blake3:" + "0" * 64}, "it has a digest of the unsupported algorithm 'blake3'"),
+        ({"size": ABSENT}, "the invalid size None"),
+        ({"size": -1}, "the invalid size -1"),
         ({"size": "8"}, "it: the field 'size' is not an integer"),
         ({"size": 8.0}, "it: the field 'size' is not an integer"),
         ({"mediaType": 1}, "it: the field 'mediaType' is not a string"),
@@ -95,9 +95,9 @@ def test_a_missing_document(tmp_path: Path) -> None:
         ({"annotations": []}, "it: the field 'annotations' is not an object"),
         ({"annotations": {"a": 1}}, "'annotations' is not an object of strings"),
         ({"data": 1}, "it: the field 'data' is not a string"),
-        ({"data": "!"}, "inline data that is not base64; fetch the image again"),
-        ({"data": "e30\n="}, "inline data that is not base64"),
-        ({"data": "\u00e9"}, "inline data that is not base64"),
+        ({"data": "!"}, "inline data that is not valid base64"),
+        ({"data": "e30\n="}, "inline data that is not valid base64"),
+        ({"data": "\u00e9"}, "inline data that is not valid base64"),
     ],
 )
 def test_descriptors_are_checked(change: dict[str, t.Any], message: str) -> None:
@@ -145,11 +145,11 @@ def test_types_that_contradict(says: str, own: str) -> None:
     with pytest.raises(ImageError) as caught:
         check_kind({"mediaType": own}, descriptor, "it")
     assert caught.value.message == (
-        f"it {descriptor.digest} calls itself '{own}', its descriptor says '{says}';" " do not use this image"
+        f"it {descriptor.digest} has the mediaType '{own}', but its descriptor says '{says}';" " do not use this image"
     )
 
 
 def test_a_document_of_two_kinds() -> None:
     descriptor = parse_descriptor(Blob(TEXT, MANIFEST).descriptor(), "it")
-    with pytest.raises(ImageError, match="carries both manifests and layers; do not"):
+    with pytest.raises(ImageError, match="has both manifests and layers; do not"):
         check_kind({"manifests": [], "layers": []}, descriptor, "it")

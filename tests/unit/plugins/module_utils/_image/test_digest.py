@@ -6,16 +6,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import json
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError
-from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import (
-    blob_name,
-    check_digest,
-    digest_of,
-    new_hash,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import Digest, sha256_of
 
 SHA256 = "sha256:" + "0a" * 32
 SHA512 = "sha512:" + "0a" * 64
@@ -23,34 +20,52 @@ SHA512 = "sha512:" + "0a" * 64
 
 @pytest.mark.parametrize("digest", [SHA256, SHA512])
 def test_what_can_be_verified(digest: str) -> None:
-    assert check_digest(digest, "it") == digest
+    checked = Digest(digest, "it")
+    assert checked == digest
+    assert str(checked) == digest
+    assert type(str(checked)) is str
     algorithm, _colon, encoded = digest.partition(":")
-    assert blob_name(digest) == f"blobs/{algorithm}/{encoded}"
-    assert new_hash(digest).name == algorithm
+    assert (checked.algorithm, checked.hex) == (algorithm, encoded)
+    assert checked.blob_name == f"blobs/{algorithm}/{encoded}"
+    assert checked.new_hash().name == algorithm
     found = hashlib.new(algorithm, b"data").hexdigest()
-    assert digest_of(b"data", digest) == f"{algorithm}:{found}"
+    assert checked.of(b"data") == f"{algorithm}:{found}"
+
+
+def test_a_digest_is_frozen() -> None:
+    digest = Digest(SHA256)
+    with pytest.raises(AttributeError):
+        digest.hex = "0b" * 32  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        digest.other = "x"  # type: ignore[attr-defined]
+    assert copy.deepcopy(digest) == digest
+    assert json.dumps([digest]) == json.dumps([SHA256])
+
+
+def test_sha256() -> None:
+    assert sha256_of(b"data") == "sha256:" + hashlib.sha256(b"data").hexdigest()
 
 
 @pytest.mark.parametrize(
     ("digest", "message"),
     [
-        ("", "it has the digest '', which is none; fetch the image again"),
-        ("0a" * 32, "which is none"),
-        ("sha256:", "which is none"),
-        ("sha256:../../../etc/passwd", "which is none"),
-        (SHA256 + "\n", r"0a\\n', which is none"),
-        (SHA256 + "\0", "which is none"),
-        ("sha256:" + "0A" * 32, "which is not 64 lower-case hexadecimal digits"),
-        ("sha256:" + "0g" * 32, "which is not 64 lower-case hexadecimal digits"),
-        (SHA256[:-1], "which is not 64 lower-case hexadecimal digits"),
-        (SHA256 + "0", "which is not 64 lower-case hexadecimal digits"),
-        ("sha512:" + "0a" * 32, "which is not 128 lower-case hexadecimal digits"),
-        ("md5:" + "0a" * 16, "algorithm 'md5', and only sha256 and sha512 can be"),
-        ("sha256+b64u:LCa0a2j_xo", r"algorithm 'sha256\+b64u', and only sha256"),
-        ("SHA256:" + "0a" * 32, "which is none"),
+        ("", "it has an invalid digest: ''"),
+        ("0a" * 32, "has an invalid digest: "),
+        ("sha256:", "has an invalid digest: "),
+        ("sha256:../../../etc/passwd", "has an invalid digest: "),
+        (SHA256 + "\n", r"an invalid digest: 'sha256:[0a]+\\n'"),
+        (SHA256 + "\0", "has an invalid digest: "),
+        ("sha256:" + "0A" * 32, "expected 64 lower-case hexadecimal digits"),
+        ("sha256:" + "0g" * 32, "expected 64 lower-case hexadecimal digits"),
+        (SHA256[:-1], "expected 64 lower-case hexadecimal digits"),
+        (SHA256 + "0", "expected 64 lower-case hexadecimal digits"),
+        ("sha512:" + "0a" * 32, "expected 128 lower-case hexadecimal digits"),
+        ("md5:" + "0a" * 16, "unsupported algorithm 'md5'; use an image with sha256"),
+        ("sha256+b64u:LCa0a2j_xo", r"unsupported algorithm 'sha256\+b64u'; use an"),
+        ("SHA256:" + "0a" * 32, "has an invalid digest: "),
     ],
 )
 def test_what_cannot(digest: str, message: str) -> None:
     with pytest.raises(ImageError, match=message) as caught:
-        check_digest(digest, "it")
+        Digest(digest, "it")
     assert caught.value.message.startswith("it has ")

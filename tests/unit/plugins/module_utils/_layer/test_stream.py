@@ -13,6 +13,7 @@ import typing as t
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image import image
+from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import Digest
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pipeline import read_ahead
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.stream import LayerStream, drain, in_one_thread
@@ -51,10 +52,10 @@ class Drops(io.BytesIO):
 def stream_of(layer: Blob, piece: int = 2**20, budget: Budget | None = None, **changes: t.Any) -> LayerStream:
     """The stream of what is stored for a layer."""
     fields: dict[str, t.Any] = {
-        "digest": layer.digest,
+        "digest": Digest(layer.digest),
         "size": layer.size,
         "media_type": layer.media_type,
-        "diff_id": layer.diff_id,
+        "diff_id": Digest(layer.diff_id),
         "name": layer.path,
         **changes,
     }
@@ -98,7 +99,8 @@ def test_a_blob_without_end() -> None:
 
     blob = Endless()
     size = 1 << 50
-    layer = image.Layer("sha256:" + "0" * 64, size, "application/x", "sha256:" + "0" * 64, "n")  # fmt: skip
+    digest = Digest("sha256:" + "0" * 64)
+    layer = image.Layer(digest, size, "application/x", digest, "n")
     with pytest.raises(LayerError, match="stream has more than 67108864 bytes beyond its content"):
         drain(LayerStream(layer, blob, Budget(2**40, 10**6)))
     assert blob.given < 70 << 20
@@ -141,7 +143,7 @@ def test_an_old_archive_says_nothing_of_a_compression() -> None:
     """Section 1: the bytes tell the compression, the diff_id is all that is checked."""
     layer = Layer(*MEMBERS)
     stream = stream_of(
-        layer, digest=layer.diff_id, size=None, digest_is_diff_id=True,
+        layer, digest=Digest(layer.diff_id), size=None, digest_is_diff_id=True,
         media_type="application/vnd.oci.image.layer.v1.tar",
     )  # fmt: skip
     assert drain(stream) == layer.diff_id
@@ -178,8 +180,7 @@ def test_bytes_that_are_none_of_these(data: bytes, shown: str) -> None:
 def test_a_blob_of_another_content(compression: t.Any) -> None:
     """Section 3: digest and size are computed to the very end of the stream."""
     layer = Layer(*MEMBERS, compression=compression)
-    other = digest(b"other")
-    text = refused(layer, digest=other)
+    text = refused(layer, digest=Digest(digest(b"other")))
     assert text == (
         f"the blob's content has the digest {layer.digest[7:]};" " the archive is damaged: fetch the image again"
     )
