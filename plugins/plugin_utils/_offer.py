@@ -77,7 +77,6 @@ class _Wrapped:
     def __init__(self, source: Source) -> None:
         self.form = source.form
         self.path = source.path
-        self.opened = source.opened
         self.documents_size = 0
         self.spooled_size = source.spooled_size
         self._source = source

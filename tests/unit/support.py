@@ -29,6 +29,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import Policy
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import RangeReader
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
 from ansible_collections.hypervisor.oci.tests.images.builder import Entry, Raw, tar
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import UnpackOptions
@@ -50,6 +52,37 @@ _KINDS = {
 }
 # What the host itself puts on files.
 _HOSTS_OWN = ("security.selinux", "trusted.hypervisor_oci")
+
+
+class Watched:
+    """A source whose ``reads`` are the names of all that was read of it, in order."""
+
+    def __init__(self, source: Source) -> None:
+        self.reads: list[str] = []
+        self._source = source
+
+    def __getattr__(self, name: str) -> t.Any:
+        return getattr(self._source, name)
+
+    def open(self, name: str) -> RangeReader:
+        """Open a file, and note its name."""
+        self.reads.append(name)
+        return self._source.open(name)
+
+    def document(self, name: str) -> bytes:
+        """Return a document, and note its name."""
+        self.reads.append(name)
+        return self._source.document(name)
+
+    def spool(self, directory: int) -> Source:
+        """Return the source that is read in place: this one, if it is."""
+        spooled = self._source.spool(directory)
+        return t.cast(Source, self) if spooled is self._source else spooled
+
+
+def watched(source: Source) -> t.Any:
+    """Return a ``Watched`` source, which serves as any."""
+    return Watched(source)
 
 
 class Node(t.NamedTuple):

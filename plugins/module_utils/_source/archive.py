@@ -28,7 +28,6 @@ class Archive:
 
     def __init__(self, path: str, access: RandomAccess) -> None:
         self.path = path
-        self.opened: list[str] = []
         self.documents_size = 0
         self._access = access
         self._index = _index(access, path)
@@ -43,7 +42,6 @@ class Archive:
         member = self._index.find(name)
         if member is None:
             raise missing(self.path, name)
-        self.opened.append(name)
         return self._reader(member)
 
     def _reader(self, member: Member) -> RangeReader:

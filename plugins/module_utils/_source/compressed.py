@@ -38,7 +38,6 @@ class StreamedArchive:
     def __init__(self, path: str, form: str, why: str, max_size: int) -> None:
         self.path = path
         self.form = form
-        self.opened: list[str] = []
         self.documents_size = 0
         self._why = why
         self._max_size = max_size
@@ -65,7 +64,6 @@ class StreamedArchive:
         member = self._index.find(name)
         if member is None:
             raise missing(self.path, name)
-        self.opened.append(name)
         bound_document(self, name, member.size)
         kept = self._documents.get(member.offset)
         if kept is None:

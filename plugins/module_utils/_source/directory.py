@@ -39,7 +39,6 @@ class LayoutDirectory:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.opened: list[str] = []
         self.documents_size = 0
         if not any(map(self._is_there, ("index.json", "manifest.json"))):
             raise SourceError(
@@ -66,7 +65,6 @@ class LayoutDirectory:
         if self.size_of(name) is None:
             raise missing(self.path, name)
         access = FileAccess(self._path(name), self._confined(name))
-        self.opened.append(name)
         return RangeReader(access, 0, access.size, owned=True)
 
     def document(self, name: str) -> bytes:

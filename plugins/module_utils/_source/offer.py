@@ -111,7 +111,6 @@ class OfferSource:
         self.owner = owner
         self.group = group
         self.pinned = offer.pinned
-        self.opened: list[str] = []
         self.documents_size = 0
         self._offer = offer
         self._sent: dict[str, SentBlob] = {}
@@ -132,7 +131,6 @@ class OfferSource:
         if data is None:
             self._raise_problem(name)
             raise missing(self.path, name)
-        self.opened.append(name)
         bound_document(self, name, len(data))
         bound_values(self, data)
         return data
@@ -149,7 +147,6 @@ class OfferSource:
             reader = sent.open()
         if reader is None:
             raise SourceError(f"{show(name)} of {show(self.path)} did not arrive completely on the node; run again")
-        self.opened.append(name)
         return reader
 
     def spool(self, directory: int) -> Source:

@@ -47,7 +47,6 @@ class Source(t.Protocol):
 
     form: str
     path: str
-    opened: list[str]
     documents_size: int
     spooled_size: int | None
 

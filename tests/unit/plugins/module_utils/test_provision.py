@@ -28,7 +28,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchan
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import resolve_dest, lock_dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import range_reader
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
@@ -51,6 +50,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     IS_ROOT,
+    Watched,
     contents,
     mounted,
     names,
@@ -59,6 +59,7 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     run,
     set_xattr_or_skip,
     tree,
+    watched,
     without_waiting,
 )
 from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
@@ -111,12 +112,12 @@ def fixture_dest(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(name="sources")
-def fixture_sources(monkeypatch: pytest.MonkeyPatch) -> list[Source]:
-    """All sources that runs opened; ``opened`` of each lists what was read of it."""
-    seen: list[Source] = []
+def fixture_sources(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
+    """All sources that runs opened; ``reads`` of each lists what was read of it."""
+    seen: list[Watched] = []
 
-    def opened(path: str, *_how: t.Any) -> Source:
-        seen.append(open_source(path))
+    def opened(path: str, *_how: t.Any) -> Watched:
+        seen.append(watched(open_source(path)))
         return seen[-1]
 
     monkeypatch.setattr(provision, "open_source", opened)
@@ -184,11 +185,11 @@ def test_the_first_run(dest: Path, one: str) -> None:
     json.dumps(result)
 
 
-def test_a_run_that_changes_nothing_opens_no_layer(dest: Path, one: str, sources: list[Source]) -> None:
+def test_a_run_that_changes_nothing_opens_no_layer(dest: Path, one: str, sources: list[Watched]) -> None:
     """Section 7: it reads the documents and the record."""
     layers = {layer.path for layer in ONE.layers}
     first = run(dest, src=one)
-    assert layers <= set(sources[0].opened)
+    assert layers <= set(sources[0].reads)
     before = everything(dest.parent)
     for check_mode in (False, True, False):
         again = run(dest, src=one, check_mode=check_mode)
@@ -199,8 +200,8 @@ def test_a_run_that_changes_nothing_opens_no_layer(dest: Path, one: str, sources
             result.pop("diff", None)
         assert again == first
     for source in sources[1:]:
-        assert source.opened
-        assert not layers & set(source.opened)
+        assert source.reads
+        assert not layers & set(source.reads)
     # nothing was written; the folder's own time shows only that it was looked for leftovers
     assert everything(dest).items() <= before.items()
 
@@ -520,7 +521,7 @@ def test_no_previous(dest: Path, one: str) -> None:
 # -- staged
 
 
-def test_staged_and_then_present(dest: Path, one: str, two: str, sources: list[Source]) -> None:
+def test_staged_and_then_present(dest: Path, one: str, two: str, sources: list[Watched]) -> None:
     """Section 7: stops after the tree is whole; the next present only exchanges."""
     run(dest, src=one)
     before = everything(dest)
@@ -538,7 +539,7 @@ def test_staged_and_then_present(dest: Path, one: str, two: str, sources: list[S
     del sources[:]
     result = run(dest, src=two)
     assert (result["changed"], result["report"]) == (True, staged["report"])
-    assert not {layer.path for layer in TWO.layers} & set(sources[0].opened)
+    assert not {layer.path for layer in TWO.layers} & set(sources[0].reads)
     assert contents(dest)["bin/app"] == b"two"
     assert run(dest, src=two)["changed"] is False
 

@@ -18,7 +18,6 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError, LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import parse_platform
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import select_image
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import Unpacked, unpack
 from ansible_collections.hypervisor.oci.tests.images.builder import (
@@ -37,7 +36,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_oci_archive,
 )
 from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
-from ansible_collections.hypervisor.oci.tests.unit.support import contents, needs_root, options, tree
+from ansible_collections.hypervisor.oci.tests.unit.support import contents, needs_root, options, tree, watched
 
 PLATFORM = parse_platform("linux/amd64")
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -58,14 +57,14 @@ class Run:
         """Do it; may raise."""
         self.top.mkdir(0o700, exist_ok=True)
         fd = os.open(self.top, os.O_RDONLY)
-        source: Source = open_source(self.path)
+        source = watched(open_source(self.path))
         try:
             image = select_image(source, None, None, PLATFORM)
-            before = len(source.opened)
+            before = len(source.reads)
             try:
                 return unpack(source, image, fd, self._options)
             finally:
-                self.opened = source.opened[before:]
+                self.opened = source.reads[before:]
         finally:
             source.close()
             os.close(fd)

@@ -40,6 +40,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_layout,
     write_oci_archive,
 )
+from ansible_collections.hypervisor.oci.tests.unit.support import watched
 
 AMD = Image([Layer(file("a", "a")), Layer(file("b", "b"))], platform="linux/amd64")
 ARM = Image([Layer(file("c", "c"))], platform="linux/arm64")
@@ -94,9 +95,9 @@ def test_an_offer_holds_what_can_be_asked_for_and_no_more(tmp_path: Path) -> Non
     path = write_oci_archive(
         tmp_path / "i.tar", INDEX, members=[file("junk", bytes(9999)), file("n.json", b"{}")]
     )  # fmt: skip
-    with contextlib.closing(open_source(path)) as source:
+    with contextlib.closing(watched(open_source(path))) as source:
         made = make_offer(source, Criteria())
-        opened = source.opened
+        opened = source.reads
     layers = [layer.path for image in (AMD, ARM, SILENT) for layer in image.layers]
     assert sorted(made.layers) == sorted(layers)
     assert made.sizes == {}

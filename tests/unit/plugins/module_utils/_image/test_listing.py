@@ -26,6 +26,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_docker_archive,
     write_oci_archive,
 )
+from ansible_collections.hypervisor.oci.tests.unit.support import watched
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -41,11 +42,11 @@ OTHER = Image([LAYER], {"Cmd": ["/other"]}, ref="other")
 def listed(path: str, **asked: str) -> list[dict[str, t.Any]]:
     """What a source holds."""
     platform = asked.get("platform")
-    with contextlib.closing(open_source(path)) as source:
+    with contextlib.closing(watched(open_source(path))) as source:
         found = list_images(
             source, asked.get("ref"), asked.get("digest"), parse_platform(platform) if platform else None
         )
-        assert LAYER.path not in source.opened
+        assert LAYER.path not in source.reads
     return found
 
 

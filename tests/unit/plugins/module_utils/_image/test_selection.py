@@ -34,6 +34,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     symlink,
     write_layout,
 )
+from ansible_collections.hypervisor.oci.tests.unit.support import watched
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -55,16 +56,15 @@ class Choose:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.opened: list[str] = []
+        self.reads: list[str] = []
 
     def __call__(
         self, data: bytes, ref: str | None = None, digest: str | None = None, platform: str | None = None
     ) -> Chosen:
         self._path.write_bytes(data)
-        with contextlib.closing(open_source(str(self._path))) as source:
-            chosen = select_image(source, ref, digest, parse_platform(platform) if platform else None)
-            self.opened = source.opened
-        return chosen
+        with contextlib.closing(watched(open_source(str(self._path)))) as source:
+            self.reads = source.reads
+            return select_image(source, ref, digest, parse_platform(platform) if platform else None)
 
     def problem(self, data: bytes, **asked: str) -> str:
         """What is wrong, without the place of the archive."""
@@ -99,7 +99,7 @@ def test_the_only_image(choose: Choose, media: t.Any) -> None:
         for layer in (LAYER, OTHER)
     ]
     # no layer is opened, and no document twice
-    assert choose.opened == ["oci-layout", "index.json", one.path, one.config.path]
+    assert choose.reads == ["oci-layout", "index.json", one.path, one.config.path]
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_documents_of_other_platforms_are_not_read(choose: Choose) -> None:
     broken = image("x", "linux/arm64", edit_stored=flip(0))
     chosen = choose(oci_archive(broken, image("a")))
     assert chosen.config.labels == {"name": "a"}
-    assert broken.path not in choose.opened
+    assert broken.path not in choose.reads
 
 
 # -- what is no candidate
@@ -374,7 +374,7 @@ def test_missing_blobs_are_errors_before_any_layer_is_read(choose: Choose) -> No
     assert choose.problem(oci_archive(image(layers=[LAYER, gone]))) == (
         f"SRC does not hold the layer {gone.digest}; save the image as a whole"
     )
-    assert not any(name == LAYER.path for name in choose.opened)
+    assert not any(name == LAYER.path for name in choose.reads)
     one = image(config_options={"missing": True})
     assert choose.problem(oci_archive(one)) == (
         f"SRC does not hold the config {one.config_digest} of the manifest" f" {one.digest}; save the image as a whole"

@@ -140,7 +140,6 @@ def test_documents_are_the_offers() -> None:
     assert given.size_of("index.json") == 2
     assert given.size_of(BLOB) == 7
     assert given.size_of("other") is None
-    assert given.opened == ["index.json"]
     # its one value counts 32 more
     assert given.documents_size == 2 + 32
     for ask in (given.size_of, given.document):
