@@ -51,7 +51,7 @@ options:
     description:
       - The archive or directory, on the host that the module runs on, or an archive's C(http) or C(https) URL.
         What it is shows from its content.
-      - Of a URL only the archive's index and its documents are fetched, where the server serves ranges of bytes.
+      - Of a URL only the archive's index and its documents are fetched, if the server serves ranges of bytes.
     type: path
     required: true
   ref:
@@ -68,8 +68,8 @@ options:
     type: str
   max_size:
     description:
-      - The most that an archive may hold, as V(500M) or V(100G), where it cannot be read in place, because it is compressed
-        as a whole or comes from a server that does not serve ranges of bytes. A larger one is an error.
+      - The most that an archive may hold, as V(500M) or V(100G), if it cannot be read in place because it is compressed
+        as a whole or comes from a server that does not serve ranges of bytes. A larger archive is an error.
     type: str
     default: 100G
 seealso:
@@ -105,7 +105,7 @@ form:
   type: str
   sample: archive
 images:
-  description: The images, in the archive's order. Attestations and artifacts are no images.
+  description: The images, in the archive's order. Attestations and artifacts are left out.
   returned: success
   type: list
   elements: dict
@@ -115,16 +115,16 @@ images:
       type: list
       elements: str
     platform:
-      description: The platform, null where it is not known.
+      description: The platform, null if it is not known.
       type: str
       sample: linux/arm64
     present:
       description:
         - Whether the image is in the archive. A partial save of a multi-platform image names others, too.
-        - Where it is not, the values below are null.
+        - If it is not, the values below are null.
       type: bool
     manifest_digest:
-      description: The digest of the manifest. Null for an old C(docker save) archive, which has none.
+      description: The digest of the manifest. Null for an old C(docker save) archive, which does not have a manifest.
       type: str
     config_digest:
       description: The digest of the config.
@@ -135,7 +135,7 @@ images:
       elements: dict
       contains:
         digest:
-          description: The digest of the blob; of its content where the archive gives no other.
+          description: The digest of the blob; of its content if the archive does not give that.
           type: str
         diff_id:
           description: The digest of the tar inside.
@@ -144,13 +144,13 @@ images:
           description: The blob's size in bytes.
           type: int
         media_type:
-          description: What the manifest says that the blob is.
+          description: The media type that the manifest gives.
           type: str
     image:
       description: The config, normalised, as RV(hypervisor.oci.oci_rootfs#module:image) without the resolved user.
       type: dict
     problem:
-      description: Why the image cannot be provisioned as it is, null if nothing is known to be wrong.
+      description: Why the image cannot be provisioned as it is, null if no problem is known.
       type: str
 """
 
@@ -179,14 +179,14 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 
 def main() -> None:
-    """Arguments in, one result out."""
+    """Run the module."""
     module = QuietModule(without_secrets, argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.given
     try:
         try:
             form, images = _list(params)
         except SourceChangedError:
-            # one clean start with what is there now
+            # the archive changed: start once more with its new content
             form, images = _list(params)
     except MissingLibraryError as error:
         module.fail_json(msg=missing_required_lib(error.library, reason=error.why), exception=error.details)

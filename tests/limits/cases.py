@@ -34,7 +34,7 @@ _STEPS = "lead through more than 1000000 links and levels, and 16 for each entry
 _DOCUMENT = "bytes, more than 4194304, a fixed limit"
 _DIRECTORIES = "the image's directories take more than 67108864 bytes, a fixed limit"
 _VALUES = "more than 250000 values, a fixed limit"
-_DOCUMENTS = "documents hold more than 67108864 bytes together, where each value"
+_DOCUMENTS = "documents have more than 67108864 bytes together, counting 32 more for each value"
 
 
 @dataclass(frozen=True)

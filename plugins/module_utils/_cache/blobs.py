@@ -4,21 +4,19 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Blobs that stay on the node: by digest, verified whenever they are read (docs/behaviour.md, section 7).
+"""Blobs that stay on the node, by digest, verified on every use (docs/behaviour.md, section 7).
 
-Below the folder lie ``sha256/HEX`` and ``sha512/HEX``, whole blobs, ``partial/RANDOM``, what is being
-written, and ``proofs``, who has brought which blob: for all others it is not there. Names come into
-being by renaming, so that runs at the same time see whole blobs or none. What
-is read or written is locked; nothing of it is pruned.
+The folder holds complete blobs as ``sha256/HEX`` and ``sha512/HEX``, unfinished ones as ``partial/RANDOM``, and
+``proofs``, which say which scope has added which blob: no other scope may use it. A blob gets its name by a rename, so
+concurrent runs see it complete or not at all. Blobs that a run reads or writes are locked and are not pruned.
 
-The cache never fails a run that can do without it: what goes wrong here becomes a warning. Only a folder
-that others can write to is refused.
+The cache never fails a run that can do without it: errors become warnings. Only a folder that other users can write to
+is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -26,32 +24,29 @@ import stat
 import time
 import typing as t
 
+from .folder import READ, open_folders, remove_unused
 from .scope import PROOFS, Proofs
-from .._errors import RootfsError, SourceError, os_phrase, show
-from .._source.range_reader import OPEN_FLAGS, FileAccess, RangeReader
+from .._errors import SourceError, os_phrase, show
+from .._fs.descriptors import closed_on_error
+from .._source.range_reader import FileAccess, RangeReader
 from .._source.verified import VerificationError, VerifiedReader
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = OPEN_FLAGS | os.O_NOFOLLOW
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _PARTIAL = "partial"
 _ALGORITHMS = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+\Z")
-_OTHERS_WRITE = 0o022
-# A writer locks its file just after it made it: one without a lock that is older than this is abandoned.
+# A writer locks its file right after it created it: an older one without a lock is abandoned.
 _ABANDONED_SECONDS = 60
 _DAY = 24 * 60 * 60
 
 
 class BlobCache:
-    """The blobs in one folder that ``scope`` has brought once, see ``_cache_scope``.
+    """The blobs in one folder that ``scope`` may use, see ``scope.py``.
 
-    ``max_size`` is the most bytes that stay after ``prune``, ``max_age`` the days since the last use after
-    which a blob goes, 0 for never. Where ``dry``, nothing is made or touched. ``warnings`` are for the user,
-    ``damaged`` counts entries that were found to be so.
-
-    Raises ``RootfsError`` where others could write to the folder.
+    ``max_size`` is how many bytes may stay after ``prune``, ``max_age`` how many days after its last use a blob is
+    removed, 0 for never. If ``dry``, nothing is created or changed. ``warnings`` are for the user, ``damaged`` counts
+    damaged blobs. Raises ``RootfsError`` if other users can write to the folder.
     """
 
     def __init__(self, path: str, scope: str, max_size: int, max_age: int, dry: bool) -> None:
@@ -63,10 +58,10 @@ class BlobCache:
         self._max_age = max_age
         self._dry = dry
         self._folders: dict[str, int] = {}
-        # not to be read again in this run, even where they cannot be removed
+        # not read again in this run, even if they cannot be removed
         self._discarded: set[str] = set()
         try:
-            self._open()
+            self._folders = open_folders(path, (*_ALGORITHMS, _PARTIAL, PROOFS), dry)
         except OSError as error:
             self._give_up("cannot be used", error)
 
@@ -172,7 +167,7 @@ class BlobCache:
             total = sum(size for _used, size, _folder, _name in entries)
             oldest = time.time() - self._max_age * _DAY if self._max_age else 0.0
             for used, size, folder, name in entries:
-                if (used < oldest or total > self._max_size) and _remove(folder, name):
+                if (used < oldest or total > self._max_size) and remove_unused(folder, name):
                     total -= size
             proofs = self._proofs()
             if proofs is not None:
@@ -188,16 +183,16 @@ class BlobCache:
         return 0
 
     def make_room(self, fd: int) -> bool:
-        """Where the full disk of ``fd`` is the cache's too: remove all that no other run uses, and keep no more.
+        """Remove all blobs that no other run uses, and keep no more, if the cache is on the full disk of ``fd``.
 
-        Whether anything was removed.
+        Return whether anything was removed.
         """
         if self._dry or not self._shares_disk(fd):
             return False
         removed = False
         with contextlib.suppress(OSError):
             for _used, _size, folder, name in self._entries():
-                removed = _remove(folder, name) or removed
+                removed = remove_unused(folder, name) or removed
         self.close()
         if removed:
             self.warnings.append(
@@ -220,67 +215,27 @@ class BlobCache:
         return bool(folders) and os.fstat(folders[0]).st_dev == os.fstat(fd).st_dev
 
     def _give_up(self, what: str, error: OSError) -> None:
-        # one word of it is enough, however many blobs follow
+        # one warning is enough, however many blobs follow
         if not self.warnings:
             self.warnings.append(f"the cache {show(self.path)} {what} and was left alone: {os_phrase(error)}")
-
-    def _open(self) -> None:
-        """The folder and those in it, each checked; all are made where they are missing, but for a dry run."""
-        current = os.open("/", _DIRECTORY)
-        shown = ""
-        try:
-            parts = os.path.realpath(self.path).split("/")[1:]
-            for number, part in enumerate(parts, 1):
-                _require_safe(current, shown or "/", False)
-                last = number == len(parts)
-                shown = f"{shown}/{part}"
-                below = self._folder(current, part, 0o700 if last else 0o755)
-                if below is None:
-                    return
-                os.close(current)
-                current = below
-            _require_safe(current, shown, True)
-            folders: dict[str, int] = {}
-            for name in (*_ALGORITHMS, _PARTIAL, PROOFS):
-                fd = self._folder(current, name, 0o700)
-                if fd is not None:
-                    folders[name] = fd
-                    _require_safe(fd, f"{shown}/{name}", True)
-            self._folders = folders
-        finally:
-            os.close(current)
-
-    def _folder(self, above: int, name: str, mode: int) -> int | None:
-        while True:
-            try:
-                return os.open(name, _DIRECTORY, dir_fd=above)
-            except FileNotFoundError:
-                if self._dry:
-                    return None
-            # another run may make it at the same time
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, mode, dir_fd=above)
 
     def _open_entry(self, digest: str) -> CachedBlob | None:
         folder, name = self._place(digest)
         if folder is None or digest in self._discarded or not self._is_proved(name):
             return None
         try:
-            fd = os.open(name, _READ, dir_fd=folder)
+            fd = os.open(name, READ, dir_fd=folder)
         except OSError:
             return None
-        try:
+        with closed_on_error(fd):
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                os.close(fd)
-                return None
-            with contextlib.suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            path = os.path.join(self.path, *digest.split(":"))
-            return CachedBlob(path, fd, digest)
-        except BaseException:
-            os.close(fd)
-            raise
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                with contextlib.suppress(OSError):
+                    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                path = os.path.join(self.path, *digest.split(":"))
+                return CachedBlob(path, fd, digest)
+        os.close(fd)
+        return None
 
     def _place(self, digest: str) -> tuple[int | None, str]:
         algorithm, _colon, encoded = digest.partition(":")
@@ -307,7 +262,7 @@ class BlobCache:
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if status.st_mtime < time.time() - _ABANDONED_SECONDS:
-                    _remove(folder, name)
+                    remove_unused(folder, name)
 
 
 class CachedBlob(RangeReader):
@@ -340,9 +295,9 @@ class CachedBlob(RangeReader):
 
 
 class KeptBlob:
-    """A blob on its way from its source to whoever verifies it, and into the cache.
+    """A blob that is read from its source and written to the cache at the same time; the reader verifies it.
 
-    ``writer`` is ``None`` where the cache has it already; ``prove`` notes that the source has it, too.
+    ``writer`` is ``None`` if the cache already has it; ``prove`` records that the scope has added it.
     """
 
     def __init__(self, blob: RangeReader, writer: BlobWriter | None, prove: t.Callable[[], None]) -> None:
@@ -374,12 +329,12 @@ class KeptBlob:
 
 
 class BlobWriter:
-    """A blob on its way into the cache. ``size`` is what was written so far, in bytes."""
+    """Write one blob into the cache. ``size`` counts the bytes given so far."""
 
     def __init__(self, cache: BlobCache, partial: int, folder: int, name: str) -> None:
         self.size = 0
         self._cache = cache
-        # descriptors of its own: the cache may be closed meanwhile
+        # its own descriptors, because the cache may be closed before the blob is complete
         self._partial = os.dup(partial)
         self._folder = os.dup(folder)
         self._name = name
@@ -435,39 +390,3 @@ class BlobWriter:
             self._fd = -1
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary, dir_fd=self._partial)
-
-
-def _require_safe(fd: int, path: str, own: bool) -> None:
-    """Require that other users cannot change a directory or the way to it. Raises ``RootfsError``."""
-    status = os.fstat(fd)
-    owners = (os.geteuid(),) if own else (0, os.geteuid())
-    open_to_all = status.st_mode & _OTHERS_WRITE
-    if not own and status.st_mode & stat.S_ISVTX:
-        # as /tmp: nobody can rename or remove what is another's
-        open_to_all = 0
-    if status.st_uid in owners and not open_to_all:
-        return
-    raise RootfsError(
-        f"cache_dir is refused: other users can change {show(path)}; choose a folder that is, with all above it,"
-        " the running user's or root's and closed to writing by others"
-    )
-
-
-def _remove(folder: int, name: str) -> bool:
-    """Remove a file unless a run reads or writes it."""
-    try:
-        fd = os.open(name, _READ, dir_fd=folder)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            return False
-        # no blob is a link
-        os.unlink(name, dir_fd=folder)
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(name, dir_fd=folder)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Which images may take which blobs from a cache (docs/behaviour.md, section 7).
+"""Decide which images may use which blobs of a cache (docs/behaviour.md, section 7).
 
-A digest is no proof: whoever knows one could name it in a manifest and be given a blob that he never had. So the cache
-notes for each blob the scopes that have brought all of it, and gives it to no other scope.
+A digest proves nothing: anybody who knows one can name it in a manifest, and would get a blob that they never had. So
+the cache records which scopes have added all of a blob, and only these may use it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 if t.TYPE_CHECKING:
     from .._remote.http import HttpOptions
 
-# The folder of proofs: an empty file for each, named after blob and scope.
+# The folder of proofs: one empty file for each, named after blob and scope.
 PROOFS = "proofs"
 
 _NAME = re.compile(r"([0-9a-f]{64}|[0-9a-f]{128})\.[0-9a-f]{64}\Z")
@@ -60,13 +60,13 @@ def scope_of_url(url: str, http: HttpOptions | None) -> str:
 
 
 def _scope(*values: str) -> str:
-    # unambiguous, and nothing of a URL is to be read from a file's name
+    # a hash of JSON: unambiguous, and the name of a proof reveals nothing of a URL
     text = json.dumps(values, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Proofs:
-    """Which blobs the scope at hand has brought once, in the folder behind ``fd``, which stays the caller's."""
+    """The blobs that one scope has added, in the folder behind ``fd``, which the caller closes."""
 
     def __init__(self, fd: int, scope: str) -> None:
         self._fd = fd

@@ -43,7 +43,7 @@ class Loaded(t.NamedTuple):
 
     @property
     def identity(self) -> Digest:
-        """The digest of the manifest, or of the config if there is no manifest."""
+        """The digest of the manifest, or of the config in archives without manifests."""
         manifest = self.candidate.manifest
         return self.config_digest if manifest is None else manifest.digest
 

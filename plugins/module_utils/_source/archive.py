@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""A plain tar that holds an image, read in place (docs/behaviour.md, section 1)."""
+"""A plain tar archive of images, read in place (docs/behaviour.md, section 1)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
 
 
 class Archive:
-    """A plain tar, read in place."""
+    """A plain tar archive, read in place."""
 
     form = "archive"
     spooled_size: int | None = None
@@ -52,7 +52,7 @@ class Archive:
         return read_document(self, name)
 
     def spool(self, directory: int) -> Source:
-        """Return the archive itself, which is read in place."""
+        """Return the archive itself: blobs can be read in place."""
         return self
 
     def close(self) -> None:

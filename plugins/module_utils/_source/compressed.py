@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""A tar that cannot be read in place, as one that is compressed as a whole, read as a stream (docs/behaviour.md, section 1)."""
+"""Archives that cannot be read in place, such as compressed ones, read as a stream (docs/behaviour.md, section 1)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import os
 import typing as t
 
 from .._errors import SourceChangedError, SourceError, show
+from .._fs.descriptors import closed_on_error
 from .archive import Archive
 from .decompress import DecompressError, OverheadError, decompressed
 from .range_reader import CHUNK, FileAccess, RandomAccess, RangeReader
@@ -22,17 +23,17 @@ from .tar_index import Member, TarIndex, TarWalk
 if t.TYPE_CHECKING:
     from .source import Source
 
-# The most that all documents of one archive may hold, since they are kept.
+# The most bytes that all documents of one archive may have, since they are kept in memory.
 _KEPT_LIMIT = 32 * 1024 * 1024
 
 _BLANKS = b" \t\r\n"
 
 
 class StreamedArchive:
-    """A tar that can only be read from its beginning: one pass finds its documents, and a spool its blobs.
+    """A tar that can only be read from its beginning: one pass keeps its documents, a spool gives access to its blobs.
 
-    ``why`` says in a message why it cannot be read in place. The tar may have ``max_size`` bytes, as the user
-    allows. Subclasses give the tar's ``_chunks``.
+    ``why`` says in messages why it cannot be read in place. ``max_size`` limits the tar, in bytes. Subclasses implement
+    ``_chunks``.
     """
 
     def __init__(self, path: str, form: str, why: str, max_size: int) -> None:
@@ -72,14 +73,14 @@ class StreamedArchive:
         return kept
 
     def spool(self, directory: int) -> Source:
-        """Write it into a nameless file on the file system of ``directory``.
+        """Write the tar into a file without a name on the file system of ``directory``.
 
-        Raises ``SourceChangedError`` unless it is as large as the scan found it: room was looked for so much.
+        Raises ``SourceChangedError`` unless it has the size that the scan found: free space was checked for that.
         """
         name = "." + os.urandom(16).hex()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=directory)
-        try:
+        with closed_on_error(fd):
             os.unlink(name, dir_fd=directory)
             left = self._size
             for chunk in self._chunks():
@@ -95,12 +96,9 @@ class StreamedArchive:
                     f" {'more' if left < 0 else 'fewer'}); run again when the file is whole"
                 )
             return Archive(self.path, FileAccess(self.path, fd))
-        except BaseException:
-            os.close(fd)
-            raise
 
     def close(self) -> None:
-        """Close nothing: no file is open between the passes."""
+        """Do nothing: no file is open between the passes."""
 
     def _scan(self) -> tuple[TarIndex, dict[int, bytes], int]:
         """Return the index, the documents by their offset, and the size of the tar inside. Raises ``SourceError``."""
@@ -111,7 +109,7 @@ class StreamedArchive:
         try:
             for member in walk:
                 if member.offset + member.size > self._max_size:
-                    # Refuse it without decompressing it.
+                    # refuse it without decompressing it
                     raise self._too_large()
                 document = _read_document(stream, member, _KEPT_LIMIT - kept)
                 if document is not None:
@@ -141,7 +139,7 @@ class StreamedArchive:
 
 
 class CompressedArchive(StreamedArchive):
-    """A file that is a tar, compressed as a whole."""
+    """A file that is a compressed tar."""
 
     def __init__(self, path: str, access: RandomAccess, kind: str, max_size: int) -> None:
         self._access = access
@@ -186,7 +184,7 @@ def _read_document(stream: _Stream, member: Member, room: int) -> bytes | None:
 
 
 class _Stream:
-    """Chunks as bytes in order, counted."""
+    """Bytes read in order from chunks; ``position`` counts them."""
 
     def __init__(self, chunks: t.Iterator[bytes]) -> None:
         self.position = 0
@@ -212,7 +210,7 @@ class _Stream:
         return data
 
     def skip(self, count: int) -> None:
-        """Pass over ``count`` bytes. Raises ``HeaderError`` at an early end."""
+        """Skip ``count`` bytes. Raises ``HeaderError`` at an early end."""
         while count:
             if not self._fill():
                 raise HeaderError("it ends in the middle of a member")
@@ -222,7 +220,7 @@ class _Stream:
             self.position += step
 
     def drain(self) -> None:
-        """Read the rest, so that the compression is verified to its end."""
+        """Read the rest, to verify the compressed stream to its end."""
         while self._fill():
             self.position += len(self._chunk)
             self._chunk = memoryview(b"")

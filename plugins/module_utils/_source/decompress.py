@@ -4,10 +4,9 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Streams of gzip and zstd, decompressed in bounded pieces to their very end.
+"""Decompress gzip and zstd streams in bounded pieces, to their very end (docs/behaviour.md, section 3).
 
-All members and frames count, a stream that ends too early is an error, and no input makes one piece of
-output large (docs/behaviour.md, section 3).
+All members and frames are read, a stream that ends early is an error, and no input makes a piece of output large.
 """
 
 from __future__ import annotations
@@ -25,29 +24,29 @@ from .magic import GZIP, ZSTD, is_skippable
 
 WINDOW_LOG = 27
 _FIRST_PIECE = 1024
-# How many bytes a stream may have beyond what comes of it: empty members, or frames to be skipped.
+# How many more bytes a stream may have than its content: empty members, skippable frames.
 _OVERHEAD_LIMIT = 64 * 1024 * 1024
 
 # Optional libraries that inflate faster than zlib, the fastest first.
 _INFLATERS = (("isal", "isal.isal_zlib"), ("zlib-ng", "zlib_ng.zlib_ng"))
 _NOT_ZERO = re.compile(rb"[^\0]")
-# gzip's own header, not zlib's
+# makes zlib expect a gzip header
 _GZIP_BITS = 16 + zlib.MAX_WBITS
 
 
 class DecompressError(ValueError):
-    """A stream is damaged; the text is a phrase to which the caller adds the place."""
+    """A stream is damaged; the text is a phrase, and the caller adds which stream."""
 
 
 class OverheadError(DecompressError):
-    """A stream holds too many bytes without content."""
+    """A stream has too many bytes without content."""
 
 
 def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
-    """Yield the content of a ``gzip`` or ``zstd`` stream, in pieces of at most ``CHUNK`` bytes or little more.
+    """Yield the content of a ``gzip`` or ``zstd`` stream, in pieces of about ``CHUNK`` bytes at most.
 
-    The caller bounds the content. The compressed bytes may exceed it by a fixed limit only.
-    Raises ``DecompressError``, and ``MissingLibraryError`` where nothing reads zstd.
+    The caller bounds the content; the compressed bytes may exceed it by a fixed limit. Raises ``DecompressError``, and
+    ``MissingLibraryError`` if no library reads zstd.
     """
     overhead = 0
 
@@ -76,9 +75,9 @@ def _decoder(kind: str) -> t.Callable[[t.Iterator[bytes]], t.Iterator[bytes]]:
 
 
 def gzip_library() -> tuple[str, t.Any]:
-    """Name and module of what inflates: isal or zlib-ng where they are installed, else the standard zlib.
+    """Return the name and module of the library that inflates: isal or zlib-ng if installed, otherwise zlib.
 
-    All have the same interface and check the same sums; they differ in speed alone.
+    All have the same interface and check the same sums; they differ only in speed.
     """
     for name, module in _INFLATERS:
         try:
@@ -101,7 +100,7 @@ def _gunzip(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
 
 
 class _GzipStream:
-    """The members of a gzip stream, inflated one after the other."""
+    """Inflate the members of a gzip stream one after the other."""
 
     def __init__(self, library: t.Any) -> None:
         self.is_between_members = False
@@ -116,13 +115,13 @@ class _GzipStream:
         has_more = False
         while True:
             if self.is_between_members:
-                # Padding may stand between members and after the last one.
+                # zeros may follow each member
                 position = _end_of_zeros(chunk, position)
                 if position == len(chunk):
                     return
                 self._begin_member(chunk[position : position + 2])
             if not given and not has_more:
-                # The library copies back what lies beyond a member's end, so small members get small pieces.
+                # the library copies back what follows the end of a member, so small members get small pieces
                 step = _FIRST_PIECE if self._is_fresh else CHUNK
                 given = chunk[position : position + step]
                 if not given:
@@ -133,7 +132,7 @@ class _GzipStream:
             if data:
                 yield data
             given = self._member.unconsumed_tail
-            # The library may hold output back after it has consumed all input.
+            # the library may hold output back after it has consumed all input
             has_more = len(data) == CHUNK
             if self._member.eof:
                 position -= len(self._member.unused_data)
@@ -153,7 +152,7 @@ def _end_of_zeros(data: bytes, start: int) -> int:
 
 
 def _zstd_library() -> t.Any:
-    """The standard library's module (Python 3.14), or zstandard."""
+    """Return the module of the standard library (Python 3.14), or zstandard. Raises ``MissingLibraryError``."""
     reason = ""
     for name in ("compression.zstd", "zstandard"):
         try:
@@ -164,7 +163,7 @@ def _zstd_library() -> t.Any:
 
 
 def _unzstd_by_frames(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[bytes]:
-    """With ``compression.zstd``, whose decompressor stops at the end of each frame."""
+    """Decompress with ``compression.zstd``, whose decompressor stops at the end of each frame."""
     parameter = library.DecompressionParameter.window_log_max
 
     def begin() -> t.Any:
@@ -181,7 +180,7 @@ def _unzstd_by_frames(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
                     fresh = True
                 piece = b""
                 if fresh or frame.needs_input:
-                    # what is given beyond a frame's end is copied back: little, while frames are small
+                    # the library copies back what follows the end of a frame, so small frames get small pieces
                     step = _FIRST_PIECE if fresh else CHUNK
                     piece = chunk[position : position + step]
                     if not piece:
@@ -200,9 +199,9 @@ def _unzstd_by_frames(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
 
 
 def _unzstd_by_reader(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[bytes]:
-    """With ``zstandard``, whose reader bounds its output but takes a cut frame for an end.
+    """Decompress with ``zstandard``, whose reader bounds its output but takes a truncated frame for the end.
 
-    So the frames are walked beside it, and must end where the stream does.
+    So a ``FrameWalker`` follows the frames, and checks that the last one ends with the stream.
     """
     walker = FrameWalker()
     decompressor = library.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
@@ -227,7 +226,7 @@ def _zstd_error(error: Exception) -> DecompressError:
 
 
 class _Walked(io.RawIOBase):
-    """Chunks as a file for the reader; each passes the walker first."""
+    """Chunks as a file for the reader, each given to the walker first."""
 
     def __init__(self, chunks: t.Iterator[bytes], walker: FrameWalker) -> None:
         super().__init__()
@@ -245,10 +244,7 @@ class _Walked(io.RawIOBase):
 
 
 class FrameWalker:
-    """Follows the frames and blocks of a zstd stream (RFC 8878) without decompressing them.
-
-    ``feed`` takes the bytes in any pieces; ``finish`` raises ``DecompressError`` unless they ended with a frame.
-    """
+    """Follow the frames and blocks of a zstd stream (RFC 8878) without decompressing them."""
 
     def __init__(self) -> None:
         self._held = b""
@@ -257,7 +253,7 @@ class FrameWalker:
         self._checksum = False
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes. Raises ``DecompressError``."""
+        """Follow the next bytes, in pieces of any size. Raises ``DecompressError``."""
         if len(chunk) <= self._skip:
             self._skip -= len(chunk)
             return
@@ -276,7 +272,7 @@ class FrameWalker:
         self._held = data[position:]
 
     def finish(self) -> None:
-        """Require that a frame has ended. Raises ``DecompressError``."""
+        """Check that the stream ended with a frame. Raises ``DecompressError``."""
         if self._state != "frame" or self._skip or self._held:
             raise DecompressError("its zstd stream ends too early")
 

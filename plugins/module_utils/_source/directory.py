@@ -8,12 +8,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import typing as t
 
 from .._errors import SourceError, os_phrase, show
+from .._fs.descriptors import opened
 from .range_reader import OPEN_FLAGS, FileAccess, RangeReader, as_regular
 from .sent import blob_digest
 from .source import ENTRANCES, cannot_open, missing, read_document
@@ -27,10 +29,10 @@ _MOST_LINKS = 40
 
 
 class LayoutDirectory:
-    """An image layout on disk, or what ``docker save`` wrote, unpacked.
+    """An image layout on disk, or an unpacked ``docker save`` archive.
 
-    Where it is ``confined``, nothing outside of it is read by a name that does not say what a file must hold:
-    for a source that is told to others, since its links are its author's.
+    If ``confined``, a file whose name is not a digest is not read through a link out of the directory: the content is
+    sent to other hosts, and whoever made the layout made its links.
     """
 
     form = "directory"
@@ -52,7 +54,7 @@ class LayoutDirectory:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
-            # It contains a NUL or undecodable characters.
+            # the name contains a NUL or undecodable characters
             raise self._invalid_path(name) from error
         except OSError as error:
             raise SourceError(f"{show(self._path(name))} cannot be read: {os_phrase(error)}; check src") from error
@@ -61,7 +63,7 @@ class LayoutDirectory:
         return status.st_size
 
     def open(self, name: str) -> RangeReader:
-        """Open a file; links are followed, and nothing is waited for. Raises ``SourceError``."""
+        """Open a file, following links and without blocking. Raises ``SourceError``."""
         if self.size_of(name) is None:
             raise missing(self.path, name)
         access = FileAccess(self._path(name), self._confined(name))
@@ -72,14 +74,14 @@ class LayoutDirectory:
         return read_document(self, name)
 
     def spool(self, directory: int) -> Source:
-        """Return the directory itself, which needs no spool."""
+        """Return the directory itself: blobs can be read in place."""
         return self
 
     def close(self) -> None:
-        """Close nothing: each file belongs to its reader."""
+        """Do nothing: every reader closes its own file."""
 
     def _confined(self, name: str) -> int | None:
-        """Open a file that must not lie outside; return ``None`` if it may."""
+        """Open a file that must be inside the directory; return ``None`` if it may be elsewhere."""
         if not self.confined or name in ENTRANCES or blob_digest(name) is not None:
             return None
         try:
@@ -88,8 +90,8 @@ class LayoutDirectory:
             raise cannot_open(self._path(name), os_phrase(error)) from error
         if fd is None:
             raise SourceError(
-                f"{show(name)} of {show(self.path)} is a link out of it, and no digest says what it must hold;"
-                " do not send this layout"
+                f"{show(name)} of {show(self.path)} is a link out of the directory, and no digest says what the file must"
+                " contain; do not send this layout"
             )
         return fd
 
@@ -114,30 +116,29 @@ class LayoutDirectory:
 
 def open_beneath(root: str, name: str) -> int | None:
     """Open a regular file below ``root``; return ``None`` if a link leads out. Raises ``OSError``, ``SourceError``."""
-    opened = [os.open(root, OPEN_FLAGS | os.O_DIRECTORY)]
     pending = name.split("/")[::-1]
     links = 0
-    try:
+    with contextlib.ExitStack() as walk:
+        above = [walk.enter_context(opened(os.open(root, OPEN_FLAGS | os.O_DIRECTORY)))]
         while pending:
             part = pending.pop()
             if part in ("", "."):
                 continue
             if part == "..":
-                os.close(opened.pop())
-                if not opened:
+                above.pop()
+                if not above:
                     return None
                 continue
             try:
-                opened.append(os.open(part, OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=opened[-1]))
+                fd = os.open(part, OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=above[-1])
             except OSError as error:
                 if error.errno != errno.ELOOP or links == _MOST_LINKS:
                     raise
-                target = os.readlink(part, dir_fd=opened[-1])
+                target = os.readlink(part, dir_fd=above[-1])
                 if target.startswith("/"):
                     return None
                 links += 1
                 pending += target.split("/")[::-1]
-        return as_regular(os.dup(opened[-1]), name)
-    finally:
-        for fd in opened:
-            os.close(fd)
+                continue
+            above.append(walk.enter_context(opened(fd)))
+        return as_regular(os.dup(above[-1]), name)

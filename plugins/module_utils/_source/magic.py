@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What a stream's first bytes say of its compression (docs/behaviour.md, section 3)."""
+"""Recognise a compression by a stream's first bytes (docs/behaviour.md, section 3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SKIPPABLE = b"\x2a\x4d\x18"
 
 
 def detect(head: bytes) -> str | None:
-    """``gzip``, ``zstd``, or ``None`` for anything else, from a stream's first bytes."""
+    """Return ``gzip`` or ``zstd`` from a stream's first bytes, ``None`` for anything else."""
     if head.startswith(GZIP):
         return "gzip"
     if head.startswith(ZSTD) or is_skippable(head):
@@ -23,5 +23,5 @@ def detect(head: bytes) -> str | None:
 
 
 def is_skippable(head: bytes) -> bool:
-    """Whether a zstd frame begins that carries no data (RFC 8878, section 3.1.2)."""
+    """Return whether a skippable zstd frame begins here (RFC 8878, section 3.1.2)."""
     return head[1:4] == _SKIPPABLE and head[0] & 0xF0 == 0x50

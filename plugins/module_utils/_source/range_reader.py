@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Files that are read at any place, and windows on them: a blob in place, nothing copied."""
+"""Read files at any offset, and ranges of them in order, so that a blob is read in place."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ import typing as t
 
 from .._errors import SourceError, os_phrase, show
 
-# How many bytes are read, hashed and decompressed at a time, everywhere. Smaller reads cost calls, larger ones
-# memory; between 64 KiB and 4 MiB the time is the same.
+# How many bytes are read, hashed and decompressed at a time. From 64 KiB to 4 MiB the time is the same; memory grows.
 CHUNK = 256 * 1024
 
-# Never waits for the other end of a FIFO, never becomes a terminal's process.
+# Do not wait for the other end of a FIFO, and do not make a terminal the controlling one.
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class RandomAccess(t.Protocol):
-    """Bytes that can be read at any offset: a file, or later a URL."""
+    """Bytes that can be read at any offset: of a file, or of a URL."""
 
     name: str
     size: int
@@ -32,10 +31,10 @@ class RandomAccess(t.Protocol):
         """Return ``count`` bytes, fewer only at the end. Raises ``SourceError``."""
 
     def advise(self, in_order: bool) -> None:
-        """Say whether what comes next is read in order, so that reading ahead pays, or by jumps."""
+        """Announce whether the next reads are in order, so that reading ahead pays, or jump."""
 
     def cancel(self) -> None:
-        """Wake and end a ``read_at`` in another thread, where it can wait for long."""
+        """Wake and end a ``read_at`` in another thread, if it can wait for long."""
 
     def close(self) -> None:
         """Close the file."""
@@ -72,7 +71,7 @@ class FileAccess:
             ) from error
 
     def advise(self, in_order: bool) -> None:
-        """Tell the kernel; an index by jumps is a fifth faster on a cold disk without its reading ahead."""
+        """Tell the kernel: on a cold disk, indexing is a fifth faster without reading ahead."""
         advice = os.POSIX_FADV_NORMAL if in_order else os.POSIX_FADV_RANDOM
         os.posix_fadvise(self._fd, 0, 0, advice)
 
@@ -85,15 +84,16 @@ class FileAccess:
 
 
 class RangeReader:
-    """A readable window of ``length`` bytes at ``offset``; it clamps at its end and keeps its own position.
+    """Read ``length`` bytes from ``offset`` in order; each reader has its own position.
 
-    An ``owned`` file is closed with its reader; else it belongs to the source.
+    An ``owned`` file is closed with its reader; any other belongs to the source. Raises ``SourceError`` if the file is
+    too short.
     """
 
     def __init__(self, access: RandomAccess, offset: int, length: int, owned: bool = False) -> None:
         if offset < 0 or length < 0 or offset + length > access.size:
             raise SourceError(
-                f"{show(access.name)} ends before the {length} bytes at {offset} that it should hold; fetch it again"
+                f"{show(access.name)} ends before the {length} bytes that should be at {offset}; fetch it again"
             )
         self.length = length
         self.remaining = length
@@ -109,7 +109,9 @@ class RangeReader:
             return b""
         data = self._access.read_at(self._next, count)
         if len(data) != count:
-            raise SourceError(f"{show(self._access.name)} became shorter while it was read; run again when it is whole")
+            raise SourceError(
+                f"{show(self._access.name)} became shorter while it was read; run again when the file is complete"
+            )
         self._next += count
         self.remaining -= count
         return data

@@ -6,8 +6,8 @@
 
 """An archive on a web server, read in place by ranges, or as a stream (docs/behaviour.md, section 1).
 
-The outer tar is indexed through small windows, which grow where small members follow each other. They are
-kept: documents lie in them. A blob is one request, which is read to its end.
+The archive is indexed through small windows, which grow while small members follow each other. They are kept, because
+they contain the documents. A blob is one request, read to its end.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if t.TYPE_CHECKING:
     from .tar_index import Member
 
 _FIRST_WINDOW = 8 * 1024
-# After a jump over a blob: a header, and perhaps a document behind it.
+# After a jump over a blob: a header, and perhaps a document.
 _WINDOW = 2 * 1024
 _LARGEST_WINDOW = 64 * 1024
-# What is passed over rather than asked around: a request costs more than so many bytes.
+# A gap up to this size is read too: another request would cost more.
 _NEAR = 8 * 1024
-# The most that all windows hold in memory.
+# The most bytes of all windows in memory.
 _KEPT = 8 * 1024 * 1024
 
 
@@ -50,7 +50,7 @@ def open_remote(src: str, options: HttpOptions, max_size: int) -> Source:
 
 
 class RemoteArchive(Archive):
-    """A plain tar of which parts can be fetched."""
+    """A plain tar on a server that serves ranges."""
 
     def __init__(self, file: RemoteFile, access: RemoteAccess) -> None:
         self._remote = access
@@ -62,14 +62,14 @@ class RemoteArchive(Archive):
 
 
 class RemoteStream(StreamedArchive):
-    """A tar on a server without ranges, or one that is compressed as a whole."""
+    """A compressed tar, or any tar on a server without ranges."""
 
     def __init__(self, file: RemoteFile, max_size: int) -> None:
         self._file = file
         if file.ranges:
             form, why = "compressed archive", "is compressed as a whole"
         else:
-            form, why = "stream", "comes from a server that does not serve parts of it"
+            form, why = "stream", "comes from a server that does not serve ranges of bytes"
         super().__init__(file.name, form, why, max_size)
 
     def _chunks(self) -> t.Iterator[bytes]:
@@ -78,7 +78,7 @@ class RemoteStream(StreamedArchive):
             chunks = iter(lambda: download.read(CHUNK), b"")
             head, chunks = _peeked(chunks)
             if file.encoding is not None:
-                # the server's own compression, on top of what the file is
+                # the server's own compression, around that of the file
                 head, chunks = _peeked(inflated(chunks, file.encoding, file.name))
             kind = detect(head)
             if kind is None:
@@ -89,7 +89,7 @@ class RemoteStream(StreamedArchive):
 
 
 def _peeked(chunks: t.Iterator[bytes]) -> tuple[bytes, t.Iterator[bytes]]:
-    """Return the first block, shorter only if there is no more, and the same chunks with it."""
+    """Return the first block, shorter only at the end, and an iterator over all chunks."""
     parts: list[bytes] = []
     size = 0
     while size < BLOCK:
@@ -103,7 +103,7 @@ def _peeked(chunks: t.Iterator[bytes]) -> tuple[bytes, t.Iterator[bytes]]:
 
 
 class RemoteAccess:
-    """A remote file by windows: what is near what was read already costs no request of its own."""
+    """A remote file, read through windows: bytes near those already read cost no further request."""
 
     def __init__(self, file: RemoteFile, head: bytes) -> None:
         self.name = file.name
@@ -129,20 +129,20 @@ class RemoteAccess:
         return found
 
     def stream(self, offset: int, size: int) -> RemoteRange:
-        """The bytes of a member, read once and in order."""
+        """Return the bytes of a member, to be read once and in order."""
         return RemoteRange(self._file, offset, size, self._held(offset, size))
 
     def advise(self, in_order: bool) -> None:
-        """Windows grow by what is asked for."""
+        """Do nothing: windows grow with the reads."""
 
     def cancel(self) -> None:
-        """Windows are not read ahead by another thread."""
+        """Do nothing: no other thread reads windows."""
 
     def close(self) -> None:
-        """Nothing is held open between requests."""
+        """Do nothing: nothing is open between requests."""
 
     def _plan(self, offset: int, count: int) -> tuple[int, int]:
-        """Where the next window begins, and how long it is."""
+        """Return the offset and length of the next window."""
         if self._end <= offset <= self._end + _NEAR:
             start = self._end
             self._step = min(2 * self._step, _LARGEST_WINDOW)
@@ -153,10 +153,10 @@ class RemoteAccess:
         return start, min(stop, self.size) - start
 
     def _held(self, offset: int, count: int) -> bytes:
-        """What the windows hold from ``offset`` on; neighbours touch, and so may be read across."""
+        """Return the bytes from ``offset`` that the windows hold, read across adjacent windows."""
         parts = []
         while count:
-            # the newest first: it is the one that is asked for, nearly always
+            # the newest first: nearly always it is the right one
             for start, data in reversed(self._windows.items()):
                 if start <= offset < start + len(data):
                     part = data[offset - start : offset - start + count]
@@ -178,7 +178,7 @@ class RemoteAccess:
 
 
 class RemoteRange:
-    """A part of a remote file, read in order by one request; ``prefix`` is what is there of it already."""
+    """A part of a remote file, read in order by one request; ``prefix`` is its beginning, if already known."""
 
     def __init__(self, file: RemoteFile, offset: int, size: int, prefix: bytes) -> None:
         self.name = file.name
@@ -205,7 +205,7 @@ class RemoteRange:
         return b"".join(parts)
 
     def advise(self, in_order: bool) -> None:
-        """A part is always read in order."""
+        """Do nothing: a part is always read in order."""
 
     def cancel(self) -> None:
         """Wake and end a ``read_at`` in another thread."""

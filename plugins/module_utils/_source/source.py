@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""An image in one of its forms. as one small protocol, and how its documents are bounded (docs/behaviour.md, section 1)."""
+"""The protocol of all sources, and the limits of their documents (docs/behaviour.md, section 1)."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from .._errors import SourceError, show
 if t.TYPE_CHECKING:
     from .range_reader import RangeReader
 
-# The most that one JSON document may hold, and all that are read of one source.
+# The most bytes of one JSON document, and of all that are read from one source.
 DOCUMENT_LIMIT = 4 * 1024 * 1024
 _READ_LIMIT = 64 * 1024 * 1024
-# What an archive that cannot be read in place may hold in bytes, unless the user says otherwise.
+# The default of max_size: the most bytes of an archive that cannot be read in place.
 DEFAULT_MAX_SIZE = 100 * 1024**3
 # The most values of one document.
 VALUES_LIMIT = 250_000
-# What each value of a document counts beyond its bytes: it takes many times those in memory.
+# How many bytes each value of a document counts on top of its own: in memory, a value takes many times its size.
 _VALUE_COST = 32
 
-# The files that a source is entered by: they name all others, and nothing says what they hold.
+# The documents that name all others; no digest says what they contain.
 ENTRANCES = ("index.json", "manifest.json", "oci-layout")
 
 
 class Opener(t.Protocol):
-    """Anything that opens blobs."""
+    """Whatever opens blobs."""
 
     def open(self, name: str) -> RangeReader:
         """Open a file. Raises ``SourceError``."""
 
 
 class Source(t.Protocol):
-    """An image in one of its forms.
+    """An archive or directory that holds images.
 
-    ``form`` is ``archive``, ``directory`` or ``compressed archive``. ``opened`` lists the names of all that
-    was opened, in order; ``documents_size`` is what ``document`` gave so far, in bytes, and more for each value. ``spooled_size`` is
-    ``None`` where blobs can be read in place; else the bytes that ``spool`` will need.
+    ``form`` is ``archive``, ``directory``, ``compressed archive`` or ``stream``. ``documents_size`` counts the bytes
+    that ``document`` has returned, and more for each JSON value. ``spooled_size`` is ``None`` if blobs can be read in
+    place, otherwise how many bytes ``spool`` will write.
     """
 
     form: str
@@ -67,7 +67,7 @@ class Source(t.Protocol):
 
 
 class Spooled:
-    """The blobs of a source that cannot be read in place: spooled when the first one is opened."""
+    """The blobs of a source that cannot be read in place; it is spooled when the first blob is opened."""
 
     def __init__(self, source: Source, directory: int) -> None:
         self._source = source
@@ -96,7 +96,7 @@ def read_document(source: Source, name: str) -> bytes:
 
 
 def bound_document(source: Source, name: str, size: int) -> None:
-    """Bound each document, and what is read of all of them: one may be named over and over."""
+    """Bound one document, and all that are read: an image may name one again and again. Raises ``SourceError``."""
     if size > DOCUMENT_LIMIT:
         raise SourceError(
             f"{show(source.path)}: the document {show(name)} has {size} bytes, more than {DOCUMENT_LIMIT}, a fixed limit"
@@ -105,8 +105,8 @@ def bound_document(source: Source, name: str, size: int) -> None:
 
 
 def bound_values(source: Source, data: bytes) -> None:
-    """Bound the values of all documents that are read: an image of very many small ones takes most memory."""
-    # one with more than it may have is refused as such, where it is parsed
+    """Bound the values of all documents that are read: many small ones take most memory. Raises ``SourceError``."""
+    # a document with more than the limit is refused when it is parsed
     _add(source, _VALUE_COST * min(VALUES_LIMIT, values_in(data)))
 
 
@@ -119,8 +119,8 @@ def _add(source: Source, size: int) -> None:
     source.documents_size += size
     if source.documents_size > _READ_LIMIT:
         raise SourceError(
-            f"{show(source.path)}: its documents hold more than {_READ_LIMIT} bytes together, where each value counts"
-            f" {_VALUE_COST} more, a fixed limit; save fewer images"
+            f"{show(source.path)}: its documents have more than {_READ_LIMIT} bytes together, counting {_VALUE_COST} more"
+            " for each value, a fixed limit; save fewer images"
         )
 
 

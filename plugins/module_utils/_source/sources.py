@@ -4,9 +4,9 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Opens whatever holds an image: its content decides what it is (docs/behaviour.md, section 1).
+"""Open a source; its content decides which form it has (docs/behaviour.md, section 1).
 
-Each form has a file of its own, which is only read where it is met: a node compiles a module anew for every task.
+The forms other than a plain archive are imported late: a node compiles the code anew for every task.
 """
 
 from __future__ import annotations

@@ -4,11 +4,9 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""One 512-byte tar header and the records of one extended header.
+"""Parse one tar header, and the records of one extended header (docs/behaviour.md, section 3).
 
-Both readers of tar, the index of the outer archive and the parser of layers,
-understand the same dialects through this file: v7, ustar, GNU, star and pax
-(docs/behaviour.md, section 3).
+The index of an archive and the parser of layers read the same dialects through this file: v7, ustar, GNU, star, pax.
 """
 
 from __future__ import annotations
@@ -21,20 +19,20 @@ import zlib
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
 
-# The type flags that are not a thing in the tree but speak of the next header.
+# The type flags of extended headers, which describe the next entry.
 PAX_HEADER = b"x"
 PAX_GLOBAL = b"g"
 GNU_LONG_NAME = b"L"
 GNU_LONG_LINK = b"K"
 
-# The most that one extended header may hold: fixed, so that no image decides on memory.
+# The most bytes of one extended header.
 EXTENDED_LIMIT = 1024 * 1024
 
 _BLANK_CHECKSUM = b" " * 8
 _BLANKS = sum(_BLANK_CHECKSUM)
 _INT64 = 2**63
 
-# What nearly all writers write: octal digits up to a NUL or blank, and no device.
+# The usual form: octal digits up to a NUL or blank, and not a device.
 _USUAL = re.compile(
     rb"(?=([^\0]{0,100})).{100}([0-7]{7}[\0 ][0-7]{7}[\0 ][0-7]{7})[\0 ]"
     rb"([0-7]{11})[\0 ]([0-7]{11})[\0 ]([0-7]{6})[\0 ][\0 ]([^34])([^\0]{0,100})",
@@ -43,11 +41,11 @@ _USUAL = re.compile(
 
 
 class HeaderError(ValueError):
-    """A header that is wrong; the text is a phrase without a place, which the caller adds."""
+    """A header is wrong; the text is a phrase, and the caller adds which header."""
 
 
 class Header(t.NamedTuple):
-    """The fields of a header as they stand there: a tuple, since one is made for every entry."""
+    """The fields of a header, as written; a tuple, because there is one for every entry."""
 
     name: bytes
     mode: int
@@ -62,9 +60,9 @@ class Header(t.NamedTuple):
 
 
 def parse_header(block: bytes) -> Header | None:
-    """Parse 512 bytes; ``None`` for a block of zeros. Raises ``HeaderError``.
+    """Parse 512 bytes; return ``None`` for a block of zeros. Raises ``HeaderError``.
 
-    This is met once for every entry: a header of the usual shape is taken apart in one step.
+    This runs for every entry, so a header of the usual form is split in one step.
     """
     usual = _USUAL.match(block)
     if usual is None:
@@ -85,12 +83,12 @@ def parse_header(block: bytes) -> Header | None:
 
 @functools.lru_cache(maxsize=256)
 def _rights(fields: bytes) -> tuple[int, int, int]:
-    """Mode, uid and gid of a usual header: an image has few of them."""
+    """Return mode, uid and gid of a usual header. Cached, because an image has few different ones."""
     return int(fields[:7], 8) & 0o7777, int(fields[8:15], 8), int(fields[16:], 8)
 
 
 def _parse_unusual(block: bytes) -> Header:
-    """A header whose numbers are written in some other way, or a device's."""
+    """Parse the header of a device, or one whose numbers have another form."""
     _verify_checksum(block)
     kind = block[156:157]
     name = block[0:100].partition(b"\0")[0]
@@ -134,7 +132,7 @@ def number(field: bytes, what: str = "number") -> int:
 
 
 def parse_pax(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the records of a pax extended header, in order, repeated keys kept. Raises ``HeaderError``."""
+    """Return the records of a pax extended header in order, with repeated keys. Raises ``HeaderError``."""
     records = []
     position = 0
     end = len(data)
@@ -153,14 +151,14 @@ def parse_pax(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def pax_number(value: bytes, what: str) -> int:
-    """A decimal pax value that counts something: 0 to 2**63 - 1. Raises ``HeaderError``."""
+    """Return a decimal pax value between 0 and 2**63 - 1. Raises ``HeaderError``."""
     if not value.isdigit() or len(value) > 19 or int(value) >= _INT64:
         raise HeaderError(f"the pax record {what} holds {_quoted(value)}")
     return int(value)
 
 
 def _with_prefix(block: bytes, name: bytes) -> bytes:
-    # star keeps access and change time behind a shorter prefix
+    # in star's dialect, access and change time follow a shorter prefix
     end = 476 if block[508:512] == b"tar\0" else 500
     prefix = block[345:end].partition(b"\0")[0]
     return prefix + b"/" + name if prefix else name
@@ -171,7 +169,7 @@ def _verify_checksum(block: bytes) -> None:
     counted = block[:148] + _BLANK_CHECKSUM + block[156:]
     total = sum(counted)
     if total != stored:
-        # some old writers summed signed bytes
+        # some old writers added signed bytes
         total -= 256 * sum(1 for byte in counted if byte > 127)
     if total != stored:
         raise HeaderError("the checksum of a tar header is wrong")

@@ -4,9 +4,9 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Where the members of an outer tar lie: headers are read, data is only seeked over.
+"""Find the members of an image archive by reading its headers only (docs/behaviour.md, section 1).
 
-Links are resolved among the archive's own members (docs/behaviour.md, section 1).
+Links are resolved among the archive's own members.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .tar_header import (
 _MOST_MEMBERS = 100_000
 _MOST_LINKS = 40
 _MOST_NAMES_SIZE = 32 * 1024 * 1024
-# What all extended headers of an archive may hold, each with its own block: a member has one of 1 KiB at most, usually.
+# The most bytes of all extended headers of an archive, with their header blocks; most members have 1 KiB at most.
 _MOST_EXTENDED_SIZE = 64 * 1024 * 1024
 
 _FILES = (b"0", b"\0", b"7")
@@ -47,7 +47,7 @@ _CLEAN = re.compile(r"(?:[^/.][^/]*/)*[^/.][^/]*\Z")
 
 
 class Member(t.NamedTuple):
-    """A member of the archive: ``offset`` and ``size`` of its data in bytes, and what a link says."""
+    """A member of the archive: ``offset`` and ``size`` of its data in bytes, and the target of a link."""
 
     type: bytes
     offset: int
@@ -65,10 +65,10 @@ class TarIndex:
         self._names_size = 0
 
     def add(self, name: bytes, member: Member) -> None:
-        """Note a member. Raises ``SourceError`` beyond a fixed number of them."""
+        """Add a member. Raises ``SourceError`` beyond a fixed number of them."""
         cleaned = clean(os.fsdecode(name))
         self._count += 1
-        # names are all that is kept of an archive
+        # names are all that an archive costs in memory
         self._names_size += len(name) + len(member.link)
         if self._names_size > _MOST_NAMES_SIZE:
             raise SourceError(
@@ -135,7 +135,7 @@ class TarStream(t.Protocol):
         """Return ``count`` bytes, fewer only at the end. Raises ``SourceError``."""
 
     def skip(self, count: int) -> None:
-        """Pass over ``count`` bytes. Raises ``HeaderError`` at an early end."""
+        """Skip ``count`` bytes. Raises ``HeaderError`` at an early end."""
 
 
 class TarWalk:
@@ -235,7 +235,7 @@ EXTENDED_TYPES = (PAX_HEADER, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK)
 
 
 class _Seekable:
-    """A tar that can be read at any offset, so that skipping costs nothing."""
+    """A tar that can be read at any offset; skipping costs nothing."""
 
     def __init__(self, read_at: t.Callable[[int, int], bytes], size: int) -> None:
         self.position = 0
@@ -270,7 +270,7 @@ def index_tar(read_at: t.Callable[[int, int], bytes], size: int, archive: str) -
 
 
 def clean(name: str) -> str:
-    """A member's name without ``./``, doubled or trailing slashes."""
+    """Return a member's name without ``./``, doubled and trailing slashes."""
     if _CLEAN.match(name) is not None:
         return name
     return "/".join(part for part in name.split("/") if part not in ("", "."))

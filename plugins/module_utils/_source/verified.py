@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The one place where bytes are compared with the size and digest that they must have."""
+"""Compare bytes with the size and digest that they must have, while they are read."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .range_reader import CHUNK
 
 
 class Readable(t.Protocol):
-    """Whatever gives bytes in order."""
+    """Anything that gives bytes in order."""
 
     def read(self, count: int = -1) -> bytes:
         """Return at most ``count`` bytes, empty at the end. Raises ``SourceError``."""
 
 
 class VerificationError(ValueError):
-    """Bytes are not the ones that were asked for; the caller adds which ones and where."""
+    """The bytes are not the expected ones; the text is a phrase, and the caller adds which bytes."""
 
 
 class SizeMismatchError(VerificationError):
-    """The size differs; ``size`` is how many bytes there were, at least."""
+    """The size differs; ``size`` is how many bytes were read."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"it has {size} bytes")
@@ -44,8 +44,8 @@ class DigestMismatchError(VerificationError):
 class VerifiedReader:
     """Read bytes in order, count and hash them, and raise ``VerificationError`` at the end if they do not match.
 
-    ``digest`` is a checked one such as ``sha256:…``, or ``None`` if it is not known; so is ``size``, in bytes.
-    Nothing may rely on the bytes before a ``read`` has returned none.
+    ``digest``, a checked one such as ``sha256:…``, and ``size`` in bytes are ``None`` if they are not known. The bytes
+    are verified only after ``read`` has returned an empty result.
     """
 
     def __init__(self, blob: Readable, digest: str | None, size: int | None) -> None:
@@ -73,12 +73,12 @@ class VerifiedReader:
         return data
 
     def chunks(self) -> t.Iterator[bytes]:
-        """Yield all bytes that remain. Raises ``VerificationError`` and ``SourceError``."""
+        """Yield the remaining bytes. Raises ``VerificationError`` and ``SourceError``."""
         while chunk := self.read():
             yield chunk
 
     def drain(self) -> None:
-        """Read the rest only to verify it. Raises ``VerificationError`` and ``SourceError``."""
+        """Read the remaining bytes only to verify them. Raises ``VerificationError`` and ``SourceError``."""
         for _chunk in self.chunks():
             pass
 

@@ -359,7 +359,7 @@ def test_documents_without_a_digest_stay_inside_of_a_layout(tmp_path: Path) -> N
     (layout / "manifest.json").write_text('[{"Config": "c.json", "Layers": []}]')
     source = LayoutDirectory(str(layout))
     source.confined = True
-    with pytest.raises(SourceError, match="'c.json' of .* is a link out of it"):
+    with pytest.raises(SourceError, match="'c.json' of .* is a link out of the directory"):
         make_offer(source, Criteria())
     # what a source is entered by may be a link, but nobody is told what it holds
     (layout / "oci-layout").symlink_to(secret)

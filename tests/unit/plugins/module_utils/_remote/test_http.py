@@ -784,7 +784,7 @@ def test_a_large_archive_from_a_server_without_ranges(web: Web, tmp_path: Path) 
     with pytest.raises(SourceError) as caught:
         pull(web, tmp_path, max_size=1_000_000)
     assert caught.value.message == (
-        f"'{web.url}' comes from a server that does not serve parts of it, and holds more than the 1000000 bytes of"
+        f"'{web.url}' comes from a server that does not serve ranges of bytes, and holds more than the 1000000 bytes of"
         " max_size; raise max_size if you trust it, or save only the image that you need"
     )
     assert len(web.asked) == 1

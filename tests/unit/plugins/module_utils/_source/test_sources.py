@@ -416,7 +416,7 @@ def test_a_confined_layout_is_left_by_no_name_without_a_digest(tmp_path: Path) -
     assert source.document("index.json")
     source.open(IMAGE.layers[0].path).close()
     for name in ("up", "through", "back", "absolute", "own", "by"):
-        with pytest.raises(SourceError, match=f"'{name}' of .* is a link out of it, and no digest says"):  # fmt: skip
+        with pytest.raises(SourceError, match=f"'{name}' of .* is a link out of the directory, and no digest says"):  # fmt: skip
             source.document(name)
     with pytest.raises(SourceError, match="too many levels"):
         source.document("loop")
