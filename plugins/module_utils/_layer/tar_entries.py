@@ -7,7 +7,8 @@
 """The tar of a layer as a stream of entries and their data (docs/behaviour.md, section 3).
 
 Python's ``tarfile`` is not used for layers: it ends silently at a bad checksum, keeps times as floats and xattrs
-as text, and takes twice the time.
+as text, and takes twice the time. ``TarWalk``, which indexes archives, would take 1.27 times the CPU time although it
+does less (tests/bench/tar_walk.py, 92,000 files of 3 KB).
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from .._report import Report
 from .._source.tar_header import (
     BLOCK,
     EXTENDED_LIMIT,
+    EXTENDED_TYPES,
     GNU_LONG_LINK,
     GNU_LONG_NAME,
-    PAX_GLOBAL,
     PAX_HEADER,
     ZERO_BLOCK,
     Header,
@@ -34,7 +35,6 @@ from .._source.tar_header import (
     parse_pax,
 )
 
-_EXTENDED = (PAX_HEADER, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK)
 _SPARSE = b"S"
 # NUL marks a file in old archives, 7 a contiguous file
 _KINDS = {bytes([flag]): bytes([flag]) for flag in b"0123456"}
@@ -151,7 +151,7 @@ class TarReader:
                 if block is not None:
                     self._expect_second_zero_block()
                 return None
-            if header.type not in _EXTENDED:
+            if header.type not in EXTENDED_TYPES:
                 return self._entry(block, header, extended)
             if extended is None:
                 extended = _Extended()

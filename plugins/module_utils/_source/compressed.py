@@ -104,7 +104,7 @@ class StreamedArchive:
         """Return the index, the documents by their offset, and the size of the tar inside. Raises ``SourceError``."""
         documents: dict[int, bytes] = {}
         kept = 0
-        stream = _Stream(self._bounded())
+        stream = ChunkStream(self._bounded())
         walk = TarWalk(stream, self.path)
         try:
             for member in walk:
@@ -166,7 +166,7 @@ def inflated(chunks: t.Iterator[bytes], kind: str, path: str) -> t.Iterator[byte
         raise SourceError(f"{show(path)}: {error}; fetch it again") from error
 
 
-def _read_document(stream: _Stream, member: Member, room: int) -> bytes | None:
+def _read_document(stream: ChunkStream, member: Member, room: int) -> bytes | None:
     """Return the content of a member that may be a JSON document, else ``None``.
 
     Raises ``HeaderError`` for a document of more than ``room`` bytes.
@@ -183,7 +183,7 @@ def _read_document(stream: _Stream, member: Member, room: int) -> bytes | None:
     return head + stream.exactly(member.size - len(head))
 
 
-class _Stream:
+class ChunkStream:
     """Bytes read in order from chunks; ``position`` counts them."""
 
     def __init__(self, chunks: t.Iterator[bytes]) -> None:

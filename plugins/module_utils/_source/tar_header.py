@@ -24,6 +24,7 @@ PAX_HEADER = b"x"
 PAX_GLOBAL = b"g"
 GNU_LONG_NAME = b"L"
 GNU_LONG_LINK = b"K"
+EXTENDED_TYPES = (PAX_HEADER, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK)
 
 # The most bytes of one extended header.
 EXTENDED_LIMIT = 1024 * 1024

@@ -20,9 +20,9 @@ from .._errors import SourceError, show
 from .tar_header import (
     BLOCK,
     EXTENDED_LIMIT,
+    EXTENDED_TYPES,
     GNU_LONG_LINK,
     GNU_LONG_NAME,
-    PAX_GLOBAL,
     PAX_HEADER,
     Header,
     HeaderError,
@@ -229,9 +229,6 @@ class TarWalk:
         self._pax = {}
         self._name = self._link = None
         return member
-
-
-EXTENDED_TYPES = (PAX_HEADER, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK)
 
 
 class _Seekable:

@@ -1195,7 +1195,7 @@ def test_a_source_that_changes_on_the_way(tmp_path: Path, dest: Path, monkeypatc
 
     monkeypatch.setattr(os, "write", write)
     message = refused(dest, src=src)
-    assert message == (f"'{src}' became shorter while it was read; run again when it is whole")
+    assert message == (f"'{src}' became shorter while it was read; run again when the file is complete")
     assert os.listdir(dest.parent) == []
 
 
