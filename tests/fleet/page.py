@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Writes the tables of docs/fleet.md: what was measured, and what follows for larger fleets. The text is left alone."""
+"""Write the tables of docs/fleet.md: measurements, and estimates for larger fleets. The text stays unchanged."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def rewrite(path: str, results: Plain) -> None:
 
 
 def replaced(text: str, name: str, content: str) -> str:
-    """The text with another table between two marks."""
+    """Replace the table between two marks. Raises ``ValueError``."""
     begin, end = f"<!-- measured: {name} -->", "<!-- end -->"
     pattern = re.escape(begin) + r"\n.*?" + re.escape(end)
     new = f"{begin}\n\n{content}\n\n{end}"
     changed, count = re.subn(pattern, lambda _match: new, text, flags=re.DOTALL)
     if count != 1:
-        raise ValueError(f"{count} places for the table {name}, and not one")
+        raise ValueError(f"expected one place for the table {name}, found {count}")
     return changed
 
 
 def tables(results: Plain) -> dict[str, str]:
-    """All tables by name, as Markdown."""
+    """Return all tables by name, as Markdown."""
     return {
         "machine": machine(results),
         "one node": one_node(results["per_node"]),
@@ -79,11 +79,11 @@ def tables(results: Plain) -> dict[str, str]:
     }
 
 
-# -- what was measured
+# -- measurements
 
 
 def machine(results: Plain) -> str:
-    """Where and how."""
+    """Return the table of the machine and the runs."""
     run, known = results["run"], results["machine"]
     load = run["load"]
     rows = [
@@ -93,18 +93,18 @@ def machine(results: Plain) -> str:
         ["Controller", f"Python {known['Python'].split(',')[0]}, ansible-core {known['ansible-core']}"],
         ["Nodes", f"{run['nodes']} network namespaces on the same machine, {run['rate']} each"],
         ["Runs of each case", f"{run['runs']}: median (lowest–highest)"],
-        ["Load of others before", f"{load['before']:.1f}, {load['stolen']:.0%} stolen"],
+        ["Load before the first run", f"{load['before']:.1f}, {load['stolen']:.0%} stolen"],
     ]
     return table(["", ""], rows)
 
 
 def of(cases: t.Sequence[Plain], name: str, nodes: int) -> Plain:
-    """One case."""
+    """Return one case."""
     return next(c for c in cases if (c["case"], c["nodes"]) == (name, nodes))
 
 
 def each(case: Plain, key: str) -> Spread:
-    """Of all samples: a number, or all numbers of a list."""
+    """Return the spread of a value over all samples; lists count with all of their numbers."""
     values: list[float] = []
     for one in case["samples"]:
         values += one[key] if isinstance(one[key], list) else [one[key]]
@@ -116,7 +116,7 @@ def _names(cases: t.Sequence[Plain]) -> list[str]:
 
 
 def one_node(cases: t.Sequence[Plain]) -> str:
-    """Seconds and bytes of a single node."""
+    """Return the table of seconds and bytes of a single node."""
     fewest = min(case["nodes"] for case in cases)
     rows = []
     for name in _names(cases):
@@ -138,10 +138,10 @@ def one_node(cases: t.Sequence[Plain]) -> str:
 
 
 def controller(cases: t.Sequence[Plain]) -> str:
-    """Processor time of the controller."""
+    """Return the table of the controller's processor time."""
     fewest, most = _sizes(cases)
     rows = []
-    # what the others are compared with comes last
+    # the baseline comes last
     for name in sorted(_names(cases), key="nothing".__eq__):
         cost = cpu_cost(cases, name)
         rows.append(
@@ -158,26 +158,26 @@ def controller(cases: t.Sequence[Plain]) -> str:
 
 
 def crowd(cases: t.Sequence[Plain], larger: t.Sequence[Plain]) -> str:
-    """Whether the line through the smaller fleets holds for a larger one."""
+    """Compare a larger fleet with the line through the smaller ones."""
     rows = []
     for case in larger:
-        foretold = cpu_cost(cases, case["case"]).of(case["nodes"])
+        predicted = cpu_cost(cases, case["case"]).of(case["nodes"])
         found = each(case, "cpu")
         rows.append(
             [
                 f"{case['case']}, {case['nodes']} nodes",
-                f"{foretold:.1f}",
+                f"{predicted:.1f}",
                 found.show(1),
-                f"{found.median / foretold:.2f}",
+                f"{found.median / predicted:.2f}",
                 each(case, "seconds").show(1),
             ]
         )
-    head = ["at once", "CPU s foretold", "CPU s measured", "ratio", "seconds of the run"]
+    head = ["at once", "CPU s predicted", "CPU s measured", "ratio", "seconds of the run"]
     return table(head, rows)
 
 
 def at_once(cases: t.Sequence[Plain]) -> str:
-    """The transfer phase against what the links allow."""
+    """Compare the transfers with the least time that the links allow."""
     rows = []
     for case in cases:
         least = case["size"] * 8 / bits(case["rate"])
@@ -195,12 +195,12 @@ def at_once(cases: t.Sequence[Plain]) -> str:
                 each(case, "after").show(2),
             ]
         )
-    head = ["image", "layers", "MB", "least s", "transfer of a node, s", "by least"]
-    return table([*head, "first to last of all, by least", "rest of a task, s"], rows)
+    head = ["image", "layers", "MB", "least s", "transfer of a node, s", "ratio to least"]
+    return table([*head, "first to last of all, ratio to least", "rest of a task, s"], rows)
 
 
 def settings(cases: t.Sequence[Plain]) -> str:
-    """Forks and pipelining."""
+    """Return the table of forks, pipelining and compression."""
     rows = []
     for case in cases:
         rows.append(
@@ -220,29 +220,29 @@ def settings(cases: t.Sequence[Plain]) -> str:
 
 
 def strategies(cases: t.Sequence[Plain]) -> str:
-    """One slow node."""
+    """Return the table of strategies with one slow node."""
     rows = [[case["strategy"], each(case, "others").show(1), each(case, "slow").show(1)] for case in cases]
-    return table(["strategy", "all others done after, s", "the slow one, s"], rows)
+    return table(["strategy", "all other nodes done after, s", "the slow node, s"], rows)
 
 
 def memory(found: Plain) -> str:
-    """Of the controller."""
+    """Return the table of the controller's memory."""
     rows = [[f"forks {forks}", f"{used:.0f}"] for forks, used in found.items()]
-    return table(["", "MB of the controller at most"], rows)
+    return table(["", "peak MB of the controller"], rows)
 
 
-# -- what follows
+# -- estimates
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds of the controller: of a run as such, and for each node."""
+    """CPU seconds of the controller: for a run without nodes, and for each node."""
 
     run: float
     node: float
 
     def of(self, nodes: int) -> float:
-        """For a fleet."""
+        """Return the seconds for a fleet."""
         return self.run + self.node * nodes
 
 
@@ -252,7 +252,7 @@ def _sizes(cases: t.Sequence[Plain]) -> tuple[int, int]:
 
 
 def cpu_cost(cases: t.Sequence[Plain], name: str) -> Cost:
-    """The line through the medians of the smallest and the largest fleet."""
+    """Return the line through the medians of the smallest and the largest fleet."""
     fewest, most = _sizes(cases)
     low, high = (each(of(cases, name, n), "cpu").median for n in (fewest, most))
     node = (high - low) / (most - fewest)
@@ -260,7 +260,7 @@ def cpu_cost(cases: t.Sequence[Plain], name: str) -> Cost:
 
 
 def megabyte(cases: t.Sequence[Plain]) -> str:
-    """What the size of an image costs the controller, apart from all else."""
+    """Return the table of the controller's time for each MB of an image."""
     _fewest, most = _sizes(cases)
     rows = []
     for name, same in (
@@ -276,7 +276,7 @@ def megabyte(cases: t.Sequence[Plain]) -> str:
 
 
 def fleet_up_to_date(cases: t.Sequence[Plain]) -> str:
-    """What a run costs that finds all nodes up to date."""
+    """Estimate a run that finds all nodes up to date."""
     _fewest, most = _sizes(cases)
     rows = []
     for nodes in FLEETS:
@@ -292,11 +292,11 @@ def fleet_up_to_date(cases: t.Sequence[Plain]) -> str:
 
 
 def fleet_new_image(cases: t.Sequence[Plain]) -> str:
-    """What the measured image costs, by each way to bring it."""
+    """Estimate the update to the measured image, for each way to distribute it."""
     _fewest, most = _sizes(cases)
     push = each(of(cases, "new image, push", most), "bytes").median
     pull = each(of(cases, "new image, pull", most), "bytes").median
-    # the module, and what is read of an image that is there already
+    # the module, and the documents of an image that is installed already
     control = each(of(cases, "up to date, pull", most), "bytes").median
     image = pull - control
     rows = []
@@ -322,10 +322,10 @@ def fleet_new_image(cases: t.Sequence[Plain]) -> str:
 
 
 def bits(rate: str) -> float:
-    """Bits per second of a rate in the words of tc."""
+    """Parse a rate of tc into bits per second. Raises ``ValueError``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]bit)", rate)
     if match is None:
-        raise ValueError(f"{rate!r} is no rate like 10mbit")
+        raise ValueError(f"invalid rate {rate!r}: expected a rate such as 10mbit")
     return float(match.group(1)) * _UNITS[match.group(2)]
 
 
