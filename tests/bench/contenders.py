@@ -119,8 +119,8 @@ PEERS = (
         compressions=("gzip", "plain"),
         does="`umoci raw unpack` of the layout",
         verifies="manifest, config, each layer's digest and diff_id",
-        wrong="reads no archive and, in this version, no zstd; chooses no platform; stops at a pax global header;"
-        " an entry `.wh...` makes it delete the folder above its root",
+        wrong="does not read archives or, in this version, zstd; does not choose a platform; fails at a pax global header;"
+        " at an entry `.wh...` it deletes the folder above its root",
     ),
     Peer(
         name="skopeo + umoci",
@@ -130,7 +130,7 @@ PEERS = (
         tree=_rootfs,
         compressions=("gzip",),
         does="`skopeo copy` of the archive to a layout, then `umoci raw unpack`: the way of `lxc-create -t oci`",
-        verifies="as umoci, but the archive's manifest",
+        verifies="as umoci, except for the archive's manifest",
         wrong="as umoci; skopeo unpacks the whole archive first, and follows a symbolic link in it to the host",
         needs_archive=True,
     ),
@@ -141,12 +141,11 @@ PEERS = (
         command=_buildah,
         tree=_last_line,
         compressions=("gzip", "zstd", "plain"),
-        does="`buildah from` and `buildah mount` with the overlay driver: layers are kept apart and also catalogued,"
-        " and what is there at the end is a mount, not a directory",
-        verifies="config and each layer's digest; a manifest that is not its digest, and a layer that is not its diff_id"
-        " or its size, pass",
-        wrong="a whiteout also hides what its own layer has put there; times before 1970 become 1970;"
-        " needs its own storage, of which the root file system cannot be moved away",
+        does="`buildah from` and `buildah mount` with the overlay driver: layers are stored separately and also catalogued,"
+        " and the result is a mount, not a directory",
+        verifies="config and each layer's digest; not the manifest's digest, nor a layer's diff_id and size",
+        wrong="a whiteout also removes entries of its own layer; times before 1970 become 1970;"
+        " the root file system cannot be moved out of its storage",
     ),
     Peer(
         name="GNU tar",
@@ -159,8 +158,8 @@ PEERS = (
         does="a pipe of `gzip -dc`, `zstd -dc` or `cat` and `tar --xattrs --xattrs-include='*' --numeric-owner -xp`,"
         " layer by layer",
         verifies="nothing but the CRC of gzip or the checksum of zstd",
-        wrong="knows no whiteouts: deleted files stay, and `.wh.` files come on top; does not replace a directory by"
-        " something else; directories get the time of the last change; chooses no image; nothing is atomic",
+        wrong="ignores whiteouts: deleted files stay, and `.wh.` files are added; does not replace a directory by"
+        " another type; directories get the time of the last change; does not choose an image; is not atomic",
     ),
     Peer(
         name="bsdtar",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""docs/performance.md and its plot, made of the results. All text around the numbers stands here."""
+"""Render docs/performance.md and its plot from results. This file has all of the page's text."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PAGE = "performance.md"
 PLOT = "performance.svg"
 _WIDTH = 120
 
-# Set before anything was measured: at most these ratios of wall and processor time, by image, compression,
-# rival, and what inflates.
+# Goals set before the first measurement: upper bounds of the ratios of wall and CPU time, by image, compression,
+# other tool, and inflating library.
 _GOALS = {
     ("app", "gzip", "umoci", "zlib"): (0.50, 0.45),
     ("app", "gzip", "umoci", "isal"): (0.40, 0.35),
@@ -33,46 +33,46 @@ _GOALS = {
     ("npm", "plain", "GNU tar", "zlib"): (0.80, 0.95),
     ("big", "gzip", "umoci", "zlib"): (0.45, 0.45),
 }
-# What inflates where ours is set beside others.
+# The inflating libraries that are compared with other tools.
 _COMPARED = ("zlib", "isal")
 _GOAL_IDLE = 1.1
 _GOAL_MEMORY = 48
 
-_TEMPLATE = """\
+TEMPLATE = """\
 ${licence}
 
 <!-- Written by `make bench`, text and numbers; change tests/bench/report.py instead. -->
 
 # Performance
 
-${warning}How long `oci_rootfs` takes to make a root file system of an image, beside the tools that an administrator would otherwise
-use, on the same files and the same kind of file system.
+${warning}How long does `oci_rootfs` take to make a root file system from an image? This page compares it with the tools that an
+administrator would otherwise use, on the same files and the same kind of file system.
 
 ![Wall time beside other tools, time for each entry, and peak memory]($plot)
 
-## What is compared
+## Method
 
-- **This collection**: the whole process of the module on the node, $start, from the interpreter's start to
+- **This collection** is the whole process of the module on the node, $start, from the start of the interpreter to
   its end. It verifies manifest, config, every layer's digest and every diff_id, and ends with one `syncfs`.
-- **The others**: their commands, one after the other, and `sync -f` of what they have made: all have promised the same.
+- **The other tools** are their commands, one after the other, and `sync -f` of the result, so that all results are durable.
 - Runs are paired: each turn runs every tool once, in the same order, $runs turns in all. Each run gets
   $filesystem.
-  Ratios are taken within a turn. Tables show the median and, in brackets, the least and the greatest.
-- What is read lies in the page cache. CPU is user and system time of all processes of a run. Memory is the peak of the
-  largest one; less than $floor MiB cannot be told from the measuring itself.
+  Ratios are computed within a turn. Tables show the median and, in brackets, the least and the greatest value.
+- All input is in the page cache. CPU is the user and system time of all processes of a run. Memory is the peak of the
+  largest process; values below $floor MiB cannot be distinguished from the measurement itself.
 - *Differs* is the number of paths below the root that are not the same in the other tool's tree as in ours, in type,
   mode, owner, size, time, link, extended attribute or content.
-- gzip is inflated by zlib, as everywhere, or by isal, where the node has that library; *inflated by* says which. The other
-  compressions know no such choice.
+- gzip is inflated by zlib, which every node has, or by isal, if the node has that library: see *inflated by*. For the other
+  compressions there is only one library.
 
-## In short
+## Summary
 
 Ratios of this collection to the other tool over all images below, the least and the greatest median; below 1, this
 collection is faster or smaller.
 
 $short
 
-## What each tool checks and what it gets wrong
+## What each tool verifies and what it gets wrong
 
 $facts
 
@@ -80,108 +80,107 @@ $facts
 
 $images
 
-## Ratios, image by image
+## Ratios for each image
 
-Ours by theirs.$goal_words
+This collection by the other tool.$goal_words
 
 $ratios
 
-## What inflates
+## Inflating
 
-Wall and processor time of this collection with another library by that with zlib.
+Wall and CPU time of this collection with another library, by the time with zlib.
 
 $inflaters
 
-## Seconds and memory, image by image
+## Seconds and memory for each image
 
 $absolute
 
-## How it grows
+## Growth
 
-*One layer* has so many entries, nearly all of them files of 64 bytes. *Second layer* has so many, over a first one with as
-many, half of which it replaces. *Layers* is one tree of the same size, cut into so many layers. All are gzip, inflated by
-the standard library.
+*One layer* has the given number of entries, nearly all of them files of 64 bytes. *Second layer* has as many again in a
+second layer, half of which replace entries of the first. *Layers* is one tree of constant size, split into the given number of
+layers. All are gzip, inflated by the standard library.
 
 $growth
 
 $memory_words
 
-## When nothing is to do
+## A run that changes nothing
 
-A run on an image that is already there, an archive with $blobs blobs, beside a module that does nothing but start as every
-Ansible module does and say so.
+The image is installed already, from an archive with $blobs blobs. The other module only starts as every Ansible module does,
+and exits.
 
 $idle
 
 Of this, opening the archive and reading and verifying its index, manifest and config takes $reading, in a process that
 already runs.
 
-What a module costs beyond one that does nothing is its own code, which Python compiles anew for each task, and more than
-once: to learn a file's name, its zip importer compiles the file, and throws that away (84 compilations for 42 files, 55 of
-75 ms, by a clock in the importer of Python 3.11). The rest is making classes, 9 ms, reading from the zip, 4 ms, and
-Ansible's work on a larger result. Code that a run without changes does not need is only imported where it is needed; not to
-collect garbage meanwhile saves nothing. Compiled code kept on the node would save most of it, but root would run code
-from a cache.
+A module costs more than an empty one because of its own code, which Python compiles anew for each task, and more than
+once: to learn a file's name, its zip importer compiles the file and discards the result (84 compilations for 42 files, 55 of
+75 ms, by a clock in the importer of Python 3.11). Another 9 ms create classes, 4 ms read the zip, and
+Ansible needs time for a larger result. Code that an unchanged run does not need is only imported when it is needed; disabling
+the garbage collection meanwhile saves nothing. Keeping compiled code on the node would save most of this time, but root would
+run code from a cache.
 
-## What was tried
+## Optimisations
 
-Kept:
+In use:
 
-- A thread that reads and hashes what is stored, one that inflates it, one that hashes what comes out, and one that parses
-  and writes. The hash of what comes out, in a thread of its own, takes a tenth of the wall time away where inflating is
-  what takes longest, the hash of what is stored another 3 %. A plain layer has one thread before the one that writes: a
-  second one had cost 4 %.
-- Freed memory is kept (`mallopt`): the C library gave it back to the system and asked for it again with every piece,
-  50,000 to 75,000 page faults for app and big instead of 5,000. 3 to 8 % of the wall time of gzip layers.
-- Early syncs, in a thread, after every 128 MiB: the disk works while more is made, and the last sync finds little left.
-  An eighth of the wall time of npm, for no more processor time.
-- A file is created with its mode, and files and directories are given an owner only where they have another one; what a new
-  file has is seen once, at the beginning. Two calls less for nearly every file are 6 % of the processor time of npm.
-- isal or zlib-ng, where the node has them, instead of zlib: inflating takes about half of the time.
-- A header taken apart by one regular expression, its checksum by adler32, without a copy: headers were what many small
-  files cost most. Mode and owner, of which an image has few, and the directory, which mostly is that of the entry before,
-  are taken apart once; a tuple with names is made without calling its class. All of Python's work on an entry, with the
-  system calls taken away, came from 7.9 to 7.0 µs by that.
-- One hash where a layer is plain, since its digest is its diff_id.
+- One thread reads and hashes the stored layer, one inflates it, one hashes the inflated layer, and one parses
+  and writes. The separate hash of the inflated layer saves a tenth of the wall time when inflating
+  takes longest, and the hash of the stored layer another 3 %. A plain layer has one thread before the one that writes: a
+  second one cost 4 %.
+- Freed memory is kept (`mallopt`): the C library gave it back to the system and requested it again with every piece,
+  50,000 to 75,000 page faults for app and big instead of 5,000. This saves 3 to 8 % of the wall time of gzip layers.
+- Early syncs, in a thread, after every 128 MiB: the disk works while the tree is written, and the last sync has little left to
+  do. This saves an eighth of the wall time of npm, for no more CPU time.
+- A file is created with its mode, and files and directories get an owner only if it differs; the owner and mode of
+  new files are probed once, at the beginning. Two calls less for nearly every file are 6 % of the CPU time of npm.
+- isal or zlib-ng, if the node has them, instead of zlib: inflating takes about half of the time.
+- One regular expression splits a header, and adler32 computes its checksum without a copy: headers were the largest cost of
+  small files. An image has few different modes and owners, and most entries are in the directory of the previous one, so
+  these are parsed once; a named tuple is created without calling its class. All of Python's work for an entry, without
+  system calls, fell from 7.9 to 7.0 µs.
+- One hash for a plain layer, since its digest is its diff_id.
 
-Left out:
+Rejected:
 
-- A second writer thread, that fills, closes and dates files which the first has made: 17 to 28 % more processor time, all
-  of it in the kernel, where both wait for the same locks, and 5 to 8 % more wall time.
+- A second writer thread, which writes, closes and dates files that the first has created: 17 to 28 % more CPU time,
+  all of it in the kernel, where both wait for the same locks, and 5 to 8 % more wall time.
 - Reading or inflating in pieces of 64 KiB, 512 KiB, 1 MiB or 4 MiB instead of 256 KiB: 2 % at most, for more memory.
-- Longer queues between the threads: 4 % at most, and that for 7 MiB more; with 2 MiB more, nothing that could be told from
-  noise. No call of the thread that writes took over 7 ms in app, early syncs and all: there is little to bridge.
+- Longer queues between the threads: 4 % at most, for 7 MiB more; with 2 MiB more, no difference beyond
+  noise. No call of the writing thread took over 7 ms in app, early syncs included: there is little to bridge.
 
-What remains, by a sampling profiler, of npm on a new ext4: creating a file takes 13 to 17 µs in the kernel, writing it 9 to
-11 µs, its time 2 to 4 µs, making a directory 26 to 33 µs, whoever asks. SHA-256 and zlib do not get faster either. Python
-adds 7 µs an entry, of which the tar header takes 1.8 µs, and about 3 more around its system calls. GNU tar adds 1.5 µs,
-and hashes nothing: that is why images of many small files take more processor time than with GNU tar, and why goals were
-missed. app has both cores busy for 72 % of the time, with what the kernel writes behind it: two cores leave no room for more
-threads.
+The remaining costs, by a sampling profiler, of npm on a new ext4: creating a file takes 13 to 17 µs in the kernel, writing it
+9 to 11 µs, setting its time 2 to 4 µs, making a directory 26 to 33 µs, for every tool. SHA-256 and zlib do not get faster
+either. Python adds 7 µs an entry, of which the tar header takes 1.8 µs, and about 3 µs around its system calls. GNU tar adds
+1.5 µs, and hashes nothing: that is why images of many small files take more CPU time than with GNU tar, and why goals were
+missed. app uses both cores for 72 % of the time, including the kernel's writes: two cores leave no room for more threads.
 
 ## Nodes without SHA instructions
 
 $sha
 
-## The machine, and how quiet it was
+## The machine and its noise
 
 $machine
 
 $noise
 
-## What could not be measured
+## Not measured
 
 $problems
 
 ## To measure it yourself
 
 `make bench`, as root on Debian, takes an hour or two and installs the other tools. `BENCH=--quick` shows in a few minutes
-that it works; `BENCH="--images DIR"` adds images of yours (`DIR/NAME/oci-gzip`, a layout with the tag `latest`; also
-`oci-zstd` and `oci-plain`). The images that it builds are the same everywhere but for the compressors' versions.
+that measuring works; `BENCH="--images DIR"` adds your own images (`DIR/NAME/oci-gzip`, a layout with the tag `latest`; also
+`oci-zstd` and `oci-plain`). The images that it builds are the same everywhere except for the compressors' versions.
 """
 
 _QUICK = """\
-> These numbers come from a quick run with tiny images. They show that measuring works, and nothing else.
+> These numbers are from a quick run with tiny images, which only shows that measuring works.
 
 """
 _STARTS = {
@@ -198,11 +197,11 @@ def write_page(results: Results, folder: str) -> None:
 
 
 def page(results: Results) -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     settings = results["settings"]
     idle = results["idle"]
     has_goals = any(_goal(case, peer, ours) for case, peer, ours in _pairs(results["cases"]))
-    text = string.Template(_TEMPLATE).substitute(
+    text = string.Template(TEMPLATE).substitute(
         licence=LICENCE,
         warning=_QUICK if settings["quick"] else "",
         plot=PLOT,
@@ -211,9 +210,9 @@ def page(results: Results) -> str:
         filesystem=settings["filesystem"],
         floor=f"{settings['floor']:.0f}",
         short=_short(results["cases"]),
-        facts=_facts(),
+        facts=facts_table(),
         goal_words=(
-            " A goal that was set beforehand stands behind the number, and **missed** where it is." if has_goals else ""
+            " A goal that was set beforehand follows the number, with **missed** if it was not met." if has_goals else ""
         ),
         images=_images_table(results["cases"]),
         inflaters=_inflater_table(results["cases"]),
@@ -229,13 +228,13 @@ def page(results: Results) -> str:
         sha=_sha_words(results["sha"]),
         machine=table(("what", "which"), results["machine"].items()),
         noise=_noise_words(results),
-        problems="\n".join(f"- {problem}" for problem in results["problems"]) or "Nothing was left out.",
+        problems="\n".join(f"- {problem}" for problem in results["problems"]) or "Everything was measured.",
     )
     return wrapped(text)
 
 
 def wrapped(text: str) -> str:
-    """The text with its paragraphs and items filled; tables, headings and the like are left as they are."""
+    """Fill paragraphs and list items; tables, headings, quotes and comments stay unchanged."""
     blocks = []
     for block in text.split("\n\n"):
         if block.lstrip()[:1] in tuple("|#<>!"):
@@ -261,12 +260,12 @@ _NOT_MEASURED = "This was not measured in this run."
 
 
 def samples_of(case: Results, name: str) -> list[Sample]:
-    """The runs of one tool on a case."""
+    """Return the runs of one tool on a case."""
     return [Sample(wall, cpu, memory, tuple(failures)) for wall, cpu, memory, failures in case["samples"][name]]
 
 
 def _name_of(ours: str, compression: str) -> str:
-    """The name of a variant of ours."""
+    """Return the name of a variant of this collection."""
     return f"this collection, {ours}" if compression == "gzip" else "this collection"
 
 
@@ -275,11 +274,11 @@ def _peers(case: Results) -> list[str]:
 
 
 def _pairs(cases: t.Iterable[Results]) -> t.Iterator[tuple[Results, str, str]]:
-    """Each case, rival and variant of ours."""
+    """Yield each case, other tool and variant of this collection."""
     for case in cases:
         for peer in _peers(case):
             for ours in case["ours"]:
-                # what is nearly as fast as another would make the tables long and say little
+                # zlib-ng is nearly as fast as isal, and has a table of its own
                 if ours in _COMPARED:
                     yield case, peer, ours
 
@@ -307,10 +306,11 @@ def _short(cases: t.Sequence[Results]) -> str:
         rows.append((*key, str(len(found[key])), *ranges))
     if not rows:
         return _NOT_MEASURED
-    return table(("against", "layers", "ours", "images", "wall", "CPU", "peak memory"), rows)
+    return table(("other tool", "layers", "this collection with", "images", "wall", "CPU", "peak memory"), rows)
 
 
-def _facts() -> str:
+def facts_table() -> str:
+    """Return the table of what each tool runs, verifies and gets wrong."""
     rows = [
         (
             "this collection",
@@ -320,7 +320,7 @@ def _facts() -> str:
         )
     ]
     rows += [(peer.name, peer.does, peer.verifies, peer.wrong) for peer in PEERS]
-    return table(("tool", "what is run", "it verifies", "it gets wrong, or lacks"), rows)
+    return table(("tool", "what is run", "it verifies", "errors and gaps"), rows)
 
 
 def _ratio_table(cases: t.Sequence[Results]) -> str:
@@ -339,13 +339,13 @@ def _ratio_table(cases: t.Sequence[Results]) -> str:
         )
     if not rows:
         return _NOT_MEASURED
-    return table(("image", "against", "inflated by", "wall", "CPU", "peak memory"), rows)
+    return table(("image", "other tool", "inflated by", "wall", "CPU", "peak memory"), rows)
 
 
 def _with_goal(ratio: Spread, goal: float | None) -> str:
     if goal is None:
         return ratio.show(2)
-    # judged as it is shown
+    # compare the rounded value that the page shows
     missed = ", **missed**" if round(ratio.median, 2) > goal else ""
     return f"{ratio.show(2)}, goal {goal:.2f}{missed}"
 
@@ -363,7 +363,7 @@ def _images_table(cases: t.Sequence[Results]) -> str:
     ]
     if not rows:
         return _NOT_MEASURED
-    head = ("image", "layers", "entries", "MB of files", "MB of layers as stored")
+    head = ("image", "layers", "entries", "MB of files", "MB of stored layers")
     return table(head, rows)
 
 
@@ -412,7 +412,7 @@ def _differing(case: Results, name: str, group: t.Sequence[Sample]) -> str:
 
 
 def _grown(results: t.Sequence[Results]) -> dict[str, list[Results]]:
-    """The series by label, each by rising size."""
+    """Return the series by label, each sorted by size."""
     series: dict[str, list[Results]] = {}
     for one in sorted(results, key=lambda one: int(one["size"])):
         series.setdefault(one["series"], []).append(one)
@@ -464,13 +464,12 @@ def _memory_words(results: Results) -> str:
     if peaks:
         most, image = max(peaks)
         sentences.append(
-            f"The most that this collection took for any image above was {most:.0f} MiB ({image});"
-            f" the goal is {_GOAL_MEMORY} MiB and, for zstd, the window that the image asks for."
+            f"The highest peak of this collection for the images above is {most:.0f} MiB ({image});"
+            f" the goal is {_GOAL_MEMORY} MiB and, for zstd, the window that the image declares."
         )
     sentences.append(
-        "What grows is a record for each directory, whose time is set at the end, and, above the first layer, the name of"
-        " each path that the layer brings into a directory of a lower one: a whiteout may come before or after what it"
-        " must not hide."
+        "Memory grows by a record for each directory, whose time is set at the end, and, above the first layer, by the name of"
+        " each path that the layer adds to a directory of a lower one: the whiteouts of the layer must not remove it."
     )
     return "\n".join(sentences)
 
@@ -491,8 +490,8 @@ def _idle_table(idle: Results) -> str:
                 spread(sample.memory for sample in nothing).show(0),
             )
         )
-    head = ["how both are started", "wall ms, ours", "wall ms, nothing", "wall, ratio"]
-    head += ["CPU, ratio", "peak MiB, ours", "peak MiB, nothing"]
+    head = ["how both are started", "wall ms, oci_rootfs", "wall ms, empty module", "wall, ratio"]
+    head += ["CPU, ratio", "peak MiB, oci_rootfs", "peak MiB, empty module"]
     return table(head, rows)
 
 
@@ -502,8 +501,8 @@ def _sha_words(sha: Results | None) -> str:
     speeds = sha["speeds"]
     if not sha["cases"]:
         return (
-            f"This machine hashes {speeds['as it is']:,.0f} MB a second by sha256. It has no SHA instructions, or they"
-            " could not be hidden from OpenSSL, so there is nothing to compare."
+            f"This machine hashes {speeds['as it is']:,.0f} MB a second by sha256. It does not have SHA instructions, or they"
+            " could not be hidden from OpenSSL, so this was not compared."
         )
     rows = []
     for case in sha["cases"]:
@@ -521,10 +520,10 @@ def _sha_words(sha: Results | None) -> str:
     words = (
         f"Both digests are sha256. With the processor's instructions for it, OpenSSL hashes {speeds['as it is']:,.0f} MB a"
         f" second here; with them hidden (`OPENSSL_ia32cap`), {speeds['masked']:,.0f} MB, as on older processors. A"
-        " layer is hashed as it is stored and as it is inflated. The other tools hash by code of their own, which this does"
-        " not mask; GNU tar and bsdtar hash nothing, so the ratios to them suffer most."
+        " layer is hashed twice, stored and inflated. The other tools have their own hashing code, which this does"
+        " not mask; GNU tar and bsdtar hash nothing, so the ratios to them change most."
     )
-    head = ("image", "wall s", "wall s, hidden", "wall, hidden by not", "CPU, hidden by not")
+    head = ("image", "wall s", "wall s, hidden", "wall, ratio", "CPU, ratio")
     return f"{words}\n\n{table(head, rows)}"
 
 
@@ -534,21 +533,21 @@ def _noise_words(results: Results) -> str:
     load = settings["load"]
     words = (
         f"Measuring took {settings['minutes']:.0f} minutes. The load average before it began was {load['before']:.2f},"
-        f" and {load['stolen']:.1%} of all processor time meanwhile went to other guests of the same host."
+        f" and other guests of the same host took {load['stolen']:.1%} of all CPU time meanwhile."
     )
     if groups and settings["runs"] > 1:
         noise = unrest(groups)
         words += (
-            f" The wall times of one tool on one image lay {noise.median:.0%} apart (greatest less least, by the median)"
-            f" in the middle, {noise.high:.0%} at worst: differences smaller than that mean nothing."
+            f" The wall times of one tool on one image vary by {noise.median:.0%} in the median (the range by the median),"
+            f" and by {noise.high:.0%} at most: smaller differences are not significant."
         )
     else:
-        words += " What was run once tells nothing of noise."
+        words += " A single run does not show the noise."
     return words
 
 
 def plot(results: Results) -> str:
-    """The plot as SVG."""
+    """Return the plot as SVG."""
     groups = []
     for case in results["cases"]:
         base = samples_of(case, case["ours"][0])

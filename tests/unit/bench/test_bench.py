@@ -210,6 +210,16 @@ def test_a_page_of_nothing_says_so(tmp_path: pathlib.Path) -> None:
     assert report.page(json.loads(json.dumps(empty))) == page
 
 
+def test_the_page_in_the_repository_has_the_text_of_the_program() -> None:
+    """Only numbers may differ: whoever edits the text, edits the program."""
+    folder = pathlib.Path(report.__file__).parents[2] / "docs"
+    written = (folder / report.PAGE).read_text(encoding="utf-8")
+    blocks = [block for block in report.TEMPLATE.split("\n\n") if "$" not in block]
+    assert len(blocks) > 20
+    for block in [*blocks, report.facts_table()]:
+        assert report.wrapped(block) in written, block
+
+
 def test_paragraphs_are_filled_and_tables_are_not() -> None:
     long = " ".join(["word"] * 60)
     text = report.wrapped(f"# {long}\n\n- {long}\n- b\n\n| {long} |\n\n{long}\n")
