@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# make demo [SRC=archive]   provisions a root file system on this machine, twice
+# make demo [SRC=archive] [PLATFORM=os/architecture]
+#                           provisions a root file system on this machine, twice
 # make test [S=session]     runs every check, or one
 # make unit [T=path]        runs the tests of the product's rooms with one Python, fast
 # make unit-tools           runs the tests of the test tools: the crash laboratory, the model, the fleet, the comparers
@@ -37,6 +38,7 @@ PACKAGES = $(foreach kind,integration sanity,$(if $(or $(if $(S),,all),$(findstr
 .PHONY: demo test unit unit-tools format model fuzz limits crash bench fleet clean
 # the module makes the folder above the root file system, closed to other users
 demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
+demo: export DEMO_PLATFORM := $(PLATFORM)
 demo: $(VENV)/done
 	mkdir -p $(DEMO)
 	$(if $(SRC),,$(VENV)/bin/python tests/images/build_demo.py $(DEMO)/example.oci.tar)

@@ -212,7 +212,9 @@ def page(results: Results) -> str:
         short=_short(results["cases"]),
         facts=facts_table(),
         goal_words=(
-            " A goal that was set beforehand follows the number, with **missed** if it was not met." if has_goals else ""
+            " A goal that was set beforehand follows the number, with **missed** if it was not met."
+            if has_goals
+            else ""
         ),
         images=_images_table(results["cases"]),
         inflaters=_inflater_table(results["cases"]),

@@ -4,14 +4,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # demo.sh DEST SRC VENV: provisions DEST from SRC by a playbook, twice. The second run must change nothing.
+# DEMO_PLATFORM: the platform of the image, by default this machine's.
 set -euo pipefail
 dest=$1
 src=$(realpath -e -- "$2")
 # JSON holds any path
 variables=$(python -c 'import json, sys
-print(json.dumps(dict(zip(("demo_dest", "demo_src", "ansible_python_interpreter"), [*sys.argv[1:], sys.executable]))))' \
-    "$dest" "$src")
-# nothing of the user's own configuration, and nothing in a home that may not be there
+names = ("demo_dest", "demo_src", "demo_platform", "ansible_python_interpreter")
+print(json.dumps(dict(zip(names, [*sys.argv[1:], sys.executable]))))' \
+    "$dest" "$src" "${DEMO_PLATFORM:-}")
+# independent of the user's configuration and of a home that may not exist
 unset "${!ANSIBLE_@}"
 export ANSIBLE_CONFIG=$3/ansible.cfg ANSIBLE_HOME=$3/ansible ANSIBLE_COLLECTIONS_PATH=$3/collections
 cat >"$ANSIBLE_CONFIG" <<EOF
@@ -22,13 +24,18 @@ remote_tmp = $3/ansible/tmp
 inventory_unparsed_warning = false
 EOF
 if [ -e "$dest" ]; then
-    echo "Removing what an earlier demo made."
+    echo "Removing the root file system of an earlier demo."
     ansible localhost -e "$variables" -m hypervisor.oci.oci_rootfs -a "dest={{ demo_dest }} state=absent" >/dev/null
 fi
 play=(ansible-playbook hypervisor.oci.demo -e "$variables")
-"${play[@]}"
+if ! "${play[@]}" 2>&1 | tee "$3/demo.log"; then
+    if [ -z "${DEMO_PLATFORM:-}" ] && grep -q "holds no image for " "$3/demo.log"; then
+        echo "To unpack an image for another platform, name it: make demo SRC=$2 PLATFORM=os/architecture" >&2
+    fi
+    exit 1
+fi
 echo
-echo "The same again: nothing is to do."
+echo "The same again, which changes nothing:"
 "${play[@]}" | tee "$3/demo.log"
 if ! grep -q "changed=0 " "$3/demo.log"; then
     echo "The second run changed something." >&2
