@@ -103,14 +103,16 @@ class BlobCache:
     def open_blob(self, digest: str, size: int | None) -> CachedBlob | None:
         """Open a blob, which the caller verifies; return ``None`` if it is missing.
 
-        A file of another size is damaged: it is discarded and counted.
+        A blob of another size is read: if it is damaged, it is discarded and counted. If it has its digest, the image's
+        descriptor is wrong, and the blob stays for other images.
         """
         blob = self._open_entry(digest)
         if blob is None:
             return None
         if blob.length != size:
-            self.discard(blob)
-            blob.close()
+            with contextlib.closing(blob):
+                if not blob.is_intact():
+                    self.discard(blob)
             return None
         if not self._dry:
             blob.touch()

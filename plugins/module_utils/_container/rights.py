@@ -20,54 +20,71 @@ from .._fs.directories import DIRECTORY
 _CAPABILITY = "security.capability"
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 _ABSENT = (errno.ENODATA, errno.ENOTSUP, errno.ENOENT)
+# Names of subdirectories that are held at a time, about 100 MB.
+_MOST_WAITING = 1_000_000
 
 
 def count_rights(top: int) -> dict[str, int]:
     """Count the files below the directory ``top`` that grant rights, by kinds of ``Report``.
 
-    No link is followed, and depth takes no descriptors. Raises ``RootfsError`` if directories are moved meanwhile.
+    No link is followed, and depth takes no descriptors. Raises ``RootfsError`` if directories are moved meanwhile, or
+    if one has too many subdirectories to hold their names.
     """
-    counts: Counter[str] = Counter()
-    # names that are left in the current directory and in those above it, and the identities of the latter
-    waiting: list[list[bytes]] = []
-    above: list[os.stat_result] = []
+    walk = _Walk()
     following: int | None = os.open(b".", DIRECTORY, dir_fd=top)
     while following is not None:
         with opened(following) as current:
-            if len(waiting) == len(above):
-                waiting.append(_count_in(current, counts))
-            following = _open_next(current, waiting, above)
-    return dict(counts)
+            following = walk.step(current)
+    return dict(walk.counts)
 
 
-def _open_next(current: int, waiting: list[list[bytes]], above: list[os.stat_result]) -> int | None:
-    """Open the next subdirectory, or the directory above after the last one; return ``None`` at the end."""
-    while waiting[-1]:
-        below = _open_below(current, waiting[-1].pop())
-        if below is not None:
-            above.append(os.fstat(current))
-            return below
-    waiting.pop()
-    return _open_above(current, above.pop()) if above else None
+class _Walk:
+    """A walk through a tree that holds one descriptor, and the names that it has yet to visit."""
 
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        # names that are left in the current directory and in those above it, and the identities of the latter
+        self._waiting: list[list[bytes]] = []
+        self._above: list[os.stat_result] = []
+        self._held = 0
 
-def _count_in(fd: int, counts: Counter[str]) -> list[bytes]:
-    """Count the files of one directory, and return the names of its subdirectories."""
-    directories = []
-    with os.scandir(fd) as entries:
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                directories.append(os.fsencode(entry.name))
-            elif stat.S_ISREG(status.st_mode):
-                counts["setid_files"] += bool(status.st_mode & _SET_IDS)
-                counts["capabilities"] += _has_capability(fd, entry.name)
-            elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-                counts["devices_created"] += 1
-    return directories
+    def step(self, current: int) -> int | None:
+        """Count the files of the directory ``current`` on the first visit; open the next one, or return ``None``."""
+        if len(self._waiting) == len(self._above):
+            self._waiting.append(self._count_in(current))
+        names = self._waiting[-1]
+        while names:
+            self._held -= 1
+            below = _open_below(current, names.pop())
+            if below is not None:
+                self._above.append(os.fstat(current))
+                return below
+        self._waiting.pop()
+        return _open_above(current, self._above.pop()) if self._above else None
+
+    def _count_in(self, fd: int) -> list[bytes]:
+        """Count the files of one directory, and return the names of its subdirectories."""
+        directories = []
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    directories.append(os.fsencode(entry.name))
+                    self._held += 1
+                    if self._held > _MOST_WAITING:
+                        raise RootfsError(
+                            f"more than {_MOST_WAITING} directories lie beside each other, too many to look for files"
+                            " that grant rights; remove what the container does not need"
+                        )
+                elif stat.S_ISREG(status.st_mode):
+                    self.counts["setid_files"] += bool(status.st_mode & _SET_IDS)
+                    self.counts["capabilities"] += _has_capability(fd, entry.name)
+                elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+                    self.counts["devices_created"] += 1
+        return directories
 
 
 def _has_capability(fd: int, name: str) -> bool:

@@ -13,10 +13,12 @@ may lead to something else. So everything is compared as a ``Spot``: by file sys
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import typing as t
 
 from .._errors import RootfsError, show
+from .._fs.descriptors import opened
 from .mounts import Mount, Namespaces, Spot, Table, is_at_or_below, is_below, names_of, read_mounts, spot_by_name
 from .._fs.syscalls import mount_id
 
@@ -141,14 +143,29 @@ def _link_use(namespaces: Namespaces, tree: Spot, process: str) -> str:
 
 
 def _is_in(namespaces: Namespaces, tree: Spot, process: str, fd: int) -> bool:
-    """Whether what is open as ``fd`` lies in the tree; closes it."""
+    """Return whether what is open as ``fd`` lies in the tree; close ``fd``."""
+    with opened(fd):
+        try:
+            return _holds(tree, namespaces.find(process, mount_id(fd)), _path_of(f"/proc/self/fd/{fd}"))
+        except OSError:
+            return False
+
+
+def _path_of(link: str) -> str | None:
+    """Return the path that a link in ``/proc`` leads to, ``None`` if it is too long for the kernel to tell."""
     try:
-        mount = namespaces.find(process, mount_id(fd))
-        return mount is not None and tree.holds(mount.spot(os.readlink(f"/proc/self/fd/{fd}")))
-    except OSError:
+        return os.readlink(link)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return None
+
+
+def _holds(tree: Spot, mount: Mount | None, path: str | None) -> bool:
+    """Return whether a path on a mount lies in the tree; an unknown path counts as in it if the file system does."""
+    if mount is None:
         return False
-    finally:
-        os.close(fd)
+    return mount.device == tree.device if path is None else tree.holds(mount.spot(path))
 
 
 def _has_open(namespaces: Namespaces, tree: Spot, process: str) -> bool:
@@ -166,25 +183,21 @@ def _has_open(namespaces: Namespaces, tree: Spot, process: str) -> bool:
 
 def _is_open_in(namespaces: Namespaces, tree: Spot, process: str, link: str, info: str) -> bool:
     try:
-        path = os.readlink(link)
+        path = _path_of(link)
         # sockets, pipes and the like have no path
-        if not path.startswith("/"):
+        if path is not None and not path.startswith("/"):
             return False
-        mount = namespaces.find(process, _mount_id_in(info))
+        return _holds(tree, namespaces.find(process, _mount_id_in(info)), path)
     except OSError:
         return False
-    return mount is not None and tree.holds(mount.spot(path))
 
 
 def _mount_id_in(info: str) -> int:
-    fd = os.open(info, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        # a container can make it long: what is looked for comes first
+    with opened(os.open(info, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+        # a container can make the file long, but the number comes first
         for line in os.read(fd, 256).split(b"\n"):
             if line.startswith(b"mnt_id:"):
                 return int(line.split()[1])
-    finally:
-        os.close(fd)
     return -1
 
 

@@ -21,7 +21,7 @@ import stat
 from dataclasses import replace
 
 from .._errors import RootfsError, show
-from .._fs.directories import make_private, move, names_in, open_or_none, open_private
+from .._fs.directories import make_private, move, names_in, open_or_none, open_private, some_names_in
 from .in_use import require_no_mount_below, require_unused
 from .place import UPLOADS, Dest
 from .replacement import BY_NAME, ReplacementBase
@@ -33,6 +33,9 @@ from .._fs.syscalls import syncfs
 _NEW = b"new"
 _OLD = b"old"
 _LOST_AND_FOUND = b"lost+found"
+# Names at the top of the mount or of an image: each of them is recorded and moved by itself.
+_MOST_NAMES = 100_000
+_BATCH = 4096
 # The fingerprint of a tree that a run which was stopped left: no run asks for it.
 _IN_PART = {"in_part": True}
 

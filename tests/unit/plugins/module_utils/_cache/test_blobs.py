@@ -208,6 +208,16 @@ def test_a_damaged_entry_is_found(tmp_path: Path, damage: str) -> None:
         assert cache.damaged == 0
 
 
+@pytest.mark.parametrize("size", [0, len(DATA) - 1, len(DATA) + 1, 2**70, None])
+def test_a_descriptor_with_a_wrong_size_removes_nothing(tmp_path: Path, size: int | None) -> None:
+    """An image may name the digest of another image's layer with any size."""
+    with opened(tmp_path / "cache") as cache:
+        path = add(cache)
+        assert cache.open_blob(DIGEST, size) is None
+        assert (cache.damaged, path.exists()) == (0, True)
+        assert content(cache) == DATA
+
+
 def test_the_reader_finds_it_while_it_reads(tmp_path: Path) -> None:
     with opened(tmp_path / "cache") as cache:
         path = add(cache)

@@ -92,15 +92,33 @@ def test_a_directory_that_moves_away(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """By a running container: nothing outside of the tree is counted in its place."""
     (tmp_path / "top/a/b").mkdir(parents=True)
     (tmp_path / "other").mkdir()
-    real = rights._count_in
+    real = rights._Walk._count_in
 
-    def count_in(fd: int, counts: rights.Counter[str]) -> list[bytes]:
-        names = real(fd, counts)
+    def count_in(walk: rights._Walk, fd: int) -> list[bytes]:
+        names = real(walk, fd)
         if not names:
             os.rename(tmp_path / "top/a/b", tmp_path / "other/b")
         return names
 
-    monkeypatch.setattr(rights, "_count_in", count_in)
+    monkeypatch.setattr(rights._Walk, "_count_in", count_in)
     with pytest.raises(RootfsError) as caught:
         counted(tmp_path / "top")
     assert caught.value.message.startswith("directories of the root file system are moved")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_names_that_are_held_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deep: bool) -> None:
+    """In one directory, or in several above each other; visited directories do not count."""
+    monkeypatch.setattr(rights, "_MOST_WAITING", 6)
+    for number in range(3):
+        (tmp_path / f"{number}/a/b").mkdir(parents=True)
+    assert counted(tmp_path) == {}
+    for number in range(6):
+        (tmp_path / ("0/a" if deep else ".") / f"more{number}").mkdir()
+    if deep:
+        for number in range(3):
+            (tmp_path / f"1/more{number}").mkdir()
+            (tmp_path / f"2/more{number}").mkdir()
+    with pytest.raises(RootfsError) as caught:
+        counted(tmp_path)
+    assert caught.value.message.startswith("more than 6 directories lie beside each other")

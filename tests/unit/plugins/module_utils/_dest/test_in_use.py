@@ -20,6 +20,7 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError, show
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.in_use import require_unused, users_of
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import empty_directory
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounts import (
     Mount,
     Spot,
@@ -195,6 +196,43 @@ def test_a_process_with_an_open_file(top: Path) -> None:
         assert users(top.parent / "top" / "d") == expected
         (top.parent / "other").mkdir()
         assert users(top.parent / "other") == []
+
+
+@pytest.mark.parametrize("how", ["its working directory", "an open file"])
+def test_a_path_too_long_for_the_kernel_to_tell(top: Path, how: str) -> None:
+    """A container can open a directory at a path longer than a page; its file system decides then."""
+    code = (
+        "import os\n"
+        f"os.chdir({str(top)!r})\n"
+        "for _level in range(30):\n os.mkdir('x' * 200)\n os.chdir('x' * 200)\n"
+    )
+    if how == "an open file":
+        code += "os.open('.', os.O_RDONLY)\nos.chdir('/')\n"
+    with process(code=code) as it:
+        with pytest.raises(OSError, match="File name too long"):
+            for link in [f"/proc/{it}/cwd", *(f"/proc/{it}/fd/{fd}" for fd in os.listdir(f"/proc/{it}/fd"))]:
+                os.readlink(link)
+        assert users(top) == [f"process {it} ({command(it)}) with {how}"]
+    # pytest cannot remove so deep a tree
+    fd = os.open(top, os.O_RDONLY)
+    try:
+        empty_directory(fd)
+    finally:
+        os.close(fd)
+
+
+@needs_root
+def test_a_long_path_on_another_file_system(top: Path) -> None:
+    """It cannot lie in the tree."""
+    other = top.parent / "other"
+    other.mkdir()
+    with mounted(other):
+        code = (
+            f"import os\nos.chdir({str(other)!r})\n"
+            "for _level in range(30):\n os.mkdir('x' * 200)\n os.chdir('x' * 200)\n"
+        )
+        with process(code=code):
+            assert users(top) == []
 
 
 def test_a_process_whose_executable_lies_there(top: Path) -> None:
