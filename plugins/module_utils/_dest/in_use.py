@@ -162,10 +162,12 @@ def _path_of(link: str) -> str | None:
 
 
 def _holds(tree: Spot, mount: Mount | None, path: str | None) -> bool:
-    """Return whether a path on a mount lies in the tree; an unknown path counts as in it if the file system does."""
+    """Return whether a path on a mount lies in the tree; an unknown path does if the mount shows any of the tree."""
     if mount is None:
         return False
-    return mount.device == tree.device if path is None else tree.holds(mount.spot(path))
+    if path is None:
+        return tree.holds(mount.top) or mount.top.holds(tree)
+    return tree.holds(mount.spot(path))
 
 
 def _has_open(namespaces: Namespaces, tree: Spot, process: str) -> bool:

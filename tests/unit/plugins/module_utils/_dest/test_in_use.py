@@ -20,7 +20,6 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError, show
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.in_use import require_unused, users_of
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import empty_directory
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounts import (
     Mount,
     Spot,
@@ -29,6 +28,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounts import
     spot_by_name,
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root
+
+
+IN_NAMESPACE = ("unshare", "--mount", "--propagation", "private")
 
 
 @pytest.fixture(name="top")
@@ -198,41 +200,37 @@ def test_a_process_with_an_open_file(top: Path) -> None:
         assert users(top.parent / "other") == []
 
 
-@pytest.mark.parametrize("how", ["its working directory", "an open file"])
-def test_a_path_too_long_for_the_kernel_to_tell(top: Path, how: str) -> None:
-    """A container can open a directory at a path longer than a page; its file system decides then."""
-    code = (
-        "import os\n"
-        f"os.chdir({str(top)!r})\n"
-        "for _level in range(30):\n os.mkdir('x' * 200)\n os.chdir('x' * 200)\n"
-    )
-    if how == "an open file":
-        code += "os.open('.', os.O_RDONLY)\nos.chdir('/')\n"
-    with process(code=code) as it:
-        with pytest.raises(OSError, match="File name too long"):
-            for link in [f"/proc/{it}/cwd", *(f"/proc/{it}/fd/{fd}" for fd in os.listdir(f"/proc/{it}/fd"))]:
-                os.readlink(link)
-        assert users(top) == [f"process {it} ({command(it)}) with {how}"]
-    # pytest cannot remove so deep a tree
-    fd = os.open(top, os.O_RDONLY)
-    try:
-        empty_directory(fd)
-    finally:
-        os.close(fd)
+DEEPER = "for _level in range(30):\n os.mkdir('x' * 200)\n os.chdir('x' * 200)\n"
 
 
 @needs_root
-def test_a_long_path_on_another_file_system(top: Path) -> None:
-    """It cannot lie in the tree."""
-    other = top.parent / "other"
-    other.mkdir()
-    with mounted(other):
-        code = (
-            f"import os\nos.chdir({str(other)!r})\n"
-            "for _level in range(30):\n os.mkdir('x' * 200)\n os.chdir('x' * 200)\n"
-        )
-        with process(code=code):
-            assert users(top) == []
+@pytest.mark.parametrize("how", ["its working directory", "an open file"])
+def test_a_path_too_long_for_the_kernel_to_tell(top: Path, how: str) -> None:
+    """A container can open a directory at a path longer than a page; its mount decides then."""
+    with mounted(top):
+        for name in ("tree", "other"):
+            (top / name).mkdir()
+        code = f"import os\nos.chdir({str(top / 'tree')!r})\n{DEEPER}"
+        if how == "an open file":
+            code += "os.open('.', os.O_RDONLY)\nos.chdir('/')\n"
+        with process(code=code) as it:
+            with pytest.raises(OSError, match="File name too long"):
+                for link in [f"/proc/{it}/cwd", *(f"/proc/{it}/fd/{fd}" for fd in os.listdir(f"/proc/{it}/fd"))]:
+                    os.readlink(link)
+            assert users(top / "tree") == [f"process {it} ({command(it)}) with {how}"]
+
+
+@needs_root
+def test_a_long_path_on_another_mount(top: Path) -> None:
+    """It cannot lie in the tree: no container keeps the tree of another one in use."""
+    with mounted(top):
+        for name in ("tree", "other"):
+            (top / name).mkdir()
+        here = str(top / "other")
+        code = f"import os, subprocess\nsubprocess.run(['mount', '--bind', {here!r}, {here!r}], check=True)\n"
+        with process(*IN_NAMESPACE, code=f"{code}os.chdir({here!r})\n{DEEPER}") as it:
+            assert users(top / "tree") == []
+            assert f"process {it} ({command(it)}) with its working directory" in users(top / "other")
 
 
 def test_a_process_whose_executable_lies_there(top: Path) -> None:
@@ -276,9 +274,6 @@ def test_a_process_whose_first_thread_has_ended(top: Path) -> None:
         (text,) = users(top)
         assert text.endswith(" with its working directory")
         os.kill(it, signal.SIGKILL)
-
-
-IN_NAMESPACE = ("unshare", "--mount", "--propagation", "private")
 
 
 @needs_root
