@@ -29,7 +29,6 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounts import
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root
 
-
 IN_NAMESPACE = ("unshare", "--mount", "--propagation", "private")
 
 
