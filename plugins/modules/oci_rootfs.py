@@ -105,7 +105,9 @@ options:
   platform:
     description:
       - Which platform's image, as V(os/architecture) or V(os/architecture/variant). The default is the node's own.
-      - Lower variants are taken where the exact one is missing, another architecture never.
+      - Lower variants are taken if the exact one is missing, another architecture never.
+      - An image that does not give its operating system or architecture is never taken for a platform that is set here.
+        Without this option, it is taken with a warning if O(ref), O(digest) or the archive leaves no other image.
     type: str
   remote_src:
     description:
@@ -350,7 +352,7 @@ ref:
   type: str
   sample: docker.io/library/alpine:3.20
 platform:
-  description: The image's platform.
+  description: The image's platform, null if the image does not give all of it.
   returned: O(state) is not V(absent)
   type: str
   sample: linux/amd64
