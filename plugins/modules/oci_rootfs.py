@@ -426,7 +426,7 @@ image:
       type: str
       sample: SIGTERM
     exposed_ports:
-      description: Ports, as V(8080/tcp).
+      description: Ports, as V(8080/tcp) or V(8000-8010/udp).
       type: list
       elements: str
     volumes:
@@ -436,8 +436,13 @@ image:
     labels:
       description: The image's labels.
       type: dict
+    settings_dropped:
+      description:
+        - How many settings of the image are invalid and were left out, of the health check, the exposed ports and the stop
+          signal. A warning names them.
+      type: int
     healthcheck:
-      description: The health check as the image writes it, or null.
+      description: The valid fields of the health check as the image writes it, or null.
       type: dict
     architecture:
       description: The architecture.
