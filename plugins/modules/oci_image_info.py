@@ -16,6 +16,7 @@ description:
     platforms, digests, layers and configs.
   - Reads on the host that it runs on. Use C(delegate_to=localhost) for a file on the controller.
   - Documents are verified by their digests. Layers are not read.
+  - An image that is damaged is listed with its problem, and does not hide the others.
 requirements:
   - Python 3.8 or newer
   - the Python library zstandard, for an archive that is compressed as a whole by zstd, unless Python is 3.14 or newer
@@ -115,7 +116,7 @@ images:
       type: list
       elements: str
     platform:
-      description: The platform, null if it is not known.
+      description: The platform, null if the image does not give both its operating system and its architecture.
       type: str
       sample: linux/arm64
     present:
@@ -149,6 +150,11 @@ images:
     image:
       description: The config, normalised, as RV(hypervisor.oci.oci_rootfs#module:image) without the resolved user.
       type: dict
+    warnings:
+      description:
+        - What is odd about the image but does not prevent its use, such as a missing platform or settings that are left out.
+      type: list
+      elements: str
     problem:
       description: Why the image cannot be provisioned as it is, null if no problem is known.
       type: str

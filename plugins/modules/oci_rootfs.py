@@ -105,7 +105,9 @@ options:
   platform:
     description:
       - Which platform's image, as V(os/architecture) or V(os/architecture/variant). The default is the node's own.
-      - Lower variants are taken where the exact one is missing, another architecture never.
+      - Lower variants are taken if the exact one is missing, another architecture never.
+      - An image that does not give its operating system or architecture is never taken for a platform that is set here.
+        Without this option, it is taken with a warning if O(ref), O(digest) or the archive leaves no other image.
     type: str
   remote_src:
     description:
@@ -350,7 +352,7 @@ ref:
   type: str
   sample: docker.io/library/alpine:3.20
 platform:
-  description: The image's platform.
+  description: The image's platform, null if the image does not give all of it.
   returned: O(state) is not V(absent)
   type: str
   sample: linux/amd64
@@ -424,7 +426,7 @@ image:
       type: str
       sample: SIGTERM
     exposed_ports:
-      description: Ports, as V(8080/tcp).
+      description: Ports, as V(8080/tcp) or V(8000-8010/udp).
       type: list
       elements: str
     volumes:
@@ -434,8 +436,13 @@ image:
     labels:
       description: The image's labels.
       type: dict
+    settings_dropped:
+      description:
+        - How many settings of the image are invalid and were left out, of the health check, the exposed ports and the stop
+          signal. A warning names them.
+      type: int
     healthcheck:
-      description: The health check as the image writes it, or null.
+      description: The valid fields of the health check as the image writes it, or null.
       type: dict
     architecture:
       description: The architecture.

@@ -21,7 +21,8 @@ from ..module_utils._errors import ImageError, SourceError, show
 from ..module_utils._image.candidates import find_candidates
 from ..module_utils._image.digest import Digest
 from ..module_utils._image.platform import Platform, parse_platform
-from ..module_utils._image.selection import asked_in_words, by_ref, load, no_image, select
+from ..module_utils._image.loading import load
+from ..module_utils._image.selection import asked_in_words, by_digest, by_ref, no_image, require_readable, select
 from ..module_utils._source.source import DOCUMENT_LIMIT
 
 if t.TYPE_CHECKING:
@@ -68,19 +69,17 @@ def choose(source: Source, criteria: Criteria) -> Choice:
     if criteria.platform is not None:
         # the choice is the same on every node
         one = select(source, candidates, criteria.ref, criteria.digest, criteria.platform)
-        return _choice([one.candidate], criteria.digest, one.digests[:2])
+        return _choice([one.candidate], criteria.digest)
     chosen = by_ref(candidates, criteria.ref)
-    own: tuple[str, ...] = ()
     if criteria.digest is None:
         chosen = [candidate for candidate in chosen if _may_be_image(source, candidate)]
     else:
-        Digest(criteria.digest, "the option digest")
-        loaded = [item for item in load(source, chosen) if criteria.digest in item.digests]
-        chosen = [item.candidate for item in loaded]
-        own = tuple(digest for item in loaded for digest in item.digests[:2])
+        chosen = by_digest(source, chosen, Digest(criteria.digest, "the option digest"))
+    chosen = require_readable(chosen)
     if not chosen and (criteria.ref or criteria.digest):
-        raise no_image(source, candidates, asked_in_words(criteria.ref, criteria.digest, None))
-    return _choice(chosen, criteria.digest, own)
+        asked = asked_in_words(criteria.ref, criteria.digest, None)
+        raise no_image(source, candidates, asked, with_digests=criteria.digest is not None)
+    return _choice(chosen, criteria.digest)
 
 
 def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:
@@ -89,10 +88,11 @@ def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:
     saved: list[t.Any] = []
     for candidate in candidates:
         if candidate.manifest is None:
-            own = candidate.saved or {}
-            kept = {key: own[key] for key in ("Config", "Layers") if key in own}
-            saved.append({**kept, "RepoTags": candidate.refs})
+            saved.append(_saved_item(candidate, candidate.refs))
             continue
+        if candidate.saved is not None:
+            # the same image in the other list, whose layers may be the right ones
+            saved.append(_saved_item(candidate, ()))
         item = _item(candidate.manifest, candidate.platform)
         # a manifest with several names is listed once for each, and merged again on the node
         names = [{"annotations": {_REF: ref}} for ref in candidate.refs]
@@ -111,9 +111,17 @@ def entrances(candidates: t.Iterable[Candidate], path: str) -> dict[str, bytes]:
     return packed
 
 
-def _choice(chosen: t.Sequence[Candidate], digest: str | None, own: t.Container[str]) -> Choice:
+def _choice(chosen: t.Sequence[Candidate], digest: str | None) -> Choice:
     """Return the choice. An index is not offered, because it lists other images; its digest is passed on instead."""
-    return Choice(tuple(chosen), digest if digest and digest not in own else "")
+    is_index = digest is not None and any(digest in candidate.via for candidate in chosen)
+    return Choice(tuple(chosen), digest if digest and is_index else "")
+
+
+def _saved_item(candidate: Candidate, refs: t.Iterable[str]) -> dict[str, t.Any]:
+    """Return an item of manifest.json, without unknown fields."""
+    saved = candidate.saved
+    own = {} if saved is None else {"Config": saved.config, "Layers": saved.layers}
+    return {**own, "RepoTags": list(refs)}
 
 
 def _may_be_image(source: Source, candidate: Candidate) -> bool:

@@ -19,7 +19,7 @@ import typing as t
 from ..module_utils._errors import ImageError, SourceError, show
 from ..module_utils._image.candidates import find_candidates
 from ..module_utils._image.digest import Digest
-from ..module_utils._image.selection import load, to_image
+from ..module_utils._image.loading import load, to_image
 from ..module_utils._source.offer import FORMAT, LIMIT, Offer
 from ..module_utils._source.sent import blob_digest
 from ..module_utils._source.source import ENTRANCES, missing

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from .._errors import ImageError, show
 from . import documents
+from .limits import HISTORY, LABELS, LONGEST_NAME, LONGEST_PATH, PORTS, VOLUMES, WORDS, Limit, require
+from .optional_settings import normalise_ports, parse_healthcheck
 from .platform import Platform, platform_of
 
 _SIGNAL = re.compile(r"(?:SIG)?([A-Z][A-Z0-9]*)(?:([+-])([0-9]{1,2}))?\Z")
@@ -27,19 +29,6 @@ _SIGNALS = _NAMES.split()
 _FIRST_REALTIME = 34
 _LAST_SIGNAL = 64
 
-# Limits of an image's settings, in entries and in bytes per entry: far above all known images, and harmless to a node.
-# Linux limits one argument or variable to 128 KiB. Each volume becomes a mount and a task of the role; a range of ports
-# becomes one entry for each port and protocol.
-_Limit = t.Tuple[int, int]
-_WORDS: _Limit = (10_000, 128 * 1024 - 1)
-_VOLUMES: _Limit = (256, 4096)
-_PORTS: _Limit = (2 * 65536, 64)
-_LABELS: _Limit = (10_000, 1024 * 1024)
-_HISTORY: _Limit = (10_000, 1024 * 1024)
-_LONGEST_PATH = 4096
-_LONGEST_NAME = 1024
-
-_HEALTHCHECK_NUMBERS = ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
 _HISTORY_TEXTS = ("created", "created_by", "author", "comment")
 
 _SYSTEMD = re.compile(r"/(?:usr/)?(?:lib/systemd/systemd|s?bin/(?:systemd|init))\Z")
@@ -66,6 +55,7 @@ class ImageConfig:
     volumes: tuple[str, ...]
     labels: dict[str, str]
     healthcheck: dict[str, t.Any] | None
+    settings_dropped: int
     created: str | None
     history: tuple[dict[str, t.Any], ...]
     warnings: tuple[str, ...]
@@ -85,6 +75,7 @@ class ImageConfig:
             "volumes": list(self.volumes),
             "labels": dict(self.labels),
             "healthcheck": self.healthcheck,
+            "settings_dropped": self.settings_dropped,
             "architecture": self.platform.architecture,
             "os": self.platform.os,
             "variant": self.platform.variant or None,
@@ -104,12 +95,18 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
     warnings = []
     if dropped:
         warnings.append(f"{dropped} environment entries of the image have no '=' and were dropped")
+    left_out: list[str] = []
     signal = documents.text(run, "StopSignal", where)
-    stop_signal = normalise_signal(signal) if signal else None
+    default = _default_signal((*entrypoint, *cmd))
+    stop_signal = normalise_signal(signal) if signal else default
     if stop_signal is None:
-        stop_signal = _default_signal((*entrypoint, *cmd))
-        if signal:
-            warnings.append(f"unknown stop signal {show(signal)}, using {stop_signal}")
+        warnings.append(f"unknown stop signal {show(signal or '')}, using {default}")
+    exposed_ports = normalise_ports(_names(run, "ExposedPorts", where, PORTS), left_out)
+    healthcheck = parse_healthcheck(run, left_out)
+    if left_out:
+        warnings.append(
+            f"invalid settings of the image were left out ({len(left_out)}): {', '.join(dict.fromkeys(left_out))}"
+        )
     return ImageConfig(
         platform=platform_of(value, where),
         diff_ids=tuple(documents.strings(rootfs, "diff_ids", where)),
@@ -118,14 +115,15 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
         cmd=cmd,
         env=env,
         env_dropped=dropped,
-        working_dir=_working_dir(_text(run, "WorkingDir", where, _LONGEST_PATH) or ""),
-        user=_text(run, "User", where, _LONGEST_NAME) or "",
-        stop_signal=stop_signal,
-        exposed_ports=_names(run, "ExposedPorts", where, _PORTS),
-        volumes=_names(run, "Volumes", where, _VOLUMES),
+        working_dir=_working_dir(_text(run, "WorkingDir", where, LONGEST_PATH) or ""),
+        user=_text(run, "User", where, LONGEST_NAME) or "",
+        stop_signal=stop_signal or default,
+        exposed_ports=exposed_ports,
+        volumes=_names(run, "Volumes", where, VOLUMES),
         labels=_labels(run, where),
-        healthcheck=_healthcheck(run, where),
-        created=_text(value, "created", where, _LONGEST_NAME),
+        healthcheck=healthcheck,
+        settings_dropped=len(left_out) + (stop_signal is None),
+        created=_text(value, "created", where, LONGEST_NAME),
         history=_history(value, where),
         warnings=tuple(warnings),
     )
@@ -165,39 +163,23 @@ def _signal_of_number(number: int) -> str | None:
     return None
 
 
-def _require(texts: t.Collection[str], field: str, where: str, limit: _Limit) -> None:
-    """Check the number of texts and the length of each. Raises ``ImageError``."""
-    most, longest = limit
-    if len(texts) > most:
-        raise ImageError(
-            f"{where}: {field} has {len(texts)} entries, more than {most}, a fixed limit; build the image with fewer"
-        )
-    for text in texts:
-        size = len(text.encode("utf-8", "surrogatepass"))
-        if size > longest:
-            raise ImageError(
-                f"{where}: {field} holds a string of {size} bytes, more than {longest}, a fixed limit; build the image"
-                " with a shorter one"
-            )
-
-
 def _words(value: documents.Object, key: str, where: str) -> tuple[str, ...]:
     words = documents.strings(value, key, where)
-    _require(words, key, where, _WORDS)
+    require(words, key, where, WORDS)
     return tuple(words)
 
 
 def _text(value: documents.Object, key: str, where: str, longest: int) -> str | None:
     text = documents.text(value, key, where)
     if text is not None:
-        _require((text,), key, where, (1, longest))
+        require((text,), key, where, (1, longest))
     return text
 
 
 def _labels(run: documents.Object, where: str) -> dict[str, str]:
     labels = documents.string_mapping(run, "Labels", where)
-    _require(labels, "Labels", where, _LABELS)
-    _require(labels.values(), "Labels", where, _LABELS)
+    require(labels, "Labels", where, LABELS)
+    require(labels.values(), "Labels", where, LABELS)
     return labels
 
 
@@ -218,24 +200,11 @@ def _working_dir(text: str) -> str:
     return posixpath.normpath("/" + text.lstrip("/"))
 
 
-def _healthcheck(run: documents.Object, where: str) -> dict[str, t.Any] | None:
-    """Return the fields that Docker defines, each checked for its type; all others are dropped."""
-    value = documents.mapping(run, "Healthcheck", where)
-    facts: dict[str, t.Any] = {}
-    if value.get("Test") is not None:
-        facts["Test"] = list(_words(value, "Test", where))
-    for key in _HEALTHCHECK_NUMBERS:
-        number = documents.number(value, key, where)
-        if number is not None:
-            facts[key] = number
-    return facts or None
-
-
 def _history(value: documents.Object, where: str) -> tuple[dict[str, t.Any], ...]:
     """Return the fields of each item that the specification defines (config.md)."""
     items = []
     found = documents.objects(value, "history", where)
-    most, longest = _HISTORY
+    most, longest = HISTORY
     if len(found) > most:
         raise ImageError(
             f"{where}: history has {len(found)} entries, more than {most}, a fixed limit; build the image with fewer"
@@ -252,13 +221,13 @@ def _history(value: documents.Object, where: str) -> tuple[dict[str, t.Any], ...
     return tuple(items)
 
 
-def _names(run: documents.Object, key: str, where: str, limit: _Limit) -> tuple[str, ...]:
+def _names(run: documents.Object, key: str, where: str, limit: Limit) -> tuple[str, ...]:
     """Return the keys of an object that serves as a set. Some builders write a list instead."""
     value = run.get(key)
     if value is None:
         return ()
     if isinstance(value, dict) or (isinstance(value, list) and all(isinstance(item, str) for item in value)):
         names = tuple(sorted(set(value)))
-        _require(names, key, where, limit)
+        require(names, key, where, limit)
         return names
     raise ImageError(f"{where}: the field {show(key)} is not an object")

@@ -22,7 +22,10 @@ from .._source.source import DOCUMENT_LIMIT, Source
 
 @dataclass(frozen=True)
 class Descriptor:
-    """The type, digest and ``size`` in bytes of a blob; ``data`` is the blob itself if it is inline."""
+    """The type, digest and ``size`` in bytes of a blob; ``data`` is the blob itself if it is inline.
+
+    ``platform`` is None if the descriptor does not give all of it.
+    """
 
     media_type: str
     digest: Digest
@@ -41,12 +44,12 @@ def parse_descriptor(value: documents.Object, where: str) -> Descriptor:
     size = documents.number(value, "size", where)
     if size is None or size < 0:
         raise ImageError(f"{where} gives {digest} the invalid size {size}")
-    platform = documents.mapping(value, "platform", where)
+    platform = platform_of(documents.mapping(value, "platform", where), where)
     return Descriptor(
         media_type=documents.text(value, "mediaType", where) or "",
         digest=digest,
         size=size,
-        platform=platform_of(platform, where) if platform else None,
+        platform=platform if platform.is_complete else None,
         annotations=documents.string_mapping(value, "annotations", where),
         data=_inline(documents.text(value, "data", where), digest, where),
     )

@@ -77,7 +77,7 @@ def _check(text: str, where: str) -> None:
     length = _LENGTHS.get(algorithm)
     if length is None:
         raise ImageError(
-            f"{where} has a digest of the unsupported algorithm {show(algorithm)}; use an image with sha256 or sha512 digests"
+            f"{where} has a digest of the unsupported algorithm {show(algorithm)}: expected sha256 or sha512"
         )
     if len(encoded) != length or _HEX.match(encoded) is None:
         raise ImageError(

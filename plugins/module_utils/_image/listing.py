@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import typing as t
 
-from .._errors import ImageError, SourceError
+from .._errors import ImageError, SourceChangedError, SourceError
 from .candidates import Candidate, find_candidates
 from .digest import Digest
-from .image import Image
 from .platform import Platform
-from .selection import by_ref, load, to_image
+from .loading import load, to_image
+from .selection import by_ref
 from .._source.source import Source
 
 
@@ -46,12 +46,13 @@ def _describe(source: Source, candidate: Candidate) -> dict[str, t.Any] | None:
     item: dict[str, t.Any] = {
         "refs": list(candidate.refs),
         "own_platform": candidate.platform,
-        "platform": str(candidate.platform) if candidate.platform else None,
+        "platform": candidate.platform.name if candidate.platform else None,
         "present": candidate.present,
         "manifest_digest": str(manifest.digest) if manifest is not None else None,
         "config_digest": None,
         "layers": None,
         "image": None,
+        "warnings": [],
         "problem": None,
     }
     try:
@@ -60,14 +61,14 @@ def _describe(source: Source, candidate: Candidate) -> dict[str, t.Any] | None:
             return None if candidate.present else item
         item["config_digest"] = str(loaded[0].config_digest)
         item["own_platform"] = loaded[0].platform
-        item["platform"] = str(loaded[0].platform) or None
+        item["platform"] = loaded[0].platform.name
         item["image"] = loaded[0].config.to_facts()
-        item["layers"] = _layers(to_image(source, loaded[0]))
+        image = to_image(source, loaded[0])
+        item["layers"] = [layer.to_result() for layer in image.layers]
+        item["warnings"] = list(image.warnings)
+    except SourceChangedError:
+        raise
     except (ImageError, SourceError) as error:
         # one broken image must not hide the others
         item["problem"] = error.message
     return item
-
-
-def _layers(image: Image) -> list[dict[str, t.Any]]:
-    return [layer.to_result() for layer in image.layers]

@@ -11,6 +11,8 @@ See image-spec, media-types.md, and docs/behaviour.md, section 2.
 
 from __future__ import annotations
 
+from .._errors import show
+
 INDEXES = frozenset(
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"]
 )
@@ -18,6 +20,13 @@ MANIFESTS = frozenset(
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"]
 )
 CONFIGS = frozenset(["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"])
+
+_SCHEMA_1 = frozenset(
+    [
+        "application/vnd.docker.distribution.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    ]
+)
 
 # The declared compression. Decompression follows the bytes; a difference is only reported.
 _LAYERS = {
@@ -33,6 +42,18 @@ _LAYERS = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar": "none",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd": "zstd",
+}
+
+# What else registries and layouts hold, by a part of the media type.
+_ARTIFACTS = {
+    "cncf.helm.config": "a Helm chart",
+    "cncf.helm.chart": "a Helm chart",
+    "in-toto": "an attestation",
+    "cosign": "a signature",
+    "notary": "a signature",
+    "wasm": "a WebAssembly module",
+    "spdx": "a bill of materials",
+    "cyclonedx": "a bill of materials",
 }
 
 PLAIN_LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -51,3 +72,18 @@ def is_encrypted(media_type: str) -> bool:
 def declared_compression(media_type: str) -> str | None:
     """Return the compression that a type declares, ``none``, ``gzip`` or ``zstd``; None for other types."""
     return _LAYERS.get(media_type)
+
+
+def kind_of_descriptor(media_type: str) -> str:
+    """Return what a descriptor of an unknown type describes, for a message."""
+    if media_type in _SCHEMA_1:
+        return f"a manifest of Docker's obsolete schema 1 ({show(media_type)})"
+    return f"a descriptor of the type {show(media_type)}" if media_type else "a descriptor without a media type"
+
+
+def kind_of_artifact(media_type: str) -> str:
+    """Return what an artifact of this type is, for a message."""
+    for part, kind in _ARTIFACTS.items():
+        if part in media_type:
+            return f"{kind} ({show(media_type)})"
+    return f"an artifact of the type {show(media_type)}" if media_type else "an artifact without a type"

@@ -55,6 +55,28 @@ class Platform:
         return "/".join(part for part in parts if part)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether both the operating system and the architecture are known."""
+        return bool(self.os and self.architecture)
+
+    @property
+    def name(self) -> str | None:
+        """The platform as the option platform takes it, None if it is not complete."""
+        return str(self) if self.is_complete else None
+
+    def in_words(self) -> str:
+        """Return the platform for a message."""
+        if self.is_complete:
+            return str(self)
+        if not self.os and not self.architecture:
+            return "an unknown platform"
+        return f"{self.os or 'an unknown system'} on {self.architecture or 'an unknown architecture'}"
+
+    def may_be(self, platform: Platform) -> bool:
+        """Return whether this could be another platform, as far as its fields are known."""
+        return self.os in ("", platform.os) and self.architecture in ("", platform.architecture)
+
+    @property
     def is_unknown(self) -> bool:
         """Whether this is unknown/unknown, the platform of attestations."""
         return self.os == "unknown" and self.architecture == "unknown"

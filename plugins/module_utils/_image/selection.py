@@ -4,156 +4,66 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Select one image, and load its documents (docs/behaviour.md, section 2)."""
+"""Select one image of a source (docs/behaviour.md, section 2)."""
 
 from __future__ import annotations
 
 import typing as t
 
-from .._errors import ImageError, show
-from . import documents
-from .candidates import Candidate, find_candidates
-from .config import ImageConfig, parse_config
-from .descriptor import Descriptor, blob_size, parse_descriptor, read_document
+from .._errors import ImageError, SourceChangedError, SourceError, show
+from .candidate import Candidate
+from .candidates import find_candidates, passed_over
 from .digest import Digest
-from .image import Image, Layer
-from .media_types import PLAIN_LAYER, is_encrypted, is_layer
+from .image import Image
+from .loading import Loaded, load, to_image
 from .names import matches
 from .platform import Platform, node_platform
 from .._source.source import Source
-from .._source.tar_index import clean
 
-_MOST_LAYERS = 1000
 _MOST_LISTED = 20
 _MOST_NAMES = 5
 
 
-class Loaded(t.NamedTuple):
-    """A candidate with its verified documents; its layers are not checked yet."""
+class _Damaged(t.NamedTuple):
+    """A candidate whose documents cannot be read."""
 
     candidate: Candidate
-    manifest: documents.Object
-    config_digest: Digest
-    config: ImageConfig
-
-    @property
-    def platform(self) -> Platform:
-        """The platform of the descriptor if it has one, otherwise that of the config."""
-        return self.candidate.platform or self.config.platform
-
-    @property
-    def identity(self) -> Digest:
-        """The digest of the manifest, or of the config in archives without manifests."""
-        manifest = self.candidate.manifest
-        return self.config_digest if manifest is None else manifest.digest
-
-    @property
-    def digests(self) -> tuple[Digest, ...]:
-        """All digests that the option digest may select the image by."""
-        return (self.identity, self.config_digest, *self.candidate.via)
-
-    def in_words(self) -> str:
-        """Return the image's names, platform and digest for a message."""
-        names = _names(self.candidate)
-        return f"{names} for {self.platform} with the digest {self.identity}"
+    error: ImageError | SourceError
 
 
 def select_image(source: Source, ref: str | None, digest: str | None, platform: Platform | None) -> Image:
     """Select an image, and check that the source has all of its blobs. Raises ``ImageError``, ``SourceError``."""
     candidates = find_candidates(source)
-    return to_image(source, select(source, candidates, ref, digest, platform))
+    return to_image(source, select(source, candidates, ref, digest, platform), ref)
 
 
 def select(
     source: Source, candidates: list[Candidate], ref: str | None, digest: str | None, platform: Platform | None
 ) -> Loaded:
-    """Select one candidate, without checking its layers. Raises ``ImageError``, ``SourceError``."""
+    """Select one candidate, without checking its layers. Raises ``ImageError``, ``SourceError``.
+
+    Documents are read only of candidates that ref, digest and the platform of their descriptors allow.
+    """
     wanted = platform or node_platform()
-    chosen = by_ref(candidates, ref)
-    if digest is None:
-        # documents are read only of candidates whose descriptor allows the platform
-        chosen = [
-            candidate
-            for candidate in chosen
-            if candidate.platform is None or wanted.rank_of(candidate.platform) is not None
-        ]
-    else:
-        digest = Digest(digest, "the option digest")
-    loaded = load(source, chosen)
-    if digest is not None:
-        loaded = [item for item in loaded if digest in item.digests]
-    ranked = [(wanted.rank_of(item.platform), item) for item in loaded]
-    served = [(rank, item) for rank, item in ranked if rank is not None]
-    best = min((rank for rank, _item in served), default=0)
-    finalists = {item.identity: item for rank, item in served if rank == best}
+    pin = None if digest is None else Digest(digest, "the option digest")
+    named = by_ref(candidates, ref)
+    chosen = [item for item in (named if pin is None else by_digest(source, named, pin)) if item.present]
+    fitting = [item for item in chosen if item.platform is None or wanted.rank_of(item.platform) is not None]
+    loaded, damaged = _load_each(source, fitting)
+    finalists = _best(loaded, wanted)
+    if not finalists and platform is None and len(fitting) == len(chosen):
+        finalists = _only(loaded, wanted)
+    _require_sound(damaged, finalists, wanted)
     if len(finalists) == 1:
-        return next(iter(finalists.values()))
-    asked = asked_in_words(ref, digest, wanted)
+        return finalists[0]
+    asked = asked_in_words(ref, pin, wanted)
     if finalists:
         options = "ref, digest or platform" if platform is None else "ref or digest"
         raise ImageError(
-            f"{show(source.path)} holds {len(finalists)} images {asked}: {_listed(finalists.values())};"
-            f" choose one by {options}"
+            f"{show(source.path)} holds {len(finalists)} images {asked}: {_listed(finalists)}; choose one by {options}"
         )
-    raise no_image(source, candidates, asked)
-
-
-def no_image(source: Source, candidates: list[Candidate], asked: str) -> ImageError:
-    """Return the error for a source without a matching image."""
-    return ImageError(f"{show(source.path)} holds no image {asked}; it holds {_all_in_words(source, candidates)}")
-
-
-def load(source: Source, candidates: t.Iterable[Candidate]) -> list[Loaded]:
-    """Read the documents of all candidates that are present and images. Raises ``ImageError``, ``SourceError``."""
-    loaded = []
-    for candidate in candidates:
-        if not candidate.present:
-            continue
-        if candidate.manifest is None:
-            digest, data = candidate.saved_config(source)
-            loaded.append(Loaded(candidate, {}, digest, _config(data, digest)))
-            continue
-        manifest = candidate.manifest_document(source)
-        descriptor = candidate.config_descriptor(manifest)
-        if descriptor is None:
-            continue
-        if blob_size(source, descriptor) is None:
-            raise ImageError(
-                f"{show(source.path)} does not hold the config {descriptor.digest} of the manifest"
-                f" {candidate.manifest.digest}; save the image as a whole"
-            )
-        data = read_document(source, descriptor, "the config")
-        loaded.append(Loaded(candidate, manifest, descriptor.digest, _config(data, descriptor.digest)))
-    return loaded
-
-
-def to_image(source: Source, loaded: Loaded) -> Image:
-    """Check the layers of an image against its config and the source. Raises ``ImageError``, ``SourceError``."""
-    candidate = loaded.candidate
-    config = loaded.config
-    if config.rootfs_type != "layers":
-        raise ImageError(
-            f"the config {loaded.config_digest} has a rootfs of the unsupported type {show(config.rootfs_type)}:"
-            " expected layers"
-        )
-    where = f"the config {loaded.config_digest}"
-    diff_ids = [Digest(diff_id, where) for diff_id in config.diff_ids]
-    layers_of = _saved_layers if candidate.manifest is None else _layers
-    layers = layers_of(source, loaded, diff_ids)
-    warnings = list(config.warnings)
-    declared = candidate.platform
-    own = config.platform
-    if declared is not None and own.architecture and declared.rank_of(own) != 0:
-        warnings.append(f"the image's index says {declared}, but its config says {own}; using the index")
-    return Image(
-        ref=candidate.refs[0] if candidate.refs else None,
-        platform=loaded.platform,
-        manifest_digest=(None if candidate.manifest is None else candidate.manifest.digest),
-        config_digest=loaded.config_digest,
-        layers=tuple(layers),
-        config=config,
-        warnings=tuple(warnings),
-    )
+    advice = _advice(chosen, fitting, loaded, (platform, pin))
+    raise no_image(source, candidates, asked, advice, with_digests=pin is not None)
 
 
 def by_ref(candidates: list[Candidate], ref: str | None) -> list[Candidate]:
@@ -167,81 +77,49 @@ def by_ref(candidates: list[Candidate], ref: str | None) -> list[Candidate]:
     return []
 
 
-def _config(data: bytes, digest: str) -> ImageConfig:
-    return parse_config(data, f"the config {digest}")
+def by_digest(source: Source, candidates: list[Candidate], digest: Digest) -> list[Candidate]:
+    """Return the candidates whose manifest, index or config has a digest. Raises ``SourceChangedError``.
+
+    Manifests are read only if no descriptor has the digest.
+    """
+    found = [
+        item
+        for item in candidates
+        if digest in item.via or (item.manifest is not None and item.manifest.digest == digest)
+    ]
+    return found or [item for item in candidates if _has_config(source, item, digest)]
 
 
-def _layers(source: Source, loaded: Loaded, diff_ids: list[Digest]) -> list[Layer]:
-    manifest = loaded.candidate.manifest
-    where = f"the manifest {manifest.digest}" if manifest else "the manifest"
-    items = documents.objects(loaded.manifest, "layers", where)
-    _check_count(len(items), loaded, where)
-    layers = []
-    for item, diff_id in zip(items, diff_ids):
-        descriptor = parse_descriptor(item, f"a layer of {where}")
-        _check_layer(source, descriptor)
-        layers.append(
-            Layer(
-                digest=descriptor.digest,
-                size=descriptor.size,
-                media_type=descriptor.media_type,
-                diff_id=diff_id,
-                name=descriptor.digest.blob_name,
-                data=descriptor.data,
-            )
-        )
-    return layers
+def require_readable(candidates: list[Candidate]) -> list[Candidate]:
+    """Return the candidates of which more is known than that they are damaged. Raises ``ImageError``.
+
+    A damaged one may be any image, so it hinders the choice of another one from the same list.
+    """
+    sound = [item for item in candidates if not item.problem]
+    lists = {item.listed_in for item in sound}
+    for item in candidates:
+        if item.problem and (not sound or item.listed_in in lists):
+            raise ImageError(item.problem)
+    return sound
 
 
-def _saved_layers(source: Source, loaded: Loaded, diff_ids: list[Digest]) -> list[Layer]:
-    where = "manifest.json"
-    names = documents.strings(loaded.candidate.saved or {}, "Layers", where)
-    _check_count(len(names), loaded, where)
-    layers = []
-    for name, diff_id in zip(names, diff_ids):
-        size = source.size_of(clean(name))
-        if size is None:
-            raise ImageError(f"{show(source.path)} does not hold the layer {show(name)}; save the image as a whole")
-        layers.append(
-            Layer(
-                digest=diff_id,
-                size=size,
-                media_type=PLAIN_LAYER,
-                diff_id=diff_id,
-                name=clean(name),
-                digest_is_diff_id=True,
-            )
-        )
-    return layers
-
-
-def _check_count(number: int, loaded: Loaded, where: str) -> None:
-    if number > _MOST_LAYERS:
-        raise ImageError(
-            f"{where} has {number} layers, more than {_MOST_LAYERS}, a fixed limit; build the image with fewer"
-        )
-    if number != len(loaded.config.diff_ids):
-        raise ImageError(
-            f"{where} has {number} layers, but the config {loaded.config_digest} has"
-            f" {len(loaded.config.diff_ids)} diff_ids"
-        )
-
-
-def _check_layer(source: Source, descriptor: Descriptor) -> None:
-    media_type = descriptor.media_type
-    if not is_layer(media_type):
-        kind = "is encrypted" if is_encrypted(media_type) else "is of an unknown type"
-        raise ImageError(
-            f"the layer {descriptor.digest} {kind}: {show(media_type)}; use an image of plain, gzip or zstd layers"
-        )
-    size = blob_size(source, descriptor)
-    if size is None:
-        raise ImageError(f"{show(source.path)} does not hold the layer {descriptor.digest}; save the image as a whole")
-    if size != descriptor.size:
-        raise ImageError(
-            f"the layer {descriptor.digest} has {size} bytes, but its descriptor says {descriptor.size};"
-            " fetch the image again"
-        )
+def no_image(
+    source: Source, candidates: list[Candidate], asked: str, advice: str = "", with_digests: bool = False
+) -> ImageError:
+    """Return the error for a source without a matching image; it says which images, or what else, the source holds."""
+    images, others = [], []
+    for candidate in candidates[:_MOST_LISTED]:
+        kind = _artifact_in_words(source, candidate)
+        if kind is None:
+            images.append(_in_words(source, candidate, with_digests))
+        else:
+            others.append(f"{_names(candidate)}, which is {kind}")
+    if len(candidates) > _MOST_LISTED:
+        images.append(f"and {len(candidates) - _MOST_LISTED} more")
+    if not images:
+        others += [f"{kind} ({number} times)" if number > 1 else kind for kind, number in passed_over(source).items()]
+    held = "it holds " + "; ".join(images or others) if images or others else "its list of images is empty"
+    return ImageError(f"{show(source.path)} holds no image {asked}; {held}{advice and '; '}{advice}")
 
 
 def asked_in_words(ref: str | None, digest: str | None, platform: Platform | None) -> str:
@@ -254,32 +132,121 @@ def asked_in_words(ref: str | None, digest: str | None, platform: Platform | Non
     return " ".join(words)
 
 
-def _listed(items: t.Iterable[Loaded]) -> str:
-    words = [item.in_words() for item in items]
+def _has_config(source: Source, candidate: Candidate, digest: Digest) -> bool:
+    if candidate.problem or not candidate.present:
+        return False
+    try:
+        return candidate.config_digest(source) == digest
+    except SourceChangedError:
+        raise
+    except (ImageError, SourceError):
+        # a damaged neighbour is not what was asked for
+        return False
+
+
+def _load_each(source: Source, candidates: list[Candidate]) -> tuple[list[Loaded], list[_Damaged]]:
+    """Load each candidate for itself. Raises ``SourceChangedError``."""
+    loaded: list[Loaded] = []
+    damaged = []
+    for candidate in candidates:
+        try:
+            loaded += load(source, [candidate])
+        except SourceChangedError:
+            raise
+        except (ImageError, SourceError) as error:
+            damaged.append(_Damaged(candidate, error))
+    return loaded, damaged
+
+
+def _best(loaded: list[Loaded], wanted: Platform) -> list[Loaded]:
+    """Return the images, each once, whose platform serves the wanted one best."""
+    ranked = [(wanted.rank_of(item.platform), item) for item in loaded]
+    served = [(rank, item) for rank, item in ranked if rank is not None]
+    best = min((rank for rank, _item in served), default=0)
+    return list({item.identity: item for rank, item in served if rank == best}.values())
+
+
+def _only(loaded: list[Loaded], wanted: Platform) -> list[Loaded]:
+    """Return the only image if it does not say its platform and does not contradict the wanted one."""
+    images = {item.identity: item for item in loaded}
+    item = next(iter(images.values()), None)
+    if item is None or len(images) != 1 or item.platform.is_complete or not item.platform.may_be(wanted):
+        return []
+    return [item]
+
+
+def _require_sound(damaged: list[_Damaged], finalists: list[Loaded], wanted: Platform) -> None:
+    """Raise the error of a damaged candidate that could have been selected instead of the finalists.
+
+    An item of manifest.json does not compete with images of index.json, which lists the same ones, nor the reverse.
+    """
+    for candidate, error in damaged:
+        if not finalists:
+            raise error
+        rivals = [item for item in finalists if item.candidate.listed_in == candidate.listed_in]
+        own = 0 if candidate.platform is None else wanted.rank_of(candidate.platform)
+        ranks = [wanted.rank_of(item.platform) for item in rivals]
+        if any(rank is None or own is None or own <= rank for rank in ranks):
+            raise ImageError(f"{error.message}; or choose another image by ref or digest") from error
+
+
+def _advice(
+    chosen: list[Candidate],
+    fitting: list[Candidate],
+    loaded: list[Loaded],
+    asked: tuple[Platform | None, Digest | None],
+) -> str:
+    """Return what the user can do if an image differs only in its platform; empty if none does."""
+    platform, pin = asked
+    if any(not item.platform.is_complete for item in loaded):
+        steps = [] if pin is not None else ["choose it by digest"]
+        steps += [] if platform is None else ["leave out platform"]
+        return f"if the image without a platform is the right one, {' and '.join(steps)}" if steps else ""
+    if not loaded and len(fitting) == len(chosen):
+        return ""
+    return "set platform to one that it holds"
+
+
+def _listed(items: t.Sequence[Loaded]) -> str:
+    words = [_image_in_words(item, True) for item in items]
     shown = "; ".join(words[:_MOST_LISTED])
     rest = len(words) - _MOST_LISTED
     return f"{shown}; and {rest} more" if rest > 0 else shown
+
+
+def _image_in_words(item: Loaded, with_digest: bool) -> str:
+    words = f"{_names(item.candidate)} for {item.platform.in_words()}"
+    return f"{words} with the digest {item.identity}" if with_digest else words
+
+
+def _artifact_in_words(source: Source, candidate: Candidate) -> str | None:
+    """Return what a candidate is that is not an image; None if it is one, or may be."""
+    if candidate.problem or candidate.manifest is None or not candidate.present:
+        return None
+    try:
+        manifest = candidate.manifest_document(source)
+        return candidate.artifact_in_words(manifest) if candidate.config_descriptor(manifest) is None else None
+    except SourceChangedError:
+        raise
+    except (ImageError, SourceError):
+        return None
+
+
+def _in_words(source: Source, candidate: Candidate, with_digest: bool) -> str:
+    """Return what a candidate is, for the message that lists all."""
+    names = _names(candidate)
+    if not candidate.present:
+        platform = candidate.platform or "an unknown platform"
+        return f"{names} for {platform} (not in this archive)"
+    try:
+        return _image_in_words(load(source, [candidate])[0], with_digest)
+    except SourceChangedError:
+        raise
+    except (ImageError, SourceError) as error:
+        return f"{names}, which is damaged: {error.message}"
 
 
 def _names(candidate: Candidate) -> str:
     shown = ", ".join(map(show, candidate.refs[:_MOST_NAMES])) or "an image without a name"
     rest = len(candidate.refs) - _MOST_NAMES
     return f"{shown} (and {rest} more names)" if rest > 0 else shown
-
-
-def _all_in_words(source: Source, candidates: list[Candidate]) -> str:
-    words = []
-    for candidate in candidates:
-        names = _names(candidate)
-        platform = candidate.platform
-        if platform is None and candidate.present:
-            items = load(source, [candidate])
-            if not items:
-                continue
-            platform = items[0].platform
-        place = "" if candidate.present else " (not in this archive)"
-        shown = str(platform or "") or "an unknown platform"
-        words.append(f"{names} for {shown}{place}")
-    shown = "; ".join(words[:_MOST_LISTED]) or "none"
-    rest = len(words) - _MOST_LISTED
-    return f"{shown}; and {rest} more" if rest > 0 else shown

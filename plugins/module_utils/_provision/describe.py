@@ -26,7 +26,7 @@ def identity_facts(image: Image) -> dict[str, t.Any]:
         "manifest_digest": image.manifest_digest,
         "config_digest": image.config_digest,
         "ref": image.ref,
-        "platform": str(image.platform),
+        "platform": image.platform.name,
         "layers": [layer.to_result() for layer in image.layers],
     }
 

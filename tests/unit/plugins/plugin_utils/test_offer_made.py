@@ -139,7 +139,9 @@ def test_a_layer_that_is_a_link_out_is_told_as_such(tmp_path: Path) -> None:
     assert chosen(sent(path), "linux/amd64") == expected
 
 
-@pytest.mark.parametrize("index", [b"[]", b"{", {"manifests": [{"digest": "../x"}]}, {"layers": []}])
+@pytest.mark.parametrize(
+    "index", [b"[]", b"{", {"manifests": [{"mediaType": AMD.media_type, "digest": "../x"}]}, {"layers": []}]
+)
 def test_what_is_wrong_with_all_of_it_is_told_on_the_controller(tmp_path: Path, index: t.Any) -> None:
     path = write_oci_archive(tmp_path / "i.tar", AMD, index=index)
     with pytest.raises((ImageError, SourceError)):
@@ -359,10 +361,12 @@ def test_documents_without_a_digest_stay_inside_of_a_layout(tmp_path: Path) -> N
     (layout / "manifest.json").write_text('[{"Config": "c.json", "Layers": []}]')
     source = LayoutDirectory(str(layout))
     source.confined = True
-    with pytest.raises(SourceError, match="'c.json' of .* is a link out of the directory"):
-        make_offer(source, Criteria())
+    made = make_offer(source, Criteria())
+    assert "'c.json' of " in made.problems["c.json"] and "is a link out of the directory" in made.problems["c.json"]
+    assert "secret" not in str(made)
     # what a source is entered by may be a link, but nobody is told what it holds
     (layout / "oci-layout").symlink_to(secret)
     (layout / "manifest.json").write_text('[{"Config": "oci-layout", "Layers": []}]')
-    with pytest.raises(SourceError, match="holds no 'oci-layout'"):
-        make_offer(source, Criteria())
+    made = make_offer(source, Criteria())
+    assert "oci-layout" not in made.documents
+    assert "secret" not in str(made)

@@ -60,8 +60,8 @@ def test_sha256() -> None:
         (SHA256[:-1], "expected 64 lower-case hexadecimal digits"),
         (SHA256 + "0", "expected 64 lower-case hexadecimal digits"),
         ("sha512:" + "0a" * 32, "expected 128 lower-case hexadecimal digits"),
-        ("md5:" + "0a" * 16, "unsupported algorithm 'md5'; use an image with sha256"),
-        ("sha256+b64u:LCa0a2j_xo", r"unsupported algorithm 'sha256\+b64u'; use an"),
+        ("md5:" + "0a" * 16, "unsupported algorithm 'md5': expected sha256 or sha512"),
+        ("sha256+b64u:LCa0a2j_xo", r"unsupported algorithm 'sha256\+b64u': expected"),
         ("SHA256:" + "0a" * 32, "has an invalid digest: "),
     ],
 )

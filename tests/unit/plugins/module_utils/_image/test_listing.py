@@ -68,6 +68,7 @@ def test_all_images(archive: str) -> None:
             {"digest": LAYER.digest, "diff_id": LAYER.diff_id, "size": LAYER.size, "media_type": LAYER.media_type}
         ],
         "image": amd64["image"],
+        "warnings": [],
         "problem": None,
     }
     assert amd64["image"]["cmd"] == ["/bin/sh"]
@@ -80,6 +81,7 @@ def test_all_images(archive: str) -> None:
         "config_digest": None,
         "layers": None,
         "image": None,
+        "warnings": [],
         "problem": None,
     }
     assert (other["refs"], other["image"]["cmd"]) == (["other"], ["/other"])

@@ -11,7 +11,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError, OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._image import candidates, selection
+from ansible_collections.hypervisor.oci.plugins.module_utils._image import index_walk, selection
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import Image as Chosen
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.image import open_layer
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import parse_platform
@@ -40,6 +40,7 @@ if t.TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 LAYER = Layer(file("etc/issue", b"hello"))
 OTHER = Layer(file("etc/other", b"hello"), compression="none")
 
@@ -236,8 +237,12 @@ def test_by_digest(choose: Choose) -> None:
 
 def test_no_such_digest(choose: Choose) -> None:
     digest = "sha256:" + "0" * 64
-    said = choose.problem(oci_archive(image(ref="app")), digest=digest)
-    assert said == (f"SRC holds no image for linux/amd64 with the digest {digest};" " it holds 'app' for linux/amd64")
+    one = image(ref="app")
+    said = choose.problem(oci_archive(one), digest=digest)
+    assert said == (
+        f"SRC holds no image for linux/amd64 with the digest {digest}; it holds 'app' for linux/amd64 with the digest"
+        f" {one.digest}"
+    )
     said = choose.problem(oci_archive(image()), digest="md5:0")
     assert said.startswith("the option digest has a digest of the unsupported algorithm 'md5'")
 
@@ -289,7 +294,8 @@ def test_by_platform(choose: Choose, platform: str | None, name: str, nested: bo
 def test_no_such_platform(choose: Choose) -> None:
     data = oci_archive(Index(*MANY[2:4], ref="app"))
     assert choose.problem(data) == (
-        "SRC holds no image for linux/amd64; it holds 'app' for linux/arm64;" " 'app' for linux/arm/v6"
+        "SRC holds no image for linux/amd64; it holds 'app' for linux/arm64; 'app' for linux/arm/v6; set platform to one"
+        " that it holds"
     )
 
 
@@ -336,7 +342,10 @@ def test_attestations_and_artifacts_are_never_chosen(choose: Choose) -> None:
     )
     assert choose(data, ref="app").manifest_digest == one.manifest_digest
     alone = oci_archive(artifact(ref="thing"), attestation(one))
-    assert choose.problem(alone) == ("SRC holds no image for linux/amd64; it holds none")
+    assert choose.problem(alone) == (
+        "SRC holds no image for linux/amd64; it holds 'thing', which is an artifact of the type"
+        " 'application/vnd.example.thing'; an attestation"
+    )
 
 
 def test_a_partial_save(choose: Choose) -> None:
@@ -346,7 +355,7 @@ def test_a_partial_save(choose: Choose) -> None:
     assert choose(data).manifest_digest == here.manifest_digest
     assert choose.problem(data, platform="linux/arm64") == (
         "SRC holds no image for linux/arm64; it holds 'app' for linux/arm64 (not in"
-        " this archive); 'app' for linux/amd64"
+        " this archive); 'app' for linux/amd64; set platform to one that it holds"
     )
 
 
@@ -361,7 +370,7 @@ def test_an_index_that_is_not_there(choose: Choose) -> None:
 
 
 def test_no_index_and_no_image(choose: Choose) -> None:
-    assert choose.problem(oci_archive()) == ("SRC holds no image for linux/amd64; it holds none")
+    assert choose.problem(oci_archive()) == "SRC holds no image for linux/amd64; its list of images is empty"
     nothing = oci_archive(files={"index.json": None, "oci-layout": None, "a": b""})
     assert choose.problem(nothing) == ("SRC is not an image archive: it has neither index.json nor manifest.json")
 
@@ -416,7 +425,10 @@ def test_documents_are_verified(choose: Choose, what: str) -> None:
         ({"index": b"[]"}, "index.json is not a JSON object"),
         ({"index": {"manifests": {}}}, "index.json: the field 'manifests' is not a"),
         ({"index": {"layers": []}}, "index.json has both manifests and layers"),
-        ({"index": {"manifests": [{"digest": "x"}]}}, "a descriptor in index.json has an invalid digest: 'x'"),
+        (
+            {"index": {"manifests": [{"mediaType": MANIFEST, "digest": "x"}]}},
+            "a descriptor in index.json has an invalid digest: 'x'",
+        ),
         (
             {"files": {"oci-layout": b'{"imageLayoutVersion":"2.0.0"}'}},
             "oci-layout has the unsupported version '2.0.0': expected 1.0.0",
@@ -477,7 +489,7 @@ def test_wrong_documents_of_an_image(choose: Choose, options: dict[str, t.Any], 
             "is encrypted: 'application/vnd.oci.image.layer.v1.tar+gzip+encrypted'; use",
         ),
         ("application/vnd.example.squashfs", "is of an unknown type: 'application/vnd"),
-        ("", "is of an unknown type: ''; use an image of plain, gzip or zstd layers"),
+        ("", "is of an unknown type: ''; use an image whose layers are tars, plain or compressed"),
     ],
 )
 def test_layers_that_cannot_be_applied(choose: Choose, media_type: str, message: str) -> None:
@@ -528,7 +540,7 @@ def test_at_most_32_nested_indexes(choose: Choose) -> None:
 
 
 def test_manifests_are_bounded(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "_MOST_MANIFESTS", 3)
+    monkeypatch.setattr(index_walk, "_MOST_MANIFESTS", 3)
     images = [image(str(number)) for number in range(4)]
     assert choose.problem(oci_archive(*images)) == (
         "the image has more than 3 manifests, a fixed limit; save fewer images"
@@ -547,7 +559,7 @@ def test_an_old_docker_archive(choose: Choose) -> None:
     chosen = choose(data, ref="app")
     assert chosen.manifest_digest is None
     assert chosen.config_digest == one.config_digest
-    assert chosen.ref == "app:1"
+    assert chosen.ref == "app:latest"
     assert str(chosen.platform) == "linux/amd64"
     for found, made in zip(chosen.layers, (LAYER, OTHER)):
         assert found.digest == found.diff_id == made.diff_id
@@ -619,13 +631,19 @@ def test_the_same_config_twice_counts_once(choose: Choose) -> None:
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [
-        (b"{}", "manifest.json is not a list of images; save the image again"),
-        (b"[1]", "manifest.json is not a list of images"),
+        (b"{}", "manifest.json is an object, not the list of images that docker save writes"),
+        (b"[1]", "manifest.json is JSON of another kind, not the list of images that docker save writes"),
         (b"[", "manifest.json is not valid JSON"),
-        (b"[{}]", "manifest.json has an image without Config; save the image again"),
+        (b"[{}]", "manifest.json has an image without Config; it is not a list that docker save writes"),
         (b'[{"Config": 1}]', "manifest.json: the field 'Config' is not a string"),
-        (b'[{"Config": "x"}]', "SRC holds no 'x'; fetch or save it again"),
-        (b'[{"Config": "../x"}]', "SRC holds no '../x'; fetch or save it again"),
+        (
+            b'[{"Config": "x"}]',
+            "SRC holds no image for linux/amd64; it holds an image without a name for an unknown platform (not in this",
+        ),
+        (
+            b'[{"Config": "../x"}]',
+            "SRC holds no image for linux/amd64; it holds an image without a name for an unknown",
+        ),
         (
             b'[{"Config": "oci-layout", "RepoTags": "x"}]',
             "manifest.json: the field 'RepoTags' is not a list of strings",
@@ -633,8 +651,10 @@ def test_the_same_config_twice_counts_once(choose: Choose) -> None:
     ],
 )
 def test_wrong_lists_of_docker(choose: Choose, manifest: bytes, message: str) -> None:
-    data = docker_archive(image("a"), manifest=manifest)
+    data = docker_archive(image("a"), manifest=manifest, style="old")
     assert choose.problem(data).startswith(message)
+    # beside a right index.json it does not matter
+    assert choose(docker_archive(image("a"), manifest=manifest)).config.labels == {"name": "a"}
 
 
 def test_a_config_that_is_not_what_its_name_says(choose: Choose) -> None:

@@ -310,6 +310,7 @@ _NOT_RENDERED = (
     "stop_signal",
     "stop_signal tail",
     "volume",
+    "port",
     "author",
     "variant",
     "history",
