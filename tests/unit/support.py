@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils import basic
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import unpacking
@@ -40,6 +41,11 @@ needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root may change owners
 needs_user = pytest.mark.skipif(IS_ROOT, reason="speaks of an ordinary user")
 
 Members = t.Sequence[t.Union[Entry, Raw]]
+
+# Nanoseconds, as the times of a tree.
+SECOND = 10**9
+# How the message about a wrong entry ends.
+ADVICE = "do not use this image, or build it without"
 
 _KINDS = {
     stat.S_IFREG: "file",
@@ -204,6 +210,22 @@ def unpack(
         os.close(fd)
         os.umask(before)
     return report
+
+
+def in_layers(number: int, first: Members, second: Members) -> list[Members]:
+    """Two lists of entries as one layer, or as two."""
+    return [[*first, *second]] if number == 1 else [first, second]
+
+
+def refused(top: Path, *layers: Members, **options: t.Any) -> str:
+    """The one sentence that a wrong layer gives, without its place; the last layer is the wrong one."""
+    with pytest.raises(LayerError) as caught:
+        unpack(top, *layers, **options)
+    message = caught.value.message
+    prefix = f"layer sha256:layer{len(layers) - 1}, entry "
+    assert message.startswith(prefix)
+    assert "\n" not in message
+    return message[len(prefix) :]
 
 
 def chunks(data: bytes, size: int) -> t.Iterator[bytes]:
