@@ -224,7 +224,7 @@ OLD: dict[str, t.Callable[[], Members]] = {
 NEW: dict[str, t.Callable[[], Members]] = {
     "file": lambda: [file("x", b"new", 0o640, mtime=5)],
     "sparse file": lambda: [sparse("x", [(0, b"new")], 3, mode=0o640, mtime=5)],
-    "link": lambda: [symlink("x", "text", mtime=5)],
+    "symlink": lambda: [symlink("x", "text", mtime=5)],
     "hard link": lambda: [hardlink("x", "keep")],
     "fifo": lambda: [fifo("x", 0o640, mtime=5)],
     "directory": lambda: [directory("x", 0o750, mtime=5)],
@@ -255,8 +255,8 @@ def test_new_over_old(tmp_path: Path, new: str, old: str, layers: int) -> None:
         assert node == keep
         assert keep.links == 2
     else:
-        mode = {"link": 0o777, "directory": 0o750}.get(new, 0o640)
-        content = {"file": b"new", "sparse file": b"new", "link": b"text"}.get(new)
+        mode = {"symlink": 0o777, "directory": 0o750}.get(new, 0o640)
+        content = {"file": b"new", "sparse file": b"new", "symlink": b"text"}.get(new)
         kind = {"sparse file": "file"}.get(new, new)
         assert (node.type, node.mode, node.content) == (kind, mode, content)
         assert node.mtime == 5 * SECOND

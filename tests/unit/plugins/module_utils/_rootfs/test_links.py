@@ -81,7 +81,7 @@ def test_a_symlink_says_what_the_archive_says(tmp_path: Path, text: str) -> None
     """Section 4: its text is stored as it is, and nothing behind it is touched."""
     unpack(tmp_path, [symlink("s", text, uid=5, gid=6, mtime="7.5")])
     node = tree(tmp_path)["s"]
-    assert (node.type, node.content) == ("link", text.encode())
+    assert (node.type, node.content) == ("symlink", text.encode())
     assert (node.uid, node.gid) == owned(5, 6)
     assert node.mtime == 7_500_000_000
 
@@ -124,8 +124,8 @@ def test_a_hard_link_to_a_symlink_links_the_symlink(tmp_path: Path) -> None:
         ],
     )
     found = tree(tmp_path)
-    assert (found["h"].type, found["h"].content) == ("link", b"f")
-    assert (found["i"].type, found["i"].content) == ("link", b"/nowhere")
+    assert (found["h"].type, found["h"].content) == ("symlink", b"f")
+    assert (found["i"].type, found["i"].content) == ("symlink", b"/nowhere")
     assert found["f"].links == 1
 
 
