@@ -21,7 +21,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import types
 import typing as t
 from dataclasses import dataclass
 
@@ -84,25 +83,26 @@ class Staging:
         self._offer_name = f"offer-{_hashed(criteria.key)}"
         self._source: Source | None = None
         self._offer: Offer | None = None
-        self._in_use = -1
+        self._at_exit = contextlib.ExitStack()
 
     def __enter__(self) -> Staging:
         with self._os_errors():
             os.makedirs(self._folder, 0o700, exist_ok=True)
-            self._in_use = self._lock("in-use", fcntl.LOCK_SH)
+            in_use = self._at_exit.enter_context(opened(self._lock("in-use", fcntl.LOCK_SH)))
+        self._at_exit.callback(self._remove_blobs, in_use)
+        self._at_exit.callback(self._close_source)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
-    ) -> None:
-        self._close_source()
+    def __exit__(self, *_error: object) -> None:
+        self._at_exit.close()
+
+    def _remove_blobs(self, in_use: int) -> None:
+        """Remove the large files if no other fork is at work; the offer is small."""
         with contextlib.suppress(OSError):
-            # Without another fork at work, remove the large files; the offer is small.
-            fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for name in os.listdir(self._folder):
                 if name.startswith(("sha", "member-", "bundle-", ".")):
                     os.unlink(os.path.join(self._folder, name))
-        os.close(self._in_use)
 
     def offer(self) -> str:
         """Return the path of the staged offer."""

@@ -63,11 +63,11 @@ def small(mark: str) -> Image:
     )
 
 
-def large(mark: str) -> Image:
-    """Some thousand entries, of which the second layer hides and replaces a part."""
+def large(mark: str, folders: int = 20) -> Image:
+    """Sixty files for each of the folders, of which the second layer hides and replaces a part."""
     first = [directory("data")]
     second = [whiteout("data/0")]
-    for folder in range(20):
+    for folder in range(folders):
         first.append(directory(f"data/{folder}", 0o750, mtime=_TIME))
         for number in range(60):
             name = f"data/{folder}/{number}"

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import resource
-import stat
 import time
 import traceback
 import typing as t
@@ -30,6 +29,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._result import to_j
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.fuzz.seeds import LAYOUT, TARGET
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.compare_trees import Ignore, manifest, read_tree
 from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
 from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_below, remove_folder
 
@@ -239,33 +239,14 @@ class Sandbox:
         if "something outside of dest changed" in problems:
             self._around = self._snapshot()
 
-    def _snapshot(self) -> list[t.Any]:
-        """All there is around dest, by content and times."""
+    def _snapshot(self) -> list[str]:
+        """All there is around dest, by content and times: a line for each path."""
         state = os.path.join(self._parent, ".dest.oci_rootfs")
-        skipped = {self._src, self._dest, state}
-        seen: list[t.Any] = []
-        pending = [self.base, TARGET]
-        while pending:
-            path = pending.pop()
-            status = os.lstat(path)
-            entry: list[t.Any] = [path, status.st_mode, status.st_uid, status.st_gid]
-            entry += [status.st_ino, status.st_nlink, os.listxattr(path)]
-            if stat.S_ISDIR(status.st_mode):
-                names = [os.path.join(path, name) for name in sorted(os.listdir(path))]
-                below = [name for name in names if name not in skipped]
-                pending += below
-                entry.append(below)
-                if path in (self._parent, self.base):
-                    # dest and the source come and go here
-                    entry[5] = 0
-                else:
-                    entry.append(status.st_mtime_ns)
-            else:
-                entry.append(status.st_mtime_ns)
-                with open(path, "rb") as stream:
-                    entry.append(stream.read())
-            seen.append(entry)
-        return seen
+        ours = [os.fsencode(os.path.relpath(path, self.base)) for path in (self._src, self._dest, state)]
+        # dest and the source come and go here
+        times = [b".", os.fsencode(os.path.relpath(self._parent, self.base))]
+        ignore = Ignore(paths=frozenset(ours), mtimes=frozenset(times))
+        return manifest(read_tree(self.base, ignore), ignore) + manifest(read_tree(TARGET))
 
 
 def find_marker(path: str) -> bytes | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import typing as t
 from dataclasses import dataclass, field, replace
 
@@ -23,17 +22,10 @@ from ansible_collections.hypervisor.oci.tests.images import builder
 from ansible_collections.hypervisor.oci.tests.model import model
 from ansible_collections.hypervisor.oci.tests.model.generator import Image
 from ansible_collections.hypervisor.oci.tests.model.model import ModelError, Record, Thing, Tree
+from ansible_collections.hypervisor.oci.tests.tools.compare_trees import read_tree
 from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_folder
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import UnpackOptions
 
-_KINDS = {
-    stat.S_IFREG: model.FILE,
-    stat.S_IFDIR: model.DIRECTORY,
-    stat.S_IFLNK: model.SYMLINK,
-    stat.S_IFCHR: model.CHAR,
-    stat.S_IFBLK: model.BLOCK,
-    stat.S_IFIFO: model.FIFO,
-}
 PLAIN = model.Options(preserve=not os.geteuid(), caller=(os.geteuid(), os.getegid()))
 _PLAIN_THING = Thing(model.FILE, b"")
 # Counted by both sides in the same places (docs/behaviour.md, sections 4 to 6).
@@ -181,44 +173,15 @@ def compare(expected: Outcome, found: Outcome) -> list[str]:
 def snapshot(root: bytes) -> Tree:
     """Every path below a directory with all that can be compared; the root is the empty path."""
     found: Tree = {}
-    groups: dict[tuple[int, int], bytes] = {}
-
-    def visit(path: bytes, full: bytes) -> None:
-        status = os.lstat(full)
-        kind = _KINDS[stat.S_IFMT(status.st_mode)]
-        names = []
-        content: t.Any = None
-        if os.geteuid() and kind in (model.FILE, model.DIRECTORY):
-            # who is not root must give himself what the image took away
-            os.chmod(full, 0o700)
-        xattrs = tuple(
-            sorted(
-                (os.fsencode(name), os.getxattr(full, name, follow_symlinks=False))
-                for name in os.listxattr(full, follow_symlinks=False)
-            )
-        )
-        if kind == model.DIRECTORY:
-            names = sorted(os.listdir(full))
-        elif kind == model.FILE:
-            with open(full, "rb", buffering=0) as file:
-                content = file.readall()
-        elif kind == model.SYMLINK:
-            content = os.readlink(full)
-        elif kind != model.FIFO:
-            content = os.major(status.st_rdev), os.minor(status.st_rdev)
-        if os.geteuid() and kind == model.FILE:
-            # it may have another name, under which it is looked at again
-            os.chmod(full, stat.S_IMODE(status.st_mode))
-        group = path
-        if kind != model.DIRECTORY:
-            group = groups.setdefault((status.st_dev, status.st_ino), path)
-        found[path] = Record(
-            kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, xattrs, content, group
-        )
-        for name in names:
-            visit(path + b"/" + name if path else name, full + b"/" + name)
-
-    visit(b"", root)
+    for path, node in read_tree(root, contents=True, unlock=True).items():
+        path = b"" if path == b"." else path
+        content: t.Any = node.content
+        if node.kind == model.SYMLINK:
+            content = node.target
+        elif node.device:
+            content = tuple(map(int, node.device.split(":")))
+        xattrs = tuple((os.fsencode(name), value) for name, value in node.xattrs)
+        found[path] = Record(node.kind, node.mode, node.uid, node.gid, node.mtime, xattrs, content, node.group or path)
     return found
 
 

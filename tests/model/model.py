@@ -489,21 +489,22 @@ class Model:
     def tree(self) -> Tree:
         """Every path with all that can be compared; the root is the empty path."""
         found: Tree = {}
-        groups: dict[int, bytes] = {}
+        inodes: dict[bytes, int] = {}
 
         def visit(path: bytes, inode: Inode) -> None:
             meta = inode.meta
             mode = 0o777 if inode.kind == SYMLINK else meta.mode
-            group = path
+            found[path] = Record(inode.kind, mode, meta.uid, meta.gid, meta.mtime, meta.xattrs, inode.content, path)
             if not isinstance(inode, Directory):
-                group = groups.setdefault(id(inode), path)
-            found[path] = Record(inode.kind, mode, meta.uid, meta.gid, meta.mtime, meta.xattrs, inode.content, group)
-            if isinstance(inode, Directory):
-                for name in sorted(inode.children):
-                    slot = inode.children[name]
-                    visit(path + b"/" + name if path else name, slot.inode)
+                inodes[path] = id(inode)
+                return
+            for name, slot in inode.children.items():
+                visit(path + b"/" + name if path else name, slot.inode)
 
         visit(b"", self.top)
+        groups: dict[int, bytes] = {}
+        for path in sorted(inodes):
+            found[path] = found[path]._replace(group=groups.setdefault(inodes[path], path))
         return found
 
     # -- what the generator's coverage is told

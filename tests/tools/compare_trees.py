@@ -18,6 +18,7 @@ The trees must be at rest.
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import os
 import stat
@@ -34,7 +35,7 @@ _KINDS = {
     stat.S_IFDIR: "directory",
     stat.S_IFREG: "file",
     stat.S_IFLNK: "symlink",
-    stat.S_IFCHR: "character",
+    stat.S_IFCHR: "char",
     stat.S_IFBLK: "block",
     stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket",
@@ -47,7 +48,8 @@ class Node:
 
     ``mtime`` is in nanoseconds. ``size`` counts for files and symlinks alone. ``links`` is the number of
     links to anything but a directory, wherever they lie, and ``group`` the first path of those in the tree.
-    ``sha256`` is set for files, ``device`` for devices, ``target`` for symlinks, and empty otherwise.
+    ``sha256`` is set for files, ``device`` for devices, ``target`` for symlinks, and empty otherwise. ``content``
+    is what a file holds, if it was asked for in place of the hash.
     """
 
     kind: str
@@ -62,9 +64,11 @@ class Node:
     target: bytes = b""
     sha256: str = ""
     xattrs: tuple[tuple[str, bytes], ...] = ()
+    content: bytes | None = None
 
 
-FIELDS = tuple(field.name for field in fields(Node))
+# What can be compared.
+FIELDS = tuple(field.name for field in fields(Node) if field.name != "content")
 # What a manifest does not mention.
 _UNTOLD = {field.name: field.default for field in fields(Node)}
 
@@ -89,45 +93,62 @@ class Ignore:
         return any(path == hidden or path.startswith(hidden + b"/") for hidden in self.paths)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How a tree is read: its known differences, with content or hashes, and whether what is closed is opened."""
+
+    ignore: Ignore
+    contents: bool
+    unlock: bool
+
+
 class _Level(t.NamedTuple):
-    """A directory on the way down: its path, who it is, and the names still to visit."""
+    """A directory on the way down: its path, its status, and the names still to visit."""
 
     path: bytes
-    identity: tuple[int, int]
+    status: os.stat_result
     names: list[bytes]
 
 
-def read_tree(top: str | bytes, ignore: Ignore = Ignore()) -> dict[bytes, Node]:
+def read_tree(
+    top: str | bytes | os.PathLike[str], ignore: Ignore = Ignore(), contents: bool = False, unlock: bool = False
+) -> dict[bytes, Node]:
     """Everything below ``top`` by its path, ``top`` itself as ``.``, in order of the paths.
 
-    It goes up and down by one descriptor, so that depth costs neither descriptors nor path length.
-    Raises ``OSError``.
+    It goes up and down by one descriptor, so that depth costs neither descriptors nor path length. ``contents`` keeps
+    what files hold, and does not hash it. With ``unlock``, an owner who is not root gets the rights to read while it
+    is read. Raises ``OSError``.
     """
+    reading = _Reading(ignore, contents, unlock and os.geteuid() != 0)
     tree: dict[bytes, Node] = {}
     inodes: dict[bytes, tuple[int, int]] = {}
+    top_status = os.stat(top)
+    _unlock(reading, top, top_status, None)
     fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        status = os.fstat(fd)
-        tree[b"."] = _node(fd, b".", status, ignore)
-        levels = [_Level(b"", (status.st_dev, status.st_ino), _names(fd))]
+        levels = [_enter(fd, b"", top_status, reading, tree)]
         while levels:
             level = levels[-1]
             if not level.names:
                 levels.pop()
                 if levels:
-                    fd = _up(fd, levels[-1].identity)
+                    fd, below = _up(fd, levels[-1].status), level.path.rpartition(b"/")[2]
+                    _lock(reading, below, level.status, fd)
                 continue
             name = level.names.pop()
             path = level.path + b"/" + name if level.path else name
             if ignore.hides(path):
                 continue
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            tree[path] = _node(fd, name, status, ignore)
+            _unlock(reading, name, status, fd)
             if stat.S_ISDIR(status.st_mode):
                 fd = _down(fd, name)
-                levels.append(_Level(path, (status.st_dev, status.st_ino), _names(fd)))
+                levels.append(_enter(fd, path, status, reading, tree))
             else:
+                tree[path] = _node(fd, name, status, reading)
                 inodes[path] = (status.st_dev, status.st_ino)
+                _lock(reading, name, status, fd)
+        _lock(reading, top, top_status, None)
     finally:
         os.close(fd)
     first: dict[tuple[int, int], bytes] = {}
@@ -187,17 +208,33 @@ def _down(fd: int, name: bytes) -> int:
     return below
 
 
-def _up(fd: int, identity: tuple[int, int]) -> int:
+def _up(fd: int, status: os.stat_result) -> int:
     above = os.open("..", _OPEN_DIRECTORY, dir_fd=fd)
     os.close(fd)
-    status = os.fstat(above)
-    if (status.st_dev, status.st_ino) != identity:
+    if not os.path.samestat(os.fstat(above), status):
         os.close(above)
         raise OSError("a directory was moved while it was read; let the tree rest")
     return above
 
 
-def _node(above: int, name: bytes, status: os.stat_result, ignore: Ignore) -> Node:
+def _enter(fd: int, path: bytes, status: os.stat_result, reading: _Reading, tree: dict[bytes, Node]) -> _Level:
+    """Note the directory that is open as ``fd``, and what is in it."""
+    tree[path or b"."] = _node(fd, b".", status, reading)
+    return _Level(path, status, _names(fd))
+
+
+def _unlock(reading: _Reading, name: str | bytes | os.PathLike[str], status: os.stat_result, above: int | None) -> None:
+    """Let the owner read a file, or work in a directory, until ``_lock`` gives it its mode back."""
+    if reading.unlock and stat.S_IFMT(status.st_mode) in (stat.S_IFDIR, stat.S_IFREG):
+        os.chmod(name, 0o700, dir_fd=above)
+
+
+def _lock(reading: _Reading, name: str | bytes | os.PathLike[str], status: os.stat_result, above: int | None) -> None:
+    if reading.unlock and stat.S_IFMT(status.st_mode) in (stat.S_IFDIR, stat.S_IFREG):
+        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=above)
+
+
+def _node(above: int, name: bytes, status: os.stat_result, reading: _Reading) -> Node:
     """The node ``name`` of the directory that is open as ``above``."""
     mode = status.st_mode
     is_directory = stat.S_ISDIR(mode)
@@ -214,9 +251,15 @@ def _node(above: int, name: bytes, status: os.stat_result, ignore: Ignore) -> No
         links=1 if is_directory else status.st_nlink,
         device=device if is_device else "",
         target=os.readlink(name, dir_fd=above) if stat.S_ISLNK(mode) else b"",
-        sha256=_hash(above, name) if is_file and "sha256" not in ignore.fields else "",
+        sha256=_hash(above, name) if is_file and not reading.contents and "sha256" not in reading.ignore.fields else "",
         xattrs=_xattrs(above, name),
+        content=_content(above, name) if is_file and reading.contents else None,
     )
+
+
+def _content(above: int, name: bytes) -> bytes:
+    with os.fdopen(os.open(name, _OPEN_FILE, dir_fd=above), "rb", buffering=0) as file:
+        return file.read()
 
 
 def _hash(above: int, name: bytes) -> str:
@@ -232,10 +275,13 @@ def _hash(above: int, name: bytes) -> str:
 def _xattrs(above: int, name: bytes) -> tuple[tuple[str, bytes], ...]:
     # there are no *at() calls for extended attributes; /proc leads from the descriptor to the name
     path = b"/proc/self/fd/%d/%s" % (above, name)
-    return tuple(
-        (key, os.getxattr(path, key, follow_symlinks=False))
-        for key in sorted(os.listxattr(path, follow_symlinks=False))
-    )
+    try:
+        keys = sorted(os.listxattr(path, follow_symlinks=False))
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return ()
+    return tuple((key, os.getxattr(path, key, follow_symlinks=False)) for key in keys)
 
 
 def _ignored(ignore: Ignore, path: bytes, name: str, one: Node, other: Node) -> bool:

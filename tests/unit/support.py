@@ -10,13 +10,13 @@ import contextlib
 import errno
 import json
 import os
-import stat
 import subprocess
 import typing as t
 from pathlib import Path
 
 import pytest
 from ansible.module_utils import basic
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import unpacking
@@ -32,7 +32,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import RangeReader
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
 from ansible_collections.hypervisor.oci.tests.images.builder import Entry, Raw, tar
+from ansible_collections.hypervisor.oci.tests.tools import compare_trees
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.compare_trees import read_tree
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import UnpackOptions
 
 IS_ROOT = os.geteuid() == 0
@@ -41,15 +43,11 @@ needs_user = pytest.mark.skipif(IS_ROOT, reason="speaks of an ordinary user")
 
 Members = t.Sequence[t.Union[Entry, Raw]]
 
-_KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "link",
-    stat.S_IFCHR: "char",
-    stat.S_IFBLK: "block",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
+# Nanoseconds, as the times of a tree.
+SECOND = 10**9
+# How the message about a wrong entry ends.
+ADVICE = "do not use this image, or build it without"
+
 # What the host itself puts on files.
 _HOSTS_OWN = ("security.selinux", "trusted.hypervisor_oci")
 
@@ -104,39 +102,20 @@ class Node(t.NamedTuple):
 
 def tree(top: str | Path) -> dict[str, Node]:
     """Everything at and below ``top``, by its path from there; "." is ``top`` itself."""
-    found: dict[str, Node] = {}
-    pending = [""]
-    with contextlib.ExitStack() as opened:
-        while pending:
-            name = pending.pop()
-            path = os.path.join(top, name) if name else os.fspath(top)
-            status = os.lstat(path)
-            kind = _KINDS[stat.S_IFMT(status.st_mode)]
-            xattrs = _xattrs(path)
-            content: bytes | tuple[int, int] | None = None
-            if kind == "file":
-                with _readable(path, status, 0o400):
-                    content = Path(path).read_bytes()
-                    xattrs = {**_xattrs(path), **xattrs}
-            elif kind == "link":
-                content = os.fsencode(os.readlink(path))
-            elif kind in ("char", "block"):
-                content = (os.major(status.st_rdev), os.minor(status.st_rdev))
-            elif kind == "directory":
-                opened.enter_context(_readable(path, status, 0o700))
-                xattrs = {**_xattrs(path), **xattrs}
-                pending += [os.path.join(name, below) for below in os.listdir(path)]
-            found[name or "."] = Node(
-                kind,
-                stat.S_IMODE(status.st_mode),
-                status.st_uid,
-                status.st_gid,
-                status.st_mtime_ns,
-                content,
-                xattrs,
-                status.st_nlink if kind != "directory" else 0,
-            )
-    return found
+    found = read_tree(top, contents=True, unlock=True)
+    return {os.fsdecode(path): _node(node) for path, node in found.items()}
+
+
+def _node(node: compare_trees.Node) -> Node:
+    content: bytes | tuple[int, int] | None = node.content
+    if node.kind == "symlink":
+        content = node.target
+    elif node.device:
+        major, minor = map(int, node.device.split(":"))
+        content = (major, minor)
+    xattrs = {name: value for name, value in node.xattrs if name not in _HOSTS_OWN}
+    links = node.links if node.kind != "directory" else 0
+    return Node(node.kind, node.mode, node.uid, node.gid, node.mtime, content, xattrs, links)
 
 
 def names(top: str | Path) -> list[str]:
@@ -206,6 +185,22 @@ def unpack(
     return report
 
 
+def in_layers(number: int, first: Members, second: Members) -> list[Members]:
+    """Two lists of entries as one layer, or as two."""
+    return [[*first, *second]] if number == 1 else [first, second]
+
+
+def refused(top: Path, *layers: Members, **options: t.Any) -> str:
+    """The one sentence that a wrong layer gives, without its place; the last layer is the wrong one."""
+    with pytest.raises(LayerError) as caught:
+        unpack(top, *layers, **options)
+    message = caught.value.message
+    prefix = f"layer sha256:layer{len(layers) - 1}, entry "
+    assert message.startswith(prefix)
+    assert "\n" not in message
+    return message[len(prefix) :]
+
+
 def chunks(data: bytes, size: int) -> t.Iterator[bytes]:
     """Data as a stream gives it, ``size`` bytes at a time."""
     for start in range(0, len(data), size):
@@ -258,32 +253,6 @@ def set_xattr_or_skip(path: str | Path, name: str, value: bytes) -> None:
 def allocated(path: str | Path) -> int:
     """The bytes that a file takes on its disk."""
     return os.stat(path).st_blocks * 512
-
-
-@contextlib.contextmanager
-def _readable(path: str, status: os.stat_result, bits: int) -> t.Iterator[None]:
-    """An ordinary user opens what the image closed to its owner, and closes it again."""
-    if IS_ROOT or status.st_mode & bits == bits:
-        yield
-        return
-    os.chmod(path, 0o700)
-    try:
-        yield
-    finally:
-        os.chmod(path, stat.S_IMODE(status.st_mode))
-
-
-def _xattrs(path: str) -> dict[str, bytes]:
-    try:
-        listed = os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return {}
-    found = {}
-    for name in listed:
-        if name not in _HOSTS_OWN:
-            with contextlib.suppress(PermissionError):
-                found[name] = os.getxattr(path, name, follow_symlinks=False)
-    return found
 
 
 def give(monkeypatch: pytest.MonkeyPatch, params: dict[str, t.Any]) -> None:

@@ -176,12 +176,6 @@ def large(compression: t.Any) -> Image:
     return Image([Layer(file("large", bytes(4 << 20)), compression=compression)], platform=_OWN)
 
 
-def many() -> Image:
-    """An image with many files, which take a while."""
-    files = [file(f"files/{number // 100}/{number}", "x") for number in range(20000)]
-    return Image([Layer(*files)], platform=_OWN)
-
-
 def main() -> int:
     """Build all; returns the exit status."""
     folder = sys.argv[1]
@@ -202,7 +196,6 @@ def main() -> int:
         write_oci_archive(path(f"{name}.oci.tar"), image)
     write_oci_archive(path("large-plain.oci.tar"), large("none"))
     write_oci_archive(path("large-gzip.oci.tar"), large("gzip"))
-    write_oci_archive(path("many.oci.tar"), many())
     return 0
 
 

@@ -33,14 +33,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import
     Tree,
     bind,
 )
-from ansible_collections.hypervisor.oci.tests.unit.support import without_waiting
 
 BY_NAME = Binding(None, 0, None)
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_waiting(monkeypatch)
 
 
 class Lab:

@@ -238,7 +238,8 @@ def test_a_process_whose_executable_lies_there(top: Path) -> None:
     shutil.copy("/bin/sleep", sleep)
     child = subprocess.Popen([sleep, "60"])
     try:
-        wait_for(lambda: os.readlink(f"/proc/{child.pid}/exe") == str(sleep))
+        # the kernel gives a process its executable first, and its name a little later
+        wait_for(lambda: os.readlink(f"/proc/{child.pid}/exe") == str(sleep) and "sleep" in command(child.pid))
         assert users(top) == [f"process {child.pid} ('sleep\\x1b[31m') with its executable"]
     finally:
         child.kill()

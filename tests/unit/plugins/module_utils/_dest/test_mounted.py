@@ -51,15 +51,9 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     run,
     set_xattr_or_skip,
     tree,
-    without_waiting,
 )
 
 BY_NAME = Binding(None, 0, None)
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_waiting(monkeypatch)
 
 
 class Lab:
@@ -117,14 +111,8 @@ class Lab:
 
 
 @pytest.fixture(name="lab")
-def fixture_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def fixture_lab(tmp_path: Path, states: Path) -> Lab:
     """Records of mount points lie in the directory of the test."""
-    states = f"{tmp_path}/states/hypervisor.oci"
-
-    def state_parent(place: DestPath) -> str:
-        return states if place.inside else place.parent
-
-    monkeypatch.setattr(DestPath, "state_parent", property(state_parent))
     return Lab(tmp_path)
 
 

@@ -20,32 +20,9 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import DestPath, Dest, resolve_dest, lock_dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import Binding, Record, Tree
 from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
-from ansible_collections.hypervisor.oci.tests.unit.support import (
-    IS_ROOT,
-    mounted,
-    needs_root,
-    needs_user,
-    without_waiting,
-)
+from ansible_collections.hypervisor.oci.tests.unit.support import IS_ROOT, mounted, needs_root, needs_user
 
 SOMETHING = Record(tree=Tree(Binding(None, 1, None)))
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_waiting(monkeypatch)
-
-
-@pytest.fixture(name="states")
-def fixture_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where records of mount points lie: in the directory of the test."""
-    path = tmp_path / "states" / "hypervisor.oci"
-
-    def state_parent(self: DestPath) -> str:
-        return os.fspath(path) if self.inside else self.parent
-
-    monkeypatch.setattr(DestPath, "state_parent", property(state_parent))
-    return path
 
 
 def opened(dest: Path, timeout: float = 5.0, mode: int = 0o700, dry_run: bool = False) -> t.ContextManager[Dest]:

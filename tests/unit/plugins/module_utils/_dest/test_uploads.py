@@ -25,15 +25,14 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.uploads impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import UPLOADS, Dest, resolve_dest, lock_dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import Binding
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import is_upload_path
-from ansible_collections.hypervisor.oci.tests.unit.support import set_xattr_or_skip, without_waiting
+from ansible_collections.hypervisor.oci.tests.unit.support import set_xattr_or_skip
 
 IMAGE = "sha256:" + "0" * 64
 
 
 @pytest.fixture(name="site")
-def fixture_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Dest]:
+def fixture_site(tmp_path: Path) -> t.Iterator[Dest]:
     """A dest that is worked on."""
-    without_waiting(monkeypatch)
     with lock_dest(resolve_dest(str(tmp_path / "web")), 5, 0o700, False) as site:
         yield site
 
@@ -153,9 +152,8 @@ def test_a_folder_is_named_as_the_controller_knows_it(site: Dest) -> None:
 
 
 @pytest.mark.parametrize("name", ["it's", 'a"b', "a\\b", "a\nb", "a\x1bb", "a\udcffb"], ids=ascii)
-def test_a_path_that_the_controller_would_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_path_that_the_controller_would_refuse(tmp_path: Path, name: str) -> None:
     """Then the temporary folder must do (section 7)."""
-    without_waiting(monkeypatch)
     (tmp_path / name).mkdir()
     place = resolve_dest(str(tmp_path / name / "web"))
     with lock_dest(place, 5, 0o700, False) as site:

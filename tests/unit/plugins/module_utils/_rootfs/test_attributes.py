@@ -26,9 +26,9 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     IS_ROOT,
-    Members,
     needs_root,
     owned,
+    refused,
     set_xattr_or_skip,
     tree,
     unpack,
@@ -64,15 +64,6 @@ def capability(root: int | None = None) -> bytes:
     magic = 0x02000001 if root is None else 0x03000001
     value = struct.pack("<IIIII", magic, 1 << 13, 0, 0, 0)
     return value if root is None else value + struct.pack("<I", root)
-
-
-def refused(top: Path, *layers: Members, **options: t.Any) -> str:
-    """What is wrong with the last layer, from the entry's name on."""
-    with pytest.raises(LayerError) as caught:
-        unpack(top, *layers, **options)
-    prefix = f"layer sha256:layer{len(layers) - 1}, entry "
-    assert caught.value.message.startswith(prefix)
-    return caught.value.message[len(prefix) :]
 
 
 @pytest.fixture

@@ -24,24 +24,15 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model im
     User,
 )
 from ansible_collections.hypervisor.oci.tests.unit.lxc_settings import Entry, Misread, items, read, words
+from ansible_collections.hypervisor.oci.tests.unit import containers
+from ansible_collections.hypervisor.oci.tests.unit.containers import LINE
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 if t.TYPE_CHECKING:
     from pathlib import Path
 
-PLAIN = Container(
-    name="web",
-    rootfs="/var/lib/lxc/web/rootfs",
-    hostname="web",
-    argv=("/bin/app",),
-    env=(("PATH", "/bin"),),
-    working_dir="/",
-    user=User("", 0, 0),
-    stop_signal="SIGTERM",
-    architecture="amd64",
-    os="linux",
-)
+PLAIN = replace(containers.PLAIN, rootfs="/var/lib/lxc/web/rootfs")
 WRAPPER = "/var/lib/lxc/web/exec"
 AWKWARD = (
     "",
@@ -73,7 +64,6 @@ AWKWARD = (
     "-x",
 )
 
-LINE = st.characters(blacklist_categories=("Cs", "Cc"))
 TEXT = st.text(st.one_of(LINE, st.sampled_from(" \t'\"\\=#$:,.ab")), max_size=12)
 ANY = st.text(st.one_of(LINE, st.sampled_from(" \t'\"\\=\n\r\x0b\x85\x7f\0a")), max_size=8)
 

@@ -25,24 +25,13 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.nspawn i
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import WRAPPER_TARGET
 from ansible_collections.hypervisor.oci.tests.unit import systemd_settings
 from ansible_collections.hypervisor.oci.tests.unit.systemd_settings import Bind, read
+from ansible_collections.hypervisor.oci.tests.unit.containers import PLAIN
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 ROOT = User("", 0, 0)
 APP = User("app", 1000, 1000, (10, 20), "/home/app")
 NSS = {"getent": True, "uid": 1000, "gid": 1000, "groups": [20, 10]}
-PLAIN = Container(
-    name="web",
-    rootfs="/srv/web",
-    hostname="web",
-    argv=("/bin/app",),
-    env=(("PATH", "/bin"),),
-    working_dir="/",
-    user=ROOT,
-    stop_signal="SIGTERM",
-    architecture="amd64",
-    os="linux",
-)
 AWKWARD = (
     "",
     '"',

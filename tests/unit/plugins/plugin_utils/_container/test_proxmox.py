@@ -31,21 +31,18 @@ from ansible_collections.hypervisor.oci.tests.unit.pve_settings import (
     parse,
     write,
 )
+from ansible_collections.hypervisor.oci.tests.unit import containers
+from ansible_collections.hypervisor.oci.tests.unit.containers import LINE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 MAP = (IdRange(0, 100000, 65536),)
-PLAIN = Container(
-    name="web",
+PLAIN = replace(
+    containers.PLAIN,
     rootfs="/rootfs",
-    hostname="web",
     argv=("/bin/app", "-x"),
     env=(("PATH", "/bin"), ("A", "1")),
     working_dir="/srv",
-    user=User("", 0, 0),
-    stop_signal="SIGTERM",
-    architecture="amd64",
-    os="linux",
     uid_map=MAP,
     gid_map=MAP,
 )
@@ -84,7 +81,6 @@ lxc.init.uid: 7
 MAIN, _SEPARATOR, REST = CURRENT.partition("\n[pve:pending]")
 REST = "\n[pve:pending]" + REST
 
-LINE = st.characters(blacklist_categories=("Cs", "Cc"))
 TEXT = st.text(st.one_of(LINE, st.sampled_from(" \t'\"\\=#$:,.[]ab")), max_size=10)
 
 

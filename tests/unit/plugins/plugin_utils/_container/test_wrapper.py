@@ -16,13 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import Container, ContainerError, User
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import Container, ContainerError
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import render_wrapper
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapping import (
     RUNTIMES,
     needs_wrapper,
     wrapper_script,
 )
+from ansible_collections.hypervisor.oci.tests.unit.containers import PLAIN
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -67,18 +68,6 @@ TEXT = st.text(
         st.sampled_from("'\"\\$`\n\r\t ;&|<>()*?[]#~!-a"),
     ),
     max_size=10,
-)
-PLAIN = Container(
-    name="web",
-    rootfs="/srv/web",
-    hostname="web",
-    argv=("/bin/app",),
-    env=(("PATH", "/bin"),),
-    working_dir="/",
-    user=User("", 0, 0),
-    stop_signal="SIGTERM",
-    architecture="amd64",
-    os="linux",
 )
 
 
