@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.errors import AnsibleFilterError
-
+from ..plugin_utils._container.filters import adapted, filter_module
 from ..plugin_utils._container.merge import container_from
-from ..plugin_utils._container.model import ContainerError
 from ..plugin_utils._container.proxmox import render_proxmox
 
 
+@adapted
 def proxmox_config(
     image: t.Any,
     current: t.Any,
@@ -27,21 +26,14 @@ def proxmox_config(
     """The new text of ``VMID.conf``."""
     # the root volume is Proxmox VE's: nothing here depends on where it is mounted
     overrides.setdefault("rootfs", "/rootfs")
-    try:
-        return render_proxmox(
-            container_from(image, overrides),
-            current,
-            wrapper=wrapper,
-            version=version,
-            settings=settings,
-            drop_mounts=drop_mounts,
-        )
-    except ContainerError as error:
-        raise AnsibleFilterError(error.message) from error
+    return render_proxmox(
+        container_from(image, overrides),
+        current,
+        wrapper=wrapper,
+        version=version,
+        settings=settings,
+        drop_mounts=drop_mounts,
+    )
 
 
-class FilterModule:
-    """Ansible's way to find the filter."""
-
-    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"proxmox_config": proxmox_config}
+FilterModule = filter_module(proxmox_config)

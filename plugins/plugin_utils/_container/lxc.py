@@ -52,7 +52,7 @@ def features_of(version: str | None, runtime_environment: bool | None) -> Featur
         return Features(runtime_environment=bool(runtime_environment))
     match = _VERSION.match(str(version).strip())
     if match is None:
-        raise ContainerError(f"version: {show(str(version))} is no version of LXC, such as 6.0.4")
+        raise ContainerError(f"version: {show(str(version))} is not a version of LXC, such as 6.0.4")
     major = int(match.group(1))
     known = major >= 7
     return Features(
@@ -120,7 +120,7 @@ def checked_settings(settings: t.Any) -> tuple[str, ...]:
         raise ContainerError("settings must be a list of lines, each such as 'lxc.net.0.type = empty'")
     for number, line in enumerate(settings):
         if not isinstance(line, str):
-            raise ContainerError(f"settings[{number}]: the value is no line of text")
+            raise ContainerError(f"settings[{number}]: the value is not a line of text")
         require_line("settings", line, "give one item for each line")
     return tuple(settings)
 

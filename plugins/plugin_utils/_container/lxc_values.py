@@ -69,7 +69,7 @@ def require_wrapper(reason: str, wrapper: str | None) -> str:
     if wrapper is None:
         raise ContainerError(f"{reason}; allow an exec wrapper by giving its path as wrapper, or change the value")
     if not wrapper.startswith("/"):
-        raise ContainerError(f"wrapper: {show(wrapper)} is no absolute path")
+        raise ContainerError(f"wrapper: {show(wrapper)} is not an absolute path")
     return wrapper
 
 

@@ -59,7 +59,7 @@ def container_from(image: Facts, overrides: Facts) -> Container:
     _require_mapping("image", image)
     unknown = sorted(set(map(str, overrides)) - set(OVERRIDES))
     if unknown:
-        raise ContainerError(f"{show(unknown[0])} is no override; there are: {', '.join(OVERRIDES)}")
+        raise ContainerError(f"{show(unknown[0])} is not an override; the overrides are {', '.join(OVERRIDES)}")
     name = _name(overrides.get("name"))
     rootfs = _rootfs(overrides.get("rootfs"))
     user = _user(image, overrides.get("user"))
@@ -97,7 +97,7 @@ def _text(field: str, value: t.Any) -> str:
     """A string; numbers are taken for what YAML made of unquoted text. Raises ``ContainerError``."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         # what it is instead may be a secret
-        raise ContainerError(f"{field}: the value is no text; put it between quotes")
+        raise ContainerError(f"{field}: must be a string; put it between quotes")
     return require_text(field, str(value))
 
 
@@ -109,7 +109,7 @@ def _sequence(field: str, value: t.Any) -> Sequence[t.Any]:
     if value is None:
         return ()
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        raise ContainerError(f"{field} must be a list, one item for each word")
+        raise ContainerError(f"{field} must be a list of strings")
     return value
 
 
@@ -123,7 +123,7 @@ def _name(value: t.Any) -> str:
     name = _text("name", value)
     if not _NAME.match(name):
         raise ContainerError(
-            f"name: {show(name)} is no name of a container; use at most 64 letters, digits, '_', '.' and '-', a letter or"
+            f"name: {show(name)} is not a container name; use at most 64 letters, digits, '_', '.' and '-', a letter or"
             " digit first"
         )
     return name
@@ -133,7 +133,7 @@ def _hostname(value: t.Any, name: str) -> str:
     hostname = name if value is None else _text("hostname", value)
     if not _HOSTNAME.match(hostname):
         raise ContainerError(
-            f"hostname: {show(hostname)} is no host name; use at most 64 letters, digits, '_', '.' and '-', a letter or"
+            f"hostname: {show(hostname)} is not a host name; use at most 64 letters, digits, '_', '.' and '-', a letter or"
             " digit first and last"
         )
     return hostname
@@ -199,7 +199,7 @@ def _set_variable(env: dict[str, str], field: str, name: t.Any, value: t.Any) ->
     key = _text(field, name)
     if not key or "=" in key:
         raise ContainerError(
-            f"{field}: {show(key.partition('=')[0])} is no name of a variable; a name is not empty and has no '='"
+            f"{field}: {show(key.partition('=')[0])} is not a variable name; a name is not empty and has no '='"
         )
     if value is None:
         raise ContainerError(f"{variable(field, key)} has no value; give one, or '' for an empty one")
@@ -223,7 +223,7 @@ def _stop_signal(image: Facts, given: t.Any) -> str:
     text = _text(field, value)
     signal = normalise_signal(text)
     if signal is None:
-        raise ContainerError(f"{field}: {show(text)} is no signal; write a name such as SIGTERM, or a number")
+        raise ContainerError(f"{field}: {show(text)} is not a signal; write a name such as SIGTERM, or a number")
     return signal
 
 
@@ -266,7 +266,7 @@ def _id(field: str, value: t.Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:11])
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LAST_ID:
-        raise ContainerError(f"{field}: {show(str(value))} is no id; ids go from 0 to {_LAST_ID}")
+        raise ContainerError(f"{field}: {show(str(value))} is not an id; ids go from 0 to {_LAST_ID}")
     return int(value)
 
 
@@ -277,7 +277,7 @@ def _mounts(given: t.Any, rootfs: str) -> tuple[Mount, ...]:
         unknown = sorted(set(map(str, item)) - set(_MOUNT_KEYS))
         if unknown:
             raise ContainerError(
-                f"mounts: {show(unknown[0])} is no key of a mount; there are: {', '.join(_MOUNT_KEYS)}"
+                f"mounts: {show(unknown[0])} is not a key of a mount; the keys are {', '.join(_MOUNT_KEYS)}"
             )
         mount = _mount(item)
         # the filter volumes tells of them
@@ -309,7 +309,7 @@ def _mount(item: Facts) -> Mount:
         require_line("mounts.options", option)
         if not option or "," in option or any(c.isspace() for c in option):
             raise ContainerError(
-                f"mounts.options: {show(option)} is no option of a mount; give one item for each, without commas and blanks"
+                f"mounts.options: {show(option)} is not an option of a mount; give one item for each, without commas and blanks"
             )
     return Mount(
         source=_absolute("mounts.source", source) if kind == "bind" else kind,

@@ -194,7 +194,7 @@ def _mount_line(mount: Mount, field: str) -> Line:
         for option in options:
             if not _TMPFS_OPTION.match(option):
                 raise ContainerError(
-                    f"{field}.options: {show(option)} is no option that a temporary file system can be given here"
+                    f"{field}.options: {show(option)} is not an option that a temporary file system can be given here"
                 )
         if mount.read_only and "ro" not in options:
             options.append("ro")
@@ -225,14 +225,14 @@ def _administrators(settings: t.Mapping[str, t.Any]) -> t.Iterator[tuple[str, st
     for section, keys in settings.items():
         if section not in _SECTIONS:
             raise ContainerError(
-                f"settings: there is no section {show(str(section))}; there are {', '.join(_SECTIONS)}"
+                f"settings: unknown section {show(str(section))}; the sections are {', '.join(_SECTIONS)}"
             )
         if not isinstance(keys, Mapping):
             raise ContainerError(f"settings.{section}: a mapping of keys to values is wanted")
         for key, value in keys.items():
             field = f"settings.{section}.{key}"
             if not isinstance(key, str) or not _KEY.match(key):
-                raise ContainerError(f"settings.{section}: {show(str(key))} is no key of a settings file")
+                raise ContainerError(f"settings.{section}: {show(str(key))} is not a key of a settings file")
             if (section, key) in _OWN:
                 raise ContainerError(f"{field} is rendered from the container: set {_OWN[section, key]} instead")
             for item in value if isinstance(value, (list, tuple)) else [value]:
@@ -264,7 +264,7 @@ def _path(text: str, field: str) -> str:
     """A path of a mount, in which colons and backslashes are kept by a backslash."""
     _checked(text, field)
     if not text.startswith("/"):
-        raise ContainerError(f"{field}: {show(text)} is no absolute path")
+        raise ContainerError(f"{field}: {show(text)} is not an absolute path")
     return text.replace("\\", "\\\\").replace(":", "\\:")
 
 
@@ -280,7 +280,7 @@ def _directory(text: str) -> str:
     """A path that stands in its line as it is; a slash keeps what would be trimmed or would continue the line."""
     _checked(text, "working_dir")
     if not text.startswith("/"):
-        raise ContainerError(f"working_dir: {show(text)} is no absolute path")
+        raise ContainerError(f"working_dir: {show(text)} is not an absolute path")
     return text + "/" if text[-1] in " \t\\" else text
 
 

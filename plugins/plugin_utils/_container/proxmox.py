@@ -136,7 +136,7 @@ def _split(current: t.Any) -> tuple[list[str], list[str]]:
 
 
 def _item(line: str) -> tuple[str, str]:
-    """Key and value of a line, both empty for comments and what is no line of the grammar."""
+    """Key and value of a line, both empty for comments and other lines that the grammar does not know."""
     match = _LXC_LINE.match(line)
     if match is not None:
         return match.group(1), line[match.end() :].strip()
@@ -160,7 +160,7 @@ def _require_version(container: Container, version: str | None) -> None:
         return
     match = _VERSION.match(str(version).strip())
     if match is None:
-        raise ContainerError(f"version: {show(str(version))} is no version of pve-container, such as 6.1.0")
+        raise ContainerError(f"version: {show(str(version))} is not a version of pve-container, such as 6.1.0")
     found = tuple(int(part or "0") for part in match.groups())
     if found < _OLDEST:
         raise ContainerError(
@@ -285,7 +285,7 @@ def _settings(settings: t.Mapping[str, t.Any]) -> tuple[dict[str, str | None], d
         elif values.is_property_key(key):
             properties[key] = None if value is None else values.setting(key, value)
         else:
-            raise ContainerError(f"settings: {show(str(key))} is no key that pve-container reads")
+            raise ContainerError(f"settings: {show(str(key))} is not a key that pve-container reads")
     return properties, lists
 
 

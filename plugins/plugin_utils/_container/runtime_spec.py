@@ -256,7 +256,7 @@ def _merged(own: t.Any, given: t.Any, field: str, depth: int) -> t.Any:
         result = dict(own) if isinstance(own, dict) else {}
         for key, value in given.items():
             if not isinstance(key, str):
-                raise ContainerError(f"{field}: the key {show(str(key))} is no text; put it between quotes")
+                raise ContainerError(f"{field}: the key {show(str(key))} is not a string; put it between quotes")
             inner = f"{field}.{show(key)[1:-1]}"
             require_text(inner, key)
             if value is None:

@@ -35,7 +35,7 @@ def require_text(field: str, value: str) -> str:
     if "\0" in value:
         raise ContainerError(f"{field}: the value holds a NUL character, which no process can be given; take it out")
     if _SURROGATE.search(value):
-        raise ContainerError(f"{field}: the value is no valid Unicode; write it in UTF-8")
+        raise ContainerError(f"{field}: the value is not valid Unicode; write it in UTF-8")
     return value
 
 

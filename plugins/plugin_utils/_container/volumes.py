@@ -88,7 +88,7 @@ def _declared(item: t.Any, folder: str) -> dict[str, t.Any]:
         raise ContainerError(f"volumes must be mappings with {', '.join(_KEYS)}")
     for key in item:
         if key not in _KEYS:
-            raise ContainerError(f"volumes: {show(str(key))} is no key of a volume; there are: {', '.join(_KEYS)}")
+            raise ContainerError(f"volumes: {show(str(key))} is not a key of a volume; the keys are {', '.join(_KEYS)}")
     target = _target("volumes", item.get("target"))
     problem = volume_problem(target, target)
     if problem is not None:
@@ -108,6 +108,6 @@ def _volume(target: str, folder: str) -> dict[str, t.Any]:
 
 def _target(field: str, value: t.Any) -> str:
     if not isinstance(value, str):
-        raise ContainerError(f"{field}: {show(str(value))} is no path")
+        raise ContainerError(f"{field}: {show(str(value))} is not a path")
     # a relative one of an image's is one from the root, as runtimes take it
     return posixpath.normpath("/" + require_line(field, value).lstrip("/"))

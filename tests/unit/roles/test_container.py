@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.request import VARIABLES, parse_request
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtimes import RUNTIMES
 
 _ROLE = Path(__file__).resolve().parents[3] / "roles" / "container"
 
@@ -44,12 +46,22 @@ def test_defaults_are_those_of_the_specification(options: dict[str, t.Any]) -> N
 
 
 def test_nothing_else_is_asked_for(options: dict[str, t.Any]) -> None:
-    """Every variable that tasks, templates and conclusions speak of is one of the specification, or the role's own."""
-    files = [
-        path for folder in ("tasks", "templates", "vars") for path in (_ROLE / folder).rglob("*") if path.is_file()
-    ]
+    """Every variable that tasks and conclusions speak of is one of the specification, or the role's own."""
+    files = [path for folder in ("tasks", "vars") for path in (_ROLE / folder).rglob("*") if path.is_file()]
     assert len(files) > 20
     found = set()
     for path in files:
         found |= set(re.findall(r"(?<![\w./-])container_\w+", path.read_text("utf-8")))
-    assert found == set(options)
+    assert found
+    assert found <= set(options)
+
+
+def test_the_plan_reads_all_variables(options: dict[str, t.Any]) -> None:
+    assert [f"container_{name}" for name in VARIABLES] == list(options)
+    required = {"name": "web", "runtime": "runc", "src": "image.tar"}
+    request = parse_request(required, RUNTIMES)
+    for name, option in options.items():
+        if "default" in option:
+            assert getattr(request, name.partition("_")[2]) == option["default"], name
+    choices = options["container_runtime"]["choices"]
+    assert list(RUNTIMES) == choices

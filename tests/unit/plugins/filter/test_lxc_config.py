@@ -172,7 +172,7 @@ def test_needs_wrapper() -> None:
     [
         ({}, "name is missing"),
         ({"name": "web"}, "rootfs is missing"),
-        ({**NAMED, "nosuch": 1}, "'nosuch' is no override"),
+        ({**NAMED, "nosuch": 1}, "'nosuch' is not an override"),
         ({**NAMED, "env": ["A"]}, "has no '='"),
         ({**NAMED, "settings": "x"}, "settings must be a list"),
         ({**NAMED, "version": "new"}, "version: 'new'"),

@@ -225,7 +225,7 @@ def test_no_wrapper_where_none_is_needed() -> None:
 
 
 def test_a_wrapper_that_is_nowhere() -> None:
-    with pytest.raises(ContainerError, match="no absolute path"):
+    with pytest.raises(ContainerError, match="not an absolute path"):
         render_lxc(replace(PLAIN, argv=("'\" ",)), wrapper="exec")
 
 

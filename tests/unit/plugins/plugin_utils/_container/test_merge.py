@@ -164,11 +164,11 @@ def test_names_that_shells_do_not_take() -> None:
     ("env", "what"),
     [
         (["A"], "env[0] has no '='"),
-        (["=x"], "'' is no name"),
-        ({"A=secret": "x"}, "'A' is no name"),
-        ({"": "x"}, "'' is no name"),
+        (["=x"], "'' is not a variable name"),
+        ({"A=secret": "x"}, "'A' is not a variable name"),
+        ({"": "x"}, "'' is not a variable name"),
         ({"A": None}, "env.A has no value"),
-        ({"A": True}, "env.A: the value is no text"),
+        ({"A": True}, "env.A: must be a string"),
         ({"A": ["x"]}, "env.A: "),
         ({"A\n": None}, "env.A\\n has no value"),
         ("A=B", "env must be a list"),
@@ -235,7 +235,7 @@ def test_facts_without_a_user() -> None:
 @pytest.mark.parametrize("user", ["app", "app:5", "5:", ":5", "5:6:7", "-1", "", "٣", "99999999999", "1.5"])
 def test_names_of_users_are_looked_up_elsewhere(user: str) -> None:
     assert "oci_user_info" in refused(user=user)
-    assert "no id" in refused(user="4294967295")
+    assert "not an id" in refused(user="4294967295")
 
 
 @pytest.mark.parametrize("groups", ["4,20", {"a": 1}, [None], [-1], [True], 5])
@@ -336,7 +336,7 @@ def test_mounts() -> None:
         ({"source": "/a\nb", "target": "/b"}, "mounts.source"),
         ({"source": "/a", "target": "/b\rc"}, "mounts.target"),
         ({"source": "/a", "target": "/b", "type": "proc"}, "mounts.type"),
-        ({"source": "/a", "target": "/b", "readonly": True}, "'readonly' is no key"),
+        ({"source": "/a", "target": "/b", "readonly": True}, "'readonly' is not a key"),
         ({"source": "/a", "target": "/b", "read_only": "yes"}, "mounts.read_only"),
         ({"source": "/a", "target": "/b", "options": "ro"}, "mounts.options must be"),
         ({"source": "/a", "target": "/b", "options": ["a,b"]}, "mounts.options"),
@@ -383,7 +383,7 @@ def test_id_maps_that_are_none(uid_map: t.Any, gid_map: t.Any, what: str) -> Non
 
 
 def test_other_overrides() -> None:
-    assert "'entry_point' is no override" in refused(entry_point=["x"])
+    assert "'entry_point' is not an override" in refused(entry_point=["x"])
     for image in (None, "x", ["x"], 5):
         with pytest.raises(ContainerError, match="^image must be a mapping"):
             container_from(t.cast("t.Any", image), NAMED)

@@ -217,7 +217,7 @@ def test_wrapper_carries_what_no_line_can() -> None:
     assert script is not None
     assert "export A='\x1b'\n" in script
     assert script.endswith("exec '/bin/sh' '-c' 'a\nb'\n")
-    assert problem(multi, wrapper="relative").endswith("is no absolute path")
+    assert problem(multi, wrapper="relative").endswith("is not an absolute path")
 
 
 def test_wrapper_is_used_where_it_must() -> None:

@@ -75,8 +75,8 @@ def test_an_image_without_volumes() -> None:
     ("declared", "says"),
     [
         ([{"target": "/a"}, {"target": "/a/"}], "two of them"),
-        ([{"target": "/a", "size": 1}], "'size' is no key"),
-        ([{"source": "/a"}], "is no path"),
+        ([{"target": "/a", "size": 1}], "'size' is not a key"),
+        ([{"source": "/a"}], "is not a path"),
         (["/a"], "must be mappings"),
         ("/a", "must be a list"),
         ([{"target": "/"}], "root directory"),
