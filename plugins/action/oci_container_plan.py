@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 import typing as t
 from collections.abc import Mapping, Sequence
@@ -16,22 +15,12 @@ from collections.abc import Mapping, Sequence
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils._container.model import ContainerError
-from ..plugin_utils._container.plan import Root, plan
-from ..plugin_utils._container.request import VARIABLES, parse_request
-from ..plugin_utils._container.runtime import Node
-from ..plugin_utils._container.runtimes import RUNTIMES
+from ..plugin_utils._plan.known import Node, Root
+from ..plugin_utils._plan.plan import plan
+from ..plugin_utils._plan.request import PREFIX, parse_request, variables_with
+from ..plugin_utils._plan.runtimes import OWN_VARIABLES, RUNTIMES
 
-_PREFIX = "container_"
 _ARGUMENTS = ("node", "root", "contents")
-_SETTINGS = {
-    "lxc": "lxc_settings",
-    "nspawn": "nspawn_settings",
-    "runc": "runtime_spec_settings",
-    "crun": "runtime_spec_settings",
-    "proxmox": "proxmox_settings",
-}
-_WORD = "|".join(sorted(VARIABLES, key=len, reverse=True))
-_NAMED = re.compile(rf"(\A|\bset |\bgive |\buid_map and )({_WORD})\b(?![-/])")
 
 Args = t.Dict[str, t.Any]
 
@@ -47,32 +36,42 @@ class ActionModule(ActionBase):
     def run(self, tmp: t.Any = None, task_vars: Args | None = None) -> Args:
         super().run(tmp, task_vars)
         del tmp
-        variables = self._variables(task_vars or {})
         args = _plain(dict(self._task.args))
         unknown = sorted(set(args) - set(_ARGUMENTS))
         if unknown:
             return {"failed": True, "msg": f"unknown argument {unknown[0]}"}
+        variables = self._variables(task_vars or {})
         try:
-            request = parse_request(variables, RUNTIMES)
+            request = parse_request(variables, OWN_VARIABLES)
             planned = plan(request, _node(args.get("node")), _root(args.get("root")))
         except ContainerError as error:
-            return {"failed": True, "msg": _with_names(error.message, variables)}
-        if not args.get("contents"):
-            # what holds the environment is returned to a task with no_log alone
-            planned["configuration"] = None
-            planned["files"] = [{key: item[key] for key in item if key != "content"} for item in planned["files"]]
-        result: Args = {"changed": False, **planned}
+            return {"failed": True, "msg": _in_role(error, variables)}
+        result: Args = {"changed": False, **planned.as_result(bool(args.get("contents")))}
         return result
 
     def _variables(self, task_vars: Args) -> Args:
         """Return the variables without their prefix; those whose value is ``omit`` are left out."""
-        found = {name: task_vars[name] for name in task_vars if name.startswith(_PREFIX)}
+        found = {name: task_vars[name] for name in task_vars if name.startswith(PREFIX)}
         values = _plain(self._templar.template(found))
-        return {name[len(_PREFIX) :]: value for name, value in values.items()}
+        return {name[len(PREFIX) :]: value for name, value in values.items()}
+
+
+def _in_role(error: ContainerError, variables: Args) -> str:
+    """Return the message with the role's names of its variables."""
+    runtime = RUNTIMES.get(str(variables.get("runtime")))
+    names = variables_with(OWN_VARIABLES)
+
+    def name(option: str) -> str:
+        head, rest = re.match(r"(\w*)(.*)", option, re.DOTALL).groups()  # type: ignore[union-attr]
+        if head == "settings" and runtime is not None:
+            head = runtime.settings
+        return f"{PREFIX}{head}{rest}" if head in names else option
+
+    return error.named(name)
 
 
 def _plain(value: t.Any) -> t.Any:
-    """Return JSON types of their own: Ansible's containers template their values when they are read."""
+    """Return plain JSON types: Ansible's own containers template their values when they are read."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
@@ -81,28 +80,21 @@ def _plain(value: t.Any) -> t.Any:
 
 
 def _node(found: t.Any) -> Node | None:
+    """Return the node from the results of the role's tasks: of ``command``, ``stat`` and ``slurp``."""
     if not found:
         return None
-    note = _decoded(found.get("note"))
-    try:
-        noted = json.loads(note) if note else {}
-    except ValueError:
-        noted = {}
+    stats = [item for item in found.get("stats") or () if (item.get("stat") or {}).get("exists")]
     return Node(
-        systemd=bool(found.get("systemd")),
-        seccomp=bool(found.get("seccomp")),
-        resolv_conf=_decoded(found.get("resolv_conf")),
-        uplink=_decoded(found.get("uplink")),
-        version=found.get("version") or None,
-        configuration=_decoded(found.get("configuration")),
-        note=noted if isinstance(noted, Mapping) else {},
+        missing=tuple(str(found.get("missing") or "").split()),
+        version=str(found.get("version") or "").strip() or None,
+        paths=frozenset(item["stat"]["path"] for item in stats),
+        texts={item["source"]: _decoded(item["content"]) for item in found.get("texts") or () if "content" in item},
     )
 
 
-def _decoded(text: t.Any) -> str:
-    """Return the text of a result of slurp."""
+def _decoded(text: str) -> str:
     try:
-        return base64.b64decode(text or "").decode("utf-8", "surrogateescape")
+        return base64.b64decode(text).decode("utf-8", "surrogateescape")
     except binascii.Error:
         return ""
 
@@ -110,13 +102,9 @@ def _decoded(text: t.Any) -> str:
 def _root(found: t.Any) -> Root | None:
     if not found or not found.get("result"):
         return None
-    names = ("user_info", "mounts", "key")
-    return Root(found["result"], **{name: found.get(name) for name in names})
-
-
-def _with_names(message: str, variables: Args) -> str:
-    """Return the message with the role's names of its variables."""
-    settings = _SETTINGS.get(str(variables.get("runtime")), "settings")
-    message = re.sub(r"\Asettings\b", settings, message)
-    message = re.sub(r"\Aargv\b", "command", message)
-    return _NAMED.sub(rf"\g<1>{_PREFIX}\g<2>", message)
+    return Root(
+        found["result"],
+        user_info=found.get("user_info") or None,
+        mounts=found.get("mounts"),
+        key=found.get("key") or None,
+    )

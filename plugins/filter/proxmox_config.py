@@ -8,32 +8,18 @@ from __future__ import annotations
 
 import typing as t
 
-from ..plugin_utils._container.filters import adapted, filter_module
+from ..plugin_utils._container.filters import adapted, filter_module, split
 from ..plugin_utils._container.merge import container_from
-from ..plugin_utils._container.proxmox import render_proxmox
+from ..plugin_utils._container.proxmox import ProxmoxOptions, render_proxmox
 
 
 @adapted
-def proxmox_config(
-    image: t.Any,
-    current: t.Any,
-    wrapper: str | None = None,
-    version: str | None = None,
-    settings: t.Any = None,
-    drop_mounts: t.Any = (),
-    **overrides: t.Any,
-) -> str:
-    """The new text of ``VMID.conf``."""
-    # the root volume is Proxmox VE's: nothing here depends on where it is mounted
+def proxmox_config(image: t.Any, current: t.Any, **given: t.Any) -> str:
+    """Return the new text of VMID.conf."""
+    options, overrides = split(ProxmoxOptions, given)
+    # the root volume belongs to Proxmox VE: nothing here depends on where it is mounted
     overrides.setdefault("rootfs", "/rootfs")
-    return render_proxmox(
-        container_from(image, overrides),
-        current,
-        wrapper=wrapper,
-        version=version,
-        settings=settings,
-        drop_mounts=drop_mounts,
-    )
+    return render_proxmox(container_from(image, overrides), current, options)
 
 
 FilterModule = filter_module(proxmox_config)

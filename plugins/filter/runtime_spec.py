@@ -12,7 +12,7 @@ from ansible.utils.display import Display
 
 from ..plugin_utils._container.filters import adapted, filter_module
 from ..plugin_utils._container.merge import container_from
-from ..plugin_utils._container.oci_runtime import label_warnings, spec_text
+from ..plugin_utils._container.runtime_spec import label_warnings, spec_text
 from ..plugin_utils._container.runtime_spec import runtime_spec as render_runtime_spec
 
 

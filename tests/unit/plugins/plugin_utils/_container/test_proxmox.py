@@ -20,7 +20,11 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model im
     Mount,
     User,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import needs_wrapper, render_proxmox
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import (
+    ProxmoxOptions,
+    needs_wrapper,
+    render_proxmox,
+)
 from ansible_collections.hypervisor.oci.tests.unit import lxc_settings
 from ansible_collections.hypervisor.oci.tests.unit.pve_settings import (
     Config,
@@ -90,18 +94,18 @@ TEXT = st.text(st.one_of(LINE, st.sampled_from(" \t'\"\\=#$:,.[]ab")), max_size=
 
 def render(container: Container, current: str = CURRENT, **more: t.Any) -> str:
     """The text, which Proxmox VE reads, and which comes back from itself and from what Proxmox VE makes of it."""
-    text = render_proxmox(container, current, **more)
+    text = render_proxmox(container, current, ProxmoxOptions(**more))
     parsed = parse(text)
-    assert render_proxmox(container, text, **more) == text
+    assert render_proxmox(container, text, ProxmoxOptions(**more)) == text
     rewritten = write(parsed)
-    assert render_proxmox(container, rewritten, **more) == rewritten
+    assert render_proxmox(container, rewritten, ProxmoxOptions(**more)) == rewritten
     return text
 
 
 def refused(container: Container, current: str = CURRENT, **more: t.Any) -> str:
     """The message, in one line."""
     with pytest.raises(ContainerError) as caught:
-        render_proxmox(container, current, **more)
+        render_proxmox(container, current, ProxmoxOptions(**more))
     assert caught.value.message.isprintable()
     return caught.value.message
 

@@ -4,7 +4,7 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""The runtimes by name: the one place that knows them all."""
+"""The runtimes by name."""
 
 from __future__ import annotations
 
@@ -21,3 +21,5 @@ RUNTIMES: dict[str, Runtime] = {
     "crun": OciRuntime("crun"),
     "proxmox": Proxmox(),
 }
+# the variables that belong to each
+OWN_VARIABLES = {name: runtime.variables for name, runtime in RUNTIMES.items()}

@@ -9,16 +9,16 @@
 from __future__ import annotations
 
 import posixpath
-import typing as t
 
 from ...module_utils._errors import show
-from . import lxc
+from .._container import lxc
+from .._container.model import ContainerError, Option
 from .etc_files import MADE
-from .model import Container, ContainerError
+from .known import Places
 from .quoting import shell, systemd
 from .request import Request
-from .runtime import Context, Places
-from .service import restart_lines
+from .runtime import Context, Directory
+from .service import ServedRuntime, restart_lines
 
 # Docker's
 _CAPABILITIES = (
@@ -53,12 +53,15 @@ log() {
 """
 
 
-class Lxc:
+class Lxc(ServedRuntime):
     """LXC, whose containers are folders with a file named config."""
 
     programs = ("lxc-start", "lxc-stop", "lxc-info")
-    shown = "settings"
-    needs_user_info = False
+    version_command = ("lxc-start", "--version")
+    variables = {"lxc_settings": "list[str]"}
+    settings = "lxc_settings"
+    paths = (_SECCOMP,)
+    starts_with_node = True
 
     def folder(self, request: Request) -> str:
         return request.folder or f"/var/lib/lxc/{request.name}"
@@ -67,10 +70,11 @@ class Lxc:
         return request.rootfs or f"{folder}/rootfs"
 
     def check(self, request: Request, places: Places) -> None:
-        lxc.checked_settings(request.lxc_settings)
+        lxc.checked_settings(_given(request))
         if posixpath.basename(places.folder) != request.name:
             raise ContainerError(
-                f"folder: {show(places.folder)} must end with the container's name {show(request.name)} for LXC"
+                Option("folder"),
+                f": {show(places.folder)} must end with the container's name {show(request.name)} for LXC",
             )
 
     def file(self, request: Request, places: Places) -> str:
@@ -84,24 +88,14 @@ class Lxc:
     def wrapper(self, context: Context) -> str | None:
         return lxc.wrapper_script(context.container, version=context.node.version, settings=_settings(context))
 
-    def version(self) -> list[str]:
-        return ["lxc-start", "--version"]
-
-    def warnings(self, container: Container) -> list[str]:
-        return []
-
-    def directories(self, request: Request, places: Places) -> list[dict[str, t.Any]]:
-        parent = posixpath.dirname(places.folder)
+    def directories(self, request: Request, places: Places) -> list[Directory]:
         return [
-            {"path": parent, "passable": True, "shared": True},
-            {"path": posixpath.dirname(places.rootfs), "passable": True},
+            Directory(posixpath.dirname(places.folder), passable=True, shared=True),
+            Directory(posixpath.dirname(places.rootfs), passable=True),
         ]
 
     def unit(self, request: Request) -> str:
         return f"lxc@{request.name}.service"
-
-    def unit_file(self, request: Request) -> str:
-        return f"/etc/systemd/system/{self.unit(request)}.d/hypervisor.oci.conf"
 
     def unit_text(self, context: Context) -> str:
         request = context.request
@@ -117,15 +111,12 @@ class Lxc:
             f"TimeoutStopSec={timeout + 10}\n" + restart_lines(request)
         )
 
-    def wanted_units(self, request: Request) -> list[str]:
-        return []
-
     def control(self, context: Context) -> str:
         folder = posixpath.dirname(context.places.folder)
         return _FUNCTIONS.replace("@folder@", shell(folder))
 
     def log(self, request: Request, places: Places) -> list[str]:
-        # LXC keeps what it and the container say in files of its own
+        # LXC writes its own messages and the container's console to files
         files = [f"{places.log}.lxc", places.log]
         return ["tail", "--quiet", "--bytes=2048", *files]
 
@@ -137,10 +128,14 @@ class Lxc:
         ]
 
 
+def _given(request: Request) -> list[str]:
+    return request.own.get("lxc_settings") or []
+
+
 def _settings(context: Context) -> list[str]:
-    """Return the role's lines, and after them the administrator's, which take the place of all of their kind."""
+    """Return the role's lines, without those of a kind that the administrator sets, and then the administrator's."""
     request = context.request
-    given = [line.partition("=")[0].strip() for line in request.lxc_settings]
+    given = [line.partition("=")[0].strip() for line in _given(request)]
     lines: list[str] = []
 
     def add(prefix: str, *defaults: str) -> None:
@@ -152,7 +147,7 @@ def _settings(context: Context) -> list[str]:
     add("lxc.mount.auto", "lxc.mount.auto = proc:mixed sys:ro cgroup:ro")
     add("lxc.pty.max", "lxc.pty.max = 1024")
     add("lxc.cap.", f"lxc.cap.keep = {_CAPABILITIES}")
-    if context.node.seccomp:
+    if _SECCOMP in context.node.paths:
         add("lxc.seccomp.profile", f"lxc.seccomp.profile = {_SECCOMP}")
     is_given = any(key.startswith(("lxc.cgroup.devices.", "lxc.cgroup2.devices.")) for key in given)  # fmt: skip
     if not request.uid_map and not is_given:
@@ -160,7 +155,6 @@ def _settings(context: Context) -> list[str]:
         lines += [f"lxc.{group}.devices.deny = a" for group in groups]
         lines += [f"lxc.{group}.devices.allow = c {device} rwm" for group in groups for device in _DEVICES]
     add("lxc.console.logfile", f"lxc.console.logfile = {context.places.log}")
-    starts = request.autostart and request.state != "stopped"
-    if starts and not context.node.systemd:
+    if request.starts_with_node and not context.node.systemd:
         lines.append("lxc.start.auto = 1")
-    return [*lines, *request.lxc_settings]
+    return [*lines, *_given(request)]

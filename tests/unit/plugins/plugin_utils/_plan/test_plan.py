@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The plan of a container, for every runtime under every service: docs/behaviour.md, section 9."""
+"""The plan of a container, for every runtime under every service: docs/behaviour.md, section 10."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import ContainerError
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.plan import Root, plan
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.request import parse_request
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime import Node
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtimes import RUNTIMES
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._plan.known import Node, Root
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._plan.plan import plan
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._plan.request import parse_request
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._plan.runtimes import OWN_VARIABLES, RUNTIMES
 
 _SECRET = "s3cret\nexport A='b'"
 _CONF = "arch: amd64\nrootfs: local:vm-100-disk-0,size=1G\n"
@@ -38,10 +38,20 @@ _CASES = [
 ]
 
 
+def _node(systemd: bool = False, note: t.Any = None) -> Node:
+    texts = {
+        "/etc/pve/lxc/100.conf": _CONF,
+        "/etc/resolv.conf": "nameserver 127.0.0.1\n",
+        "/run/systemd/resolve/resolv.conf": "nameserver 10.0.0.1\n",
+    }
+    if note is not None:
+        texts["/var/lib/hypervisor.oci/containers/web/volume.json"] = json.dumps(note)
+    return Node(paths=frozenset(["/run/systemd/system"] if systemd else []), texts=texts)
+
+
 def _plan(runtime: str, *, root: Root | None = _ROOT, systemd: bool = False, **more: t.Any) -> dict[str, t.Any]:
     variables = {"name": "web", "runtime": runtime, "src": "a.tar", "vmid": 100}
-    node = Node(systemd=systemd, configuration=_CONF, resolv_conf="nameserver 127.0.0.1\n", uplink="nameserver 10.0.0.1\n")  # fmt: skip
-    return plan(parse_request({**variables, **more}, RUNTIMES), node, root)
+    return plan(parse_request({**variables, **more}, OWN_VARIABLES), _node(systemd), root).as_result(contents=True)
 
 
 def _file(planned: dict[str, t.Any], name: str) -> dict[str, t.Any]:
@@ -58,8 +68,11 @@ def test_only_closed_files_hold_the_environment(runtime: str, systemd: bool) -> 
             assert int(item["mode"], 8) & 0o077 == 0, item["path"]
             assert item["shown"] != "all", item["path"]
     assert held + ("s3cret" in (planned["configuration"] or "")) >= 1
-    del planned["files"], planned["configuration"]
-    assert "s3cret" not in json.dumps(planned)
+    assert "s3cret" in json.dumps(planned)
+    request = parse_request(
+        {"name": "web", "runtime": runtime, "src": "a.tar", "vmid": 100, "env": {"TOKEN": _SECRET}}, OWN_VARIABLES
+    )
+    assert "s3cret" not in json.dumps(plan(request, _node(systemd), _ROOT).as_result(contents=False))
 
 
 @pytest.mark.parametrize(("runtime", "systemd"), _CASES)
@@ -134,8 +147,8 @@ def test_a_line_of_the_administrator_replaces_its_kind() -> None:
         ({"command": "httpd -f"}, "command must be a list of strings"),
         ({"env": {"FLAG": True}}, "env.FLAG"),
         ({"env": {"FLAG": None}}, "env.FLAG"),
-        ({"mount": []}, "container_mount is not a variable"),
-        ({"state": "running"}, "'running' is not one of"),
+        ({"mount": []}, "container_mount is not a variable of this role; did you mean container_mounts?"),
+        ({"state": "running"}, "state must be one of started, stopped, present, absent, not 'running'"),
         ({"log_folder": "/log\n"}, "is not an absolute path"),
         ({"uid_map": ["0:1"]}, "uid"),
         ({"volumes": [{"target": "/proc/x"}]}, "volumes"),
@@ -146,7 +159,7 @@ def test_the_variables_alone_are_judged(runtime: str, given: dict[str, t.Any], s
     """Before the node is looked at, and so before anything is unpacked or stopped."""
     variables = {"name": "web", "runtime": runtime, "src": "a.tar", "vmid": 100}
     with pytest.raises(ContainerError) as caught:
-        plan(parse_request({**variables, **given}, RUNTIMES))
+        plan(parse_request({**variables, **given}, OWN_VARIABLES))
     assert says in caught.value.message
 
 
@@ -161,7 +174,7 @@ def test_a_user_that_is_not_looked_up_yet_is_no_error(runtime: str) -> None:
         # the image is there already, and its accounts are looked up later
         _plan(runtime, root=Root({"image": _IMAGE}), user=user, **maps)
         _plan(runtime, root=None, user=user, **maps)
-    with pytest.raises(ContainerError, match="not known"):
+    with pytest.raises(ContainerError, match="unknown user"):
         _plan(runtime, root=Root({"image": unresolved}, {}, []), **maps)
 
 
@@ -170,10 +183,10 @@ def test_how_a_server_is_spoken_to_is_not_noted() -> None:
     spoken = _plan("proxmox", rootfs_options={"url_password": "s3cret", "headers": {"A": "s3cret"}})  # fmt: skip
     other = _plan("proxmox", rootfs_options={"devices": "skip"})
     assert plain["volume_key"] == spoken["volume_key"] != other["volume_key"]
-    assert "s3cret" not in json.dumps(spoken)
+    assert "s3cret" not in json.dumps([spoken["files"], spoken["note"], spoken["configuration"]])
     assert not plain["is_filled"]
     note = json.loads(_file(plain, "volume.json")["content"])
-    request = parse_request({"name": "web", "runtime": "proxmox", "src": "a", "vmid": 100}, RUNTIMES)  # fmt: skip
-    again = plan(request, Node(configuration=_CONF, note=note), _ROOT)
+    request = parse_request({"name": "web", "runtime": "proxmox", "src": "a", "vmid": 100}, OWN_VARIABLES)
+    again = plan(request, _node(note=note), _ROOT).as_result(contents=True)
     assert again["is_filled"]
     assert _file(again, "volume.json") == _file(plain, "volume.json")

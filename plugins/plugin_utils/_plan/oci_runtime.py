@@ -8,21 +8,18 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
-import typing as t
 
-from ...module_utils._errors import show
+from .._container.model import Container
+from .._container.runtime_spec import label_warnings, runtime_spec, spec_text
 from .control import foreground
 from .etc_files import MADE
-from .model import Container
+from .known import Places
 from .quoting import shell, systemd
 from .request import Request
-from .runtime import Context, Places
-from .service import restart_lines
-from .runtime_spec import dropped_labels, runtime_spec
+from .runtime import Context, Directory
+from .service import ServedRuntime, restart_lines
 
-_MOST_SHOWN = 10
 _STOP = """\
     # the runtime waits in the foreground and passes signals on
     kill -s "$signal" "$pid"
@@ -35,11 +32,12 @@ _STOP = """\
 """
 
 
-class OciRuntime:
+class OciRuntime(ServedRuntime):
     """A program with runc's command line, which runs OCI bundles."""
 
+    variables = {"runtime_spec_settings": "Facts"}
+    settings = "runtime_spec_settings"
     shown = "spec"
-    needs_user_info = False
 
     def __init__(self, program: str) -> None:
         self.program = program
@@ -51,36 +49,30 @@ class OciRuntime:
     def rootfs(self, request: Request, folder: str) -> str:
         return request.rootfs or f"{folder}/rootfs"
 
-    def check(self, request: Request, places: Places) -> None:
-        """All of it is checked when the document is merged."""
-
     def file(self, request: Request, places: Places) -> str:
         return f"{places.folder}/config.json"
 
     def render(self, context: Context) -> str:
         document = runtime_spec(
-            context.container, network=context.request.network, settings=context.request.runtime_spec_settings
+            context.container,
+            network=context.request.network,
+            settings=context.request.own.get("runtime_spec_settings") or {},
         )
         return spec_text(document)
 
     def wrapper(self, context: Context) -> str | None:
-        # JSON holds every word
+        del context
+        # JSON expresses every word
         return None
-
-    def version(self) -> list[str]:
-        return []
 
     def warnings(self, container: Container) -> list[str]:
         return label_warnings(container)
 
-    def directories(self, request: Request, places: Places) -> list[dict[str, t.Any]]:
-        return [{"path": posixpath.dirname(places.rootfs), "passable": True}]
+    def directories(self, request: Request, places: Places) -> list[Directory]:
+        return [Directory(posixpath.dirname(places.rootfs), passable=True)]
 
     def unit(self, request: Request) -> str:
         return f"hypervisor-oci-{request.name}.service"
-
-    def unit_file(self, request: Request) -> str:
-        return f"/etc/systemd/system/{self.unit(request)}"
 
     def unit_text(self, context: Context) -> str:
         name = context.request.name
@@ -98,9 +90,6 @@ class OciRuntime:
             + "Delegate=yes\n\n[Install]\nWantedBy=multi-user.target\n"
         )
 
-    def wanted_units(self, request: Request) -> list[str]:
-        return []
-
     def control(self, context: Context) -> str:
         prepare = (
             "    # what a node that crashed has left\n"
@@ -110,25 +99,5 @@ class OciRuntime:
         command = f'{self.program} run --bundle {folder} "$name"'
         return foreground(prepare, command, _STOP.replace("@runtime@", self.program))
 
-    def log(self, request: Request, places: Places) -> list[str]:
-        unit = self.unit(request)
-        return ["journalctl", "--unit", unit, "--lines=20", "--no-pager", "--output=cat"]  # fmt: skip
-
-    def id_ranges(self, request: Request) -> list[dict[str, str]]:
-        return []
-
-
-def spec_text(document: t.Mapping[str, t.Any]) -> str:
-    """Return the text of config.json, in ASCII: no byte of an image stands in the file as it was."""
-    return json.dumps(document, indent=2) + "\n"
-
-
-def label_warnings(container: Container) -> list[str]:
-    """Return a warning if labels of the image were left out, since a runtime would obey them as annotations."""
-    dropped = dropped_labels(container)
-    if not dropped:
-        return []
-    shown = ", ".join(map(show, dropped[:_MOST_SHOWN]))
-    rest = len(dropped) - _MOST_SHOWN
-    more = f" and {rest} more" if rest > 0 else ""
-    return [f"labels of the image did not become annotations, since a runtime would obey them: {shown}{more}"]
+    def unit_file(self, request: Request) -> str:
+        return f"/etc/systemd/system/{self.unit(request)}"

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 import typing as t
 
+from .known import RESOLV_CONF, UPLINK, Node
 from .request import Request
-from .runtime import Node
 
 MADE = "# Made by the role hypervisor.oci.container; changes here are lost.\n"
 
@@ -45,8 +45,9 @@ def has_reachable_resolver(resolv_conf: str) -> bool:
 def resolv_conf(request: Request, node: Node) -> str:
     """Return the text of /etc/resolv.conf: the node's own without what cannot be reached, and what was given instead."""
     shares = request.network == "host"
-    use_uplink = not shares and not has_reachable_resolver(node.resolv_conf)
-    text = (node.uplink if use_uplink else "") or node.resolv_conf
+    own = node.texts.get(RESOLV_CONF, "")
+    use_uplink = not shares and not has_reachable_resolver(own)
+    text = (node.texts.get(UPLINK, "") if use_uplink else "") or own
     replaced = []
     if request.dns:
         replaced.append("nameserver")

@@ -11,14 +11,15 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Mapping
 
-from . import nspawn
+from .._container import nspawn
+from .._container.model import ContainerError, Option
 from .control import foreground
 from .etc_files import MADE
-from .model import Container, ContainerError
+from .known import Places
 from .quoting import shell, systemd
 from .request import Request
-from .runtime import Context, Places
-from .service import restart_lines
+from .runtime import Context, Directory
+from .service import ServedRuntime, restart_lines
 
 _DEFAULTS: dict[str, dict[str, t.Any]] = {"Exec": {"ResolvConf": "off", "Timezone": "off", "LinkJournal": "no"}}
 _STOP = """\
@@ -32,11 +33,12 @@ _STOP = """\
 """
 
 
-class Nspawn:
+class Nspawn(ServedRuntime):
     """systemd-nspawn, which reads /etc/systemd/nspawn/NAME.nspawn."""
 
     programs = ("systemd-nspawn",)
-    shown = "settings"
+    variables = {"nspawn_settings": "Facts"}
+    settings = "nspawn_settings"
     needs_user_info = True
 
     def folder(self, request: Request) -> str:
@@ -46,9 +48,9 @@ class Nspawn:
         return request.rootfs or f"/var/lib/machines/{request.name}"
 
     def check(self, request: Request, places: Places) -> None:
-        for section, keys in request.nspawn_settings.items():
+        for section, keys in _given(request).items():
             if not isinstance(keys, Mapping):
-                raise ContainerError(f"nspawn_settings.{section} must be a mapping")
+                raise ContainerError(Option(f"settings.{section}"), " must be a mapping")
 
     def file(self, request: Request, places: Places) -> str:
         return f"/etc/systemd/nspawn/{request.name}.nspawn"
@@ -61,20 +63,11 @@ class Nspawn:
     def wrapper(self, context: Context) -> str | None:
         return nspawn.wrapper_script(context.container)
 
-    def version(self) -> list[str]:
-        return []
-
-    def warnings(self, container: Container) -> list[str]:
-        return []
-
-    def directories(self, request: Request, places: Places) -> list[dict[str, t.Any]]:
-        return [{"path": "/etc/systemd/nspawn", "mode": "0755"}]
+    def directories(self, request: Request, places: Places) -> list[Directory]:
+        return [Directory("/etc/systemd/nspawn", mode="0755")]
 
     def unit(self, request: Request) -> str:
         return f"systemd-nspawn@{request.name}.service"
-
-    def unit_file(self, request: Request) -> str:
-        return f"/etc/systemd/system/{self.unit(request)}.d/hypervisor.oci.conf"
 
     def unit_text(self, context: Context) -> str:
         rootfs = systemd(context.places.rootfs)
@@ -88,8 +81,8 @@ class Nspawn:
             f"TimeoutStopSec={context.request.stop_timeout}\n" + restart_lines(context.request)
         )
 
-    def wanted_units(self, request: Request) -> list[str]:
-        return ["machines.target"]
+    def units(self, request: Request, is_enabled: bool) -> list[str]:
+        return [self.unit(request), *(["machines.target"] if is_enabled else [])]
 
     def control(self, context: Context) -> str:
         rootfs = shell(context.places.rootfs)
@@ -99,20 +92,17 @@ class Nspawn:
         )
         return foreground("", command, _STOP)
 
-    def log(self, request: Request, places: Places) -> list[str]:
-        unit = self.unit(request)
-        return ["journalctl", "--unit", unit, "--lines=20", "--no-pager", "--output=cat"]  # fmt: skip
 
-    def id_ranges(self, request: Request) -> list[dict[str, str]]:
-        return []
+def _given(request: Request) -> t.Mapping[str, t.Any]:
+    return request.own.get("nspawn_settings") or {}
 
 
 def _settings(request: Request) -> dict[str, t.Any]:
-    """Return the role's settings with the administrator's merged in; a section Network of theirs stands alone."""
+    """Return the role's settings with the administrator's merged in; their section Network replaces the role's."""
     network = {"Private": request.network == "private", "VirtualEthernet": False}
     settings = {**_DEFAULTS, "Network": network}
-    if "Network" in request.nspawn_settings:
+    if "Network" in _given(request):
         settings["Network"] = {}
-    for section, keys in request.nspawn_settings.items():
+    for section, keys in _given(request).items():
         settings[section] = {**settings.get(section, {}), **keys}
     return settings
