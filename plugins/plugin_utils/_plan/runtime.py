@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .._container.model import Container
 from .known import Facts, Node, Places
@@ -75,7 +75,7 @@ class Service:
     stays: str
     status_codes: list[int]
     unit: str = ""
-    units: list[str] | None = None
+    units: list[str] = field(default_factory=list)
     enabled: bool | None = None
     unit_file: str = ""
     removed: str = ""

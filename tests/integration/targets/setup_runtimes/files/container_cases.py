@@ -306,7 +306,7 @@ class Cases:
         if not lacking:
             return
         user = {name: {"container_user": "app"} for name in lacking}
-        self.runs.fail("no supplementary groups", src=self.image("one"), only=lacking, extra=user)
+        self.runs.fail("does not give supplementary groups", src=self.image("one"), only=lacking, extra=user)
         for name in lacking:
             require(self.containers[name].is_running(), "it goes on", name)
         say("groups that a runtime cannot give are an error")

@@ -284,7 +284,7 @@ def test_controls_are_refused_where_no_wrapper_is_allowed(
         render(container_of(place, f"a{bad}b"), None)
     message = caught.value.message
     assert message.isprintable()
-    assert re.match(r"(?:image\.)?(?:argv|cmd|entrypoint|env|working_dir)", message)
+    assert re.match(r"(?:image\.)?(?:command|cmd|entrypoint|env|working_dir)", message)
 
 
 @pytest.mark.parametrize("place", PLACES)
