@@ -35,12 +35,14 @@ _VERSION = re.compile(r"([0-9]{1,4})(?:\.[0-9]+)+(?:[^0-9.].*)?\Z")
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the installed LXC: quoted words in a command (6.0), an environment that hooks do not see (7.0), and
-    supplementary groups in mapped containers (7.0)."""
+    """Features of the installed LXC: quoted words in a command (6.0), an environment that hooks do not see (7.0),
+    supplementary groups in mapped containers (7.0), and keys of cgroup v1 (before 7.0)."""
 
     quoted_words: bool = True
     runtime_environment: bool = False
     mapped_groups: bool = True
+    # an unknown release: a container that does not start is better than one that gets all devices
+    cgroup_v1: bool = True
 
 
 def features_of(version: str | None, runtime_environment: bool | None) -> Features:
@@ -62,6 +64,7 @@ def features_of(version: str | None, runtime_environment: bool | None) -> Featur
         quoted_words=major >= 6,
         runtime_environment=(known if runtime_environment is None else runtime_environment),
         mapped_groups=known,
+        cgroup_v1=not known,
     )
 
 

@@ -151,7 +151,8 @@ def _settings(context: Context) -> list[str]:
         add("lxc.seccomp.profile", f"lxc.seccomp.profile = {_SECCOMP}")
     is_given = any(key.startswith(("lxc.cgroup.devices.", "lxc.cgroup2.devices.")) for key in given)  # fmt: skip
     if not request.uid_map and not is_given:
-        groups = ("cgroup", "cgroup2")
+        # LXC 7 does not load a configuration with keys of cgroup v1
+        groups = ("cgroup", "cgroup2") if lxc.features_of(context.node.version, None).cgroup_v1 else ("cgroup2",)
         lines += [f"lxc.{group}.devices.deny = a" for group in groups]
         lines += [f"lxc.{group}.devices.allow = c {device} rwm" for group in groups for device in _DEVICES]
     add("lxc.console.logfile", f"lxc.console.logfile = {context.places.log}")
