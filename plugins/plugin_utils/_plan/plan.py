@@ -162,13 +162,16 @@ def _shown_places(case: _Case) -> dict[str, str]:
 
 def _look(case: _Case) -> Look:
     runtime = case.runtime
-    texts = [RESOLV_CONF, UPLINK] if not runtime.is_managed else [case.runtime.file(case.request, case.places)]
+    if runtime.is_managed:
+        texts = [runtime.file(case.request, case.places), case.places.note]
+    else:
+        texts = [RESOLV_CONF, UPLINK] if case.request.resolv_conf else []
     is_absent = case.request.state == "absent"
     return Look(
         programs=["sh", "-c", _LOOK_FOR, "sh", *runtime.programs],
         version=[] if is_absent else list(runtime.version_command),
         paths=[SYSTEMD, *runtime.paths],
-        texts=[*([] if is_absent else texts), case.places.note],
+        texts=texts,
     )
 
 
