@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.errors import AnsibleFilterError
-
+from ..plugin_utils._container.filters import adapted, filter_module
 from ..plugin_utils._container.merge import container_from
-from ..plugin_utils._container.model import Container, ContainerError
+from ..plugin_utils._container.model import Container
 from ..plugin_utils._container.wrapping import needs_wrapper
 
 
+@adapted
 def container(
     image: t.Any,
     runtime: str = "lxc",
@@ -24,14 +24,11 @@ def container(
     **overrides: t.Any,
 ) -> dict[str, t.Any]:
     """The merged model as a mapping; ``needs_wrapper`` speaks of the runtime with the same arguments."""
-    try:
-        merged = container_from(image, overrides)
-        return _to_mapping(
-            merged,
-            needs_wrapper(merged, runtime, runtime_environment=runtime_environment, version=version, settings=settings),
-        )
-    except ContainerError as error:
-        raise AnsibleFilterError(error.message) from error
+    merged = container_from(image, overrides)
+    return _to_mapping(
+        merged,
+        needs_wrapper(merged, runtime, runtime_environment=runtime_environment, version=version, settings=settings),
+    )
 
 
 def _to_mapping(merged: Container, wrapper: bool) -> dict[str, t.Any]:
@@ -67,8 +64,4 @@ def _to_mapping(merged: Container, wrapper: bool) -> dict[str, t.Any]:
     }
 
 
-class FilterModule:
-    """Ansible's way to find the filter."""
-
-    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"container": container}
+FilterModule = filter_module(container)

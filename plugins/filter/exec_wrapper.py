@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.errors import AnsibleFilterError
-
+from ..plugin_utils._container.filters import adapted, filter_module
 from ..plugin_utils._container.merge import container_from
-from ..plugin_utils._container.model import ContainerError
 from ..plugin_utils._container.wrapping import wrapper_script
 
 
+@adapted
 def exec_wrapper(
     image: t.Any,
     runtime: str = "lxc",
@@ -24,21 +23,14 @@ def exec_wrapper(
     **overrides: t.Any,
 ) -> str:
     """The script, empty where none is needed."""
-    try:
-        script = wrapper_script(
-            container_from(image, overrides),
-            runtime,
-            runtime_environment=runtime_environment,
-            version=version,
-            settings=settings,
-        )
-    except ContainerError as error:
-        raise AnsibleFilterError(error.message) from error
+    script = wrapper_script(
+        container_from(image, overrides),
+        runtime,
+        runtime_environment=runtime_environment,
+        version=version,
+        settings=settings,
+    )
     return script or ""
 
 
-class FilterModule:
-    """Ansible's way to find the filter."""
-
-    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"exec_wrapper": exec_wrapper}
+FilterModule = filter_module(exec_wrapper)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.errors import AnsibleFilterError
-
+from ..plugin_utils._container.filters import adapted, filter_module
 from ..plugin_utils._container.lxc import render_lxc
 from ..plugin_utils._container.merge import container_from
-from ..plugin_utils._container.model import ContainerError
 
 
+@adapted
 def lxc_config(
     image: t.Any,
     runtime_environment: bool | None = None,
@@ -24,20 +23,13 @@ def lxc_config(
     **overrides: t.Any,
 ) -> str:
     """The text of ``config``."""
-    try:
-        return render_lxc(
-            container_from(image, overrides),
-            runtime_environment=runtime_environment,
-            version=version,
-            wrapper=wrapper,
-            settings=settings,
-        )
-    except ContainerError as error:
-        raise AnsibleFilterError(error.message) from error
+    return render_lxc(
+        container_from(image, overrides),
+        runtime_environment=runtime_environment,
+        version=version,
+        wrapper=wrapper,
+        settings=settings,
+    )
 
 
-class FilterModule:
-    """Ansible's way to find the filter."""
-
-    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"lxc_config": lxc_config}
+FilterModule = filter_module(lxc_config)

@@ -8,40 +8,18 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.errors import AnsibleFilterError
-
+from ..plugin_utils._container.filters import adapted, filter_module, split
 from ..plugin_utils._container.merge import container_from
-from ..plugin_utils._container.model import ContainerError
-from ..plugin_utils._container.proxmox import render_proxmox
+from ..plugin_utils._container.proxmox import ProxmoxOptions, render_proxmox
 
 
-def proxmox_config(
-    image: t.Any,
-    current: t.Any,
-    wrapper: str | None = None,
-    version: str | None = None,
-    settings: t.Any = None,
-    drop_mounts: t.Any = (),
-    **overrides: t.Any,
-) -> str:
-    """The new text of ``VMID.conf``."""
-    # the root volume is Proxmox VE's: nothing here depends on where it is mounted
+@adapted
+def proxmox_config(image: t.Any, current: t.Any, **given: t.Any) -> str:
+    """Return the new text of VMID.conf."""
+    options, overrides = split(ProxmoxOptions, given)
+    # the root volume belongs to Proxmox VE: nothing here depends on where it is mounted
     overrides.setdefault("rootfs", "/rootfs")
-    try:
-        return render_proxmox(
-            container_from(image, overrides),
-            current,
-            wrapper=wrapper,
-            version=version,
-            settings=settings,
-            drop_mounts=drop_mounts,
-        )
-    except ContainerError as error:
-        raise AnsibleFilterError(error.message) from error
+    return render_proxmox(container_from(image, overrides), current, options)
 
 
-class FilterModule:
-    """Ansible's way to find the filter."""
-
-    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"proxmox_config": proxmox_config}
+FilterModule = filter_module(proxmox_config)

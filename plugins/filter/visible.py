@@ -10,6 +10,7 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 
+from ..plugin_utils._container.filters import filter_module
 from ..module_utils._errors import visible as make_visible
 
 
@@ -20,8 +21,4 @@ def visible(text: t.Any, limit: t.Any = 500) -> str:
     return make_visible(str(text), limit)
 
 
-class FilterModule:
-    """Ansible's way to find the filter."""
-
-    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"visible": visible}
+FilterModule = filter_module(visible)

@@ -8,28 +8,21 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.errors import AnsibleFilterError
 from ansible.utils.display import Display
 
-from ..plugin_utils._container.model import ContainerError
+from ..plugin_utils._container.filters import adapted, filter_module
 from ..plugin_utils._container.volumes import volumes_of
 
 
+@adapted
 def volumes(
     image: t.Any, folder: str, volumes: t.Any = (), mounts: t.Any = (), from_image: bool = True
 ) -> list[dict[str, t.Any]]:
     """Declared volumes and, with ``from_image``, the image's."""
-    try:
-        found = volumes_of(image if from_image else {}, folder, volumes, mounts)
-    except ContainerError as error:
-        raise AnsibleFilterError(error.message) from error
+    found = volumes_of(image if from_image else {}, folder, volumes, mounts)
     for warning in found.ignored:
         Display().warning(warning)
     return found.mounts
 
 
-class FilterModule:
-    """Ansible's way to find the filter."""
-
-    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"volumes": volumes}
+FilterModule = filter_module(volumes)

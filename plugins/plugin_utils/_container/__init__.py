@@ -4,10 +4,10 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""Containers as their runtimes want them described.
+"""Describes one container to a runtime.
 
-The image's config merged with what the playbook sets, and rendered for each runtime, which has a file of its own. The
-filters call it.
+The image's config is merged with what the playbook sets, checked, and rendered for each runtime, which has a file of its own.
+The filters call it, and ``_plan``, which says what the role does.
 
 No file system is touched here: the node's half is ``module_utils/_container``.
 """

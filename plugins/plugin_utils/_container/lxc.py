@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ...module_utils._errors import show
 from .lxc_values import (
+    Start,
     command_value,
     id_map_values,
     mount_value,
@@ -26,7 +27,7 @@ from .lxc_values import (
     wrapper_mount,
     wrapper_reason,
 )
-from .model import Container, ContainerError
+from .model import Container, ContainerError, Mount, Option
 from .text import require_line
 
 _VERSION = re.compile(r"([0-9]{1,4})(?:\.[0-9]+)+(?:[^0-9.].*)?\Z")
@@ -34,16 +35,18 @@ _VERSION = re.compile(r"([0-9]{1,4})(?:\.[0-9]+)+(?:[^0-9.].*)?\Z")
 
 @dataclass(frozen=True)
 class Features:
-    """What the installed LXC can do: quote words of a command (6.0), tell the container's environment from that of hooks
-    (7.0), and give supplementary groups to mapped containers (7.0)."""
+    """Features of the installed LXC: quoted words in a command (6.0), an environment that hooks do not see (7.0),
+    supplementary groups in mapped containers (7.0), and keys of cgroup v1 (before 7.0)."""
 
     quoted_words: bool = True
     runtime_environment: bool = False
     mapped_groups: bool = True
+    # an unknown release: a container that does not start is better than one that gets all devices
+    cgroup_v1: bool = True
 
 
 def features_of(version: str | None, runtime_environment: bool | None) -> Features:
-    """Those of ``version`` as ``lxc-start --version`` prints it, of any where it is ``None``.
+    """Return the features of ``version``, as ``lxc-start --version`` prints it; ``None`` stands for 6.0.
 
     ``runtime_environment`` is for builds that know ``lxc.environment.runtime`` before its release. Raises
     ``ContainerError``.
@@ -52,13 +55,16 @@ def features_of(version: str | None, runtime_environment: bool | None) -> Featur
         return Features(runtime_environment=bool(runtime_environment))
     match = _VERSION.match(str(version).strip())
     if match is None:
-        raise ContainerError(f"version: {show(str(version))} is no version of LXC, such as 6.0.4")
+        raise ContainerError(
+            Option("version"), f": invalid version of LXC {show(str(version))}; expected one such as 6.0.4"
+        )
     major = int(match.group(1))
     known = major >= 7
     return Features(
         quoted_words=major >= 6,
         runtime_environment=(known if runtime_environment is None else runtime_environment),
         mapped_groups=known,
+        cgroup_v1=not known,
     )
 
 
@@ -70,63 +76,74 @@ def render_lxc(
     wrapper: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> str:
-    """The text of ``config``.
+    """Return the text of ``config``.
 
-    ``runtime_environment`` and ``version`` tell what the installed LXC can do, see ``features_of``. ``wrapper`` is where on
-    the host the exec wrapper lies, where it may be used. ``settings`` are lines of the administrator's: inclusions come
-    first, the others last, so that they win. Raises ``ContainerError``.
+    ``runtime_environment`` and ``version``: see ``features_of``. ``wrapper``: the exec wrapper's path on the host, ``None`` if it
+    must not be used. ``settings``: lines of the administrator; inclusions come first, the others last, so that they win.
+    Raises ``ContainerError``.
     """
     settings = checked_settings(settings)
     features = features_of(version, runtime_environment)
-    user = container.user
-    if user.groups and container.gid_map and not features.mapped_groups:
-        raise ContainerError(
-            f"user: LXC {show(str(version).strip())} gives no supplementary groups to containers with an id map, and {show(user.name)} has"
-            " some; set user to UID:GID to go without, or use LXC 7.0, runc or crun"
-        )
+    _require_groups(container, features, version)
     secret = environment_is_seen(features.runtime_environment, settings)
     words = features.quoted_words
     reason = wrapper_reason(container, secret, words)
     mounts = list(container.mounts)
     if reason is not None:
         mounts.append(wrapper_mount(require_wrapper(reason, wrapper)))
-    start = plan_start(container, secret, words)
-    variables = "lxc.environment"
-    if features.runtime_environment:
-        variables = "lxc.environment.runtime"
-    items = [
-        ("lxc.uts.name", container.hostname),
-        ("lxc.rootfs.path", quote_value("rootfs", f"dir:{container.rootfs}")),
-        *(("lxc.idmap", value) for value in id_map_values(container)),
-        *(("lxc.mount.entry", mount_value(mount)) for mount in mounts),
-        *((variables, variable_value(name, value)) for name, value in start.env),
-        ("lxc.init.cmd", command_value(start.argv, words)),
-        ("lxc.init.cwd", quote_value("working_dir", container.working_dir)),
-        ("lxc.init.uid", str(user.uid)),
-        ("lxc.init.gid", str(user.gid)),
-    ]
-    if user.groups:
-        items.append(("lxc.init.groups", ",".join(map(str, user.groups))))
-    items.append(("lxc.signal.halt", signal_value(container.stop_signal)))
+    items = _items(container, plan_start(container, secret, words), mounts, features)
     included = [line for line in settings if _key(line) == "lxc.include"]
     others = [line for line in settings if _key(line) != "lxc.include"]
     lines = [*included, *(f"{key} = {value}" for key, value in items), *others]
     return "\n".join(lines) + "\n"
 
 
+def _items(
+    container: Container, start: Start, mounts: t.Sequence[Mount], features: Features
+) -> t.Iterator[tuple[str, str]]:
+    """Yield the container's keys and values in the order of the file."""
+    user = container.user
+    variables = "lxc.environment.runtime" if features.runtime_environment else "lxc.environment"
+    yield "lxc.uts.name", container.hostname
+    yield "lxc.rootfs.path", quote_value("rootfs", f"dir:{container.rootfs}")
+    for value in id_map_values(container):
+        yield "lxc.idmap", value
+    for mount in mounts:
+        yield "lxc.mount.entry", mount_value(mount)
+    for name, value in start.env:
+        yield variables, variable_value(name, value)
+    yield "lxc.init.cmd", command_value(start.argv, features.quoted_words)
+    yield "lxc.init.cwd", quote_value("working_dir", container.working_dir)
+    yield "lxc.init.uid", str(user.uid)
+    yield "lxc.init.gid", str(user.gid)
+    if user.groups:
+        yield "lxc.init.groups", ",".join(map(str, user.groups))
+    yield "lxc.signal.halt", signal_value(container.stop_signal)
+
+
+def _require_groups(container: Container, features: Features, version: str | None) -> None:
+    user = container.user
+    if user.groups and container.gid_map and not features.mapped_groups:
+        raise ContainerError(
+            Option("user"),
+            f": LXC {show(str(version).strip())} does not give supplementary groups to containers with an id map, and"
+            f" {show(user.name)} has some; set user to UID:GID to start without them, or use LXC 7.0, runc or crun",
+        )
+
+
 def checked_settings(settings: t.Any) -> tuple[str, ...]:
-    """Lines of the administrator's, as they stand. Raises ``ContainerError``."""
+    """Return the administrator's lines unchanged. Raises ``ContainerError``."""
     if isinstance(settings, str) or not isinstance(settings, Sequence):
-        raise ContainerError("settings must be a list of lines, each such as 'lxc.net.0.type = empty'")
+        raise ContainerError(Option("settings"), " must be a list of lines such as 'lxc.net.0.type = empty'")
     for number, line in enumerate(settings):
         if not isinstance(line, str):
-            raise ContainerError(f"settings[{number}]: the value is no line of text")
-        require_line("settings", line, "give one item for each line")
+            raise ContainerError(Option(f"settings[{number}]"), " must be a string")
+        require_line("settings", line, "use one item for each line")
     return tuple(settings)
 
 
 def environment_is_seen(runtime_environment: bool, settings: t.Sequence[str]) -> bool:
-    """Whether programs of the host's would run with the container's environment: hooks, or files that may bring some."""
+    """Return whether programs of the host would run with the container's environment: hooks, or included files with hooks."""
     if runtime_environment:
         return False
     return any(_key(line) == "lxc.include" or _key(line).startswith("lxc.hook.") for line in settings)
@@ -139,7 +156,7 @@ def needs_wrapper(
     version: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> bool:
-    """Whether ``render_lxc`` of the same arguments needs the exec wrapper."""
+    """Return whether ``render_lxc`` with the same arguments needs the exec wrapper."""
     features = features_of(version, runtime_environment)
     secret = environment_is_seen(features.runtime_environment, checked_settings(settings))
     return wrapper_reason(container, secret, features.quoted_words) is not None
@@ -152,8 +169,10 @@ def wrapper_script(
     version: str | None = None,
     settings: t.Sequence[str] = (),
 ) -> str | None:
-    """The text of the wrapper that goes with ``render_lxc`` of the same arguments; ``None`` where none is needed. Raises
-    ``ContainerError``."""
+    """Return the text of the wrapper for ``render_lxc`` with the same arguments, or ``None`` if it is not needed.
+
+    Raises ``ContainerError``.
+    """
     features = features_of(version, runtime_environment)
     secret = environment_is_seen(features.runtime_environment, checked_settings(settings))
     return plan_start(container, secret, features.quoted_words).script

@@ -16,7 +16,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ...module_utils._errors import show
-from .model import Container, ContainerError, IdRange, Mount
+from .model import Container, ContainerError, IdRange, Mount, Option
 from .text import has_controls, require_line, variable
 from .wrapper import WRAPPER_ARGV, WRAPPER_TARGET, render_wrapper
 
@@ -26,9 +26,13 @@ _MOUNT_LINE_LIMIT = 4095
 _FSTAB_ESCAPES = {"\\": "\\134", " ": "\\040", "\t": "\\011"}
 
 
+# the parts of an error, without an advice
+Reason = t.Tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Start:
-    """What the runtime is told to start: the container's own argv, or the wrapper with its ``script``."""
+    """What the runtime starts: the container's own argv, or the wrapper with its ``script``."""
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
@@ -36,10 +40,10 @@ class Start:
 
 
 def plan_start(container: Container, secret_env: bool, quoted_words: bool = True) -> Start:
-    """Split argv and environment into what lines can hold and what the wrapper must.
+    """Split argv and environment into what lines can express and what the wrapper must.
 
-    ``secret_env`` tells that nothing of the environment may stand in the configuration, since programs of the host's
-    would see it, and ``quoted_words`` that LXC is 6.0 or newer. Raises ``ContainerError`` where no wrapper helps.
+    ``secret_env``: keep the environment out of the configuration, since programs of the host would see it.
+    ``quoted_words``: LXC is 6.0 or newer. Raises ``ContainerError`` if the wrapper cannot help.
     """
     if wrapper_reason(container, secret_env, quoted_words) is None:
         return Start(container.argv, container.env)
@@ -51,35 +55,37 @@ def plan_start(container: Container, secret_env: bool, quoted_words: bool = True
     return Start(WRAPPER_ARGV, tuple(passed), render_wrapper(container.argv, exported, passed))
 
 
-def wrapper_reason(container: Container, secret_env: bool, quoted_words: bool = True) -> str | None:
-    """Why the container needs the wrapper, as a phrase that begins with the field; ``None`` where it does not."""
+def wrapper_reason(container: Container, secret_env: bool, quoted_words: bool = True) -> Reason | None:
+    """Return why the container needs the wrapper, or ``None`` if it does not."""
     for word in container.argv:
         if quote_word(word, quoted_words) is None:
-            return f"argv: LXC has no way to write the word {show(word)}"
+            return Option("command"), f": LXC cannot express the word {show(word)}"
     for name, value in container.env:
         if has_controls(value):
-            return f"{variable('env', name)}: the value holds a control character"
+            return Option(variable("env", name)), ": the value contains a control character"
     if secret_env and container.env:
-        return "env: programs of the host's that hooks start would see the container's"
+        return Option("env"), ": hooks on the host would see the container's environment"
     return None
 
 
-def require_wrapper(reason: str, wrapper: str | None) -> str:
-    """The wrapper's path on the host, where the user allowed it. Raises ``ContainerError``."""
+def require_wrapper(reason: Reason, wrapper: str | None) -> str:
+    """Return the wrapper's path on the host. Raises ``ContainerError`` if it must not be used."""
     if wrapper is None:
-        raise ContainerError(f"{reason}; allow an exec wrapper by giving its path as wrapper, or change the value")
+        raise ContainerError(
+            *reason, "; allow the exec wrapper with the option ", Option("wrapper"), ", or change the value"
+        )
     if not wrapper.startswith("/"):
-        raise ContainerError(f"wrapper: {show(wrapper)} is no absolute path")
+        raise ContainerError(Option("wrapper"), f": {show(wrapper)} is not an absolute path")
     return wrapper
 
 
 def wrapper_mount(path: str) -> Mount:
-    """The wrapper of the host at its place in the container."""
+    """Return the mount of the wrapper."""
     return Mount(source=path, target=WRAPPER_TARGET, read_only=True, options=("create=file",))
 
 
 def quote_word(word: str, quoted_words: bool = True) -> str | None:
-    """One word of a command; ``None`` where LXC has no way to write it."""
+    """Return one word of a command, quoted, or ``None`` if LXC cannot express it."""
     if has_controls(word):
         return None
     if not quoted_words:
@@ -94,20 +100,22 @@ def quote_word(word: str, quoted_words: bool = True) -> str | None:
 
 
 def command_value(argv: t.Sequence[str], quoted_words: bool = True) -> str:
-    """The value of ``lxc.init.cmd``; where words are quoted, the whole goes into a pair that LXC takes off. Raises
-    ``ContainerError``."""
+    """Return the value of ``lxc.init.cmd``; if words are quoted, all of it is put into a pair that LXC removes.
+
+    Raises ``ContainerError``.
+    """
     words = []
     for word in argv:
         quoted = quote_word(word, quoted_words)
         if quoted is None:
-            raise ContainerError(f"argv: LXC has no way to write the word {show(word)}")
+            raise ContainerError(Option("command"), f": LXC cannot express the word {show(word)}")
         words.append(quoted)
     value = " ".join(words)
-    return quote_value("argv", value) if words == list(argv) else f'"{value}"'
+    return quote_value("command", value) if words == list(argv) else f'"{value}"'
 
 
 def quote_value(field: str, value: str) -> str:
-    """Any other value: in a pair that LXC takes off where its ends would not survive. Raises ``ContainerError``."""
+    """Return any other value, in a pair of quotes that LXC removes if its ends need them. Raises ``ContainerError``."""
     require_line(field, value)
     if value and (value[0] in _QUOTES or value[0].isspace() or value[-1].isspace()):
         return f'"{value}"'
@@ -115,16 +123,16 @@ def quote_value(field: str, value: str) -> str:
 
 
 def variable_value(name: str, value: str) -> str:
-    """The value of a line of ``lxc.environment`` and its kin."""
+    """Return the value of a line of ``lxc.environment`` or ``lxc.environment.runtime``."""
     field = variable("env", name)
     require_line(field, name)
     return quote_value(field, f"{name}={value}")
 
 
 def mount_value(mount: Mount) -> str:
-    """The value of ``lxc.mount.entry``, a line of fstab with its escapes; the target is made where it is missing.
+    """Return the value of ``lxc.mount.entry``, a line of fstab with its escapes, which creates a missing target.
 
-    Binds are recursive, but for read-only ones: mounts below would stay writable.
+    Binds are recursive unless they are read-only: mounts below would stay writable.
     """
     if mount.type == "bind":
         kind = "none"
@@ -148,8 +156,9 @@ def mount_value(mount: Mount) -> str:
     value = " ".join([*(_fstab(field) for field in fields), "0", "0"])
     if len(value.encode()) > _MOUNT_LINE_LIMIT:
         raise ContainerError(
-            f"mounts: the mount at {show(mount.target)} is longer than the {_MOUNT_LINE_LIMIT} bytes that LXC reads; use"
-            " shorter paths"
+            Option("mounts"),
+            f": the mount at {show(mount.target)} is longer than the {_MOUNT_LINE_LIMIT} bytes that LXC reads; use"
+            " shorter paths",
         )
     return quote_value("mounts", value)
 
@@ -159,7 +168,7 @@ def _fstab(text: str) -> str:
 
 
 def id_map_values(container: Container) -> list[str]:
-    """The values of ``lxc.idmap``."""
+    """Return the values of ``lxc.idmap``."""
 
     def lines(kind: str, ranges: tuple[IdRange, ...]) -> list[str]:
         return [f"{kind} {item.container} {item.host} {item.count}" for item in ranges]
@@ -168,5 +177,5 @@ def id_map_values(container: Container) -> list[str]:
 
 
 def signal_value(signal: str) -> str:
-    """LXC knows real-time signals by their distance only."""
+    """Return the signal as LXC writes it: real-time signals only by their distance."""
     return {"SIGRTMIN": "SIGRTMIN+0", "SIGRTMAX": "SIGRTMAX-0"}.get(signal, signal)

@@ -17,7 +17,7 @@ from ...module_utils._errors import RootfsError, show
 from ...module_utils._image.config import normalise_signal
 from ...module_utils._rootfs.ids import IdMap, UnmappedError, parse_id_map
 from ...module_utils._container.reserved import reserved_place
-from .model import Container, ContainerError, IdRange, Mount, User
+from .model import Container, ContainerError, IdRange, Mount, Option, User
 from .places import require_places
 from .text import require_line, require_text, variable
 
@@ -51,15 +51,15 @@ OVERRIDES = (
 
 
 def container_from(image: Facts, overrides: Facts) -> Container:
-    """Merge and check.
+    """Merge the image's facts and the overrides, and check the result.
 
     ``image`` is the ``image`` value of a result of ``oci_rootfs``. ``overrides`` has keys of ``OVERRIDES``, of which ``name``
-    and ``rootfs`` must be there; a value of ``None`` is as if it were not given. Raises ``ContainerError``.
+    and ``rootfs`` are required; ``None`` means that a value is not given. Raises ``ContainerError``.
     """
     _require_mapping("image", image)
     unknown = sorted(set(map(str, overrides)) - set(OVERRIDES))
     if unknown:
-        raise ContainerError(f"{show(unknown[0])} is no override; there are: {', '.join(OVERRIDES)}")
+        raise ContainerError(f"unknown override {show(unknown[0])}; the overrides are {', '.join(OVERRIDES)}")
     name = _name(overrides.get("name"))
     rootfs = _rootfs(overrides.get("rootfs"))
     user = _user(image, overrides.get("user"))
@@ -88,16 +88,14 @@ def container_from(image: Facts, overrides: Facts) -> Container:
 
 def _require_mapping(field: str, value: t.Any) -> None:
     if not isinstance(value, Mapping):
-        raise ContainerError(
-            f"{field} must be a mapping, such as the image value of a result of oci_rootfs; register that task and give it"
-        )
+        raise ContainerError(Option(field), " must be a mapping")
 
 
 def _text(field: str, value: t.Any) -> str:
-    """A string; numbers are taken for what YAML made of unquoted text. Raises ``ContainerError``."""
+    """Return a string, also for a number, which YAML makes of unquoted text. Raises ``ContainerError``."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        # what it is instead may be a secret
-        raise ContainerError(f"{field}: the value is no text; put it between quotes")
+        # not quoted: it may be a secret
+        raise ContainerError(Option(field), " must be a string; put it between quotes")
     return require_text(field, str(value))
 
 
@@ -109,7 +107,7 @@ def _sequence(field: str, value: t.Any) -> Sequence[t.Any]:
     if value is None:
         return ()
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        raise ContainerError(f"{field} must be a list, one item for each word")
+        raise ContainerError(Option(field), " must be a list of strings")
     return value
 
 
@@ -119,12 +117,13 @@ def _words(field: str, value: t.Any) -> tuple[str, ...]:
 
 def _name(value: t.Any) -> str:
     if value is None:
-        raise ContainerError("name is missing; say how the container is called")
+        raise ContainerError(Option("name"), " is missing")
     name = _text("name", value)
     if not _NAME.match(name):
         raise ContainerError(
-            f"name: {show(name)} is no name of a container; use at most 64 letters, digits, '_', '.' and '-', a letter or"
-            " digit first"
+            Option("name"),
+            f": invalid container name {show(name)}; use at most 64 letters, digits, '_', '.' and '-', a letter or"
+            " digit first",
         )
     return name
 
@@ -133,29 +132,30 @@ def _hostname(value: t.Any, name: str) -> str:
     hostname = name if value is None else _text("hostname", value)
     if not _HOSTNAME.match(hostname):
         raise ContainerError(
-            f"hostname: {show(hostname)} is no host name; use at most 64 letters, digits, '_', '.' and '-', a letter or"
-            " digit first and last"
+            Option("hostname"),
+            f": invalid host name {show(hostname)}; use at most 64 letters, digits, '_', '.' and '-', a letter or"
+            " digit first and last",
         )
     return hostname
 
 
 def _rootfs(value: t.Any) -> str:
     if value is None:
-        raise ContainerError("rootfs is missing; give the dest value of the result")
+        raise ContainerError(Option("rootfs"), " is missing; set it to the dest value of the result of oci_rootfs")
     return _absolute("rootfs", _text("rootfs", value))
 
 
 def _absolute(field: str, path: str) -> str:
-    """A path as it stands, without double and trailing slashes; ``..`` could mean another place on the host."""
+    """Return a path without double and trailing slashes; ``..`` could mean another place on the host."""
     clean = posixpath.normpath("/" + path.lstrip("/"))
     if not path.startswith("/") or ".." in path.split("/") or clean == "/":
-        raise ContainerError(f"{field}: {show(path)} must be an absolute path below / without '..' in it")
+        raise ContainerError(Option(field), f": {show(path)} must be an absolute path below /, without '..'")
     # paths of the host and targets of mounts are the administrator's: no format needs controls in them
     return require_line(field, clean)
 
 
 def _argv(image: Facts, overrides: Facts) -> tuple[str, ...]:
-    """Docker's rules: an entrypoint that is given drops the image's cmd, a command replaces it."""
+    """Apply Docker's rules: an entrypoint drops the image's cmd, a command replaces it."""
     entrypoint = overrides.get("entrypoint")
     command = overrides.get("command")
     if entrypoint is None:
@@ -168,13 +168,14 @@ def _argv(image: Facts, overrides: Facts) -> tuple[str, ...]:
     argv = (*first, *rest)
     if not argv or not argv[0]:
         raise ContainerError(
-            "the container has nothing to run: image and overrides give neither entrypoint nor command; set command"
+            "the container has nothing to run: neither the image nor the options give an entrypoint or a command; set ",
+            Option("command"),
         )
     return argv
 
 
 def _environment(image: Facts, given: t.Any, user: User) -> tuple[tuple[str, str], ...]:
-    """The image's variables in their order, overridden by name, then new ones; PATH and HOME where absent."""
+    """Return the image's variables in their order, overridden by name, then new ones, and PATH and HOME if missing."""
     facts = image.get("env") or {}
     _require_mapping("image.env", facts)
     env: dict[str, str] = {}
@@ -187,8 +188,10 @@ def _environment(image: Facts, given: t.Any, user: User) -> tuple[tuple[str, str
         for number, item in enumerate(_sequence("env", given)):
             name, equals, value = _text("env", item).partition("=")
             if not equals:
-                # what stands there may be a value that lost its name
-                raise ContainerError(f"env[{number}] has no '=', so its value would be the host's; write NAME=VALUE")
+                # not quoted: it may be a value that lost its name
+                raise ContainerError(
+                    Option(f"env[{number}]"), " has no '=', so it would take the host's value; write NAME=VALUE"
+                )
             _set_variable(env, "env", name, value)
     env.setdefault("PATH", DEFAULT_PATH)
     env.setdefault("HOME", user.home or _DEFAULT_HOME)
@@ -199,10 +202,11 @@ def _set_variable(env: dict[str, str], field: str, name: t.Any, value: t.Any) ->
     key = _text(field, name)
     if not key or "=" in key:
         raise ContainerError(
-            f"{field}: {show(key.partition('=')[0])} is no name of a variable; a name is not empty and has no '='"
+            Option(field),
+            f": invalid variable name {show(key.partition('=')[0])}; names must not be empty or contain '='",
         )
     if value is None:
-        raise ContainerError(f"{variable(field, key)} has no value; give one, or '' for an empty one")
+        raise ContainerError(Option(variable(field, key)), " has no value; use '' for an empty one")
     env[key] = _text(variable(field, key), value)
 
 
@@ -223,7 +227,7 @@ def _stop_signal(image: Facts, given: t.Any) -> str:
     text = _text(field, value)
     signal = normalise_signal(text)
     if signal is None:
-        raise ContainerError(f"{field}: {show(text)} is no signal; write a name such as SIGTERM, or a number")
+        raise ContainerError(Option(field), f": unknown signal {show(text)}; use a name such as SIGTERM, or a number")
     return signal
 
 
@@ -236,8 +240,8 @@ def _user(image: Facts, given: t.Any) -> User:
     match = _NUMERIC_USER.match(text)
     if match is None:
         raise ContainerError(
-            f"user: {show(text)} must be numbers, UID or UID:GID; look a name up with the module oci_user_info and give"
-            " its result"
+            Option("user"),
+            f": {show(text)} must be UID or UID:GID in numbers; look names up with the module oci_user_info",
         )
     uid = _id("user", int(match.group(1)))
     gid = _id("user", int(match.group(2) or "0"))
@@ -245,13 +249,14 @@ def _user(image: Facts, given: t.Any) -> User:
 
 
 def _resolved(field: str, name: t.Any, facts: Facts) -> User:
-    """A user whose numbers were looked up in the tree; one that was not found there is never root."""
+    """Return a user whose ids were looked up in the tree; one that was not found is never root."""
     text = _text(field, name)
     uid, gid = facts.get("uid"), facts.get("gid")
     if uid is None or gid is None:
         raise ContainerError(
-            f"{field}: the user {show(text)} is not known: the root file system has no such user or group, or was not"
-            " unpacked yet; set user"
+            Option(field),
+            f": unknown user {show(text)}: the root file system has no such user or group, or is not unpacked yet; set ",
+            Option("user"),
         )
     return User(
         name=text,
@@ -266,7 +271,7 @@ def _id(field: str, value: t.Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:11])
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LAST_ID:
-        raise ContainerError(f"{field}: {show(str(value))} is no id; ids go from 0 to {_LAST_ID}")
+        raise ContainerError(Option(field), f": invalid id {show(str(value))}; ids are numbers from 0 to {_LAST_ID}")
     return int(value)
 
 
@@ -277,17 +282,17 @@ def _mounts(given: t.Any, rootfs: str) -> tuple[Mount, ...]:
         unknown = sorted(set(map(str, item)) - set(_MOUNT_KEYS))
         if unknown:
             raise ContainerError(
-                f"mounts: {show(unknown[0])} is no key of a mount; there are: {', '.join(_MOUNT_KEYS)}"
+                Option("mounts"), f": unknown key {show(unknown[0])} of a mount; the keys are {', '.join(_MOUNT_KEYS)}"
             )
         mount = _mount(item)
-        # the filter volumes tells of them
+        # the filter volumes warns about them
         if not (item.get("from_image") and reserved_place(mount.target)):
             mounts.append(mount)
     require_places(mounts, rootfs)
     targets = set()
     for mount in mounts:
         if mount.target in targets:
-            raise ContainerError(f"mounts: two of them have the target {show(mount.target)}; leave one out")
+            raise ContainerError(Option("mounts"), f": two mounts have the target {show(mount.target)}; remove one")
         targets.add(mount.target)
     return tuple(mounts)
 
@@ -295,21 +300,22 @@ def _mounts(given: t.Any, rootfs: str) -> tuple[Mount, ...]:
 def _mount(item: Facts) -> Mount:
     kind = _text("mounts.type", item.get("type") or "bind")
     if kind not in _MOUNT_TYPES:
-        raise ContainerError(f"mounts.type: {show(kind)} is not known; use {' or '.join(_MOUNT_TYPES)}")
+        raise ContainerError(Option("mounts.type"), f": unknown type {show(kind)}; use {' or '.join(_MOUNT_TYPES)}")
     read_only = item.get("read_only") or False
     if not isinstance(read_only, bool):
-        raise ContainerError(f"mounts.read_only: {show(str(read_only))} is neither true nor false")
+        raise ContainerError(Option("mounts.read_only"), f": {show(str(read_only))} must be true or false")
     source = _text("mounts.source", item.get("source") or "")
     options = _words("mounts.options", item.get("options"))
     if read_only and "rw" in options:
-        raise ContainerError("mounts: read_only and the option rw contradict each other; leave one out")
+        raise ContainerError(Option("mounts"), ": read_only and the option rw contradict each other; remove one")
     read_only = read_only or "ro" in options
     options = tuple(option for option in options if option not in ("ro", "rw"))
     for option in options:
         require_line("mounts.options", option)
         if not option or "," in option or any(c.isspace() for c in option):
             raise ContainerError(
-                f"mounts.options: {show(option)} is no option of a mount; give one item for each, without commas and blanks"
+                Option("mounts.options"),
+                f": invalid mount option {show(option)}; use one item for each option, without commas and blanks",
             )
     return Mount(
         source=_absolute("mounts.source", source) if kind == "bind" else kind,
@@ -321,19 +327,21 @@ def _mount(item: Facts) -> Mount:
 
 
 def _id_maps(overrides: Facts, user: User) -> tuple[tuple[IdRange, ...], tuple[IdRange, ...]]:
-    """Both or none, and every id of the user in them: a process could not start otherwise."""
+    """Return both maps or neither; they must map every id of the user, or its process could not start."""
     try:
         uids = parse_id_map("uid", _words("uid_map", overrides.get("uid_map")))
         gids = parse_id_map("gid", _words("gid_map", overrides.get("gid_map")))
         if bool(uids.ranges) != bool(gids.ranges):
-            raise ContainerError("uid_map and gid_map belong together; give both or none")
+            raise ContainerError(Option("uid_map"), " and ", Option("gid_map"), " belong together; set both or neither")
         uids.to_host(user.uid)
         for gid in (user.gid, *user.groups):
             gids.to_host(gid)
     except RootfsError as error:
         raise ContainerError(error.message) from error
     except UnmappedError as error:
-        raise ContainerError(f"user {show(user.name)}: {error}; add a range for it, or set another user") from error
+        raise ContainerError(
+            Option("user"), f" {show(user.name)}: {error}; map that id, or set another user"
+        ) from error
     return _ranges(uids), _ranges(gids)
 
 
@@ -342,7 +350,7 @@ def _ranges(id_map: IdMap) -> tuple[IdRange, ...]:
 
 
 def _labels(value: t.Any) -> tuple[tuple[str, str], ...]:
-    """Labels are facts: whatever they hold passes, and what renders them has to escape it."""
+    """Return the labels as they are: renderers escape them."""
     labels = value or {}
     _require_mapping("image.labels", labels)
     return tuple((str(key), str(item)) for key, item in labels.items())

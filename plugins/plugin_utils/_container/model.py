@@ -8,13 +8,29 @@
 
 from __future__ import annotations
 
+import typing as t
 from dataclasses import dataclass
 
 from ...module_utils._errors import OciError
 
 
+class Option(str):
+    """The name of an option in an error, with a path inside of it: ``env.TOKEN``.
+
+    Filters have these names; whoever gives options other names renders the error with ``ContainerError.named``.
+    """
+
+
 class ContainerError(OciError):
-    """A container that cannot be described to a runtime, in one sentence that names the field."""
+    """A container that cannot be described to a runtime: one sentence in parts, of which some name options."""
+
+    def __init__(self, *parts: str) -> None:
+        super().__init__("".join(parts))
+        self.parts = parts
+
+    def named(self, name: t.Callable[[str], str]) -> str:
+        """Return the sentence with the names that ``name`` gives to its options."""
+        return OciError("".join(name(part) if isinstance(part, Option) else part for part in self.parts)).message
 
 
 @dataclass(frozen=True)

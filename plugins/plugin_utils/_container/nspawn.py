@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 from ...module_utils._errors import show
 from .lxc_values import Start, plan_start, require_wrapper, wrapper_mount
-from .model import Container, ContainerError, IdRange, Mount
+from .model import Container, ContainerError, IdRange, Mount, Option
 from .text import has_controls, require_line, variable
 
 _BARE = re.compile(r"[A-Za-z0-9=+_/;.:,-]+\Z")
@@ -33,8 +33,8 @@ _UNUSUAL = re.compile("[\ufdd0-\ufdef\ufffe\uffff\U00010000-\U0010ffff]")
 _SECTIONS = ("Exec", "Files", "Network")
 # systemd reads no longer line (LONG_LINE_MAX)
 _LINE_LIMIT = 1024 * 1024 - 1
-_RUNC = "choose runc or crun, which take numbers"
-_CONTROLS_ADVICE = "take it out, let the exec wrapper carry it, or choose runc or crun"
+_RUNC = "use runc or crun, which take numbers"
+_CONTROLS_ADVICE = "remove it, allow the exec wrapper, or use runc or crun"
 
 # What nspawn's options of a bind mount are called where others have another word for it.
 _BIND_OPTIONS = {
@@ -52,18 +52,19 @@ _TMPFS_DEFAULT = ("mode=1777", "nosuid", "nodev")
 # Signals that systemd knows by their other name only.
 _SIGNALS = {"SIGIOT": "SIGABRT", "SIGPOLL": "SIGIO", "SIGCLD": "SIGCHLD"}
 
+_ID_MAPS = (Option("uid_map"), " and ", Option("gid_map"))
 # The keys that are rendered from the container, and what the user sets instead.
 _OWN = {
-    ("Exec", "Boot"): "command",
-    ("Exec", "Parameters"): "command",
-    ("Exec", "Environment"): "env",
-    ("Exec", "WorkingDirectory"): "working_dir",
-    ("Exec", "User"): "user",
-    ("Exec", "KillSignal"): "stop_signal",
-    ("Exec", "Hostname"): "hostname",
-    ("Exec", "PrivateUsers"): "uid_map and gid_map",
-    ("Files", "PrivateUsersChown"): "uid_map and gid_map",
-    ("Files", "PrivateUsersOwnership"): "uid_map and gid_map",
+    ("Exec", "Boot"): (Option("command"),),
+    ("Exec", "Parameters"): (Option("command"),),
+    ("Exec", "Environment"): (Option("env"),),
+    ("Exec", "WorkingDirectory"): (Option("working_dir"),),
+    ("Exec", "User"): (Option("user"),),
+    ("Exec", "KillSignal"): (Option("stop_signal"),),
+    ("Exec", "Hostname"): (Option("hostname"),),
+    ("Exec", "PrivateUsers"): _ID_MAPS,
+    ("Files", "PrivateUsersChown"): _ID_MAPS,
+    ("Files", "PrivateUsersOwnership"): _ID_MAPS,
 }
 
 Line = t.Tuple[str, str]
@@ -76,22 +77,21 @@ def render_nspawn(
     nss: t.Mapping[str, t.Any] | None = None,
     wrapper: str | None = None,
 ) -> str:
-    """The text of ``/etc/systemd/nspawn/NAME.nspawn``, to be read with ``--settings=trusted`` or ``override``.
+    """Return the text of ``/etc/systemd/nspawn/NAME.nspawn``, for ``--settings=trusted`` or ``override``.
 
     ``settings``: the administrator's lines, section -> key -> value or list of values, written after ours.
-    ``nss``: what nspawn's own look-up of the user in the root gives, a mapping with ``getent``, ``uid``,
-    ``gid`` and ``groups`` as ``hypervisor.oci.oci_user_info`` returns it; needless for root.
-    ``wrapper``: where on the host the exec wrapper lies, where it may be used; without it, what the file cannot
-    express is an error. Raises ``ContainerError``.
+    ``nss``: the user as nspawn looks it up in the root, a mapping with ``getent``, ``uid``, ``gid`` and ``groups`` as
+    ``hypervisor.oci.oci_user_info`` returns it; not needed for root. ``wrapper``: the exec wrapper's path on the host; without it,
+    what the file cannot express is an error. Raises ``ContainerError``.
     """
     for field, given in (("settings", settings), ("nss", nss)):
         if given and not isinstance(given, Mapping):
-            raise ContainerError(f"{field} must be a mapping, not {show(str(given))}")
+            raise ContainerError(Option(field), f" must be a mapping, not {show(str(given))}")
     start = Start(container.argv, container.env)
     mounts = list(container.mounts)
     if wrapper is not None and needs_wrapper(container):
         start = plan_start(container, secret_env=False)
-        path = require_wrapper("argv", str(wrapper))
+        path = require_wrapper((Option("command"),), str(wrapper))
         mounts.append(wrapper_mount(path))
     lines: dict[str, list[Line]] = {section: [] for section in _SECTIONS}
     lines["Exec"] += _exec_lines(container, start, nss or {})
@@ -109,14 +109,16 @@ def render_nspawn(
     return "\n".join(text)
 
 
-def needs_wrapper(container: Container) -> bool:
-    """Whether argv or a value of the environment hold what no line of the file can: a control character but TAB."""
+def needs_wrapper(container: Container, **options: t.Any) -> bool:
+    """Return whether argv or the environment contain a control character other than TAB, which no line can express."""
+    del options
     words = [*container.argv, *(value for _name, value in container.env)]
     return any(has_controls(word) for word in words)
 
 
-def wrapper_script(container: Container) -> str | None:
-    """The text of the wrapper that goes with ``render_nspawn``; ``None`` where none is needed. Raises ``ContainerError``."""
+def wrapper_script(container: Container, **options: t.Any) -> str | None:
+    """Return the text of the wrapper, or ``None`` if it is not needed. Raises ``ContainerError``."""
+    del options
     if not needs_wrapper(container):
         return None
     return plan_start(container, secret_env=False).script
@@ -124,8 +126,8 @@ def wrapper_script(container: Container) -> str | None:
 
 def _exec_lines(container: Container, start: Start, nss: t.Mapping[str, t.Any]) -> list[Line]:
     if not start.argv:
-        raise ContainerError("argv is empty: the image names no command, give command or entrypoint")
-    words = [_word(word, f"argv[{number}]") for number, word in enumerate(start.argv)]
+        raise ContainerError(Option("command"), " is empty")
+    words = [_word(word, f"command[{number}]") for number, word in enumerate(start.argv)]
     lines = [("Boot", "no"), ("Parameters", " ".join(words))]
     lines += [("Environment", _word(f"{key}={value}", variable("env", key))) for key, value in start.env]
     lines.append(("WorkingDirectory", _directory(container.working_dir)))
@@ -140,29 +142,34 @@ def _exec_lines(container: Container, start: Start, nss: t.Mapping[str, t.Any]) 
 
 
 def _user_lines(container: Container, nss: t.Mapping[str, t.Any]) -> list[Line]:
-    """None for root: nspawn then looks nothing up and gives 0:0 without supplementary groups."""
+    """Return nothing for root: nspawn then starts as 0:0 without supplementary groups, and looks nothing up."""
     user = container.user
     if user.uid == 0 and user.gid == 0:
         return []
     name = user.name.partition(":")[0]
     if not _USER.match(name):
-        raise ContainerError(f"user: systemd-nspawn takes no user {show(user.name)} ({user.uid}:{user.gid}); {_RUNC}")
+        raise ContainerError(
+            Option("user"),
+            f": systemd-nspawn does not accept the user {show(user.name)} ({user.uid}:{user.gid}); {_RUNC}",
+        )
     if not nss.get("getent"):
         raise ContainerError(
-            f"user: systemd-nspawn looks {show(name)} up by the root's own getent, which is not known to be there; {_RUNC}"
+            Option("user"),
+            f": systemd-nspawn looks {show(name)} up with the root's own getent, which was not found; {_RUNC}",
         )
     wanted = _ids(user.uid, user.gid, user.groups)
     found = _ids(nss.get("uid"), nss.get("gid"), nss.get("groups"))
     if found != wanted:
         raise ContainerError(
-            f"user: systemd-nspawn's own look-up of {show(name)} in the root gives uid, gid and groups {found}"
-            f" instead of {wanted}; {_RUNC}"
+            Option("user"),
+            f": systemd-nspawn's own look-up of {show(name)} in the root gives uid, gid and groups {found}"
+            f" instead of {wanted}; {_RUNC}",
         )
     return [("User", name)]
 
 
 def _ids(uid: t.Any, gid: t.Any, groups: t.Any) -> str:
-    """The ids in one way; the primary group may or may not stand among the others."""
+    """Return the ids in one form; the primary group may or may not be among the others."""
     others = groups if isinstance(groups, (list, tuple)) else ()
     text = ",".join(sorted({str(group) for group in others} - {str(gid)}))
     return show(f"{uid}:{gid}:{text}")[1:-1]
@@ -171,17 +178,19 @@ def _ids(uid: t.Any, gid: t.Any, groups: t.Any) -> str:
 def _private_users(container: Container) -> str:
     if container.uid_map != container.gid_map:
         raise ContainerError(
-            "uid_map and gid_map differ: systemd-nspawn maps users and groups alike; choose runc or crun"
+            *(Option("uid_map"), " and ", Option("gid_map")),
+            " differ, but systemd-nspawn has one map for both; use runc or crun",
         )
     if not container.uid_map:
         # said, since the unit systemd-nspawn@.service picks a range and would change the tree's owners
         return "no"
     if len(container.uid_map) > 1:
-        raise ContainerError("uid_map has several ranges: systemd-nspawn maps one; choose runc or crun")
+        raise ContainerError(Option("uid_map"), " has several ranges, but systemd-nspawn maps one; use runc or crun")
     ids: IdRange = container.uid_map[0]
     if ids.container != 0:
         raise ContainerError(
-            f"uid_map begins with the container's id {ids.container}: systemd-nspawn maps from 0 on; choose runc or crun"
+            Option("uid_map"),
+            f" starts at the container's id {ids.container}, but systemd-nspawn maps from 0 on; use runc or crun",
         )
     return f"{ids.host}:{ids.count}"
 
@@ -193,14 +202,12 @@ def _mount_line(mount: Mount, field: str) -> Line:
         options = options or list(_TMPFS_DEFAULT)
         for option in options:
             if not _TMPFS_OPTION.match(option):
-                raise ContainerError(
-                    f"{field}.options: {show(option)} is no option that a temporary file system can be given here"
-                )
+                raise ContainerError(Option(f"{field}.options"), f": unknown option {show(option)} of a tmpfs")
         if mount.read_only and "ro" not in options:
             options.append("ro")
         return "TemporaryFileSystem", f"{target}:{','.join(options)}"
     if mount.type != "bind":
-        raise ContainerError(f"{field}.type: systemd-nspawn mounts bind and tmpfs, not {show(mount.type)}")
+        raise ContainerError(Option(f"{field}.type"), f": unknown type {show(mount.type)}; use bind or tmpfs")
     read_only = mount.read_only
     words = []
     for option in mount.options:
@@ -212,8 +219,9 @@ def _mount_line(mount: Mount, field: str) -> Line:
             words.append(_BIND_OPTIONS[option])
         else:
             raise ContainerError(
-                f"{field}.options: systemd-nspawn knows no option {show(option)} of a bind mount;"
-                f" it takes {', '.join(sorted(_BIND_OPTIONS))}, ro and rw"
+                Option(f"{field}.options"),
+                f": systemd-nspawn does not know the option {show(option)} of a bind mount;"
+                f" use {', '.join(sorted(_BIND_OPTIONS))}, ro and rw",
             )
     source = _path(mount.source, f"{field}.source")
     # the second colon also keeps a blank at the end of the target from being trimmed
@@ -225,16 +233,18 @@ def _administrators(settings: t.Mapping[str, t.Any]) -> t.Iterator[tuple[str, st
     for section, keys in settings.items():
         if section not in _SECTIONS:
             raise ContainerError(
-                f"settings: there is no section {show(str(section))}; there are {', '.join(_SECTIONS)}"
+                Option("settings"), f": unknown section {show(str(section))}; the sections are {', '.join(_SECTIONS)}"
             )
         if not isinstance(keys, Mapping):
-            raise ContainerError(f"settings.{section}: a mapping of keys to values is wanted")
+            raise ContainerError(Option(f"settings.{section}"), " must be a mapping")
         for key, value in keys.items():
             field = f"settings.{section}.{key}"
             if not isinstance(key, str) or not _KEY.match(key):
-                raise ContainerError(f"settings.{section}: {show(str(key))} is no key of a settings file")
+                raise ContainerError(Option(f"settings.{section}"), f": invalid key {show(str(key))}")
             if (section, key) in _OWN:
-                raise ContainerError(f"{field} is rendered from the container: set {_OWN[section, key]} instead")
+                raise ContainerError(
+                    Option(field), " is rendered from the container; set ", *_OWN[section, key], " instead"
+                )
             for item in value if isinstance(value, (list, tuple)) else [value]:
                 yield section, key, _setting(item, field)
 
@@ -244,11 +254,11 @@ def _setting(value: t.Any, field: str) -> str:
         return "yes" if value else "no"
     if isinstance(value, (int, str)):
         return _checked(str(value), field)
-    raise ContainerError(f"{field}: a text, a number, a boolean or a list of them is wanted")
+    raise ContainerError(Option(field), " must be a string, a number, a boolean or a list of them")
 
 
 def _word(text: str, field: str) -> str:
-    """One word of a list, quoted so that systemd's parser gives it back (section 9)."""
+    """Return one word of a list, quoted for systemd's parser (section 9)."""
     _checked(text, field)
     if _BARE.match(text):
         return text
@@ -261,35 +271,34 @@ def _word(text: str, field: str) -> str:
 
 
 def _path(text: str, field: str) -> str:
-    """A path of a mount, in which colons and backslashes are kept by a backslash."""
+    """Return a mount's path with colons and backslashes escaped."""
     _checked(text, field)
     if not text.startswith("/"):
-        raise ContainerError(f"{field}: {show(text)} is no absolute path")
+        raise ContainerError(Option(field), f": {show(text)} is not an absolute path")
     return text.replace("\\", "\\\\").replace(":", "\\:")
 
 
 def _hostname(text: str, field: str) -> str:
     if not _HOSTNAME.match(text):
         raise ContainerError(
-            f"{field}: systemd-nspawn takes no {show(text)}; use letters, digits and '-', and '.' between them"
+            Option(field),
+            f": systemd-nspawn does not accept {show(text)}; use letters, digits and '-', and '.' between them",
         )
     return text
 
 
 def _directory(text: str) -> str:
-    """A path that stands in its line as it is; a slash keeps what would be trimmed or would continue the line."""
+    """Return a path unquoted; a slash at its end protects what would be trimmed or would continue the line."""
     _checked(text, "working_dir")
     if not text.startswith("/"):
-        raise ContainerError(f"working_dir: {show(text)} is no absolute path")
+        raise ContainerError(Option("working_dir"), f": {show(text)} is not an absolute path")
     return text + "/" if text[-1] in " \t\\" else text
 
 
 def _line(key: str, value: str) -> str:
     line = f"{key}={value}"
     if len(line.encode("utf-8")) > _LINE_LIMIT:
-        raise ContainerError(
-            f"{key} is longer than a line that systemd reads (1 MiB); shorten it, or choose runc or crun"
-        )
+        raise ContainerError(f"{key} is longer than a line that systemd reads (1 MiB); shorten it, or use runc or crun")
     # an odd backslash at the end would take the next line for its own
     if (len(line) - len(line.rstrip("\\"))) % 2:
         raise ContainerError(f"{key}: the value ends with a backslash, which would continue the line")
@@ -301,13 +310,14 @@ def _checked(text: str, field: str) -> str:
     unfit = _noncharacter(text)
     if unfit is not None:
         raise ContainerError(
-            f"{field} holds U+{ord(unfit):04X}, no character of Unicode's, and systemd reads no such line; {_CONTROLS_ADVICE}"
+            Option(field),
+            f" contains the noncharacter U+{ord(unfit):04X}, and systemd rejects such a line; {_CONTROLS_ADVICE}",
         )
     return text
 
 
 def _noncharacter(text: str) -> str | None:
-    """The first code point that systemd takes for invalid UTF-8 although other programs do not."""
+    """Return the first code point that systemd takes for invalid UTF-8 although other programs do not."""
     for found in _UNUSUAL.finditer(text):
         c = found.group()
         if c < "\U00010000" or ord(c) & 0xFFFE == 0xFFFE:

@@ -16,18 +16,18 @@ import typing as t
 
 from ...module_utils._errors import show
 from ...module_utils._container.reserved import mount_problem
-from .model import ContainerError, Mount
+from .model import ContainerError, Mount, Option
 
 
 def require_places(mounts: t.Sequence[Mount], rootfs: str | None = None) -> None:
-    """Raises ``ContainerError`` for a target that is the runtime's, and for a source below what the container writes to.
+    """Check that no target belongs to the runtime, and that no source lies below what the container can write to.
 
-    There the container could put a link in the way, which would lead the mount to any place of the node.
+    There, the container could put a link that leads the mount to any path of the node. Raises ``ContainerError``.
     """
     for mount in mounts:
         problem = mount_problem(mount.target, mount.target, mount.type, mount.source)
         if problem is not None:
-            raise ContainerError(f"mounts: {problem}")
+            raise ContainerError(Option("mounts"), f": {problem}")
     binds = [mount for mount in mounts if mount.type == "bind"]
     writable = {_clean(mount.source) for mount in binds if not mount.read_only}
     if rootfs is not None:
@@ -38,8 +38,9 @@ def require_places(mounts: t.Sequence[Mount], rootfs: str | None = None) -> None
         while above != "/":
             if above in writable:
                 raise ContainerError(
-                    f"mounts: the source {show(mount.source)} lies in {show(above)}, to which the container can write, so it"
-                    " could lead the mount to any place of the node; choose a source outside of that, or make that read-only"
+                    Option("mounts"),
+                    f": the source {show(mount.source)} lies in {show(above)}, to which the container can write: a link that it puts"
+                    " there could lead the mount to any path of the node; choose another source, or mount that one read-only",
                 )
             above = posixpath.dirname(above)
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from ...module_utils._errors import show
 from . import proxmox_values as values
 from .lxc_values import (
+    Start,
     command_value,
     id_map_values,
     mount_value,
@@ -33,7 +34,7 @@ from .lxc_values import (
     wrapper_mount,
     wrapper_reason,
 )
-from .model import Container, ContainerError
+from .model import Container, ContainerError, Option
 from .wrapper import WRAPPER_TARGET
 
 _INIT = "/sbin/init"
@@ -52,25 +53,42 @@ _LXC_LINE = re.compile(r"(lxc\.[a-z0-9_\-.]+)(?::|\s*=)")
 _PROPERTY_LINE = re.compile(r"([a-z][a-z_]*[0-9]*):.")
 _NET = re.compile(r"net[0-9]+\Z")
 
+_COMMAND = (Option("entrypoint"), " and ", Option("command"))
+_ID_MAPS = (Option("uid_map"), " and ", Option("gid_map"))
 # Keys of ours, and what says them instead of settings.
 _OWN = {
-    "entrypoint": "entrypoint and command",
-    "cmode": "entrypoint and command",
-    "hostname": "hostname",
-    "unprivileged": "uid_map and gid_map",
-    "env": "env",
-    "lxc.init.cmd": "entrypoint and command",
-    "lxc.init.cwd": "working_dir",
-    "lxc.init.uid": "user",
-    "lxc.init.gid": "user",
-    "lxc.init.groups": "user",
-    "lxc.signal.halt": "stop_signal",
-    "lxc.idmap": "uid_map and gid_map",
-    _ENVIRONMENT: "env",
-    _MOUNT: "mounts",
+    "entrypoint": _COMMAND,
+    "cmode": _COMMAND,
+    "hostname": (Option("hostname"),),
+    "unprivileged": _ID_MAPS,
+    "env": (Option("env"),),
+    "lxc.init.cmd": _COMMAND,
+    "lxc.init.cwd": (Option("working_dir"),),
+    "lxc.init.uid": (Option("user"),),
+    "lxc.init.gid": (Option("user"),),
+    "lxc.init.groups": (Option("user"),),
+    "lxc.signal.halt": (Option("stop_signal"),),
+    "lxc.idmap": _ID_MAPS,
+    _ENVIRONMENT: (Option("env"),),
+    _MOUNT: (Option("mounts"),),
 }
 # What belongs to Proxmox VE's own tools.
 _THEIRS = ("rootfs", "lock", "parent", "snaptime", "snapstate", "template", "digest")
+
+
+@dataclass(frozen=True)
+class ProxmoxOptions:
+    """What decides the configuration besides the container and the current text.
+
+    ``wrapper``: the exec wrapper's path on the node, ``None`` if it must not be used. ``version``: the installed
+    pve-container's, ``None`` for the newest known one. ``settings``: properties and raw ``lxc`` keys of the administrator,
+    ``None`` to remove one. ``drop_mounts``: targets of mounts to remove.
+    """
+
+    wrapper: str | None = None
+    version: str | None = None
+    settings: t.Mapping[str, t.Any] | None = None
+    drop_mounts: t.Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -81,32 +99,23 @@ class _Wanted:
     lists: dict[str, list[str]]
 
 
-def render_proxmox(
-    container: Container,
-    current: str,
-    *,
-    wrapper: str | None = None,
-    version: str | None = None,
-    settings: t.Mapping[str, t.Any] | None = None,
-    drop_mounts: t.Sequence[str] = (),
-) -> str:
-    """The new text of ``VMID.conf`` from ``current``, which comes back as it is where it says all that is wanted.
+def render_proxmox(container: Container, current: str, options: ProxmoxOptions = ProxmoxOptions()) -> str:
+    """Return the new text of ``VMID.conf``; ``current`` comes back unchanged if it already says all of it.
 
-    ``version`` is the installed pve-container's, the newest known one where it is ``None``. ``settings`` are properties and
-    raw ``lxc`` keys of the administrator's, ``None`` to remove one. ``drop_mounts`` are targets of mounts to take out.
-    ``container.rootfs`` is not used: the root volume is Proxmox VE's. Raises ``ContainerError``.
+    ``container.rootfs`` is not used: the root volume belongs to Proxmox VE. Raises ``ContainerError``.
     """
     main, rest = _split(current)
     properties = _properties(main)
     if "rootfs" not in properties:
         raise ContainerError(
-            "current has no rootfs: it is not the configuration of a container; give the text of /etc/pve/lxc/VMID.conf"
+            Option("current"),
+            " has no rootfs, so it does not describe a container; use the text of /etc/pve/lxc/VMID.conf",
         )
-    if isinstance(drop_mounts, str) or not isinstance(drop_mounts, Sequence):
-        raise ContainerError("drop_mounts must be a list of targets")
-    _require_version(container, version)
+    if isinstance(options.drop_mounts, str) or not isinstance(options.drop_mounts, Sequence):
+        raise ContainerError(Option("drop_mounts"), " must be a list of targets")
+    _require_version(container, options.version)
     _require_unprivileged(container, main)
-    wanted = _wanted(container, main, rest, wrapper, settings or {}, drop_mounts)
+    wanted = _wanted(container, main, rest, options)
     lines = _with_properties(main, wanted.properties)
     for key, items in wanted.lists.items():
         lines = _with_list(lines, key, items)
@@ -119,15 +128,22 @@ def render_proxmox(
     return "\n".join([*lines, *rest]).rstrip("\n") + "\n"
 
 
-def needs_wrapper(container: Container) -> bool:
-    """Whether ``render_proxmox`` needs the exec wrapper."""
+def needs_wrapper(container: Container, **options: t.Any) -> bool:
+    """Return whether ``render_proxmox`` needs the exec wrapper."""
+    del options
     return wrapper_reason(container, False) is not None
 
 
+def wrapper_script(container: Container, **options: t.Any) -> str | None:
+    """Return the text of the wrapper, or ``None`` if it is not needed. Raises ``ContainerError``."""
+    del options
+    return plan_start(container, False).script
+
+
 def _split(current: t.Any) -> tuple[list[str], list[str]]:
-    """The lines of the main section, and those of pending changes and snapshots."""
+    """Return the lines of the main section, and those of pending changes and snapshots."""
     if not isinstance(current, str):
-        raise ContainerError("current must be the text of /etc/pve/lxc/VMID.conf")
+        raise ContainerError(Option("current"), " must be the text of /etc/pve/lxc/VMID.conf")
     lines = current.rstrip("\n").split("\n")
     for index, line in enumerate(lines):
         if _SECTION.match(line):
@@ -136,7 +152,7 @@ def _split(current: t.Any) -> tuple[list[str], list[str]]:
 
 
 def _item(line: str) -> tuple[str, str]:
-    """Key and value of a line, both empty for comments and what is no line of the grammar."""
+    """Return key and value of a line, both empty for comments and other lines that the grammar does not know."""
     match = _LXC_LINE.match(line)
     if match is not None:
         return match.group(1), line[match.end() :].strip()
@@ -147,7 +163,7 @@ def _item(line: str) -> tuple[str, str]:
 
 
 def _properties(lines: t.Iterable[str]) -> dict[str, str]:
-    """The last line of a key wins, as in Proxmox VE."""
+    """Return the values by key; the last line of a key wins, as in Proxmox VE."""
     return {key: value for key, value in map(_item, lines) if key}
 
 
@@ -160,17 +176,20 @@ def _require_version(container: Container, version: str | None) -> None:
         return
     match = _VERSION.match(str(version).strip())
     if match is None:
-        raise ContainerError(f"version: {show(str(version))} is no version of pve-container, such as 6.1.0")
+        raise ContainerError(
+            Option("version"), f": invalid version of pve-container {show(str(version))}; expected one such as 6.1.0"
+        )
     found = tuple(int(part or "0") for part in match.groups())
     if found < _OLDEST:
         raise ContainerError(
-            f"pve-container {show(str(version))} has no entrypoint and no environment of a container's process; update it to"
+            f"pve-container {show(str(version))} cannot set a container's entrypoint and environment; update it to"
             f" {_dotted(_OLDEST)} or newer"
         )
     if found < _OLDEST_WITH_USERS and _has_user(container):
         raise ContainerError(
-            f"user: pve-container {show(str(version))} starts containers as root only; update it to {_dotted(_OLDEST_WITH_USERS)} or"
-            " newer, or set user to 0:0"
+            Option("user"),
+            f": pve-container {show(str(version))} starts containers as root only; update it to {_dotted(_OLDEST_WITH_USERS)} or"
+            " newer, or set user to 0:0",
         )
 
 
@@ -184,63 +203,64 @@ def _has_user(container: Container) -> bool:
 
 
 def _require_unprivileged(container: Container, main: list[str]) -> None:
-    """No image makes an unprivileged container privileged."""
+    """Check that an image does not turn an unprivileged container into a privileged one."""
     if container.uid_map:
         return
     if values.is_true(_properties(main).get("unprivileged", "0")) or _list(main, "lxc.idmap"):
         raise ContainerError(
-            "uid_map is not given, and the container is unprivileged: it would run as root of the host; give uid_map and"
-            " gid_map, 0:100000:65536 where there is no lxc.idmap"
+            Option("uid_map"),
+            " is missing, but the container is unprivileged, so its program would run as root of the host; set ",
+            *(Option("uid_map"), " and ", Option("gid_map")),
+            ", to 0:100000:65536 unless the container has lxc.idmap",
         )
 
 
-def _wanted(
-    container: Container,
-    main: list[str],
-    rest: list[str],
-    wrapper: str | None,
-    settings: t.Mapping[str, t.Any],
-    drop_mounts: t.Sequence[str],
-) -> _Wanted:
-    properties, lists = _settings(settings)
-    reason = wrapper_reason(container, False)
-    extra = []
-    if reason is not None:
-        extra.append(wrapper_mount(require_wrapper(reason, wrapper)))
+def _wanted(container: Container, main: list[str], rest: list[str], options: ProxmoxOptions) -> _Wanted:
+    properties, lists = _settings(options.settings or {})
     start = plan_start(container, False)
     properties["hostname"] = values.hostname(container.hostname)
     if container.uid_map:
         properties["unprivileged"] = "1"
     _add_command(start.argv, properties, lists, main)
-    for mount in container.mounts:
-        if mount.type != "bind":
-            extra.append(mount)
+    _add_mounts(container, _Wanted(properties, lists), (main, rest), options)
+    _add_process(container, start, lists)
+    return _Wanted(properties, lists)
+
+
+def _add_mounts(
+    container: Container, wanted: _Wanted, text: tuple[list[str], list[str]], options: ProxmoxOptions
+) -> None:
+    """Add bind mounts as mount points, and the others and the wrapper as lines of LXC."""
+    main, rest = text
+    reason = wrapper_reason(container, False)
+    extra = [wrapper_mount(require_wrapper(reason, options.wrapper))] if reason is not None else []
+    extra += [mount for mount in container.mounts if mount.type != "bind"]
     targets = {mount.target for mount in container.mounts}
-    dropped = {posixpath.normpath(target) for target in map(str, drop_mounts)} - targets
-    binds = [mount for mount in container.mounts if mount.type == "bind"]
-    properties.update(
+    dropped = {posixpath.normpath(target) for target in map(str, options.drop_mounts)} - targets
+    wanted.properties.update(
         values.mount_points(
-            binds,
-            {**_properties(main), **_some(properties)},
+            [mount for mount in container.mounts if mount.type == "bind"],
+            {**_properties(main), **_some(wanted.properties)},
             {key for key, _value in map(_item, rest)},
             dropped | {mount.target for mount in extra},
         )
     )
     ours = {WRAPPER_TARGET, *targets, *dropped}
-    lists[_MOUNT] = [value for value in _list(main, _MOUNT) if values.entry_target(value) not in ours] + [
-        mount_value(mount) for mount in extra
-    ]
-    lists["lxc.init.cwd"] = [quote_value("working_dir", container.working_dir)]
+    kept = [value for value in _list(main, _MOUNT) if values.entry_target(value) not in ours]
+    wanted.lists[_MOUNT] = kept + [mount_value(mount) for mount in extra]
+
+
+def _add_process(container: Container, start: Start, lists: dict[str, list[str]]) -> None:
     user = container.user
     has_user = _has_user(container)
+    id_map = id_map_values(container)
+    lists["lxc.init.cwd"] = [quote_value("working_dir", container.working_dir)]
     lists["lxc.init.uid"] = [str(user.uid)] if has_user else []
     lists["lxc.init.gid"] = [str(user.gid)] if has_user else []
     lists["lxc.init.groups"] = [",".join(map(str, user.groups))] if user.groups else []
     lists["lxc.signal.halt"] = [signal_value(container.stop_signal)]
-    id_map = id_map_values(container)
     lists["lxc.idmap"] = [] if id_map == _DEFAULT_MAP else id_map
     lists[_ENVIRONMENT] = [variable_value(name, value) for name, value in start.env]
-    return _Wanted(properties, lists)
 
 
 def _some(properties: dict[str, str | None]) -> dict[str, str]:
@@ -250,7 +270,7 @@ def _some(properties: dict[str, str | None]) -> dict[str, str]:
 def _add_command(
     argv: tuple[str, ...], properties: dict[str, str | None], lists: dict[str, list[str]], main: list[str]
 ) -> None:
-    """What Proxmox VE takes for an application container, and what for a system with an init of its own."""
+    """Add the command: Proxmox VE starts an application container, or a system with an init of its own."""
     now = _properties(main)
     lists["lxc.init.cmd"] = []
     if argv[0] == _INIT:
@@ -273,19 +293,21 @@ def _settings(settings: t.Mapping[str, t.Any]) -> tuple[dict[str, str | None], d
     properties: dict[str, str | None] = {}
     lists: dict[str, list[str]] = {}
     if not isinstance(settings, t.Mapping):
-        raise ContainerError("settings must be a mapping of keys of the configuration, such as memory: 512")
+        raise ContainerError(Option("settings"), " must be a mapping of keys of the configuration, such as memory: 512")
     for key, value in settings.items():
         if key in _OWN:
-            raise ContainerError(f"settings.{key} comes from the container; set {_OWN[key]} instead")
+            raise ContainerError(
+                Option(f"settings.{key}"), " is rendered from the container; set ", *_OWN[key], " instead"
+            )
         if key in _THEIRS:
-            raise ContainerError(f"settings.{key} is Proxmox VE's own to write; use its tools")
+            raise ContainerError(Option(f"settings.{key}"), " is written by Proxmox VE alone; use its tools")
         if values.is_lxc_key(key):
             items = value if isinstance(value, (list, tuple)) else [value]
             lists[key] = [values.setting(key, item) for item in items if item is not None]
         elif values.is_property_key(key):
             properties[key] = None if value is None else values.setting(key, value)
         else:
-            raise ContainerError(f"settings: {show(str(key))} is no key that pve-container reads")
+            raise ContainerError(Option("settings"), f": pve-container does not read the key {show(str(key))}")
     return properties, lists
 
 
@@ -329,7 +351,7 @@ def _after_properties(lines: list[str]) -> int:
 
 
 def _end(lines: list[str]) -> int:
-    """Before the blank lines that stand before the next section."""
+    """Return the index before the blank lines at the end."""
     end = len(lines)
     while end and not lines[end - 1].strip():
         end -= 1

@@ -13,7 +13,7 @@ import re
 import typing as t
 
 from ...module_utils._errors import show
-from .model import ContainerError, Mount
+from .model import ContainerError, Mount, Option
 from .text import require_line
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
@@ -66,10 +66,12 @@ def setting(key: str, value: t.Any) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     if not isinstance(value, (str, int, float)):
-        raise ContainerError(f"settings.{key}: a text, a number or a boolean is wanted, or null to remove it")
+        raise ContainerError(
+            Option(f"settings.{key}"), " must be a string, a number or a boolean, or null to remove it"
+        )
     text = require_line(f"settings.{key}", str(value).strip())
     if not text:
-        raise ContainerError(f"settings.{key} is empty; give null to remove it")
+        raise ContainerError(Option(f"settings.{key}"), " is empty; use null to remove it")
     return text
 
 
@@ -77,7 +79,8 @@ def hostname(name: str) -> str:
     """A DNS name. Raises ``ContainerError``."""
     if not _DNS_NAME.match(name):
         raise ContainerError(
-            f"hostname: Proxmox VE takes no {show(name)}; use letters, digits and '-', and '.' between them"
+            Option("hostname"),
+            f": Proxmox VE does not accept {show(name)}; use letters, digits and '-', and '.' between them",
         )
     return name
 
@@ -115,8 +118,7 @@ def host_managed(key: str, net: str) -> str:
         return net
     if parts.get("ip6") == "auto":
         raise ContainerError(
-            f"{key}: ip6=auto cannot be set by the host, and the image is not known to do it; set another ip6, or"
-            " host-managed=0"
+            f"{key}: the host cannot set ip6=auto, and the image may not do it; set another ip6, or" " host-managed=0"
         )
     return f"{net},host-managed=1"
 
@@ -150,7 +152,9 @@ def _free(used: t.Collection[str]) -> str:
     for number in range(_MOUNT_POINTS):
         if f"mp{number}" not in used:
             return f"mp{number}"
-    raise ContainerError(f"mounts: all {_MOUNT_POINTS} mount points of the container are in use; take some out")
+    raise ContainerError(
+        Option("mounts"), f": all {_MOUNT_POINTS} mount points of the container are in use; remove some"
+    )
 
 
 def _mount_point(key: str, mount: Mount, now: dict[str, str]) -> str:
@@ -161,7 +165,9 @@ def _mount_point(key: str, mount: Mount, now: dict[str, str]) -> str:
     parts["mp"] = _path("mounts.target", mount.target)
     source = _path("mounts.source", mount.source)
     if source.startswith("/dev/"):
-        raise ContainerError(f"mounts.source: Proxmox VE would mount the disk {show(source)}; give a directory")
+        raise ContainerError(
+            Option("mounts.source"), f": Proxmox VE would mount the disk {show(source)}; use a directory"
+        )
     options = _options(mount)
     if options:
         parts["mountoptions"] = ";".join(options)
@@ -175,8 +181,9 @@ def _require_bind(key: str, target: str, now: dict[str, str]) -> None:
     volume = now.get("volume", "")
     if not volume.startswith("/"):
         raise ContainerError(
-            f"mounts: {key} mounts the volume {show(volume)} at {show(target)}; use another target, or take the volume out"
-            " with Proxmox VE's own tools"
+            Option("mounts"),
+            f": {key} mounts the volume {show(volume)} at {show(target)}; use another target, or remove the"
+            " volume with Proxmox VE's own tools",
         )
 
 
@@ -184,7 +191,8 @@ def _path(field: str, path: str) -> str:
     require_line(field, path)
     if "," in path or "=" in path or path[-1].isspace():
         raise ContainerError(
-            f"{field}: Proxmox VE has no way to write {show(path)}; use a path without ',', '=' and a blank at its end"
+            Option(field),
+            f": Proxmox VE cannot express {show(path)}; use a path without ',', '=' and a blank at its end",
         )
     return path
 
@@ -195,8 +203,9 @@ def _options(mount: Mount) -> list[str]:
     for option in mount.options:
         if option not in allowed and option != "bind":
             raise ContainerError(
-                f"mounts.options: Proxmox VE has no option {show(option)} for the mount at {show(mount.target)}; it takes"
-                f" {', '.join(allowed)}"
+                Option("mounts.options"),
+                f": Proxmox VE does not know the option {show(option)} for the mount at {show(mount.target)};"
+                f" use {', '.join(allowed)}",
             )
         if option != "bind":
             options.append(option)

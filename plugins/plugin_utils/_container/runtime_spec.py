@@ -11,12 +11,13 @@ What the image-spec says of the conversion (``conversion.md``) holds; all else i
 
 from __future__ import annotations
 
+import json
 import math
 import typing as t
 from collections.abc import Mapping
 
 from ...module_utils._errors import show
-from .model import Container, ContainerError, IdRange, Mount
+from .model import Container, ContainerError, IdRange, Mount, Option
 from .text import require_text
 
 Document = t.Dict[str, t.Any]
@@ -25,6 +26,7 @@ Document = t.Dict[str, t.Any]
 _VERSION = "1.0.0"
 _ANNOTATION = "org.opencontainers.image."
 _DEPTH = 32
+_MOST_SHOWN = 10
 _LARGEST = 2**63 - 1
 
 _CAPABILITIES = [
@@ -100,7 +102,7 @@ def runtime_spec(
     _check(own, "container")
     given = settings or {}
     if not isinstance(given, Mapping):
-        raise ContainerError("settings: a mapping like a config.json is wanted")
+        raise ContainerError(Option("settings"), " must be a mapping, like a config.json")
     merged: Document = _merged(own, given, "settings", 0)
     return merged
 
@@ -110,9 +112,21 @@ def dropped_labels(container: Container) -> tuple[str, ...]:
     return tuple(key for key, _value in container.labels if _is_command(key))
 
 
+def needs_wrapper(container: Container, **options: t.Any) -> bool:
+    """Return ``False``: JSON expresses every word."""
+    del container, options
+    return False
+
+
+def wrapper_script(container: Container, **options: t.Any) -> str | None:
+    """Return ``None``: there is never a wrapper."""
+    del container, options
+    return None
+
+
 def _process(container: Container) -> Document:
     if not container.argv:
-        raise ContainerError("argv is empty: the image names no command, give command or entrypoint")
+        raise ContainerError(Option("command"), " is empty")
     user = container.user
     process: Document = {
         "terminal": False,
@@ -199,7 +213,7 @@ def _linux(container: Container, network: str) -> Document:
         namespaces.append({"type": "network", "path": network})
     elif network != "host":
         raise ContainerError(
-            f"network: {show(network)} is neither private, host nor the absolute path of a network namespace"
+            Option("network"), f": {show(network)} must be private, host or the absolute path of a network namespace"
         )
     linux: Document = {
         "resources": {"devices": _devices()},
@@ -251,12 +265,14 @@ def _is_command(key: str) -> bool:
 
 def _merged(own: t.Any, given: t.Any, field: str, depth: int) -> t.Any:
     if depth > _DEPTH:
-        raise ContainerError(f"{field}: settings are nested more than {_DEPTH} deep")
+        raise ContainerError(Option(field), f": settings are nested more than {_DEPTH} deep")
     if isinstance(given, Mapping):
         result = dict(own) if isinstance(own, dict) else {}
         for key, value in given.items():
             if not isinstance(key, str):
-                raise ContainerError(f"{field}: the key {show(str(key))} is no text; put it between quotes")
+                raise ContainerError(
+                    Option(field), f": the key {show(str(key))} must be a string; put it between quotes"
+                )
             inner = f"{field}.{show(key)[1:-1]}"
             require_text(inner, key)
             if value is None:
@@ -277,7 +293,8 @@ def _scalar(value: t.Any, field: str) -> t.Any:
     if isinstance(value, float) and math.isfinite(value):
         return value
     raise ContainerError(
-        f"{field}: {show(str(value))} is nothing that a config.json can hold; give a text, number, boolean, list or mapping"
+        Option(field),
+        f": a config.json cannot express {show(str(value))}; use a string, number, boolean, list or mapping",
     )
 
 
@@ -293,3 +310,19 @@ def _check(value: t.Any, field: str) -> None:
     elif isinstance(value, list):
         for number, item in enumerate(value):
             _check(item, f"{field}[{number}]")
+
+
+def spec_text(document: t.Mapping[str, t.Any]) -> str:
+    """Return the text of config.json, in ASCII: no byte of an image stands in the file as it was."""
+    return json.dumps(document, indent=2) + "\n"
+
+
+def label_warnings(container: Container) -> list[str]:
+    """Return a warning if labels of the image were left out, since a runtime would obey them as annotations."""
+    dropped = dropped_labels(container)
+    if not dropped:
+        return []
+    shown = ", ".join(map(show, dropped[:_MOST_SHOWN]))
+    rest = len(dropped) - _MOST_SHOWN
+    more = f" and {rest} more" if rest > 0 else ""
+    return [f"labels of the image did not become annotations, since a runtime would obey them: {shown}{more}"]

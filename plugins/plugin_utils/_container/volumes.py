@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from ...module_utils._errors import show
 from ...module_utils._container.reserved import ignored_volume, volume_problem
-from .model import ContainerError, Mount
+from .model import ContainerError, Mount, Option
 from .places import require_places
 from .text import require_line
 
@@ -23,7 +23,7 @@ _KEYS = ("source", "target", "read_only")
 
 
 class Volumes(t.NamedTuple):
-    """Volumes as mounts, by target, and why some of the image's are ``ignored``, in sentences."""
+    """Volumes as mounts, sorted by target, and a sentence for each volume of the image that is ignored."""
 
     mounts: list[dict[str, t.Any]]
     ignored: list[str]
@@ -42,12 +42,15 @@ def volumes_of(
     those whose target is declared or one of ``mounts`` are left out, and those that no container can have are ignored.
     Raises ``ContainerError``.
     """
+    for field, value, kind, what in (("image", image, Mapping, "a mapping"), ("folder", folder, str, "a path")):
+        if not isinstance(value, kind):
+            raise ContainerError(Option(field), f" must be {what}")
     found: dict[str, dict[str, t.Any]] = {}
     for item in _sequence("volumes", declared):
         volume = _declared(item, folder)
         target = volume["target"]
         if target in found:
-            raise ContainerError(f"volumes: two of them have the target {show(target)}; leave one out")
+            raise ContainerError(Option("volumes"), f": two volumes have the target {show(target)}; remove one")
         found[target] = volume
     others = [_mount(item) for item in _sequence("mounts", mounts)]
     require_places([*map(_mount, found.values()), *others])
@@ -66,11 +69,11 @@ def volumes_of(
 def _mount(item: t.Any) -> Mount:
     """What its places are; the rest is looked at when it is merged."""
     if not isinstance(item, Mapping):
-        raise ContainerError("mounts must be mappings with source and target")
+        raise ContainerError(Option("mounts"), " must be a list of mappings with source and target")
     return Mount(
         source=require_line("mounts", str(item.get("source") or "/")),
         target=_target("mounts", item.get("target")),
-        read_only=item.get("read_only") is True,
+        read_only=_read_only("mounts.read_only", item),
         type=str(item.get("type") or "bind"),
     )
 
@@ -79,25 +82,36 @@ def _sequence(field: str, value: t.Any) -> t.Sequence[t.Any]:
     if value is None:
         return ()
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        raise ContainerError(f"{field} must be a list")
+        raise ContainerError(Option(field), " must be a list")
     return value
 
 
 def _declared(item: t.Any, folder: str) -> dict[str, t.Any]:
     if not isinstance(item, Mapping):
-        raise ContainerError(f"volumes must be mappings with {', '.join(_KEYS)}")
+        raise ContainerError(Option("volumes"), f" must be a list of mappings with {', '.join(_KEYS)}")
     for key in item:
         if key not in _KEYS:
-            raise ContainerError(f"volumes: {show(str(key))} is no key of a volume; there are: {', '.join(_KEYS)}")
+            raise ContainerError(
+                Option("volumes"), f": unknown key {show(str(key))} of a volume; the keys are {', '.join(_KEYS)}"
+            )
     target = _target("volumes", item.get("target"))
     problem = volume_problem(target, target)
     if problem is not None:
-        raise ContainerError(f"volumes: {problem}; give another target")
+        raise ContainerError(Option("volumes"), f": {problem}; give another target")
     volume = _volume(target, folder)
     if item.get("source") is not None:
+        if not isinstance(item["source"], str):
+            raise ContainerError(Option("volumes.source"), " must be a path")
         volume["source"] = item["source"]
-    volume["read_only"] = bool(item.get("read_only"))
+    volume["read_only"] = _read_only("volumes.read_only", item)
     return volume
+
+
+def _read_only(field: str, item: t.Mapping[str, t.Any]) -> bool:
+    value = item.get("read_only") or False
+    if not isinstance(value, bool):
+        raise ContainerError(Option(field), " must be true or false")
+    return value
 
 
 def _volume(target: str, folder: str) -> dict[str, t.Any]:
@@ -108,6 +122,6 @@ def _volume(target: str, folder: str) -> dict[str, t.Any]:
 
 def _target(field: str, value: t.Any) -> str:
     if not isinstance(value, str):
-        raise ContainerError(f"{field}: {show(str(value))} is no path")
+        raise ContainerError(Option(field), f": {show(str(value))} must be a path")
     # a relative one of an image's is one from the root, as runtimes take it
     return posixpath.normpath("/" + require_line(field, value).lstrip("/"))

@@ -16,7 +16,7 @@ import re
 import typing as t
 
 from ...module_utils._errors import show
-from .model import ContainerError
+from .model import ContainerError, Option
 from .text import require_text, variable
 
 # /dev is a tmpfs of the runtime's, so no file for the mount is made in the tree itself
@@ -24,36 +24,38 @@ WRAPPER_TARGET = "/dev/.hypervisor-oci-exec"
 # not executed itself: neither its mode nor a noexec mount matters
 WRAPPER_ARGV = ("/bin/sh", WRAPPER_TARGET)
 
-# what a shell passes on; it drops others from the environment without a word
+# a shell silently drops variables with other names
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-# what a shell does not let anybody set
+# a shell refuses to set these
 _READ_ONLY = ("BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID")
 
 
 def render_wrapper(
     argv: t.Sequence[str], exported: t.Iterable[tuple[str, str]], passed: t.Iterable[tuple[str, str]] = ()
 ) -> str:
-    """The script: sets ``exported``, and becomes ``argv``. ``passed`` is what the runtime itself puts into its environment.
+    """Return the script, which exports ``exported`` and executes ``argv``; the runtime itself sets ``passed``.
 
-    Raises ``ContainerError`` for what would not come through a shell.
+    Raises ``ContainerError`` for what a shell would not pass on.
     """
     exported = tuple(exported)
     for name, _value in (*exported, *passed):
         if not _SHELL_NAME.match(name) or name in _READ_ONLY:
             raise ContainerError(
-                f"{variable('env', name)}: a shell does not pass on a variable of this name, and this container needs the"
-                " wrapper; leave the variable out, or use runc or crun"
+                Option(variable("env", name)),
+                ": a shell does not pass on a variable of this name, and this container needs the exec"
+                " wrapper; remove the variable, or use runc or crun",
             )
     if argv[0].startswith("-"):
         raise ContainerError(
-            f"argv: the program {show(argv[0])} would be taken for an option of the wrapper's shell; name it with its path"
+            Option("command"),
+            f": the wrapper's shell would take the program {show(argv[0])} for an option; use its path",
         )
     lines = ["#!/bin/sh", "# Made by the collection hypervisor.oci; changes here are lost."]
     lines.extend(f"export {name}={_inert(variable('env', name), value)}" for name, value in exported)
-    lines.append("exec " + " ".join(_inert("argv", word) for word in argv))
+    lines.append("exec " + " ".join(_inert("command", word) for word in argv))
     return "\n".join(lines) + "\n"
 
 
 def _inert(field: str, text: str) -> str:
-    """One word for the shell, whatever it holds: nothing is special between single quotes but they themselves."""
+    """Return one word for the shell: between single quotes, only single quotes are special."""
     return "'" + require_text(field, text).replace("'", "'\\''") + "'"

@@ -4,54 +4,45 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""The exec wrapper for each runtime: whether it is needed, and its text (docs/behaviour.md, section 9)."""
+"""The runtimes by name, and which of their descriptions need the exec wrapper (docs/behaviour.md, section 9)."""
 
 from __future__ import annotations
 
 import typing as t
 
 from ...module_utils._errors import show
-from . import lxc, nspawn, proxmox
-from .lxc_values import plan_start
-from .model import Container, ContainerError
-
-RUNTIMES = ("lxc", "proxmox", "nspawn", "runc", "crun")
+from . import lxc, nspawn, proxmox, runtime_spec
+from .model import Container, ContainerError, Option
 
 
-def needs_wrapper(
-    container: Container,
-    runtime: str,
-    *,
-    runtime_environment: bool | None = None,
-    version: str | None = None,
-    settings: t.Sequence[str] = (),
-) -> bool:
-    """Whether the rendering for ``runtime`` needs the wrapper; the other arguments are those of ``render_lxc``."""
-    if runtime == "lxc":
-        return lxc.needs_wrapper(container, runtime_environment=runtime_environment, version=version, settings=settings)
-    if runtime == "proxmox":
-        return proxmox.needs_wrapper(container)
-    if runtime == "nspawn":
-        return nspawn.needs_wrapper(container)
-    if runtime in RUNTIMES:
-        # JSON holds every word
-        return False
-    raise ContainerError(f"runtime: {show(str(runtime))} is not known; use one of {', '.join(RUNTIMES)}")
+class Wrapping(t.NamedTuple):
+    """Whether a container needs the wrapper, and its text, or ``None``. Options that a runtime does not know are ignored."""
+
+    is_needed: t.Callable[..., bool]
+    script: t.Callable[..., str | None]
 
 
-def wrapper_script(
-    container: Container,
-    runtime: str,
-    *,
-    runtime_environment: bool | None = None,
-    version: str | None = None,
-    settings: t.Sequence[str] = (),
-) -> str | None:
-    """The text of the wrapper that goes with the rendering; ``None`` where none is needed. Raises ``ContainerError``."""
-    if runtime == "lxc":
-        return lxc.wrapper_script(
-            container, runtime_environment=runtime_environment, version=version, settings=settings
-        )
-    if not needs_wrapper(container, runtime):
-        return None
-    return plan_start(container, False).script
+RUNTIMES = {
+    "lxc": Wrapping(lxc.needs_wrapper, lxc.wrapper_script),
+    "proxmox": Wrapping(proxmox.needs_wrapper, proxmox.wrapper_script),
+    "nspawn": Wrapping(nspawn.needs_wrapper, nspawn.wrapper_script),
+    "runc": Wrapping(runtime_spec.needs_wrapper, runtime_spec.wrapper_script),
+    "crun": Wrapping(runtime_spec.needs_wrapper, runtime_spec.wrapper_script),
+}
+
+
+def needs_wrapper(container: Container, runtime: str, **options: t.Any) -> bool:
+    """Return whether the description for ``runtime`` with these options needs the wrapper. Raises ``ContainerError``."""
+    return _wrapping(runtime).is_needed(container, **options)
+
+
+def wrapper_script(container: Container, runtime: str, **options: t.Any) -> str | None:
+    """Return the text of the wrapper, or ``None`` if the description does not need it. Raises ``ContainerError``."""
+    return _wrapping(runtime).script(container, **options)
+
+
+def _wrapping(runtime: str) -> Wrapping:
+    found = RUNTIMES.get(runtime)
+    if found is None:
+        raise ContainerError(Option("runtime"), f": unknown runtime {show(str(runtime))}; use {', '.join(RUNTIMES)}")
+    return found

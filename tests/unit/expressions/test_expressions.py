@@ -28,7 +28,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._remote.url import 
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import render_lxc, wrapper_script
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import container_from
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.nspawn import render_nspawn
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import render_proxmox
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import ProxmoxOptions, render_proxmox
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime_spec import runtime_spec
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.volumes import volumes_of
 
@@ -145,7 +145,7 @@ def test_every_rendering_of_a_long_value(value: str) -> None:
             lambda: wrapper_script(container),
             lambda: render_nspawn(container),
             lambda: json.dumps(runtime_spec(container)),
-            lambda: render_proxmox(container, current, wrapper="/w"),
+            lambda: render_proxmox(container, current, ProxmoxOptions(wrapper="/w")),
         ):
             with contextlib.suppress(OciError):
                 render()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._plan.request import parse_request, variables_with
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._plan.runtimes import OWN_VARIABLES, RUNTIMES
 
 _ROLE = Path(__file__).resolve().parents[3] / "roles" / "container"
 
@@ -43,13 +45,28 @@ def test_defaults_are_those_of_the_specification(options: dict[str, t.Any]) -> N
     assert defaults == {name: option["default"] for name, option in options.items() if "default" in option}
 
 
-def test_nothing_else_is_asked_for(options: dict[str, t.Any]) -> None:
-    """Every variable that tasks, templates and conclusions speak of is one of the specification, or the role's own."""
-    files = [
-        path for folder in ("tasks", "templates", "vars") for path in (_ROLE / folder).rglob("*") if path.is_file()
-    ]
+def test_tasks_read_the_plan_alone(options: dict[str, t.Any]) -> None:
+    """No task or variable of the role's own reads a variable that nothing has checked."""
+    files = [path for folder in ("tasks", "vars") for path in (_ROLE / folder).rglob("*") if path.is_file()]
     assert len(files) > 20
-    found = set()
     for path in files:
-        found |= set(re.findall(r"(?<![\w./-])container_\w+", path.read_text("utf-8")))
-    assert found == set(options)
+        names = re.findall(r"(?<![\w./-])container_\w+", path.read_text("utf-8"))
+        assert names == [], path
+    assert options
+
+
+def test_the_plan_reads_all_variables(options: dict[str, t.Any]) -> None:
+    kinds = variables_with(OWN_VARIABLES)
+    assert {f"container_{name}" for name in kinds} == set(options)
+    required = {"name": "web", "runtime": "runc", "src": "image.tar"}
+    request = parse_request(required, OWN_VARIABLES)
+    own = {name for kinds_of_one in OWN_VARIABLES.values() for name in kinds_of_one}
+    types = {"bool": "bool", "int": "int", "int | None": "int", "Facts": "dict", "str": "str", "str | None": "str"}
+    for option_name, option in options.items():
+        name = option_name.partition("_")[2]
+        if name not in own and "default" in option:
+            assert getattr(request, name) == option["default"], name
+        wanted = types.get(kinds[name], "list")
+        assert option["type"] in (wanted, "path" if wanted == "str" else wanted), name
+    assert list(RUNTIMES) == options["container_runtime"]["choices"]
+    assert list(RUNTIMES) == list(OWN_VARIABLES)

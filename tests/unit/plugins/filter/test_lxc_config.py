@@ -90,7 +90,7 @@ def test_overrides_and_settings() -> None:
 def test_the_wrapper() -> None:
     """Section 9: both filters, given the same, go together."""
     given: dict[str, t.Any] = {**NAMED, "command": MIXED, "version": "6.0.0"}
-    with pytest.raises(AnsibleFilterError, match="argv: LXC has no way to write"):
+    with pytest.raises(AnsibleFilterError, match="command: LXC cannot express"):
         lxc_config(IMAGE, **given)
     config = read(lxc_config(IMAGE, wrapper="/w", **given))
     assert config.init == [b"/bin/sh", b"/dev/.hypervisor-oci-exec"]
@@ -114,7 +114,7 @@ def test_a_wrapper_for_each_runtime() -> None:
         odd: dict[str, t.Any] = {**NAMED, "command": ["a\nb"]}
         odd["env"] = {"a.b": "x\ny"}
         assert exec_wrapper(IMAGE, runtime=runtime, **odd) == ""
-    with pytest.raises(AnsibleFilterError, match="runtime: 'docker' is not known"):
+    with pytest.raises(AnsibleFilterError, match="runtime: unknown runtime 'docker'"):
         exec_wrapper(IMAGE, runtime="docker", **NAMED)
     with pytest.raises(AnsibleFilterError, match=r"env\.a\.b: a shell does not"):
         exec_wrapper(IMAGE, **{**NAMED, "command": ["a\nb"], "env": {"a.b": "x"}})
@@ -172,10 +172,10 @@ def test_needs_wrapper() -> None:
     [
         ({}, "name is missing"),
         ({"name": "web"}, "rootfs is missing"),
-        ({**NAMED, "nosuch": 1}, "'nosuch' is no override"),
+        ({**NAMED, "nosuch": 1}, "unknown override 'nosuch'"),
         ({**NAMED, "env": ["A"]}, "has no '='"),
         ({**NAMED, "settings": "x"}, "settings must be a list"),
-        ({**NAMED, "version": "new"}, "version: 'new'"),
+        ({**NAMED, "version": "new"}, "invalid version of LXC 'new'"),
     ],
 )
 def test_errors(arguments: dict[str, t.Any], what: str) -> None:

@@ -90,7 +90,7 @@ def test_all_arguments() -> None:
         ({"current": CURRENT, "name": "a_b"}, "hostname: "),
         ({"current": CURRENT, "name": "web", "version": "6.0.18"}, "user: "),
         ({"current": CURRENT, "name": "web", "settings": {"mp0": "x"}}, "settings"),
-        ({"current": CURRENT, "name": "web", "command": ["a\nb"]}, "argv: "),
+        ({"current": CURRENT, "name": "web", "command": ["a\nb"]}, "command: "),
     ],
 )
 def test_errors(arguments: dict[str, t.Any], what: str) -> None:

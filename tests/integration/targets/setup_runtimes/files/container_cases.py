@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+import typing as t
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
@@ -181,6 +182,7 @@ class Cases:
         self.check_mode()
         self.first_run()
         self.second_run()
+        self.judged()
         self.groups_that_cannot_be()
         self.secrets()
         self.overrides()
@@ -275,13 +277,36 @@ class Cases:
             require(inode == inodes[item.name], "it was not started again", item.name)
         say("a second run changes nothing")
 
+    def judged(self) -> None:
+        """What cannot be is told before anything is unpacked or stopped, in check mode too."""
+        image = {"src": self.image("one"), "only": self.privileged[:1]}
+        inode = os.stat(f"{self._without_map()[0].data}/report").st_ino
+        for options in ((), ("--check",)):
+            says = "container_command must be a list of strings"
+            self._fail_alone(says, *options, **image, command="httpd -f")
+            self._fail_alone("container_env.FLAG", *options, **image, env={"FLAG": True})
+            self._fail_alone("container_x is not a variable", *options, **image, x=1)
+        omitted = {"hostname": "{{ omit }}", "command": "{{ nothing | default(omit) }}"}
+        changes = self.runs.succeed(**image, **omitted)
+        require(not any(changes.values()), "omit is as if not given", changes)
+        container = self._without_map()[0]
+        require(container.is_running(), "it goes on", container.name)
+        seen = os.stat(f"{container.data}/report").st_ino
+        require(seen == inode, "it was not started again", container.name)
+        say("what cannot be is told before anything is stopped")
+
+    def _fail_alone(self, says: str, *options: str, **changed: t.Any) -> None:
+        """A run that fails with one sentence, without words of Ansible's before it."""
+        for error in self.runs.fail(says, *options, **changed).values():
+            require(error.startswith("container_"), "the sentence alone", error)
+
     def groups_that_cannot_be(self) -> None:
         """LXC before 7.0, mapped: an error that names the way out, and the container goes on."""
         lacking = [name for name, item in self.containers.items() if item.lacks_groups]
         if not lacking:
             return
         user = {name: {"container_user": "app"} for name in lacking}
-        self.runs.fail("no supplementary groups", src=self.image("one"), only=lacking, extra=user)
+        self.runs.fail("does not give supplementary groups", src=self.image("one"), only=lacking, extra=user)
         for name in lacking:
             require(self.containers[name].is_running(), "it goes on", name)
         say("groups that a runtime cannot give are an error")

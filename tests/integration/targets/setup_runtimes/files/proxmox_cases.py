@@ -75,7 +75,7 @@ case $1 in
         grep -q stopped "$state"
         ! grep -q " $root " /proc/self/mounts
         # what cannot start has ended when somebody looks
-        grep -qs /bin/nothing {file} {wrapper} || echo running >"$state"
+        grep -qs /bin/nothing {file} {wrapper} || [ -e {folder}/broken ] || echo running >"$state"
         ;;
     shutdown) echo stopped >"$state" ;;
     *) exit 2 ;;
@@ -113,6 +113,8 @@ class Stand:
     def calls(self) -> list[str]:
         """What the tool was asked since the last time, but for the state."""
         path = f"{self.folder}/calls"
+        if not os.path.exists(path):
+            return []
         with open(path, encoding="utf-8") as file:
             calls = file.read().split()
         os.unlink(path)
@@ -206,6 +208,8 @@ def run(folder: str, stand: Stand) -> None:
     require("NEW=value" in env, "it has the variable", env)
     say("a changed override starts it again, without mounting")
 
+    _require_judged(runs, stand, image("one"))
+    _require_restored(runs, stand, image("one"))
     _require_secrecy(runs, image("one"))
     stand.calls()
 
@@ -238,6 +242,55 @@ def run(folder: str, stand: Stand) -> None:
     require(not os.path.exists(_VOLUMES), "volumes are gone")
     require(os.path.exists(_FILE), "the container of Proxmox VE stays")
     say("absent empties the volume")
+
+
+def _require_judged(runs: Runs, stand: Stand, src: str) -> None:
+    """What cannot be is told before anything is stopped or mounted, in check mode too."""
+    for options in ((), ("--check",)):
+        says = "container_command must be a list of strings"
+        runs.fail(says, *options, src=src, command="httpd -f")
+        runs.fail("container_env.FLAG", *options, src=src, env={"FLAG": True})
+        runs.fail("container_x is not", *options, src=src, x=1)
+    require(stand.calls() == [], "nothing is stopped")
+    require(stand.state() == "running", "it goes on")
+    say("what cannot be is told before anything is stopped")
+
+
+def _require_restored(runs: Runs, stand: Stand, src: str) -> None:
+    """A change after which the container does not start is undone: configuration, wrapper and note."""
+    env = {"NEW": "value", "LINES": "a\nb"}
+    runs.succeed(src=src, env=env)
+    stand.calls()
+    paths = (_FILE, f"{_STATE}/exec", f"{_STATE}/volume.json")
+    before = [_content(path) for path in paths]
+    runs.fail(
+        "was started again, and runs",
+        src=src,
+        env={**env, "OTHER": "c\nd"},
+        command=["a\nb"],
+        entrypoint=["/bin/nothing"],
+        working_dir="/tmp",
+    )
+    calls = stand.calls()
+    wanted = ["shutdown", "mount", "unmount", "start", "start"]
+    require(calls == wanted, "its order", calls)
+    for path, text in zip(paths, before):
+        require(_content(path) == text, "as it was", path)
+    require(stand.state() == "running", "it runs")
+    changes = runs.succeed(src=src, env=env)
+    require(not any(changes.values()), "nothing is left to change", changes)
+    with open(f"{stand.folder}/broken", "w", encoding="utf-8"):
+        # from now on nothing starts
+        pass
+    runs.fail("was started again, and does not run", src=src, env={"NEW": "other"})
+    os.unlink(f"{stand.folder}/broken")
+    runs.succeed(src=src, env=env)
+    say("a change that does not start is undone, and it is told whether the former container runs")
+
+
+def _content(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def _require_secrecy(runs: Runs, src: str) -> None:

@@ -25,7 +25,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc impo
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import container_from
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import Container, ContainerError
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.nspawn import render_nspawn
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import render_proxmox
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import ProxmoxOptions, render_proxmox
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.runtime_spec import runtime_spec
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.wrapper import render_wrapper
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, directory, write_oci_archive
@@ -216,7 +216,7 @@ def lxc_with_hooks(container: Container, wrapper: str | None) -> Lines:
 
 
 def proxmox(container: Container, wrapper: str | None) -> Lines:
-    lines = lines_of(render_proxmox(container, _PROXMOX, wrapper=wrapper), ":")
+    lines = lines_of(render_proxmox(container, _PROXMOX, ProxmoxOptions(wrapper=wrapper)), ":")
     assert lines.keys[-4:] == ["", "[before]", "rootfs", ""]
     assert lines.values["unprivileged"] == ["1"]
     return lines
@@ -284,7 +284,7 @@ def test_controls_are_refused_where_no_wrapper_is_allowed(
         render(container_of(place, f"a{bad}b"), None)
     message = caught.value.message
     assert message.isprintable()
-    assert re.match(r"(?:image\.)?(?:argv|cmd|entrypoint|env|working_dir)", message)
+    assert re.match(r"(?:image\.)?(?:command|cmd|entrypoint|env|working_dir)", message)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 import pytest
@@ -164,17 +165,17 @@ def test_names_that_shells_do_not_take() -> None:
     ("env", "what"),
     [
         (["A"], "env[0] has no '='"),
-        (["=x"], "'' is no name"),
-        ({"A=secret": "x"}, "'A' is no name"),
-        ({"": "x"}, "'' is no name"),
+        (["=x"], "invalid variable name ''"),
+        ({"A=secret": "x"}, "invalid variable name 'A'"),
+        ({"": "x"}, "invalid variable name ''"),
         ({"A": None}, "env.A has no value"),
-        ({"A": True}, "env.A: the value is no text"),
-        ({"A": ["x"]}, "env.A: "),
+        ({"A": True}, "env.A must be a string"),
+        ({"A": ["x"]}, "env.A must be a string"),
         ({"A\n": None}, "env.A\\n has no value"),
         ("A=B", "env must be a list"),
         (5, "env must be a list"),
-        ({"A": "a\0b"}, "env.A: the value holds a NUL"),
-        ({"A\0": "a"}, "env: the value holds a NUL"),
+        ({"A": "a\0b"}, "env.A: the value contains a NUL"),
+        ({"A\0": "a"}, "env: the value contains a NUL"),
         (["A\0=a"], "env: "),
         ({"A": "\ud800"}, "env.A: "),
     ],
@@ -227,7 +228,7 @@ def test_users_that_are_not_known(uid: t.Any) -> None:
 def test_facts_without_a_user() -> None:
     """Facts of check mode, or of oci_image_info: the user is not known yet."""
     facts = {key: value for key, value in IMAGE.items() if key not in ("uid", "gid")}
-    with pytest.raises(ContainerError, match="'app' is not known"):
+    with pytest.raises(ContainerError, match="unknown user 'app'"):
         container_from(facts, NAMED)
     assert container_from(facts, {**NAMED, "user": "5:6"}).user.gid == 6
 
@@ -235,7 +236,7 @@ def test_facts_without_a_user() -> None:
 @pytest.mark.parametrize("user", ["app", "app:5", "5:", ":5", "5:6:7", "-1", "", "٣", "99999999999", "1.5"])
 def test_names_of_users_are_looked_up_elsewhere(user: str) -> None:
     assert "oci_user_info" in refused(user=user)
-    assert "no id" in refused(user="4294967295")
+    assert "invalid id" in refused(user="4294967295")
 
 
 @pytest.mark.parametrize("groups", ["4,20", {"a": 1}, [None], [-1], [True], 5])
@@ -275,14 +276,14 @@ def test_signals(given: t.Any, expected: str) -> None:
 @pytest.mark.parametrize("bad", ["SIGNOTHING", "0", "SIGTERM\n# x", "-9", "TERM x", [9]])
 def test_signals_that_are_none(bad: t.Any) -> None:
     if bad != "SIGTERM\n# x":
-        assert refused(stop_signal=bad).startswith("stop_signal: ")
-    assert refused({"stop_signal": bad}).startswith("image.stop_signal: ")
+        assert re.match("stop_signal(: | must be a string)", refused(stop_signal=bad))
+    assert re.match("image.stop_signal(: | must be a string)", refused({"stop_signal": bad}))
 
 
 @pytest.mark.parametrize("bad", ["", "-x", ".x", "a b", "a/b", "a\nb", "a\n", "x" * 65, "ä", "..", "a:b", True, []])
 def test_names(bad: t.Any) -> None:
-    assert refused(name=bad).startswith("name: ")
-    assert refused(hostname=bad).startswith("hostname: ")
+    assert re.match("name(: | must be a string)", refused(name=bad))
+    assert re.match("hostname(: | must be a string)", refused(hostname=bad))
     assert "name is missing" in refused(name=None)
 
 
@@ -336,7 +337,7 @@ def test_mounts() -> None:
         ({"source": "/a\nb", "target": "/b"}, "mounts.source"),
         ({"source": "/a", "target": "/b\rc"}, "mounts.target"),
         ({"source": "/a", "target": "/b", "type": "proc"}, "mounts.type"),
-        ({"source": "/a", "target": "/b", "readonly": True}, "'readonly' is no key"),
+        ({"source": "/a", "target": "/b", "readonly": True}, "unknown key 'readonly'"),
         ({"source": "/a", "target": "/b", "read_only": "yes"}, "mounts.read_only"),
         ({"source": "/a", "target": "/b", "options": "ro"}, "mounts.options must be"),
         ({"source": "/a", "target": "/b", "options": ["a,b"]}, "mounts.options"),
@@ -353,7 +354,7 @@ def test_mounts_that_are_none(mount: t.Any, what: str) -> None:
 
 def test_two_mounts_in_one_place() -> None:
     mounts = [{"source": "/a", "target": "/x"}, {"source": "/b", "target": "/x/"}]
-    assert "two of them have the target '/x'" in refused(mounts=mounts)
+    assert "two mounts have the target '/x'" in refused(mounts=mounts)
 
 
 def test_id_maps() -> None:
@@ -383,7 +384,7 @@ def test_id_maps_that_are_none(uid_map: t.Any, gid_map: t.Any, what: str) -> Non
 
 
 def test_other_overrides() -> None:
-    assert "'entry_point' is no override" in refused(entry_point=["x"])
+    assert "unknown override 'entry_point'" in refused(entry_point=["x"])
     for image in (None, "x", ["x"], 5):
         with pytest.raises(ContainerError, match="^image must be a mapping"):
             container_from(t.cast("t.Any", image), NAMED)

@@ -191,7 +191,7 @@ def test_no_word_with_a_control_character(text: str, bad: str) -> None:
 
 
 def test_control_characters_name_their_field() -> None:
-    assert problem(container(argv=("/x", "a\nb"))).startswith("argv[1]")
+    assert problem(container(argv=("/x", "a\nb"))).startswith("command[1]")
     assert problem(container(env=(("A", "a\nb"),))).startswith("env.A")
     assert "exec wrapper" in problem(container(argv=("a\rb",)))
 
@@ -206,7 +206,7 @@ def test_wrapper_carries_what_no_line_can() -> None:
     assert script is not None
     assert "export A='\x1b'\n" in script
     assert script.endswith("exec '/bin/sh' '-c' 'a\nb'\n")
-    assert problem(multi, wrapper="relative").endswith("is no absolute path")
+    assert problem(multi, wrapper="relative").endswith("is not an absolute path")
 
 
 def test_wrapper_is_used_where_it_must() -> None:
@@ -364,7 +364,7 @@ def test_a_line_has_an_end() -> None:
 
 
 def test_empty_argv_is_an_error() -> None:
-    assert "argv is empty" in problem(container(argv=()))
+    assert "command is empty" in problem(container(argv=()))
 
 
 def test_the_reader_can_misread() -> None:

@@ -20,7 +20,11 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model im
     Mount,
     User,
 )
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import needs_wrapper, render_proxmox
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.proxmox import (
+    ProxmoxOptions,
+    needs_wrapper,
+    render_proxmox,
+)
 from ansible_collections.hypervisor.oci.tests.unit import lxc_settings
 from ansible_collections.hypervisor.oci.tests.unit.pve_settings import (
     Config,
@@ -86,18 +90,18 @@ TEXT = st.text(st.one_of(LINE, st.sampled_from(" \t'\"\\=#$:,.[]ab")), max_size=
 
 def render(container: Container, current: str = CURRENT, **more: t.Any) -> str:
     """The text, which Proxmox VE reads, and which comes back from itself and from what Proxmox VE makes of it."""
-    text = render_proxmox(container, current, **more)
+    text = render_proxmox(container, current, ProxmoxOptions(**more))
     parsed = parse(text)
-    assert render_proxmox(container, text, **more) == text
+    assert render_proxmox(container, text, ProxmoxOptions(**more)) == text
     rewritten = write(parsed)
-    assert render_proxmox(container, rewritten, **more) == rewritten
+    assert render_proxmox(container, rewritten, ProxmoxOptions(**more)) == rewritten
     return text
 
 
 def refused(container: Container, current: str = CURRENT, **more: t.Any) -> str:
     """The message, in one line."""
     with pytest.raises(ContainerError) as caught:
-        render_proxmox(container, current, **more)
+        render_proxmox(container, current, ProxmoxOptions(**more))
     assert caught.value.message.isprintable()
     return caught.value.message
 
@@ -329,7 +333,7 @@ def test_several_networks() -> None:
 def test_a_network_that_the_host_cannot_set() -> None:
     """Proxmox VE refuses to start such a container."""
     current = CURRENT.replace(NET, "name=eth0,ip6=auto", 1)
-    assert refused(PLAIN, current).startswith("net0: ip6=auto")
+    assert refused(PLAIN, current).startswith("net0: the host cannot set ip6=auto")
     current = CURRENT.replace(NET, "name=eth0,ip6=auto,host-managed=0", 1)
     render(PLAIN, current)
 
@@ -355,7 +359,7 @@ def test_another_map() -> None:
 @pytest.mark.parametrize("line", ["unprivileged: 1", "lxc.idmap: u 0 100000 65536"])
 def test_no_image_makes_a_container_privileged(line: str) -> None:
     container = replace(PLAIN, uid_map=(), gid_map=())
-    assert refused(container, f"rootfs: a:b\n{line}\n").startswith("uid_map is not")
+    assert refused(container, f"rootfs: a:b\n{line}\n").startswith("uid_map is missing")
     render(container, "rootfs: a:b\nunprivileged: 0\n")
 
 
@@ -420,9 +424,9 @@ def test_from_a_bind_to_a_tmpfs_and_back() -> None:
         (Mount("/srv/a", "/a "), "mounts.target"),
         (Mount("/srv/a", "/a\u00a0"), "mounts.target"),
         (Mount("/dev/sda", "/a"), "mount the disk"),
-        (Mount("/srv/a", "/a", options=("rbind",)), "no option 'rbind'"),
-        (Mount("/srv/a", "/a", options=("noatime;ro",)), "no option"),
-        (Mount("/srv/a", "/a", True, options=("noatime",)), "no option 'noatime'"),
+        (Mount("/srv/a", "/a", options=("rbind",)), "option 'rbind'"),
+        (Mount("/srv/a", "/a", options=("noatime;ro",)), "option 'noatime;ro'"),
+        (Mount("/srv/a", "/a", True, options=("noatime",)), "option 'noatime'"),
     ],
 )
 def test_mounts_that_it_cannot_write(mount: Mount, what: str) -> None:
@@ -445,7 +449,7 @@ MIXED = replace(PLAIN, argv=("/bin/app", 'it\'s "x"'), env=(("A", "1"), ("B", "x
 
 def test_the_wrapper() -> None:
     """Section 9: what cannot be written otherwise, where the user allows it."""
-    assert refused(MIXED).startswith("argv: ")
+    assert refused(MIXED).startswith("command: ")
     assert refused(replace(MIXED, argv=PLAIN.argv)).startswith("env.B: ")
     text = render(MIXED, wrapper="/var/lib/x/exec")
     config = lxc_of(parse(text))
@@ -519,18 +523,18 @@ def test_settings() -> None:
         ({"lxc.mount.entry": "x"}, "set mounts"),
         ({"rootfs": "a:b"}, "its tools"),
         ({"lock": "backup"}, "its tools"),
-        ({"mp0": "/x,mp=/y"}, "no key"),
-        ({"nosuch": 1}, "no key"),
-        ({"lxc.rootfs.path": "/x"}, "no key"),
-        ({"lxc.nosuch": "x"}, "no key"),
-        ({"lxc.net.0.type\nlxc.hook.start": "x"}, "no key"),
-        ({"net32": "name=x"}, "no key"),
-        ({5: "x"}, "no key"),
+        ({"mp0": "/x,mp=/y"}, "does not read the key"),
+        ({"nosuch": 1}, "does not read the key"),
+        ({"lxc.rootfs.path": "/x"}, "does not read the key"),
+        ({"lxc.nosuch": "x"}, "does not read the key"),
+        ({"lxc.net.0.type\nlxc.hook.start": "x"}, "does not read the key"),
+        ({"net32": "name=x"}, "does not read the key"),
+        ({5: "x"}, "does not read the key"),
         ({"memory": "1\nrootfs: /"}, "control character"),
         ({"tags": "a\rb"}, "control character"),
         ({"lxc.cap.drop": ["a\nlxc.hook.start: x"]}, "control character"),
-        ({"memory": []}, "a text, a number"),
-        ({"lxc.cap.drop": [{}]}, "a text, a number"),
+        ({"memory": []}, "must be a string, a number"),
+        ({"lxc.cap.drop": [{}]}, "must be a string, a number"),
         ({"memory": " "}, "is empty"),
         ("memory: 1", "must be a mapping"),
     ],

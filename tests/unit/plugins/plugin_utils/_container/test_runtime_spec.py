@@ -351,4 +351,4 @@ def test_settings_that_are_none(settings: t.Any) -> None:
 
 
 def test_empty_argv_is_an_error() -> None:
-    assert "argv is empty" in problem({"argv": ()})
+    assert "command is empty" in problem({"argv": ()})

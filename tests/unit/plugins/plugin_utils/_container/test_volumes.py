@@ -74,10 +74,10 @@ def test_an_image_without_volumes() -> None:
 @pytest.mark.parametrize(
     ("declared", "says"),
     [
-        ([{"target": "/a"}, {"target": "/a/"}], "two of them"),
-        ([{"target": "/a", "size": 1}], "'size' is no key"),
-        ([{"source": "/a"}], "is no path"),
-        (["/a"], "must be mappings"),
+        ([{"target": "/a"}, {"target": "/a/"}], "two volumes"),
+        ([{"target": "/a", "size": 1}], "unknown key 'size'"),
+        ([{"source": "/a"}], "must be a path"),
+        (["/a"], "must be a list of mappings"),
         ("/a", "must be a list"),
         ([{"target": "/"}], "root directory"),
         ([{"target": "/a\0b"}], "NUL"),
@@ -121,7 +121,7 @@ def test_places_that_only_look_like_those(warnings: list[str]) -> None:
         ),
         ([{"target": "/a"}], [{"target": "/b", "source": "/v/a/b//c"}], "lies in '/v/a'"),
         ([], [{"target": "/proc/x", "source": "/srv"}], "is in /proc"),
-        ([], ["/a"], "must be mappings"),
+        ([], ["/a"], "must be a list of mappings"),
     ],
 )
 def test_mounts_that_cannot_be(declared: t.Any, mounts: t.Any, says: str) -> None:

@@ -1,0 +1,161 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is PRIVATE to the collection.
+
+"""LXC as a runtime of the role."""
+
+from __future__ import annotations
+
+import posixpath
+
+from ...module_utils._errors import show
+from .._container import lxc
+from .._container.model import ContainerError, Option
+from .etc_files import MADE
+from .known import Places
+from .quoting import shell, systemd
+from .request import Request
+from .runtime import Context, Directory
+from .service import ServedRuntime, restart_lines
+
+# Docker's
+_CAPABILITIES = (
+    "audit_write chown dac_override fowner fsetid kill mknod net_bind_service net_raw setfcap setgid setpcap setuid"
+    " sys_chroot"
+)
+# null, zero, full, random, urandom, tty, console, ptmx and terminals
+_DEVICES = ("1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "136:*")
+_SECCOMP = "/usr/share/lxc/config/common.seccomp"
+# LXC asks newuidmap, which asks these files, for root too
+_RANGES = (("/etc/subuid", "uid_map"), ("/etc/subgid", "gid_map"))
+_FUNCTIONS = """\
+folder=@folder@
+
+alive() {
+    [ "$(lxc-info -P "$folder" -n "$name" -s -H 2>/dev/null)" = RUNNING ]
+}
+
+start() {
+    $plain lxc-start -d -P "$folder" -n "$name" -o "$log.lxc" -l WARN
+}
+
+stop() {
+    # the signal is lxc.signal.halt of the configuration
+    lxc-stop -P "$folder" -n "$name" -t "$timeout"
+}
+
+log() {
+    { last "$log.lxc"; last "$log"; } | printable
+}
+
+"""
+
+
+class Lxc(ServedRuntime):
+    """LXC, whose containers are folders with a file named config."""
+
+    programs = ("lxc-start", "lxc-stop", "lxc-info")
+    version_command = ("lxc-start", "--version")
+    variables = {"lxc_settings": "list[str]"}
+    settings = "lxc_settings"
+    paths = (_SECCOMP,)
+    starts_with_node = True
+
+    def folder(self, request: Request) -> str:
+        return request.folder or f"/var/lib/lxc/{request.name}"
+
+    def rootfs(self, request: Request, folder: str) -> str:
+        return request.rootfs or f"{folder}/rootfs"
+
+    def check(self, request: Request, places: Places) -> None:
+        lxc.checked_settings(_given(request))
+        if posixpath.basename(places.folder) != request.name:
+            raise ContainerError(
+                Option("folder"),
+                f": {show(places.folder)} must end with the container's name {show(request.name)} for LXC",
+            )
+
+    def file(self, request: Request, places: Places) -> str:
+        return f"{places.folder}/config"
+
+    def render(self, context: Context) -> str:
+        return lxc.render_lxc(
+            context.container, version=context.node.version, wrapper=context.wrapper, settings=_settings(context)
+        )
+
+    def wrapper(self, context: Context) -> str | None:
+        return lxc.wrapper_script(context.container, version=context.node.version, settings=_settings(context))
+
+    def directories(self, request: Request, places: Places) -> list[Directory]:
+        return [
+            Directory(posixpath.dirname(places.folder), passable=True, shared=True),
+            Directory(posixpath.dirname(places.rootfs), passable=True),
+        ]
+
+    def unit(self, request: Request) -> str:
+        return f"lxc@{request.name}.service"
+
+    def unit_text(self, context: Context) -> str:
+        request = context.request
+        name = request.name
+        folder = systemd(posixpath.dirname(context.places.folder))
+        log = systemd(f"{context.places.log}.lxc")
+        timeout = request.stop_timeout
+        return MADE + (
+            "[Unit]\nStartLimitIntervalSec=0\n\n[Service]\nExecStart=\n"
+            f"ExecStart=lxc-start -F -n {name} -P {folder} -o {log} -l WARN\n"
+            "ExecStop=\n"
+            f"ExecStop=-lxc-stop -n {name} -P {folder} -t {timeout}\n"
+            f"TimeoutStopSec={timeout + 10}\n" + restart_lines(request)
+        )
+
+    def control(self, context: Context) -> str:
+        folder = posixpath.dirname(context.places.folder)
+        return _FUNCTIONS.replace("@folder@", shell(folder))
+
+    def log(self, request: Request, places: Places) -> list[str]:
+        # LXC writes its own messages and the container's console to files
+        files = [f"{places.log}.lxc", places.log]
+        return ["tail", "--quiet", "--bytes=2048", *files]
+
+    def id_ranges(self, request: Request) -> list[dict[str, str]]:
+        return [
+            {"path": path, "line": "root:" + item.partition(":")[2]}
+            for path, name in _RANGES
+            for item in getattr(request, name)
+        ]
+
+
+def _given(request: Request) -> list[str]:
+    return request.own.get("lxc_settings") or []
+
+
+def _settings(context: Context) -> list[str]:
+    """Return the role's lines, without those of a kind that the administrator sets, and then the administrator's."""
+    request = context.request
+    given = [line.partition("=")[0].strip() for line in _given(request)]
+    lines: list[str] = []
+
+    def add(prefix: str, *defaults: str) -> None:
+        if not any(key.startswith(prefix) for key in given):
+            lines.extend(defaults)
+
+    kind = "none" if request.network == "host" else "empty"
+    add("lxc.net.", f"lxc.net.0.type = {kind}")
+    add("lxc.mount.auto", "lxc.mount.auto = proc:mixed sys:ro cgroup:ro")
+    add("lxc.pty.max", "lxc.pty.max = 1024")
+    add("lxc.cap.", f"lxc.cap.keep = {_CAPABILITIES}")
+    if _SECCOMP in context.node.paths:
+        add("lxc.seccomp.profile", f"lxc.seccomp.profile = {_SECCOMP}")
+    is_given = any(key.startswith(("lxc.cgroup.devices.", "lxc.cgroup2.devices.")) for key in given)  # fmt: skip
+    if not request.uid_map and not is_given:
+        # LXC 7 does not load a configuration with keys of cgroup v1
+        groups = ("cgroup", "cgroup2") if lxc.features_of(context.node.version, None).cgroup_v1 else ("cgroup2",)
+        lines += [f"lxc.{group}.devices.deny = a" for group in groups]
+        lines += [f"lxc.{group}.devices.allow = c {device} rwm" for group in groups for device in _DEVICES]
+    add("lxc.console.logfile", f"lxc.console.logfile = {context.places.log}")
+    if request.starts_with_node and not context.node.systemd:
+        lines.append("lxc.start.auto = 1")
+    return [*lines, *_given(request)]

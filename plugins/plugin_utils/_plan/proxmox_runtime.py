@@ -1,0 +1,106 @@
+"""Proxmox VE for the role (docs/behaviour.md, section 10)."""
+
+from __future__ import annotations
+
+import re
+
+from .._container import proxmox
+from .._container.model import Container, ContainerError, Option
+from .known import Node, Places
+from .request import Request
+from .runtime import Context, Directory, File, Service
+
+_LEAST_VMID = 100
+_ROOT_VOLUME = re.compile(r"^rootfs: *[^,\n]*", re.MULTILINE)
+_RUNNING = r"\Astatus: running$"
+
+
+class Proxmox:
+    """A container of Proxmox VE, which already has its volumes, networks and number."""
+
+    programs = ("pct",)
+    version_command = ("dpkg-query", "--show", "--showformat=${Version}", "pve-container")
+    variables = {"proxmox_settings": "Facts", "vmid": "int | None"}
+    settings = "proxmox_settings"
+    shown = "settings"
+    needs_user_info = False
+    is_managed = True
+    paths: tuple[str, ...] = ()
+
+    def folder(self, request: Request) -> str:
+        return f"{request.state_folder}/{request.name}"
+
+    def rootfs(self, request: Request, folder: str) -> str:
+        del folder
+        return f"/var/lib/lxc/{_vmid(request)}/rootfs"
+
+    def file(self, request: Request, places: Places) -> str:
+        del places
+        return f"/etc/pve/lxc/{_vmid(request)}.conf"
+
+    def check(self, request: Request, places: Places) -> None:
+        """Check nothing: the configuration is checked when it is rendered."""
+
+    def render(self, context: Context) -> str:
+        request = context.request
+        path = self.file(request, context.places)
+        if path not in context.node.texts:
+            vmid = _vmid(request)
+            raise ContainerError(Option("vmid"), f": this node has no container {vmid}; create it with pct create")
+        settings = {"onboot": 1 if request.starts_with_node else 0, **(request.own.get("proxmox_settings") or {})}
+        options = proxmox.ProxmoxOptions(context.wrapper, context.node.version, settings, context.former_targets)
+        return proxmox.render_proxmox(context.container, context.node.texts[path], options)
+
+    def wrapper(self, context: Context) -> str | None:
+        if not proxmox.needs_wrapper(context.container):
+            return None
+        return proxmox.wrapper_script(context.container)
+
+    def warnings(self, container: Container) -> list[str]:
+        del container
+        return []
+
+    def directories(self, request: Request, places: Places) -> list[Directory]:
+        del request
+        return [Directory(places.rootfs.rpartition("/")[0], passable=True)]
+
+    def service(self, request: Request, places: Places, node: Node) -> Service:
+        del places, node
+        vmid = str(_vmid(request))
+        unit = f"pve-container@{vmid}"
+        return Service(
+            kind="proxmox",
+            start=[["pct", "start", vmid]],
+            stop=["pct", "shutdown", vmid, "--forceStop", "1", "--timeout", str(request.stop_timeout)],
+            status=["pct", "status", vmid],
+            log=["journalctl", "--unit", unit, "--lines=10", "--no-pager", "--output=cat"],
+            running=_RUNNING,
+            stays=_RUNNING,
+            status_codes=[0],
+        )
+
+    def service_files(self, context: Context) -> list[File]:
+        del context
+        return []
+
+    def id_ranges(self, request: Request) -> list[dict[str, str]]:
+        del request
+        return []
+
+    def volume(self, request: Request, node: Node) -> str:
+        text = node.texts.get(f"/etc/pve/lxc/{_vmid(request)}.conf", "")
+        match = _ROOT_VOLUME.search(text)
+        return match.group() if match else ""
+
+    def volume_commands(self, request: Request) -> dict[str, list[str]]:
+        vmid = str(_vmid(request))
+        return {"mount": ["pct", "mount", vmid], "unmount": ["pct", "unmount", vmid]}
+
+
+def _vmid(request: Request) -> int:
+    vmid: int = request.own.get("vmid") or 0
+    if vmid < _LEAST_VMID:
+        raise ContainerError(
+            Option("vmid"), " is missing; set it to the number of a container of Proxmox VE whose root volume exists"
+        )
+    return vmid
