@@ -29,6 +29,8 @@ _MOST_HELD = 10_000
 _LINKS = (("root", "its root"), ("cwd", "its working directory"), ("exe", "its executable"))
 # Of an object that is only named: nothing is opened for reading, and nothing waits.
 _PATH = os.O_PATH | os.O_CLOEXEC
+# How far to climb from a directory whose path is too long.
+_MOST_STEPS = 10_000
 
 
 def require_unused(fd: int, path: str) -> None:
@@ -152,21 +154,47 @@ def _is_in(namespaces: Namespaces, tree: Spot, process: str, fd: int) -> bool:
 
 
 def _path_of(link: str) -> str | None:
-    """Return the path that a link in ``/proc`` leads to, ``None`` if it is too long for the kernel to tell."""
+    """Return the path that a link in ``/proc`` leads to.
+
+    If it is too long for the kernel to tell, return that of the deepest directory above whose path it tells. The tree's own
+    path is told, so both lie in the tree, or neither does. Return ``None`` if this is not a directory.
+    """
     try:
         return os.readlink(link)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
+    try:
+        fd = os.open(link, _PATH | os.O_DIRECTORY)
+    except NotADirectoryError:
         return None
+    return _path_above(fd)
+
+
+def _path_above(fd: int) -> str | None:
+    """Return the path of the nearest directory above whose path the kernel tells, on the same mount; close ``fd``."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, fd)
+        mount = mount_id(fd)
+        for _step in range(_MOST_STEPS):
+            above = os.open("..", _PATH | os.O_DIRECTORY, dir_fd=fd)
+            stack.pop_all().close()
+            stack.callback(os.close, above)
+            fd = above
+            if mount_id(fd) != mount:
+                return None
+            with contextlib.suppress(OSError):
+                return os.readlink(f"/proc/self/fd/{fd}")
+    return None
 
 
 def _holds(tree: Spot, mount: Mount | None, path: str | None) -> bool:
-    """Return whether a path on a mount lies in the tree; an unknown path does if the mount shows any of the tree."""
+    """Return whether a path on a mount lies in the tree; an unknown path does if the mount shows nothing else."""
     if mount is None:
         return False
     if path is None:
-        return tree.holds(mount.top) or mount.top.holds(tree)
+        # a whole file system would let anybody's deep path elsewhere on it keep every tree in use
+        return tree.holds(mount.top)
     return tree.holds(mount.spot(path))
 
 

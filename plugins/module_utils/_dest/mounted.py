@@ -21,7 +21,7 @@ import stat
 from dataclasses import replace
 
 from .._errors import RootfsError, show
-from .._fs.directories import make_private, move, names_in, open_or_none, open_private, some_names_in
+from .._fs.directories import make_private, move, names_in, open_or_none, open_private
 from .in_use import require_no_mount_below, require_unused
 from .place import UPLOADS, Dest
 from .replacement import BY_NAME, ReplacementBase
