@@ -25,7 +25,10 @@ def require_sources(request: Request) -> None:
     for name, items in (("volumes", request.volumes), ("mounts", request.mounts)):
         for item in items:
             source = item.get("source")
-            below = _components(source) if isinstance(source, str) else []
+            if not isinstance(source, str):
+                # the volumes and mounts themselves are checked when they are merged
+                continue
+            below = _components(source)
             # a folder of the container and one of the volume are above what is inside of a volume
             if below[: len(folder)] == folder and len(below) > len(folder) + 2:
                 raise ContainerError(
