@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 import typing as t
 from collections.abc import Mapping, Sequence
 
@@ -62,7 +61,8 @@ def _in_role(error: ContainerError, variables: Args) -> str:
     names = variables_with(OWN_VARIABLES)
 
     def name(option: str) -> str:
-        head, rest = re.match(r"(\w*)(.*)", option, re.DOTALL).groups()  # type: ignore[union-attr]
+        head = option.partition(".")[0].partition("[")[0]
+        rest = option[len(head) :]
         if head == "settings" and runtime is not None:
             head = runtime.settings
         return f"{PREFIX}{head}{rest}" if head in names else option

@@ -12,8 +12,8 @@ version_added: 0.1.0
 author:
   - the hypervisor.oci authors (@hypervisor-oci)
 description:
-  - Checks the variables of the role P(hypervisor.oci.container#role), and returns what follows from them and from what the role found
-    out. The role works with it; nothing runs on the node.
+  - Checks the variables of the role P(hypervisor.oci.container#role), and returns the role's plan, as far as it is known. Nothing runs
+    on the node.
   - It reads every variable whose name begins with C(container_), and fails for one that the role does not have.
 extends_documentation_fragment:
   - hypervisor.oci._attributes
@@ -37,13 +37,16 @@ attributes:
     support: N/A
 options:
   node:
-    description: What the role found out about the node. Without it, only the variables are checked.
+    description:
+      - Results of the role's tasks on the node. Without them, only the variables are checked.
     type: dict
   root:
-    description: The result of M(hypervisor.oci.oci_rootfs), and what was found in the tree.
+    description:
+      - The result of M(hypervisor.oci.oci_rootfs), and what was found in the tree.
     type: dict
   contents:
-    description: Whether to return the contents of files, which hold the environment. Use it with C(no_log) only.
+    description:
+      - Whether to return contents of files and arguments, which may hold passwords and the environment. Use it with C(no_log) only.
     type: bool
     default: false
 seealso:
@@ -60,7 +63,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 places:
-  description: Where the files of the container lie.
+  description: The paths of the container's files.
   returned: success
   type: dict
 files:

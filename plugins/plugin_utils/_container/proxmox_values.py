@@ -213,7 +213,7 @@ def _options(mount: Mount) -> list[str]:
 
 
 def entry_target(value: str) -> str:
-    """The target of a line of ``lxc.mount.entry``, as an absolute path; empty where there is none."""
+    """The target of a line of ``lxc.mount.entry``, as an absolute path, or an empty string."""
     if len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]:
         value = value[1:-1]
     fields = value.split()

@@ -14,6 +14,7 @@ from .etc_files import MADE
 from .quoting import shell
 from .runtime import Context
 
+_FIELD = re.compile("@([a-z]+)@")
 _HEAD = "#!/bin/sh\n" + MADE + """\
 # Starts, stops and watches one container on a node without systemd: start, stop, status, log.
 set -eu
@@ -126,7 +127,7 @@ def control_script(context: Context, functions: str) -> str:
         name=shell(context.request.name),
         log=shell(context.places.log),
         timeout=str(context.request.stop_timeout),
-        signal=shell(re.sub("^SIG", "", context.container.stop_signal)),
+        signal=shell(context.container.stop_signal.removeprefix("SIG")),
     )
     tail = _fill(
         _TAIL,
@@ -138,4 +139,4 @@ def control_script(context: Context, functions: str) -> str:
 
 def _fill(text: str, **values: str) -> str:
     """Replace every @name@ in one pass, so that no value is searched again."""
-    return re.sub("@([a-z]+)@", lambda match: values[match.group(1)], text)
+    return _FIELD.sub(lambda match: values[match.group(1)], text)

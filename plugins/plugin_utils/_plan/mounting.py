@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-import re
+import posixpath
 import typing as t
 
 from ...module_utils._errors import show
@@ -21,17 +21,25 @@ from .runtime import Directory, Runtime
 
 def require_sources(request: Request) -> None:
     """Check that no source lies inside of a volume. Raises ``ContainerError``."""
-    folder = re.escape(request.volumes_folder.rstrip("/"))
-    inside = re.compile(folder + r"/+[^/]+/+[^/]+/+[^/]")
+    folder = _components(request.volumes_folder)
     for name, items in (("volumes", request.volumes), ("mounts", request.mounts)):
         for item in items:
             source = item.get("source")
-            if isinstance(source, str) and inside.match(source):
+            if not isinstance(source, str):
+                # the volumes and mounts themselves are checked when they are merged
+                continue
+            below = _components(source)
+            # a folder of the container and one of the volume are above what is inside of a volume
+            if below[: len(folder)] == folder and len(below) > len(folder) + 2:
                 raise ContainerError(
                     Option(name),
                     f": the source {show(source)} lies in a volume: a link that its container puts there could lead the"
                     " mount to any path of the node; use a source outside of volumes, or a volume as a whole",
                 )
+
+
+def _components(path: str) -> list[str]:
+    return [part for part in posixpath.normpath(path).split("/") if part]
 
 
 def plan_volumes(request: Request, places: Places, root: Root | None) -> Volumes:

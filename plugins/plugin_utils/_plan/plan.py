@@ -162,10 +162,9 @@ def _shown_places(case: _Case) -> dict[str, str]:
 
 def _look(case: _Case) -> Look:
     runtime = case.runtime
+    texts = [RESOLV_CONF, UPLINK] if case.request.resolv_conf else []
     if runtime.is_managed:
         texts = [runtime.file(case.request, case.places), case.places.note]
-    else:
-        texts = [RESOLV_CONF, UPLINK] if case.request.resolv_conf else []
     is_absent = case.request.state == "absent"
     return Look(
         programs=["sh", "-c", _LOOK_FOR, "sh", *runtime.programs],

@@ -24,7 +24,7 @@ _OF_REQUEST = ("uid_map", "gid_map", "user", "working_dir", "mounts", "volumes",
 
 
 def read_note(node: Node, places: Places) -> Facts:
-    """Return the note of the last run, empty if there is none that can be read."""
+    """Return the note of the last run, empty if it does not exist or cannot be parsed."""
     try:
         note = json.loads(node.texts.get(places.note) or "{}")
     except ValueError:

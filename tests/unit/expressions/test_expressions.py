@@ -49,7 +49,7 @@ _RUNS = (
     "a ", "é", "\0", "\\000",
 )  # fmt: skip
 # These are looked for anywhere in a text, all others only at its beginning.
-_SEARCHED = ("_CONTROL", "_SURROGATE", "_UNUSUAL", "_FSTAB_ESCAPE", "_NOT_IN_HOST", "_NOT_ZERO")  # fmt: skip
+_SEARCHED = ("_CONTROL", "_SURROGATE", "_UNUSUAL", "_FSTAB_ESCAPE", "_NOT_IN_HOST", "_NOT_ZERO", "_ROOT_VOLUME", "_FIELD")  # fmt: skip
 _ENDS = ("", "!", "\n")
 
 

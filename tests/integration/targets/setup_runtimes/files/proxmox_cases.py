@@ -227,8 +227,12 @@ def run(folder: str, stand: Stand) -> None:
     require(stand.state() == "running", "it runs")
     say("an update replaces what the volume holds")
 
-    runs.fail("is not kept", src=image("three"))
+    before = [_content(path) for path in (_FILE, f"{_STATE}/exec")]
+    runs.fail("is not kept", src=image("three"), proxmox_settings={"memory": 64})
     require(stand.state() == "stopped", "it does not run")
+    after = [_content(path) for path in (_FILE, f"{_STATE}/exec")]
+    require(after == before, "its description is as it was", after)
+    require(not os.path.exists(f"{_STATE}/volume.json"), "nothing says what the volume holds")
     runs.succeed(src=image("two"))
     require(stand.state() == "running", "the image of before runs again")
     stand.calls()

@@ -81,6 +81,10 @@ def test_an_image_without_volumes() -> None:
         ("/a", "must be a list"),
         ([{"target": "/"}], "root directory"),
         ([{"target": "/a\0b"}], "NUL"),
+        ([{"target": "/a", "source": 5}], "volumes.source must be a path"),
+        ([{"target": "/a", "source": ["/b"]}], "volumes.source must be a path"),
+        ([{"target": "/a", "read_only": "yes"}], "volumes.read_only must be true or false"),
+        ([None], "must be a list of mappings"),
     ],
 )
 def test_what_is_no_volume(declared: t.Any, says: str) -> None:
@@ -139,3 +143,26 @@ def test_mounts_that_can_be() -> None:
         {"target": "/dev/fuse", "source": "/dev/fuse"},
     ]
     assert len(volumes({}, "/v", declared, mounts)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (({},), "missing a required argument: 'folder'"),
+        (({}, "/v", [], [], True, "more"), "too many positional arguments"),
+        (({}, 5), "folder must be a path"),
+        (({}, None), "folder must be a path"),
+        ((None, "/v"), "image must be a mapping"),
+        (("image", "/v"), "image must be a mapping"),
+        (({"volumes": {"/a": {}}}, "/v"), "image.volumes must be a list"),
+        (({"volumes": [5]}, "/v"), "image.volumes: '5' must be a path"),
+        (({}, "/v", 5), "volumes must be a list"),
+        (({}, "/v", [], [{"source": "/a"}]), "mounts: 'None' must be a path"),
+        (({}, "/v", [], [{"target": "/a", "read_only": 1}]), "mounts.read_only must be true or false"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(arguments: tuple[t.Any, ...], says: str) -> None:
+    """No KeyError, TypeError or AttributeError, whatever a play gives."""
+    with pytest.raises(AnsibleFilterError) as caught:
+        volumes(*arguments)
+    assert says in str(caught.value)

@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
-from ansible_collections.hypervisor.oci.tests.unit.container_plans import MAPS, planned
+import pytest
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import ContainerError
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._plan.mounting import require_sources
+from ansible_collections.hypervisor.oci.tests.unit.container_plans import MAPS, planned, request_of
 
 
 def test_volumes_of_the_image_can_be_left_out() -> None:
@@ -31,3 +34,27 @@ def test_folders_are_open_to_the_mapped_root_alone() -> None:
     for item in planned("lxc", **MAPS)["directories"]:
         assert item["passable"] or item["mode"] in ("0750", "0755"), item
         assert not item["shared"] or item["passable"], item
+
+
+@pytest.mark.parametrize(
+    ("source", "is_refused"),
+    [
+        ("/v/web/data", False),
+        ("/v/web/data/", False),
+        ("/v/web/data/.", False),
+        ("/v/web/data/sub", True),
+        ("/v//other/data/sub/x", True),
+        ("//v/./other/data/sub", True),
+        ("/v/x/../other/data/sub", True),
+        ("/vv/a/b/c/d", False),
+        ("/srv/v/a/b/c", False),
+    ],
+)
+def test_a_source_inside_of_a_volume(source: str, is_refused: bool) -> None:
+    """Its container could put a link there."""
+    request = request_of("runc", volumes_folder="/v/", mounts=[{"source": source, "target": "/m"}])
+    if not is_refused:
+        require_sources(request)
+        return
+    with pytest.raises(ContainerError, match="^mounts: the source .* lies in a volume"):
+        require_sources(request)

@@ -26,7 +26,7 @@ from ansible_collections.hypervisor.oci.tests.unit.container_plans import (
 )
 
 _GOLDEN = Path(__file__).parent / "golden"
-_HEADER = "# Copyright (c) the hypervisor.oci authors\n# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)\n# SPDX-License-Identifier: GPL-3.0-or-later\n"
+_HEADER = "".join(Path(__file__).read_text("utf-8").splitlines(keepends=True)[:3])
 _SECRET = "s3cret\nexport A='b'"
 
 

@@ -1,0 +1,198 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Containers that run under a real systemd, described by the role: docs/behaviour.md, section 10.
+
+systemd_cases.py FOLDER RUNTIME...    starts systemd in namespaces of its own, and tests runtimes with the images in FOLDER
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import typing as t
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from role_runs import Runs, number_of, require, say  # noqa: E402
+
+# The tests' machine has no systemd as its first process, so one starts in new namespaces, with cgroups of its own.
+_START = """\
+set -e
+mount --make-rprivate /
+umount -R /sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+while read -r name _hierarchy _count enabled; do
+    case $name in \\#*) continue ;; esac
+    [ "$enabled" = 1 ] || continue
+    mkdir "/sys/fs/cgroup/$name"
+    mount -t cgroup -o "$name" cgroup "/sys/fs/cgroup/$name" 2>/dev/null || rmdir "/sys/fs/cgroup/$name"
+done </proc/cgroups
+mkdir /sys/fs/cgroup/unified /sys/fs/cgroup/systemd
+mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock /run/systemd/system
+# they remove what is in temporary folders
+for unit in systemd-tmpfiles-setup.service systemd-tmpfiles-clean.service systemd-tmpfiles-clean.timer; do
+    ln -s /dev/null "/run/systemd/system/$unit"
+done
+exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
+    /lib/systemd/systemd --system --unit=basic.target --log-target=console --show-status=0
+"""
+_UNITS = {"lxc": "lxc@{}", "nspawn": "systemd-nspawn@{}", "runc": "hypervisor-oci-{}"}
+_PATIENCE = 60
+
+
+@contextlib.contextmanager
+def running_systemd(log: str) -> t.Iterator[int]:
+    """Run a systemd; gives the number of its process. With it, all that it started ends."""
+    with open(log, "wb") as output:
+        command = [
+            "unshare",
+            "--fork",
+            "--kill-child",
+            "--pid",
+            "--mount",
+            "--mount-proc",
+            "--cgroup",
+            "sh",
+            "-c",
+            _START,
+        ]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        yield _first_process(process, log)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _first_process(process: subprocess.Popen[bytes], log: str) -> int:
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
+            children = file.read().split()
+        if children:
+            asked = ["nsenter", "--all", "--target", children[0], "systemctl", "is-system-running"]
+            said = subprocess.run(asked, check=False, capture_output=True, text=True).stdout.strip()
+            if said in ("running", "degraded"):
+                return int(children[0])
+        time.sleep(0.2)
+    with open(log, encoding="utf-8", errors="replace") as file:
+        sys.exit(f"no systemd: {file.read()[-3000:]}")
+
+
+class Cases:
+    """The tests inside of it, in an order in which each builds on the one before."""
+
+    def __init__(self, folder: str, runtimes: list[str]) -> None:
+        self.folder = folder
+        self.names = {runtime: f"oci-systemd-{number_of(folder)}-{runtime}" for runtime in runtimes}
+        hosts = {
+            runtime: {
+                "name_of_container": name,
+                "container_runtime": runtime,
+                "container_remote_src": True,
+                "container_stop_timeout": 60,
+            }
+            for runtime, name in self.names.items()
+        }
+        self.runs = Runs(folder, hosts)
+
+    def image(self, name: str) -> str:
+        return os.path.join(self.folder, f"{name}.oci.tar")
+
+    def shown(self, runtime: str, name: str) -> str:
+        """Return a property of the unit."""
+        unit = _UNITS[runtime].format(self.names[runtime])
+        command = ["systemctl", "show", f"--property={name}", "--value", unit]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def is_enabled(self, runtime: str) -> bool:
+        unit = _UNITS[runtime].format(self.names[runtime])
+        return subprocess.run(["systemctl", "--quiet", "is-enabled", unit], check=False).returncode == 0
+
+    def run(self) -> None:
+        """All of them."""
+        self.runs.succeed(src=self.image("one"))
+        for runtime in self.names:
+            require(self.shown(runtime, "ActiveState") == "active", "it runs", runtime)
+            require(self.is_enabled(runtime), "it starts with the node", runtime)
+        say("units are made, enabled and started")
+
+        began = {runtime: self.shown(runtime, "MainPID") for runtime in self.names}
+        changes = self.runs.succeed(src=self.image("one"))
+        require(not any(changes.values()), "a second run changes nothing", changes)
+        self.runs.fail("container_command must be a list", src=self.image("one"), command="httpd -f")
+        self.runs.fail("container_env.FLAG", "--check", src=self.image("one"), env={"FLAG": True})
+        for runtime, pid in began.items():
+            require(self.shown(runtime, "MainPID") == pid, "it was not started again", runtime)
+        say("nothing that changes nothing, or that cannot be, starts it again")
+
+        self._roll_back()
+
+        self.runs.succeed(src=self.image("two"), restart="always")
+        for runtime in self.names:
+            require(self.shown(runtime, "Restart") == "always", "its policy", runtime)
+            subprocess.run(["kill", "-s", "KILL", self.shown(runtime, "MainPID")], check=True)
+        for runtime in self.names:
+            self._await_restart(runtime)
+        say("systemd starts it again as its policy says")
+
+        self.runs.succeed(src=self.image("two"), state="stopped")
+        for runtime in self.names:
+            require(self.shown(runtime, "ActiveState") != "active", "it stopped", runtime)
+            require(not self.is_enabled(runtime), "it does not start with the node", runtime)
+        self.runs.succeed(state="absent", purge=True)
+        for runtime in self.names:
+            require("hypervisor" not in self.shown(runtime, "DropInPaths"), "its drop-in is gone", runtime)
+            require(self.shown(runtime, "FragmentPath")[:5] != "/etc/", "its unit is gone", runtime)
+        say("it is stopped, and absent removes its unit")
+
+    def _roll_back(self) -> None:
+        """A change that does not start: the description, the unit and whether it is enabled come back, and it runs."""
+        before = {runtime: self._files(runtime) for runtime in self.names}
+        errors = self.runs.fail("was started again, and runs", src=self.image("three"), autostart=False, stop_timeout=7)
+        for runtime, error in errors.items():
+            require("/bin/nothing" in error, "the reason", error)
+            require(self.shown(runtime, "ActiveState") == "active", "it runs", runtime)
+            require(self.is_enabled(runtime), "it is enabled again", runtime)
+            require(self._files(runtime) == before[runtime], "its unit is as it was", runtime)
+        changes = self.runs.succeed(src=self.image("one"))
+        require(not any(changes.values()), "nothing is left to change", changes)
+        say("a change that does not start is undone, and the former container runs")
+
+    def _files(self, runtime: str) -> dict[str, str]:
+        paths = [self.shown(runtime, "FragmentPath"), *self.shown(runtime, "DropInPaths").split()]
+        texts = {}
+        for path in paths:
+            with open(path, encoding="utf-8") as file:
+                texts[path] = file.read()
+        return texts
+
+    def _await_restart(self, runtime: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while self.shown(runtime, "NRestarts") == "0" or self.shown(runtime, "ActiveState") != "active":
+            require(time.monotonic() < deadline, "it is started again", runtime, self.shown(runtime, "ActiveState"))
+            time.sleep(0.2)
+
+
+def main() -> int:
+    """Start systemd and the tests in it, or, inside of it, test; returns the exit status."""
+    folder, *runtimes = sys.argv[1:]
+    if os.path.isdir("/run/systemd/system"):
+        Cases(folder, runtimes).run()
+        return 0
+    with running_systemd(os.path.join(folder, "systemd.log")) as pid:
+        inside = ["nsenter", "--all", "--target", str(pid), "--wd=/", sys.executable, os.path.abspath(__file__)]
+        return subprocess.run([*inside, folder, *runtimes], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
