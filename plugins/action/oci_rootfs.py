@@ -23,7 +23,8 @@ from ..module_utils._errors import OciError, visible
 from ..module_utils._size_arguments import parse_max_size
 from ..module_utils._remote.url import is_url
 from ..plugin_utils._answer import check_tmp, parse_request, remove_foreign_keys
-from ..plugin_utils._progress import Progress
+from ..plugin_utils._output import shorten_output, summarize
+from ..plugin_utils._progress import Progress, running_module
 from ..plugin_utils._staging import Staging
 from ..plugin_utils._criteria import parse_criteria
 
@@ -78,14 +79,22 @@ class ActionModule(ActionBase):
             return True
         return boolean(args.get("remote_src", False), strict=False) or is_url(str(source))
 
-    def _run_module(self, args: Args) -> Args:
-        result = self._execute_module(
-            module_name="hypervisor.oci.oci_rootfs",
-            module_args=args,
-            task_vars=self._task_vars,
-            wrap_async=self._task.async_val,
-        )
-        return remove_foreign_keys(result)
+    def _run_module(self, args: Args, work: str = "at work on the node") -> Args:
+        """Run the module, and report in the meantime that it does this work."""
+        with running_module(self._host(), work, self._show_progress):
+            result = self._execute_module(
+                module_name="hypervisor.oci.oci_rootfs",
+                module_args=args,
+                task_vars=self._task_vars,
+                wrap_async=self._task.async_val,
+            )
+        result = remove_foreign_keys(result)
+        summary = summarize(result)
+        if not summary:
+            return result
+        if not self._task.no_log:
+            display.v(f"[{self._host()}] {summary}")
+        return shorten_output(result, display.verbosity)
 
     def _read_in_place(self, args: Args, source: str) -> Args:
         """Run the module on the image itself: the node is the controller, as the same user or root."""
@@ -123,7 +132,9 @@ class ActionModule(ActionBase):
         self._let_become_user_read([tmp, args["_offer"]])
         send_error: AnsibleError | None = None
         for rounds_left in range(_MOST_ROUNDS, -1, -1):
-            result = self._run_module(args)
+            result = self._run_module(
+                args, "unpacking on the node" if "_upload_folder" in args else "at work on the node"
+            )
             if result.get("_upload_request") is None:
                 return result
             request = parse_request(result["_upload_request"], staging.sizes())
@@ -150,7 +161,7 @@ class ActionModule(ActionBase):
         progress = Progress(self._host(), {name: sizes[name] for name in names}, self._show_progress)
         sent = []
         for bundle in staging.bundles(names):
-            with progress.sending(bundle.names):
+            with progress.sending(bundle.names, bundle.path):
                 remote = self._connection._shell.join_path(folder, bundle.file)
                 self._put(bundle.path, remote)
                 sent.append(remote)

@@ -19,6 +19,7 @@ from ._image.image import Image, Layer, open_layer
 from ._layer.budget import Budget
 from ._layer.pipeline import read_ahead
 from ._layer.stream import LayerStream, drain
+from ._process_name import named_after_progress
 from ._report import Report
 from ._rootfs.apply import Applier
 from ._rootfs.attributes import Policy
@@ -142,8 +143,9 @@ def _unpack(blobs: _Blobs, layers: t.Sequence[Layer], user: str, fd: int, option
     root = Root(fd, policy.for_missing_parent(), lambda: budget.add_implied(current))
     applier = Applier(root, policy, budget, options)
     diff_ids = {layer.diff_id for layer in layers}
-    with contextlib.closing(root), EarlySync(fd) as early_sync:
-        for layer in layers:
+    with contextlib.closing(root), EarlySync(fd) as early_sync, named_after_progress() as show_progress:
+        for number, layer in enumerate(layers, 1):
+            show_progress(number, len(layers))
             current = layer.digest
             with blobs.open(layer) as blob:
                 stream = LayerStream(layer, blob, budget)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import types
 import typing as t
 from pathlib import Path
@@ -593,7 +594,7 @@ def fixture_lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What is displayed, and how."""
     lines: list[tuple[str, str]] = []
     display = "ansible_collections.hypervisor.oci.plugins.action.oci_rootfs.display"
-    for how in ("display", "vv"):
+    for how in ("display", "v", "vv"):
 
         def note(line: str, how: str = how) -> None:
             lines.append((how, line))
@@ -621,3 +622,47 @@ def test_long_transfers_are_told_to_all(
     node.answers = [request(*NAMES)]
     run(node, src=src, dest="/srv/x", no_log=True)
     assert len(lines) == 3
+
+
+def test_a_run_that_takes_long_is_told_of(
+    node: Node, src: str, lines: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = "ansible_collections.hypervisor.oci.plugins.plugin_utils._progress"
+    monkeypatch.setattr(f"{progress}._INTERVAL", 0.01)
+    told = threading.Event()
+
+    def layer_progress() -> None:
+        told.set()
+
+    def work(*_arguments: t.Any, **_keywords: t.Any) -> dict[str, t.Any]:
+        told.clear()
+        assert told.wait(30)
+        answer = node.answers.pop(0)
+        assert isinstance(answer, dict)
+        return answer
+
+    monkeypatch.setattr(f"{progress}.layer_progress", layer_progress)
+    monkeypatch.setattr(Action, "_execute_module", work)
+    node.answers = [request(*NAMES), DONE]
+    run(node, src=src, dest="/srv/x")
+    told_lines = [line for how, line in lines if how == "display"]
+    assert told_lines[0] == "[node1] at work on the node, for 0 s so far"
+    assert told_lines[-1] == "[node1] unpacking on the node, for 0 s so far"
+    lines.clear()
+    node.answers = [DONE]
+    run(node, src=src, dest="/srv/x", no_log=True)
+    assert lines == []
+
+
+def test_of_a_result_one_line_is_printed(node: Node, src: str, lines: list[tuple[str, str]]) -> None:
+    done = {"changed": True, "manifest_digest": "sha256:" + "0" * 64, "layers": [{}] * 32}
+    node.answers = [dict(done)]
+    result = run(node, src=src, dest="/srv/x")
+    assert result == {**done, "_ansible_verbose_override": True}
+    assert lines == [("v", f"[node1] '{done['manifest_digest']}', 32 layers")]
+    node.answers = [{**done, "failed": True, "msg": "no"}]
+    assert "_ansible_verbose_override" not in run(node, src=src, dest="/srv/x")
+    lines.clear()
+    node.answers = [dict(done)]
+    run(node, src=src, dest="/srv/x", no_log=True)
+    assert lines == []

@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._progress import LONG, Progress
+from ansible_collections.hypervisor.oci.plugins.plugin_utils import _progress
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._progress import LONG, Progress, running_module
 
 NAME = "blobs/sha256/" + "0123456789abcdef" * 4
 MEMBER = hashlib.sha256(b"../layer.tar").hexdigest()[:12]
@@ -57,3 +60,73 @@ def test_blobs_that_travel_together_have_one_line() -> None:
     assert lines[0] == "[n] sending blobs 1 to 2 of 3 together, 3.00 Bytes; 0.00 Bytes of 6.00 Bytes sent"  # fmt: skip
     assert lines[1].startswith("[n] sending blob 3 of 3, member:")
     assert lines[1].endswith("; 3.00 Bytes of 6.00 Bytes sent")
+
+
+# -- work that takes long
+
+
+@pytest.fixture(name="often")
+def fixture_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines come at once."""
+    monkeypatch.setattr(_progress, "_INTERVAL", 0.01)
+
+
+class Lines:
+    """Lines that are displayed; ``third`` is set at the third."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, bool]] = []
+        self.third = threading.Event()
+
+    def display(self, line: str, is_long: bool) -> None:
+        """Note a line."""
+        self.lines.append((line, is_long))
+        if len(self.lines) > 2:
+            self.third.set()
+
+
+@pytest.mark.usefixtures("often")
+def test_a_transfer_that_takes_long_tells_how_far_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(bytes(2048))
+    lines = Lines()
+    progress = Progress("n", {"a": 2048}, lines.display)
+    with open(path, "rb", buffering=0) as file, progress.sending(["a"], str(path)):
+        file.read(1024)
+        assert lines.third.wait(30)
+    line, is_long = lines.lines[2]
+    blob = "member:" + hashlib.sha256(b"a").hexdigest()[:12]
+    assert line == f"[n] sending blob 1 of 1, {blob}, 1.00 KB of 2.00 KB, for 0 s so far"
+    assert is_long
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("read", [0, 2048])
+def test_what_a_connection_does_not_show_is_not_told(tmp_path: Path, read: int) -> None:
+    """Nothing has been read yet, or the connection reads all before it sends anything."""
+    path = tmp_path / "blob"
+    path.write_bytes(bytes(2048))
+    lines = Lines()
+    with open(path, "rb", buffering=0) as file:
+        file.read(read)
+        with Progress("n", {"a": 2048}, lines.display).sending(["a"], str(path)):
+            assert lines.third.wait(30)
+    assert lines.lines[2][0].endswith(", 2.00 KB, for 0 s so far")
+    assert " of 2.00 KB," not in lines.lines[2][0]
+
+
+@pytest.mark.usefixtures("often")
+def test_a_module_that_takes_long_tells_its_layer_where_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for layer, words in ((None, "at work on the node"), ((3, 32), "unpacking layer 3 of 32")):
+        lines = Lines()
+        monkeypatch.setattr(_progress, "layer_progress", lambda found=layer: found)
+        with running_module("n", "at work on the node", lines.display):
+            assert lines.third.wait(30)
+        assert lines.lines[2] == (f"[n] {words}, for 0 s so far", True)
+
+
+def test_what_is_done_soon_is_not_told() -> None:
+    lines = Lines()
+    with running_module("n", "at work", lines.display):
+        pass
+    assert lines.lines == []
