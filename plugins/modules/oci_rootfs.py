@@ -254,13 +254,13 @@ options:
     default: 30
   _offer:
     description:
-      - B(Private), set by the action plugin alone, which refuses it in a task.
-      - A file with the documents of an image that lies on the controller.
+      - B(Not for tasks), only the action plugin sets it.
+      - A file with the documents of an image that is on the controller.
     type: str
   _upload_folder:
     description:
-      - B(Private), set by the action plugin alone, which refuses it in a task.
-      - The folder that blobs of that image were sent to.
+      - B(Not for tasks), only the action plugin sets it.
+      - The folder that the controller has sent blobs to.
     type: str
 notes:
   - Where the Python library isal or zlib-ng is installed on the node, gzip layers are inflated by it in half the time.
@@ -287,17 +287,17 @@ EXAMPLES = r"""
     dest: /var/lib/lxc/app/rootfs
   register: app
 
-- name: Show how the image wants to be run
+- name: Show how the image is to be run
   ansible.builtin.debug:
     msg: "{{ app.image.argv }} as {{ app.image.uid }}:{{ app.image.gid }} in {{ app.image.working_dir }}"
 
-- name: Choose one image of an archive with several, and pin what it may be
+- name: Choose one image of an archive with several, and pin its digest
   hypervisor.oci.oci_rootfs:
     src: images/all.oci.tar
     dest: /var/lib/machines/web
     ref: registry.example.org/web:2.1
     platform: linux/arm64
-    digest: sha256:0f5bbcb9c9b0d6e1f2a3c4d5e6f70819a2b3c4d5e6f708192a3b4c5d6e7f8091
+    digest: "{{ web_digest }}"
 
 - name: Unpack on the node while the old container runs
   hypervisor.oci.oci_rootfs:
@@ -306,25 +306,32 @@ EXAMPLES = r"""
     dest: /var/lib/lxc/app/rootfs
     state: staged
 
-- name: Let each node fetch its own part of an archive from a mirror that need not be trusted
+- name: Exchange the trees when the container is stopped, and keep the old one
   hypervisor.oci.oci_rootfs:
-    src: https://mirror.example.org/images/all.oci.tar
-    dest: /var/lib/machines/web
-    digest: sha256:0f5bbcb9c9b0d6e1f2a3c4d5e6f70819a2b3c4d5e6f708192a3b4c5d6e7f8091
-    cache_dir: /var/cache/hypervisor.oci
-    cache_scope: web
-
-- name: A root for an unprivileged container
-  hypervisor.oci.oci_rootfs:
-    src: images/app.oci.tar
-    dest: /var/lib/lxc/unprivileged/rootfs
-    uid_map: ["0:100000:65536"]
-    gid_map: ["0:100000:65536"]
+    src: /srv/images/app-2.oci.tar
+    remote_src: true
+    dest: /var/lib/lxc/app/rootfs
+    keep: 1
 
 - name: Go back to the tree from before the last update
   hypervisor.oci.oci_rootfs:
     dest: /var/lib/lxc/app/rootfs
     state: previous
+
+- name: Let each node fetch its own part of an archive from a mirror that need not be trusted
+  hypervisor.oci.oci_rootfs:
+    src: https://mirror.example.org/images/all.oci.tar
+    dest: /var/lib/machines/web
+    digest: "{{ web_digest }}"
+    cache_dir: /var/cache/hypervisor.oci
+    cache_scope: web
+
+- name: A root file system for an unprivileged container
+  hypervisor.oci.oci_rootfs:
+    src: images/app.oci.tar
+    dest: /var/lib/lxc/unprivileged/rootfs
+    uid_map: ["0:100000:65536"]
+    gid_map: ["0:100000:65536"]
 
 - name: Remove it
   hypervisor.oci.oci_rootfs:
