@@ -24,7 +24,7 @@ from ._interrupt import InterruptedRunError
 from ._fs.descriptors import opened
 from ._fs.directories import DIRECTORY
 from ._dest.uploads import UploadFolder, load_upload_folders, make_upload_folder, remove_upload_folder
-from ._dest.place import Dest
+from ._dest.dest import Dest
 from ._source.offer import OfferSource
 from ._source.sent import SentBlob, find_sent
 from ._source.verified import VerificationError, VerifiedReader

@@ -4,11 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Replacing dest as a whole: a new tree is made beside it and exchanged (docs/behaviour.md, section 7).
+"""Replace dest as a whole: a new tree is made beside it and exchanged with it (docs/behaviour.md, section 7).
 
-The order on disk is what makes a crash harmless: staging durable, record ``prepared``, exchange, parent
-durable, record done, and only then is anything old removed. The binding that is found at dest tells how
-far a run came.
+The order on disk makes a crash harmless: staging durable, record ``prepared``, exchange, parent durable, record done.
+Only then is anything old removed. The binding of the directory at dest tells how far a run came.
 """
 
 from __future__ import annotations
@@ -18,54 +17,36 @@ import os
 from dataclasses import replace
 
 from .._errors import RootfsError, os_phrase, show
-from .._fs.directories import NO_RENAMEAT2, make_private, movable, move, names_in, open_or_none
-from .place import Dest
-from .replacement import BY_NAME, ReplacementBase
-from .record import PREPARED, RESTORING, STAGED, UNPACKING, Record, Tree, bind, random_name, unbind
+from .._fs.descriptors import opened_or_none
+from .._fs.directories import NO_RENAMEAT2, exists, make_private, movable, move, open_or_none, some_names_in
 from .._fs.syscalls import exchange
+from .dest import Dest
+from .record import PREPARED, RESTORING, STAGED, UNPACKING, Record, Tree, bind, random_name, unbind
+from .replacement import BY_NAME, ReplacementBase
 
 
 class ExchangedDest(ReplacementBase):
     """Replace a dest that can be exchanged; ``keep`` is how many earlier trees are kept."""
 
-    def __init__(self, site: Dest, ignore_use: bool, keep: int) -> None:
-        super().__init__(site, ignore_use)
+    def __init__(self, dest: Dest, ignore_use: bool, keep: int) -> None:
+        super().__init__(dest, ignore_use)
         self._keep = keep
 
     def current(self, record: Record) -> Tree | None:
-        """The tree of ours that is at dest; ``None`` where nothing or something foreign is."""
-        fd = self._site.open_dest()
-        if fd is None:
-            return None
-        try:
-            for tree in (record.tree, record.next):
-                if tree is not None and tree.fingerprint and tree.binding.holds(fd):
-                    return tree
-            return None
-        finally:
-            os.close(fd)
+        """Return the module's own tree at dest; ``None`` if dest is missing or holds a foreign tree."""
+        with self._opened_dest() as fd:
+            return None if fd is None else _own_tree(record, fd)
 
     def holds_foreign(self, record: Record) -> bool:
-        """Whether dest has content that this module did not make."""
-        if self.current(record) is not None:
-            return False
-        fd = self._site.open_dest()
-        if fd is None:
-            return False
-        try:
-            return bool(names_in(fd))
-        finally:
-            os.close(fd)
+        """Return whether dest holds a tree that this module did not create."""
+        with self._opened_dest() as fd:
+            return fd is not None and _own_tree(record, fd) is None and _has_names(fd)
 
     def check_use(self) -> None:
-        """Raises ``RootfsError`` that lists what uses the tree at dest."""
-        fd = self._site.open_dest()
-        if fd is None:
-            return
-        try:
-            self._check_use_of(fd, self._site.path)
-        finally:
-            os.close(fd)
+        """Raise ``RootfsError`` that lists what uses the tree at dest."""
+        with self._opened_dest() as fd:
+            if fd is not None:
+                self._check_use_of(fd, self._dest.path)
 
     def recover(self, record: Record) -> Record:
         """Finish or undo what an earlier run left, and clear its leftovers."""
@@ -77,7 +58,7 @@ class ExchangedDest(ReplacementBase):
         if tree is not None and record.phase in (PREPARED, RESTORING):
             if current == tree:
                 record = self._exchanged(record)
-            elif current is None and record.aside and self._has(record.aside):
+            elif current is None and record.aside and exists(self._dest.state, record.aside.encode()):
                 # stopped between the two renames
                 self._move_in(tree)
                 record = self._exchanged(record)
@@ -87,37 +68,32 @@ class ExchangedDest(ReplacementBase):
             record = record.without_next()
         if record != before:
             self._sync()
-            self._site.save(record)
+            self._dest.save(record)
         return self._clear(record)
 
     def stage(self, record: Record) -> tuple[Record, int]:
-        """A new, private, empty directory for the next tree, and a descriptor of it."""
+        """Make a private, empty directory for the next tree; the caller closes its descriptor."""
         name = random_name()
         record = self._note_staging(record, name)
-        return record, make_private(self._site.state, name.encode())
+        return record, make_private(self._dest.state, name.encode())
 
     def has_staged(self, record: Record) -> bool:
-        """Whether the next tree is there as the record says."""
+        """Return whether the next tree exists and is the one that the record names."""
         if record.phase != STAGED or record.next is None:
             return False
         return self._is_there(record.next)
 
     def abandon(self, record: Record) -> Record:
-        """Remove the next tree after an error, which may be a full disk: the room first, then the record."""
+        """Remove the next tree after an error, such as a full disk: the tree first, then the record."""
         if record.next is None or self.current(record) == record.next:
             return record
         if record.phase == STAGED and record.next.binding.token is None:
             return self.discard_next(record)
         self._move_back(record)
-        name = record.next.name.encode()
-        fd = open_or_none(self._site.state, name)
-        if fd is not None:
-            try:
-                if record.phase != UNPACKING:
-                    # from here on nobody takes what is left for a whole tree
-                    unbind(fd)
-            finally:
-                os.close(fd)
+        with self._opened(record.next) as fd:
+            if fd is not None and record.phase != UNPACKING:
+                # from here on no run takes the rest for a complete tree
+                unbind(fd)
         trash = record.trash
         if self._remove(record.next):
             trash = (*trash, Tree(BY_NAME, name=record.next.name))
@@ -126,34 +102,34 @@ class ExchangedDest(ReplacementBase):
         return record
 
     def commit(self, record: Record, phase: str = PREPARED) -> Record:
-        """Put the staged tree into dest and the old one away. Raises ``RootfsError``."""
+        """Exchange dest with the staged tree. Raises ``RootfsError``."""
         tree = record.next
         if tree is None:
             raise RootfsError("no tree is staged; run again")
         self.check_use()
         old = self._at_dest(record)
         record = replace(record, tree=old, phase=phase)
-        self._site.save(record)
+        self._dest.save(record)
         if old is None:
             self._move_in(tree)
         else:
             record = self._exchange(record, tree)
         self._sync()
         record = self._exchanged(record)
-        self._site.save(record)
+        self._dest.save(record)
         return self._clear(record)
 
     def previous(self, record: Record) -> Tree:
-        """The newest old tree. Raises ``RootfsError`` where there is none."""
+        """Return the newest earlier tree. Raises ``RootfsError`` if none is kept."""
         for tree in record.generations:
             if tree.fingerprint and self._is_there(tree):
                 return tree
         raise RootfsError(
-            f"no earlier tree of {show(self._site.path)} is kept; set keep to more than 0 before the next update"
+            f"no earlier tree of {show(self._dest.path)} is kept; set keep to more than 0 before the next update"
         )
 
     def restore_previous(self, record: Record) -> Record:
-        """Exchange dest with the newest old tree. Raises ``RootfsError`` where there is none."""
+        """Exchange dest with the newest earlier tree. Raises ``RootfsError`` if none is kept."""
         old = self.previous(record)
         if record.next is not None:
             record = self.discard_next(record)
@@ -161,15 +137,12 @@ class ExchangedDest(ReplacementBase):
         return self.commit(replace(record, next=old, generations=others), RESTORING)
 
     def has_content(self, record: Record) -> bool:
-        """Return whether there is anything at dest."""
-        fd = self._site.open_dest()
-        if fd is None:
-            return False
-        os.close(fd)
-        return True
+        """Return whether dest exists."""
+        with self._opened_dest() as fd:
+            return fd is not None
 
     def has_something(self, record: Record, with_foreign: bool) -> bool:
-        """Whether there is anything for ``remove`` to do."""
+        """Return whether ``remove`` has anything to do."""
         if self.has_content(record):
             return True
         kept = record.generations if not with_foreign else ()
@@ -177,16 +150,20 @@ class ExchangedDest(ReplacementBase):
         return record != Record(generations=foreign)
 
     def remove(self, record: Record, with_foreign: bool) -> list[str]:
-        """Remove the tree and all that belongs to it; returns where foreign trees stay. Raises ``RootfsError``."""
+        """Remove the tree and all that belongs to it; return the paths of foreign trees that are kept.
+
+        Raises ``RootfsError``.
+        """
+        # imported late: only removals need it
         from .in_use import require_no_mount_below
 
-        require_no_mount_below(self._site.path)
+        require_no_mount_below(self._dest.path)
         tree = self._at_dest(record)
         if tree is not None:
             name = random_name()
             record = replace(record, tree=tree, aside=name, removing=True)
-            self._site.save(record)
-            move(self._site.parent, self._site.name, self._site.state, name.encode())
+            self._dest.save(record)
+            move(self._dest.parent, self._dest.name, self._dest.state, name.encode())
             self._sync()
         else:
             record = replace(record, tree=None, removing=True)
@@ -204,43 +181,38 @@ class ExchangedDest(ReplacementBase):
         return [self._path_of(old) for old in kept]
 
     def path_of_kept(self, record: Record) -> list[str]:
-        """Where foreign trees are kept."""
+        """Return the paths of foreign trees that are kept."""
         return [self._path_of(old) for old in record.generations if not old.fingerprint]
 
-    # -- the parts
+    # -- steps
 
     def _at_dest(self, record: Record) -> Tree | None:
-        """What is at dest as a tree to put away, ours or foreign."""
-        current = self.current(record)
-        if current is not None:
-            return replace(current, name="")
-        fd = self._site.open_dest()
-        if fd is None:
-            return None
-        try:
-            return Tree(bind(fd, new_token=False))
-        finally:
-            os.close(fd)
+        """Return the tree at dest, the module's own or a foreign one."""
+        with self._opened_dest() as fd:
+            if fd is None:
+                return None
+            tree = _own_tree(record, fd)
+            return Tree(bind(fd, new_token=False)) if tree is None else replace(tree, name="")
 
     def _exchange(self, record: Record, tree: Tree) -> Record:
-        site = self._site
+        dest = self._dest
         name = tree.name.encode()
         try:
-            with movable(site.state, name), movable(site.parent, site.name):
-                exchange(site.state, name, site.parent, site.name)
+            with movable(dest.state, name), movable(dest.parent, dest.name):
+                exchange(dest.state, name, dest.parent, dest.name)
             return record
         except OSError as error:
             if error.errno not in (*NO_RENAMEAT2, errno.EXDEV):
                 raise
         record = replace(record, aside=random_name())
-        site.save(record)
+        dest.save(record)
         try:
-            move(site.parent, site.name, site.state, record.aside.encode())
+            move(dest.parent, dest.name, dest.state, record.aside.encode())
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
             raise RootfsError(
-                f"{show(site.path)} cannot be moved on its file system (a lower layer of an overlay?);"
+                f"{show(dest.path)} cannot be moved on its file system (a lower layer of an overlay?);"
                 " remove it or choose another dest"
             ) from error
         try:
@@ -251,17 +223,17 @@ class ExchangedDest(ReplacementBase):
         return record
 
     def _move_back(self, record: Record) -> None:
-        """Undo the first of two renames, where the second did not follow."""
-        site = self._site
-        if record.aside and self._has(record.aside):
-            move(site.state, record.aside.encode(), site.parent, site.name)
+        """Undo the first of two renames when the second one did not follow."""
+        dest = self._dest
+        if record.aside and exists(dest.state, record.aside.encode()):
+            move(dest.state, record.aside.encode(), dest.parent, dest.name)
 
     def _move_in(self, tree: Tree) -> None:
-        site = self._site
-        move(site.state, tree.name.encode(), site.parent, site.name)
+        dest = self._dest
+        move(dest.state, tree.name.encode(), dest.parent, dest.name)
 
     def _exchanged(self, record: Record) -> Record:
-        """The record after the exchange: the next tree is at dest, the old one put away."""
+        """Return the record after the exchange: the next tree is at dest, the old one in the private folder."""
         tree = record.next
         if tree is None:
             return record
@@ -272,9 +244,11 @@ class ExchangedDest(ReplacementBase):
         return self._put_away(done, replace(old, name=record.aside or tree.name))
 
     def _put_away(self, record: Record, old: Tree) -> Record:
-        """Make the old tree a generation; generations beyond those to keep, and empty directories, are trash."""
-        if not old.fingerprint and not self._has_content(old):
-            return replace(record, trash=(*record.trash, old))
+        """Make the old tree a generation; generations beyond those to keep, and empty directories, become trash."""
+        if not old.fingerprint:
+            with self._opened(old) as fd:
+                if fd is None or not _has_names(fd):
+                    return replace(record, trash=(*record.trash, old))
         return self._kept(record, (old, *record.generations))
 
     def prune(self, record: Record) -> Record:
@@ -282,7 +256,7 @@ class ExchangedDest(ReplacementBase):
         fewer = self._kept(record, record.generations)
         if fewer.generations == record.generations:
             return record
-        self._site.save(fewer)
+        self._dest.save(fewer)
         return self._clear(fewer)
 
     def _kept(self, record: Record, generations: tuple[Tree, ...]) -> Record:
@@ -290,7 +264,7 @@ class ExchangedDest(ReplacementBase):
         trash = list(record.trash)
         ours = 0
         for tree in generations:
-            # what the user's own force replaced is his to throw away
+            # only the user may remove what force: true replaced
             ours += bool(tree.fingerprint)
             if tree.fingerprint and ours > self._keep:
                 trash.append(tree)
@@ -299,11 +273,11 @@ class ExchangedDest(ReplacementBase):
         return replace(record, trash=tuple(trash), generations=tuple(kept))
 
     def _not_exchanged(self, record: Record, tree: Tree) -> Record:
-        """The record when dest does not hold the next tree: it goes, or goes back to where it was."""
+        """Return the record when dest does not hold the next tree: it is dropped, or a generation again."""
         if record.tree is not None:
             old = replace(record.tree, name=tree.name)
             if self._is_there(old):
-                # exchanged, and then dest was changed by others: what lies here is the old tree
+                # exchanged, and then dest was replaced by others: the private folder holds the old tree
                 record = replace(record, tree=None, next=None, phase="", aside="")
                 return self._put_away(record, old)
         if record.phase == RESTORING:
@@ -333,62 +307,58 @@ class ExchangedDest(ReplacementBase):
         return record
 
     def _stays(self, tree: Tree) -> bool:
-        """Remove a tree that is no longer needed; true, and a warning, if something of it stays."""
+        """Remove a tree that is no longer needed; return true, and warn, if something of it stays."""
         path = self._path_of(tree)
         try:
-            fd = open_or_none(self._site.state, tree.name.encode())
-            if fd is None:
-                return False
-            try:
-                if tree.binding != BY_NAME and not tree.binding.holds(fd):
+            with self._opened(tree) as fd:
+                if fd is None or (tree.binding != BY_NAME and not tree.binding.holds(fd)):
                     return False
                 self._check_use_of(fd, path)
-            finally:
-                os.close(fd)
         except RootfsError as error:
-            self._site.warn_kept(path, error.message)
+            self._dest.warn_kept(path, error.message)
             return True
         except OSError as error:
-            self._site.warn_kept(path, os_phrase(error))
+            self._dest.warn_kept(path, os_phrase(error))
             return True
         return self._remove(tree)
 
     def _remove(self, tree: Tree) -> bool:
-        """Remove what can be removed of a tree in the private folder; true, and a warning, if something stays."""
-        return self._remove_tree(self._site.state, tree, self._path_of(tree))
+        """Remove a tree in the private folder; return true, and warn, if something of it stays."""
+        return self._remove_tree(self._dest.state, tree, self._path_of(tree))
 
     def _check_use_of(self, fd: int, path: str) -> None:
         if not self._ignore_use:
-            # a run that changes nothing never comes here, and need not read that code
+            # imported late: unchanged runs do not need it
             from .in_use import require_unused
 
             require_unused(fd, path)
 
     def _path_of(self, tree: Tree) -> str:
-        place = self._site.place
-        return os.path.join(place.state_parent, os.fsdecode(place.state_name), tree.name)
-
-    def _has(self, name: str) -> bool:
-        return name.encode() in names_in(self._site.state)
+        return os.path.join(self._dest.location.state_path, tree.name)
 
     def _is_there(self, tree: Tree) -> bool:
-        fd = open_or_none(self._site.state, tree.name.encode())
-        if fd is None:
-            return False
-        try:
-            return tree.binding.holds(fd)
-        finally:
-            os.close(fd)
+        with self._opened(tree) as fd:
+            return fd is not None and tree.binding.holds(fd)
 
-    def _has_content(self, tree: Tree) -> bool:
-        fd = open_or_none(self._site.state, tree.name.encode())
-        if fd is None:
-            return False
-        try:
-            return bool(names_in(fd))
-        finally:
-            os.close(fd)
+    def _opened_dest(self) -> opened_or_none:
+        return opened_or_none(self._dest.open_dest())
+
+    def _opened(self, tree: Tree) -> opened_or_none:
+        """Open a tree in the private folder for a ``with`` block."""
+        return opened_or_none(open_or_none(self._dest.state, tree.name.encode()))
 
     def _sync(self) -> None:
-        os.fsync(self._site.parent)
-        os.fsync(self._site.state)
+        os.fsync(self._dest.parent)
+        os.fsync(self._dest.state)
+
+
+def _own_tree(record: Record, fd: int) -> Tree | None:
+    """Return which of the record's trees the directory ``fd`` is."""
+    for tree in (record.tree, record.next):
+        if tree is not None and tree.fingerprint and tree.binding.holds(fd):
+            return tree
+    return None
+
+
+def _has_names(fd: int) -> bool:
+    return bool(some_names_in(fd, 1))

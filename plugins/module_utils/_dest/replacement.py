@@ -12,7 +12,7 @@ import typing as t
 from dataclasses import replace
 
 from .._fs.removal import try_remove_tree
-from .place import Dest
+from .dest import Dest
 from .record import STAGED, UNPACKING, Binding, Record, Tree
 
 # Stands for the binding of a directory that is only known by its random name.
@@ -77,40 +77,40 @@ class Replacement(t.Protocol):
 class ReplacementBase:
     """What both ways share: the record, the staging's phases, removal with a warning."""
 
-    def __init__(self, site: Dest, ignore_use: bool) -> None:
-        self._site = site
+    def __init__(self, dest: Dest, ignore_use: bool) -> None:
+        self._dest = dest
         self._ignore_use = ignore_use
 
     def staged(self, record: Record, tree: Tree) -> Record:
         """Record that the next tree is complete and durable."""
         name = record.next.name if record.next is not None else ""
         record = replace(record, next=replace(tree, name=name), phase=STAGED)
-        self._site.save(record)
+        self._dest.save(record)
         return record
 
     def discard_next(self, record: Record) -> Record:
         """Remove the next tree."""
         record = record.without_next()
-        self._site.save(record)
+        self._dest.save(record)
         return self._clear(record)
 
     def _note_staging(self, record: Record, name: str) -> Record:
         """Save the name of a staging directory before it is made, so that no run finds an unknown one."""
         record = replace(record.without_next(), next=Tree(BY_NAME, name=name), phase=UNPACKING)
-        self._site.save(record)
+        self._dest.save(record)
         return record
 
     def _save(self, record: Record) -> None:
         if record.is_empty:
-            self._site.forget()
+            self._dest.forget()
         else:
-            self._site.save(record)
+            self._dest.save(record)
 
     def _remove_tree(self, parent: int, tree: Tree, path: str) -> bool:
         """Remove a tree in ``parent``; true, and a warning about ``path``, if something of it stays."""
         remains = try_remove_tree(parent, tree.name.encode())
         if remains:
-            self._site.warn_kept(path, f"{remains.describe(path)}; {remains.advice}")
+            self._dest.warn_kept(path, f"{remains.describe(path)}; {remains.advice}")
         return bool(remains)
 
     def _clear(self, record: Record) -> Record:

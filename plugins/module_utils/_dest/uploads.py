@@ -20,15 +20,15 @@ import time
 import typing as t
 from dataclasses import asdict, dataclass, replace
 
-from .._errors import RootfsError, os_phrase
-from .._fs.descriptors import opened
+from .._errors import RootfsError, os_phrase, show
+from .._fs.descriptors import opened, opened_or_none
 from .._fs.directories import DIRECTORY, make_private, open_existing
-from .place import UPLOADS, Dest
-from .reach import everyone_passes
-from .record import Binding, bind, random_name
 from .._fs.removal import try_empty_directory
 from .._fs.syscalls import mount_id
 from .._source.sent import UPLOAD_PREFIX, is_upload_path
+from .dest import UPLOADS, Dest
+from .reach import everyone_passes
+from .record import Binding, bind, random_name
 
 # A transfer is abandoned when nothing has arrived for this many seconds.
 QUIET = 15.0
@@ -47,7 +47,7 @@ class UploadFolder:
     made: tuple[str, ...] = ()
 
     def open(self) -> int | None:
-        """Return a descriptor of the folder, or ``None`` when it is gone or has been replaced."""
+        """Open the folder; return ``None`` if it is gone or was replaced."""
         try:
             fd, missing = open_existing(os.fsencode(self.path))
         except (OSError, RootfsError):
@@ -59,21 +59,21 @@ class UploadFolder:
 
     def is_active(self) -> bool:
         """Return whether something arrived within the last ``QUIET`` seconds, so that a transfer is running."""
-        fd = self.open()
-        if fd is None:
-            return False
-        with opened(fd):
-            times = [os.fstat(fd).st_mtime]
-            for name in os.listdir(fd):
-                with contextlib.suppress(FileNotFoundError):
-                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                    times.append(status.st_mtime)
-            return abs(time.time() - max(times)) < QUIET
+        with opened_or_none(self.open()) as fd:
+            if fd is None:
+                return False
+            latest = os.fstat(fd).st_mtime
+            # the user who logs in decides how many files it holds
+            with os.scandir(fd) as files:
+                for file in files:
+                    with contextlib.suppress(FileNotFoundError):
+                        latest = max(latest, file.stat(follow_symlinks=False).st_mtime)
+            return abs(time.time() - latest) < QUIET
 
 
-def load_upload_folders(site: Dest) -> list[UploadFolder]:
+def load_upload_folders(dest: Dest) -> list[UploadFolder]:
     """Read the recorded upload folders, the newest first. Raises ``RootfsError``."""
-    data = site.read(UPLOADS)
+    data = dest.read(UPLOADS)
     if data is None:
         return []
     try:
@@ -85,14 +85,14 @@ def load_upload_folders(site: Dest) -> list[UploadFolder]:
         ]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RootfsError(
-            f"the record of an unfinished transfer to {site.path!r} is damaged; remove {UPLOADS.decode()} from the"
+            f"the record of an unfinished transfer to {show(dest.path)} is damaged; remove {UPLOADS.decode()} from the"
             " private folder beside dest and run again"
         ) from error
 
 
-def make_upload_folder(site: Dest, image: str, owner: int, group: int) -> UploadFolder | None:
+def make_upload_folder(dest: Dest, image: str, owner: int, group: int) -> UploadFolder | None:
     """Make an empty folder that the user ``owner`` can write to, or return ``None`` when none is possible."""
-    found = _parent_for(site, owner)
+    found = _parent_for(dest, owner)
     if found is None:
         return None
     parent, above = found
@@ -102,21 +102,21 @@ def make_upload_folder(site: Dest, image: str, owner: int, group: int) -> Upload
         if not is_upload_path(path):
             # the controller would refuse this path
             return None
-        with _same_times(site, above, parent):
-            known = load_upload_folders(site)
-            made = [*site.made, *(path for other in known for path in other.made)]
+        with _same_times(dest, above, parent):
+            known = load_upload_folders(dest)
+            made = [*dest.made, *(path for other in known for path in other.made)]
             upload = UploadFolder(path, image, Binding(None, 0, None), tuple(made))
             # Record the folder before it exists, so that an interrupted run leaves no unknown folder behind.
-            _save(site, [upload, *known])
+            _save(dest, [upload, *known])
             with opened(make_private(parent, name.encode())) as fd:
                 if owner != os.geteuid() and os.geteuid() == 0:
                     os.fchown(fd, owner, group)
                 upload = replace(upload, binding=bind(fd))
-    _save(site, [upload, *known])
+    _save(dest, [upload, *known])
     return upload
 
 
-def remove_upload_folder(site: Dest, upload: UploadFolder) -> None:
+def remove_upload_folder(dest: Dest, upload: UploadFolder) -> None:
     """Remove a folder with its content, and its record.
 
     A folder that cannot be removed now stays recorded for the next run, with a warning.
@@ -126,77 +126,72 @@ def remove_upload_folder(site: Dest, upload: UploadFolder) -> None:
         parent, missing = open_existing(os.fsencode(above))
         with opened(parent):
             if not missing:
-                with _same_times(site, above, parent):
+                with _same_times(dest, above, parent):
                     _remove(parent, name, upload)
     except RootfsError as error:
-        site.warn_kept(upload.path, error.message)
+        dest.warn_kept(upload.path, error.message)
         return
     except OSError as error:
-        site.warn_kept(upload.path, os_phrase(error))
+        dest.warn_kept(upload.path, os_phrase(error))
         return
-    _save(site, [other for other in load_upload_folders(site) if other != upload])
-    site.made += upload.made
+    _save(dest, [other for other in load_upload_folders(dest) if other != upload])
+    dest.made += upload.made
 
 
-def names_in_dest(site: Dest) -> list[bytes]:
+def names_in_dest(dest: Dest) -> list[bytes]:
     """Return the names of upload folders that lie in dest itself, which is then a mount point."""
     return [
         os.fsencode(os.path.basename(upload.path))
-        for upload in load_upload_folders(site)
-        if os.path.dirname(upload.path) == site.path
+        for upload in load_upload_folders(dest)
+        if os.path.dirname(upload.path) == dest.path
     ]
 
 
-def _save(site: Dest, uploads: list[UploadFolder]) -> None:
+def _save(dest: Dest, uploads: list[UploadFolder]) -> None:
     if uploads:
-        site.write(UPLOADS, json.dumps(list(map(asdict, uploads))).encode())
+        dest.write(UPLOADS, json.dumps(list(map(asdict, uploads))).encode())
     else:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(UPLOADS, dir_fd=site.state)
-        os.fsync(site.state)
+            os.unlink(UPLOADS, dir_fd=dest.state)
+        os.fsync(dest.state)
 
 
 def _remove(parent: int, name: str, upload: UploadFolder) -> None:
-    fd = upload.open()
-    if fd is None:
-        # The user may have put another directory in its place; remove that only if it is empty.
-        with contextlib.suppress(OSError):
-            os.rmdir(name, dir_fd=parent)
-        return
-    with opened(fd):
+    with opened_or_none(upload.open()) as fd:
+        if fd is None:
+            # The user may have put another directory in its place; remove that only if it is empty.
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=parent)
+            return
         remains = try_empty_directory(fd)
     if remains:
         raise RootfsError(f"{remains.describe(upload.path)}; {remains.advice}")
     os.rmdir(name, dir_fd=parent)
 
 
-def _parent_for(site: Dest, owner: int) -> tuple[int, str] | None:
+def _parent_for(dest: Dest, owner: int) -> tuple[int, str] | None:
     """Open the directory for the folder of the user ``owner``; return a descriptor and its path."""
-    place = site.place
+    location = dest.location
     own = owner in (os.geteuid(), 0)
     if not own and os.geteuid() != 0:
         # only root can give a directory to another user
         return None
-    if place.inside:
-        dest = site.open_dest()
-        if dest is None:
-            return None
-        with opened(dest):
-            if own or everyone_passes(dest):
-                return os.dup(dest), place.path
+    if location.is_mount:
+        with opened_or_none(dest.open_dest()) as top:
+            if top is not None and (own or everyone_passes(top)):
+                return os.dup(top), location.path
         return None
     if own:
-        path = os.path.join(place.state_parent, os.fsdecode(place.state_name))
-        return os.dup(site.state), path
-    return _nearest_passable(site)
+        return os.dup(dest.state), location.state_path
+    return _nearest_passable(dest)
 
 
-def _nearest_passable(site: Dest) -> tuple[int, str] | None:
+def _nearest_passable(dest: Dest) -> tuple[int, str] | None:
     """Open the nearest directory above dest, on the same mount, that every user may pass through."""
-    path = site.place.parent
-    mount = mount_id(site.parent)
+    path = dest.location.parent
+    mount = mount_id(dest.parent)
     with contextlib.ExitStack() as stack:
-        current = stack.enter_context(opened(os.dup(site.parent)))
+        current = stack.enter_context(opened(os.dup(dest.parent)))
         while not everyone_passes(current):
             if path == "/":
                 return None
@@ -210,12 +205,12 @@ def _nearest_passable(site: Dest) -> tuple[int, str] | None:
 
 
 @contextlib.contextmanager
-def _same_times(site: Dest, path: str, fd: int) -> t.Iterator[None]:
+def _same_times(dest: Dest, path: str, fd: int) -> t.Iterator[None]:
     """Keep the times of dest when the folder lies in it: they belong to the image's root directory."""
     before = os.fstat(fd)
     try:
         yield
     finally:
-        if path == site.path:
+        if path == dest.path:
             with contextlib.suppress(PermissionError):
                 os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -42,3 +42,21 @@ class closed_on_error(opened):
     ) -> None:
         if error is not None:
             os.close(self._fd)
+
+
+class opened_or_none:
+    """Close a descriptor at the end of a ``with`` block; ``None`` stands for a missing file."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> int | None:
+        return self._fd
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        if self._fd is not None:
+            os.close(self._fd)

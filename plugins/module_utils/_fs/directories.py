@@ -215,9 +215,18 @@ def _rename(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
         if error.errno not in NO_RENAMEAT2:
             raise
         # nobody else can make the name in between: the folders are private, and this run holds the lock
-        if new in names_in(new_dir):
+        if exists(new_dir, new):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
         os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
+
+
+def exists(parent: int, name: bytes) -> bool:
+    """Return whether a directory holds a name, of whatever type."""
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def names_in(fd: int) -> list[bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._dest.place import UPLOADS, Dest
+from .._dest.dest import UPLOADS, Dest
 from .describe import absent_outcome, image_outcome, restore_outcome
 from .outcome import Outcome
 from .plan import AlreadyAbsent, AlreadyStaged, DestState, Plan, Remove, Restore, Unchanged, UseStaged

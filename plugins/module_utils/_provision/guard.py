@@ -14,6 +14,7 @@ import typing as t
 from .._dest.reach import MappedRoot, ReachRule, Spot, mapped_root
 from .._dest.record import Record, Tree
 from .._errors import RootfsError, show
+from .._fs.descriptors import opened
 from .._fs.directories import open_existing
 from .._image.image import Image
 from .._rootfs.ids import parse_id_maps
@@ -26,7 +27,7 @@ if t.TYPE_CHECKING:
 
 def require_stageable(target: Target) -> None:
     """Refuse to stage in a mount point, which a running container reaches. Raises ``RootfsError``."""
-    if target.options.state == "staged" and target.dest.place.inside:
+    if target.options.state == "staged" and target.dest.location.is_mount:
         raise RootfsError(
             f"{show(target.dest.path)} is a mount point, where the container could change a staged tree before it is"
             " used; stop the container and use state: present, or use a directory below the mount point as dest"
@@ -68,7 +69,7 @@ def judge_reach(target: Target, tree: Tree, filling: bool = True) -> list[str]:
         # everything becomes the caller's, and no such file is made
         rights = {}
     rule = ReachRule(options.reachable, _root_of(target, tree))
-    spot = Spot("dest", dest.path, dest.parent, dest.place.parent)
+    spot = Spot("dest", dest.path, dest.parent, dest.location.parent)
     return rule.judge(spot, rights, filling)
 
 
@@ -87,20 +88,18 @@ def require_room(target: Target, image: Image, arriving: int, cache: BlobCache |
     ``arriving`` bytes are stored next to the tree. Blobs in the cache count as free space, because they are
     removed when space is needed.
     """
-    place = target.dest.place
-    path = place.path if place.inside else place.parent
+    location = target.dest.location
+    path = location.path if location.is_mount else location.parent
     fd, _missing = open_existing(os.fsencode(path))
     # content is at least as large as its compressed form, and layers may replace each other's files
     needed = max((layer.size or 0 for layer in image.layers), default=0) + arriving
-    try:
+    with opened(fd):
         status = os.fstatvfs(fd)
         free = status.f_bavail * status.f_frsize
         if free < needed and cache is not None:
             free += cache.room(fd)
-    finally:
-        os.close(fd)
     if free < needed:
         raise RootfsError(
-            f"the image needs at least {needed} bytes, and the file system of {show(place.path)} has {free} free;"
+            f"the image needs at least {needed} bytes, and the file system of {show(location.path)} has {free} free;"
             " make room there and run again"
         )

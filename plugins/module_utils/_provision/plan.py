@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from .._dest.place import UPLOADS, Dest
+from .._dest.dest import UPLOADS, Dest
 from .._dest.record import FORMAT, Record, Tree
 from .._image.image import Image
 from .._source.source import Source

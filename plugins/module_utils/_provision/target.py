@@ -14,7 +14,8 @@ import typing as t
 from dataclasses import dataclass
 
 from .._dest.exchange import ExchangedDest
-from .._dest.place import Dest, resolve_dest, lock_dest
+from .._dest.dest import Dest, lock_dest
+from .._dest.dest_path import resolve_dest
 from .._dest.reach import mapped_root
 from .._dest.record import Record
 from .options import Options
@@ -45,14 +46,14 @@ class Target:
 @contextlib.contextmanager
 def open_target(options: Options, check_mode: bool) -> t.Iterator[Target]:
     """Open and lock dest; in check mode nothing is made. Raises ``RootfsError``."""
-    place = resolve_dest(options.dest)
+    location = resolve_dest(options.dest)
     # nothing is made above a dest that is to be absent
-    dry_run = check_mode or (options.state in ("absent", "previous") and not os.path.isdir(place.parent))
+    dry_run = check_mode or (options.state in ("absent", "previous") and not os.path.isdir(location.parent))
     root = mapped_root(options.unpack.uids, options.unpack.gids)
     mode, group = (_CLOSED, -1) if root is None else (_FOR_GROUP, root.gid)
-    with lock_dest(place, options.lock_timeout, mode, dry_run, group) as dest:
+    with lock_dest(location, options.lock_timeout, mode, dry_run, group) as dest:
         replacement: Replacement
-        if place.inside:
+        if location.is_mount:
             from .._dest.mounted import MountedDest
 
             replacement = MountedDest(dest, options.ignore_use)

@@ -14,6 +14,7 @@ import typing as t
 
 from .._dest.record import Record, Tree, bind
 from .._errors import RootfsError
+from .._fs.descriptors import opened
 from .._fs.syscalls import syncfs
 from .._source.source import Spooled
 from .._unpack import unpack
@@ -82,11 +83,9 @@ def _stage(target: Target, plan: Unpack, cache: BlobCache | None) -> tuple[Recor
     if record.next is not None:
         record = replacement.discard_next(record)
     try:
-        record, fd = replacement.stage(record)
-        try:
+        record, staging = replacement.stage(record)
+        with opened(staging) as fd:
             tree = _unpack_into(fd, target, plan.wanted, cache)
-        finally:
-            os.close(fd)
         record = replacement.staged(record, tree)
         return record, tree
     except BaseException:
