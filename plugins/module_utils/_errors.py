@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What can go wrong, as exceptions that carry one sentence for the user.
+"""Exceptions that carry one sentence for the user.
 
-Every room raises these and nothing else for what an image, an option, a disk
-or a network can cause; only a module's ``main`` turns them into ``fail_json``.
+Every room raises only these for errors that an image, an option, a disk or a network can cause. Only the ``main`` of a
+module turns them into ``fail_json``.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _LONGEST_MESSAGE = 8192
 
 
 def visible(text: bytes | str, limit: int) -> str:
-    """Return text that is not ours as it may stand in a message: in one line, and cut in the middle.
+    """Return foreign text for a message: in one line, with the middle cut out if it is too long.
 
-    What a terminal would obey or hide is escaped: control characters (C0, C1, DEL), marks that turn the direction of
-    writing, characters without width, separators of lines, bytes that are not UTF-8. All of these are what Unicode
-    calls not printable. ``limit`` counts characters before they are escaped.
+    Everything that Unicode calls not printable is escaped: control characters (C0, C1, DEL), marks that change the
+    direction of writing, characters without width, line separators. So are bytes that are not UTF-8. ``limit`` counts
+    characters before they are escaped.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
@@ -39,12 +39,12 @@ def visible(text: bytes | str, limit: int) -> str:
 
 
 def show(name: bytes | str) -> str:
-    """Return a name that is not ours, quoted and cut so that it fits into one line of a message."""
+    """Return a foreign name, quoted and cut so that it fits into one line of a message."""
     return f"'{visible(name, _SHOWN)}'"
 
 
 class OciError(Exception):
-    """An error for the user; ``message`` is one whole sentence, and no terminal obeys anything in it."""
+    """An error for the user; ``message`` is one sentence without control characters."""
 
     def __init__(self, message: str) -> None:
         self.message = visible(message, _LONGEST_MESSAGE)
@@ -52,7 +52,7 @@ class OciError(Exception):
 
 
 class SourceError(OciError):
-    """The archive, layout directory or file cannot be read as one."""
+    """The archive, layout directory or file cannot be read."""
 
 
 class SourceChangedError(SourceError):
@@ -60,11 +60,11 @@ class SourceChangedError(SourceError):
 
 
 class ImageError(OciError):
-    """The documents of the image are wrong, or do not select one image."""
+    """The documents of the image are invalid, or do not select one image."""
 
 
 class LayerError(OciError):
-    """A layer's bytes or one of its entries is wrong."""
+    """A layer or one of its entries is invalid."""
 
     def __init__(self, what: str, layer: str, entry: bytes | None = None, advice: str = "") -> None:
         where = f"layer {layer}"
@@ -76,7 +76,7 @@ class LayerError(OciError):
 
 
 class EntryError(Exception):
-    """An entry that cannot be applied: a phrase and an advice, to which its caller adds the place."""
+    """An entry that cannot be applied; the caller adds the layer and the name of the entry."""
 
     def __init__(self, what: str, advice: str = "do not use this image, or build it without") -> None:
         super().__init__(what)
@@ -85,7 +85,7 @@ class EntryError(Exception):
 
 
 class RootfsError(OciError):
-    """The destination, its disk or an option forbids what was asked for."""
+    """The destination, its disk or an option does not allow what the task asks for."""
 
 
 _DISK_FULL = {

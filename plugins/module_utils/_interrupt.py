@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""A run that is told to stop cleans up first: a lost connection must not leave half a tree."""
+"""Turn signals into an exception, so that a run that is told to stop cleans up first."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class InterruptedRunError(OciError):
-    """Somebody, or a lost connection, ended the run."""
+    """A signal ended the run, for example because the connection was lost."""
 
 
 @contextlib.contextmanager
 def interruptible() -> t.Iterator[None]:
-    """Within, SIGTERM, SIGHUP and SIGINT raise ``InterruptedRunError``; once, so that the clean-up ends."""
+    """Within the block, SIGTERM, SIGHUP and SIGINT raise ``InterruptedRunError``.
+
+    Only the first signal does, so that nothing interrupts the clean-up.
+    """
 
     def stop(number: int, _frame: t.Any) -> None:
         for other in _SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         name = signal.Signals(number).name
         raise InterruptedRunError(
-            f"the run was ended by {name}; dest holds the old tree or the new one as a whole, run again"
+            f"{name} ended the run; dest holds the whole old tree or the whole new one, run again"
         )
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}

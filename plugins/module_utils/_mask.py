@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What a diff shows instead of a secret value."""
+"""The text that a diff shows instead of a secret value."""
 
 from __future__ import annotations
 

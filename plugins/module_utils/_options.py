@@ -21,34 +21,17 @@ from ._unpack_options import UnpackOptions
 
 
 def options_from(params: dict[str, t.Any]) -> Options:
-    """Check arguments that speak of each other. Raises ``OciError`` that names the option."""
-    is_root = os.geteuid() == 0
-    ownership = params["ownership"] or ("preserve" if is_root else "ignore")
-    if ownership == "preserve" and not is_root:
-        raise RootfsError("ownership: preserve needs root; run with become, or set ownership: ignore")
-    uids, gids = parse_id_maps(params["uid_map"], params["gid_map"])
-    if uids.ranges and ownership == "ignore":
-        raise OciError("uid_map and gid_map need ownership: preserve, and that needs root")
-    devices = params["devices"]
-    if devices is None:
-        devices = "safe" if is_root and not uids.ranges else "skip"
-    if ownership == "ignore" and devices != "fail":
-        # without owners, a device would be the caller's own
-        devices = "skip"
-    if any(map(is_token, params["xattrs"])):
-        raise OciError("xattrs names the token that binds a tree to its record; leave it out")
-    for name in ("keep", "lock_timeout"):
-        if params[name] < 0:
-            raise OciError(f"{name} is {params[name]}; give 0 or more")
-    for name in ("max_size", "max_entries"):
-        if params[name] < 1:
-            raise OciError(f"{name} is {params[name]}; give more than 0")
+    """Check the module's arguments against each other. Raises ``OciError`` that names the option."""
+    unpack = _unpack_options(params)
+    for name, least in (("keep", 0), ("lock_timeout", 0), ("max_size", 1), ("max_entries", 1)):
+        _require_at_least(params, name, least)
     cache_dir = params.get("cache_dir") or ""
     if cache_dir:
         _check_cache(cache_dir, params)
     return Options(
         dest=params["dest"],
         state=params["state"],
+        unpack=unpack,
         src=params["src"] or "",
         ref=params["ref"] or None,
         digest=params["digest"] or None,
@@ -66,24 +49,48 @@ def options_from(params: dict[str, t.Any]) -> Options:
         cache_max_size=params["cache_max_size"] if cache_dir else 0,
         cache_max_age=params["cache_max_age"] if cache_dir else 0,
         cache_scope=params.get("cache_scope") or "",
-        unpack=UnpackOptions(
-            devices=devices,
-            preserve=ownership == "preserve",
-            xattrs=tuple(params["xattrs"]),
-            drop_acls=params["acl"] == "drop",
-            keep_dirlinks=params["keep_dirlinks"],
-            max_size=params["max_size"],
-            max_entries=params["max_entries"],
-            uids=uids,
-            gids=gids,
-        ),
+    )
+
+
+def _unpack_options(params: dict[str, t.Any]) -> UnpackOptions:
+    """Return the options that change the tree, with defaults for root or an ordinary user."""
+    is_root = os.geteuid() == 0
+    ownership = params["ownership"] or ("preserve" if is_root else "ignore")
+    if ownership == "preserve" and not is_root:
+        raise RootfsError("ownership: preserve needs root; run with become, or set ownership: ignore")
+    uids, gids = parse_id_maps(params["uid_map"], params["gid_map"])
+    if uids.ranges and ownership == "ignore":
+        raise OciError(
+            "uid_map and gid_map need ownership: preserve, which needs root; run with become, or leave them out"
+        )
+    devices = params["devices"]
+    if devices is None:
+        devices = "safe" if is_root and not uids.ranges else "skip"
+    if ownership == "ignore" and devices != "fail":
+        # without owners, a device would belong to the caller
+        devices = "skip"
+    if any(map(is_token, params["xattrs"])):
+        raise OciError("xattrs names the xattr that binds a tree to its record; leave it out")
+    return UnpackOptions(
+        devices=devices,
+        preserve=ownership == "preserve",
+        xattrs=tuple(params["xattrs"]),
+        drop_acls=params["acl"] == "drop",
+        keep_dirlinks=params["keep_dirlinks"],
+        max_size=params["max_size"],
+        max_entries=params["max_entries"],
+        uids=uids,
+        gids=gids,
     )
 
 
 def _check_cache(path: str, params: dict[str, t.Any]) -> None:
     if not os.path.isabs(path) or os.path.realpath(path) == "/":
         raise OciError(f"cache_dir is {show(path)}; give the absolute path of a folder")
-    if params["cache_max_size"] < 1:
-        raise OciError(f"cache_max_size is {params['cache_max_size']}; give more than 0")
-    if params["cache_max_age"] < 0:
-        raise OciError(f"cache_max_age is {params['cache_max_age']}; give 0 or more")
+    _require_at_least(params, "cache_max_size", 1)
+    _require_at_least(params, "cache_max_age", 0)
+
+
+def _require_at_least(params: dict[str, t.Any], name: str, least: int) -> None:
+    if params[name] < least:
+        raise OciError(f"{name} is {params[name]}; give {least} or more")

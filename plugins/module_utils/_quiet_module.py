@@ -4,11 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""A module with secrets in its arguments that Ansible does not know of.
+"""A module with secrets inside of its arguments.
 
-Ansible writes the arguments to the node's log before the module itself does anything, and shows them with ``-vvv``. What
-it takes out is the whole value of an option: neither a part of it, such as a password in a URL, nor a value in a list of
-mappings, of which it logs the representation.
+Ansible writes the arguments to the node's log before the module runs, and shows them with ``-vvv``. It can hide only the
+whole value of an option, not a part such as a password in a URL, nor a value in a list of mappings.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ Params = t.Dict[str, t.Any]
 
 
 class QuietModule(AnsibleModule):
-    """``given`` are the arguments as they were given, and ``params`` what is logged and shown of them.
+    """A module whose ``params`` are logged and shown; ``given`` are the arguments with their secrets.
 
-    ``hide`` makes the one into the other. It is called before Ansible has checked them, too, where they are wrong.
+    ``hide`` returns the replacements for ``params``. It may get arguments that Ansible has not checked yet.
     """
 
     def __init__(self, hide: t.Callable[[Params], Params], **arguments: t.Any) -> None:
@@ -33,7 +32,7 @@ class QuietModule(AnsibleModule):
         self._hide()
 
     def fail_json(self, msg: str, **values: t.Any) -> t.NoReturn:
-        """Fail, also while the arguments are still checked."""
+        """Fail, also while Ansible checks the arguments."""
         self._hide()
         super().fail_json(msg, **values)
 

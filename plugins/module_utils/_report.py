@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What a run saw and did, in counts, and the warnings that it owes to the user."""
+"""The counts and warnings of a run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import typing as t
 class Report:
     """Counts that grow while layers are applied (docs/behaviour.md, section 8).
 
-    ``entries``, ``files``, ``bytes`` (of file content, holes not counted) and ``whiteouts``
-    are always there; ``gzip`` names the library that inflated, if anything did; ``count`` adds to any kind of thing that was skipped, filtered or ignored.
+    ``bytes`` counts file content without holes. ``gzip`` is the library that inflated gzip layers, or ``None``. ``count``
+    adds to any kind of thing that was skipped, filtered or ignored.
     """
 
     def __init__(self) -> None:
@@ -32,11 +32,11 @@ class Report:
         self._counts[kind] = self._counts.get(kind, 0) + number
 
     def counted(self, kind: str) -> int:
-        """How many things of this kind were counted."""
+        """Return how many things of this kind were counted."""
         return self._counts.get(kind, 0)
 
     def to_dict(self) -> dict[str, t.Any]:
-        """The counts as the module returns and the record keeps them."""
+        """Return the counts for the module's result and the record."""
         return {
             "entries": self.entries,
             "files": self.files,

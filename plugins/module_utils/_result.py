@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Values for the edge: strict UTF-8 JSON, whatever an image put into them (docs/behaviour.md, section 8)."""
+"""Make values of an image safe for a module's result, strict UTF-8 JSON (docs/behaviour.md, section 8)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONGEST_WARNING = 2000
 
 
 def to_json_safe(value: t.Any) -> t.Any:
-    """The same value in valid Unicode: lone surrogates, from bytes that were none, are replaced."""
+    """Return the value in valid Unicode; lone surrogates, which stand for undecodable bytes, are replaced."""
     if isinstance(value, str):
         return to_text(value.encode("utf-8", "surrogatepass"), errors="replace")
     if isinstance(value, dict):
@@ -30,7 +30,7 @@ def to_json_safe(value: t.Any) -> t.Any:
 
 
 def bounded_warnings(warnings: t.Sequence[str]) -> list[str]:
-    """Return the warnings as a user gets them: each in one visible line, and not more than a screen of them."""
+    """Return the warnings for the user: each in one line of limited length, and a limited number of them."""
     shown = [visible(text, _LONGEST_WARNING) for text in warnings[:_MOST_WARNINGS]]
     rest = len(warnings) - len(shown)
     return [*shown, f"{rest} more warnings are not shown"] if rest > 0 else shown

@@ -4,11 +4,11 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Telling Ansible what is secret, where it can be told.
+"""Register secrets with Ansible, if its version supports that.
 
-From ansible-core 2.22 on, registered text is masked in whatever Ansible logs or shows, and results keep it. Before that,
-Ansible takes the values of ``no_log`` options out of results themselves, by what they are: a short one would also be taken
-out of an image's facts. So nothing more is told to it there, and what is secret is masked by us before it gets there.
+From 2.22 on, ansible-core masks registered text in everything that it logs or shows, and results keep it. Earlier versions
+remove the values of ``no_log`` options from results, wherever they occur: a short value would also be removed from an
+image's facts. So nothing is registered there, and this collection masks its secrets itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ _SHORTEST = 4
 
 
 def register(values: t.Iterable[str | None]) -> None:
-    """Let Ansible mask these values from now on, where it knows how to; those of ``no_log`` options it knows already."""
+    """Register values to mask; Ansible knows those of ``no_log`` options already."""
     if register_secrets is not None:
         register_secrets([value for value in values if value and len(value) >= _SHORTEST])

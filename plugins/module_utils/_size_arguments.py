@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Arguments that are sizes, and the one that bounds what an archive holds (docs/behaviour.md, section 7)."""
+"""Arguments that are sizes, and the one that limits an archive (docs/behaviour.md, section 7)."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def parse_max_size(params: t.Mapping[str, t.Any]) -> int:
     default = MAX_SIZE_ARGUMENTS["max_size"]["default"]
     size = parse_size("max_size", params.get("max_size", default))
     if size < 1:
-        raise OciError(f"max_size is {size}; give more than 0")
+        raise OciError(f"max_size is {size}; give 1 or more")
     return size

@@ -64,16 +64,16 @@ class Transfer:
     """
 
     def __init__(
-        self, site: Dest, source: OfferSource, image: Image, uploads: Uploads, cache: BlobCache | None = None
+        self, dest: Dest, source: OfferSource, image: Image, uploads: Uploads, cache: BlobCache | None = None
     ) -> None:
-        self._site = site
+        self._dest = dest
         self._source = source
         digest = image.manifest_digest or image.config_digest
         self._image = f"{digest} {uploads.scope}"
         self._layers = {layer.name: layer for layer in image.layers if layer.data is None}
         self._sent_to = uploads.sent_to
         self._cache = cache
-        self._uploads = load_upload_folders(site)
+        self._uploads = load_upload_folders(dest)
         self.other_sender_active = False
         self._received: dict[str, SentBlob] = {}
         self._cached: dict[str, bool] = {}
@@ -93,7 +93,7 @@ class Transfer:
         if self._own_upload() is not None:
             return UploadRequest(self._sent_to, self.missing())
         source = self._source
-        upload = make_upload_folder(self._site, self._image, source.owner, source.group)
+        upload = make_upload_folder(self._dest, self._image, source.owner, source.group)
         fd = None if upload is None else upload.open()
         if upload is None or fd is None:
             # There is nowhere to keep what an earlier transfer left, so everything is sent again.
@@ -103,7 +103,7 @@ class Transfer:
                 for folder, file in {(blob.folder, blob.file) for blob in self._received.values()}:
                     os.rename(file, file, src_dir_fd=folder, dst_dir_fd=fd)
         for old in self._uploads:
-            remove_upload_folder(self._site, old)
+            remove_upload_folder(self._dest, old)
         return UploadRequest(None if upload is None else upload.path, self.missing())
 
     @contextlib.contextmanager
@@ -171,14 +171,14 @@ class Transfer:
 
     def _remove_uploads(self) -> None:
         for upload in self._uploads:
-            remove_upload_folder(self._site, upload)
+            remove_upload_folder(self._dest, upload)
 
 
-def remove_uploads(site: Dest, active: bool) -> None:
+def remove_uploads(dest: Dest, active: bool) -> None:
     """Remove what unfinished transfers left, and with ``active`` also the folders of running transfers."""
-    for upload in load_upload_folders(site):
+    for upload in load_upload_folders(dest):
         if active or not upload.is_active():
-            remove_upload_folder(site, upload)
+            remove_upload_folder(dest, upload)
 
 
 def _is_intact(blob: SentBlob, layer: Layer) -> bool:

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The options of unpacking, in a file of their own: a run that changes nothing reads no more than these."""
+"""The options of unpacking, without the code that unpacks, which unchanged runs do not need."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ._rootfs.ids import IdMap
 
 @dataclass(frozen=True)
 class UnpackOptions:
-    """What changes the tree that an image becomes, and the limits that stop a hostile one.
+    """The options that change the tree of an image, and the limits for hostile images.
 
     ``devices`` is ``safe``, ``create``, ``skip`` or ``fail``. ``preserve`` is false if everything belongs to the caller.
-    ``xattrs`` are names that are kept beyond the usual ones. ``drop_acls`` gives up access ACLs that the file system
-    cannot store. ``keep_dirlinks`` keeps a symlink to a directory when a directory of the same name comes.
+    ``xattrs`` are further names to keep. ``drop_acls`` drops access ACLs that the file system cannot store.
+    ``keep_dirlinks`` keeps a symlink to a directory when a layer has a directory of the same name.
     ``max_size`` is in bytes.
     """
 
@@ -35,7 +35,7 @@ class UnpackOptions:
     gids: IdMap = IdMap("gid")
 
     def to_fingerprint(self) -> dict[str, t.Any]:
-        """The options that change the tree; the limits only say whether there is one."""
+        """Return the options that change the tree; limits do not."""
         return {
             "devices": self.devices,
             "preserve": self.preserve,

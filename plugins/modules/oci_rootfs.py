@@ -12,17 +12,17 @@ version_added: 0.1.0
 author:
   - the hypervisor.oci authors (@hypervisor-oci)
 description:
-  - Unpacks a container image that is bundled as a tar archive, as an image layout directory, or by C(docker save)
-    into a directory on a hypervisor node, for LXC, Proxmox VE, systemd-nspawn, runc or crun to run.
-  - The directory is fingerprinted by the digest of the image's manifest. A second run with the same image and options
+  - Unpacks a container image, from a tar archive, an image layout directory or the output of C(docker save), into a
+    directory on a hypervisor node. LXC, Proxmox VE, systemd-nspawn, runc or crun can run it.
+  - The digest of the image's manifest and the options identify the tree. A second run with the same image and options
     opens no layer and changes nothing. Another image replaces the whole tree atomically.
-  - Every digest of the image is verified while it is read. Nothing is visible at O(dest) before all of it is.
-  - Names and links in the image are resolved inside of the root only, whatever the image says.
-  - What a container wrote into its root does not survive an update. Keep data on mounts.
-  - Returns the image's config, from which a container can be described to a runtime.
+  - Every digest of the image is verified while it is read. O(dest) changes only after all of them are verified.
+  - Names and links in the image are resolved inside of the root only.
+  - Files that a container writes into its root do not survive an update. Keep data on mounts.
+  - Returns the image's config, which describes the container to a runtime.
 requirements:
   - Python 3.8 or newer on the node
-  - Linux 3.15 or newer; older file systems and kernels that cannot exchange two directories are replaced in two steps
+  - Linux 3.15 or newer; if the kernel or the file system cannot exchange two directories, two renames replace the tree
   - the Python library zstandard, for images with layers that are compressed by zstd, unless Python is 3.14 or newer
 extends_documentation_fragment:
   - hypervisor.oci._attributes
@@ -31,13 +31,13 @@ attributes:
   check_mode:
     support: full
     details:
-      - Writes nothing at all. Layers are not read, so a damaged one is only found by a real run.
+      - Writes nothing. Layers are not read, so only a real run finds a damaged one.
   diff_mode:
     support: full
   idempotent:
     support: partial
     details:
-      - With O(recreate=true) the tree is always made anew, and O(state=previous) always exchanges.
+      - O(recreate=true) always unpacks the tree again, and O(state=previous) always exchanges.
   platform:
     platforms: linux
     support: full
@@ -48,33 +48,32 @@ attributes:
   async:
     support: partial
     details:
-      - Only with O(remote_src=true), a URL, or a connection V(local), since a transfer from the controller cannot go on in
-        the background.
+      - Only with O(remote_src=true), a URL, or a connection V(local), because a transfer from the controller cannot continue
+        in the background.
   safe_file_operations:
     support: none
     details:
-      - The module has stricter file operations of its own, by directory descriptor.
+      - The module has its own, stricter file operations, by directory descriptor.
 options:
   src:
     description:
       - The image. An archive or directory on the controller, or on the node with O(remote_src=true), or an archive's
         C(http) or C(https) URL.
-      - What it is shows from its content, never from its name. Understood are a tar that holds an OCI image layout,
-        the output of C(docker save), old and new, each of them also compressed as a whole by gzip or zstd,
-        and an OCI image layout directory.
-      - A URL is read by the node, which fetches only the archive's index and the blobs of its own image that it lacks.
-        Its user, password and query are neither logged nor returned.
-        Any web server will do. One that does not serve ranges of bytes sends the whole archive, twice where it is
-        unpacked.
+      - The content decides about the format, not the name. Supported are a tar with an OCI image layout, the output of
+        C(docker save) of old and new versions, both also compressed as a whole by gzip or zstd, and an OCI image layout
+        directory.
+      - The node reads a URL. It fetches only the archive's index and the blobs of its own image that it lacks.
+        User, password and query of the URL are neither logged nor returned.
+        Any web server works. One that does not serve ranges of bytes sends the whole archive, and twice if it is unpacked.
       - Required with O(state=present) and O(state=staged).
     type: path
   dest:
     description:
-      - The root file system, as an absolute path. It belongs to this module alone, but for what containers write there.
-      - Directories above it that are missing are made. The last one is closed to other users (0700); with O(uid_map), the
+      - The root file system, as an absolute path. Only this module and containers may write to it.
+      - Missing directories above it are made. The last one is closed to other users (0700); with O(uid_map), the
         container's root may pass it by its group (0710).
-      - A folder C(.NAME.oci_rootfs) beside it, for root only, holds the record, and trees that are on their way or kept.
-      - Where it is a mount point, its content is replaced name by name, which is not atomic; the record then lies in
+      - A folder C(.NAME.oci_rootfs) beside it, for root only, holds the record, the next tree and earlier trees.
+      - If it is a mount point, its content is replaced name by name, which is not atomic. The record then lies in
         C(/var/lib/hypervisor.oci).
       - A symbolic link, C(/) and the system's own directories are refused.
     type: path
@@ -82,94 +81,94 @@ options:
   state:
     description:
       - V(present) makes sure that the image is at O(dest).
-      - V(staged) unpacks and verifies beside O(dest) and stops there, while the old container runs. The next run with
-        V(present) for the same image and options only exchanges. It is an error where O(dest) is a mount point, since the
-        container could change the tree there.
-      - V(previous) exchanges O(dest) with the tree that was there before; see O(keep).
-      - V(absent) removes the tree and everything that belongs to it. What cannot be removed, such as a mount in an old
-        tree, is a warning, and the next run tries again.
+      - V(staged) unpacks and verifies the image beside O(dest) while the old container runs. The next run with V(present)
+        for the same image and options only exchanges the trees. It is an error if O(dest) is a mount point, because the
+        container could change the staged tree there.
+      - V(previous) exchanges O(dest) with the tree of the last update; see O(keep).
+      - V(absent) removes the tree and everything that belongs to it. If something cannot be removed, such as a mount in an
+        old tree, the run warns and the next run tries again.
     type: str
     choices: [present, staged, previous, absent]
     default: present
   ref:
     description:
-      - Which image of the archive, by name. Compared after Docker's rules, so that V(alpine) is
+      - The name of the image in the archive. Names are compared by Docker's rules, so V(alpine) is
         V(docker.io/library/alpine:latest). A bare tag matches the tag of a full name.
-      - Needed only where there is more than one.
+      - Only needed if the archive holds more than one image.
     type: str
   digest:
     description:
       - The digest that the image's manifest, index or config must have, for example V(sha256:…).
-        Anything else is an error before a byte is written. So the server behind a URL need not be trusted.
+        Another digest is an error before anything is written, so the server behind a URL need not be trusted.
     type: str
   platform:
     description:
-      - Which platform's image, as V(os/architecture) or V(os/architecture/variant). The default is the node's own.
-      - Lower variants are taken if the exact one is missing, another architecture never.
+      - The platform of the image, as V(os/architecture) or V(os/architecture/variant). The default is the node's own.
+      - A lower variant is taken if the exact one is missing, but never another architecture.
       - An image that does not give its operating system or architecture is never taken for a platform that is set here.
         Without this option, it is taken with a warning if O(ref), O(digest) or the archive leaves no other image.
     type: str
   remote_src:
     description:
-      - Whether O(src) is on the node already. Otherwise, unless it is a URL, the controller offers it to the node, and
-        sends the blobs that the node asks for, those of its own platform that it does not have, into a folder on the file
-        system of O(dest).
+      - Whether O(src) is on the node already. Otherwise, unless it is a URL, the controller offers the image to the node,
+        and uploads the blobs that the node requests to a folder on the file system of O(dest).
     type: bool
     default: false
   force:
     description:
-      - Replace, or remove, what is at O(dest) although this module did not make it. The replaced tree is kept in the
-        folder beside O(dest), and a warning says where.
-      - Changes nothing where the fingerprint matches.
+      - Replace or remove a tree at O(dest) that this module did not create. A replaced tree is kept in the folder beside
+        O(dest), and a warning names its path.
+      - Has no effect if O(dest) already holds the image.
     type: bool
     default: false
   recreate:
     description:
-      - Make the tree anew even if the same image is there already.
+      - Unpack the tree again even if O(dest) already holds the image.
     type: bool
     default: false
   in_use:
     description:
-      - What to do where a mount lies in the tree, a mount or an overlay shows a part of it elsewhere, or a process has its
-        root, working directory, executable, an open or a mapped file there, in whatever mount namespace.
-      - V(fail) stops before anything is exchanged or removed, and lists them. V(ignore) goes on.
+      - What to do if the tree is in use in any mount namespace. It is in use if a mount lies in the tree, a mount or an
+        overlay shows a part of it elsewhere, or a process has its root, working directory, executable, an open file or a
+        mapped file in it.
+      - V(fail) stops before anything is exchanged or removed, and lists the users. V(ignore) continues.
     type: str
     choices: [fail, ignore]
     default: fail
   keep:
     description:
-      - How many earlier trees stay beside O(dest) for O(state=previous). None stay where O(dest) is a mount point.
+      - The number of earlier trees to keep beside O(dest) for O(state=previous). A mount point keeps none.
     type: int
     default: 1
   reachable:
     description:
       - What to do with setuid and setgid files, file capabilities and device nodes of an image in a O(dest) that ordinary
         users of the node can reach. They could run these files outside of the container.
-      - A O(dest) is out of reach when one folder above it lets nobody pass but root and, with O(uid_map), the container's
-        root. Permissions of groups, ACLs and owners count as well as those of others. Folders that the module makes are closed.
-      - V(fail) stops before anything is exchanged. A O(dest) that has the image already is only a warning.
-        V(warn) goes on with a warning, V(allow) without one.
+      - They cannot reach O(dest) if only root and, with O(uid_map), the container's root can pass one folder above it.
+        Permissions of groups, ACLs and owners count as well as those of others. Folders that the module makes are closed.
+      - V(fail) stops before anything is exchanged; if O(dest) holds the image already, it only warns.
+        V(warn) continues with a warning, V(allow) without one.
     type: str
     choices: [fail, warn, allow]
     default: fail
   lock_timeout:
     description:
-      - How many seconds to wait for another run on the same O(dest).
+      - The number of seconds to wait for another run on the same O(dest).
     type: int
     default: 300
   devices:
     description:
       - What to do with character and block devices of the image.
-      - V(safe) creates null, zero, full, random, urandom, tty, console and ptmx, and the 0:0 marks of overlayfs; others
-        are skipped and counted. A disk's node in a readable tree is the disk.
-      - V(create) creates all, V(skip) none, V(fail) is an error where there are any.
+      - V(safe) creates null, zero, full, random, urandom, tty, console and ptmx, and the 0:0 marks of overlayfs. It skips
+        and counts others, because a device node gives access to the device.
+      - V(create) creates all, V(skip) none. V(fail) is an error if the image has any.
       - The default is V(safe) for root without an id map, V(skip) otherwise.
     type: str
     choices: [safe, create, skip, fail]
   ownership:
     description:
-      - V(preserve) gives files the owners that the image says, by number. It needs root.
-      - V(ignore) gives all to the user who runs the module. Devices, file capabilities, setuid and setgid bits are
+      - V(preserve) sets the owners of the image, by number. It needs root.
+      - V(ignore) leaves all files to the user who runs the module. Devices, file capabilities, setuid and setgid bits are
         dropped and counted.
       - The default is V(preserve) for root, V(ignore) otherwise.
     type: str
@@ -196,60 +195,60 @@ options:
     default: []
   acl:
     description:
-      - What to do with an access ACL that the file system of O(dest) cannot hold.
-      - V(preserve) is an error, since its loss would widen rights. V(drop) narrows the group's rights to what the
-        ACL gave the owning group.
+      - What to do with an access ACL that the file system of O(dest) cannot store.
+      - V(preserve) is an error, because without the ACL more users could have access. V(drop) drops the ACL and limits the
+        group's permissions to those of the ACL's owning group.
     type: str
     choices: [preserve, drop]
     default: preserve
   keep_dirlinks:
     description:
-      - Keep a symbolic link to a directory where a layer brings a directory of that name, instead of replacing it.
-        The directory's owner, mode and times then go to the one that the link leads to.
+      - Keep a symbolic link to a directory, instead of replacing it, when a layer has a directory of the same name.
+        The target of the link then gets the directory's owner, mode and times.
     type: bool
     default: false
   max_size:
     description:
-      - The most that all layers together may hold when decompressed, as V(500M) or V(100G). Sparse files count with
+      - The maximum size of all layers together after decompression, such as V(500M) or V(100G). Sparse files count with
         their apparent size. A larger image is an error.
-      - An archive that cannot be read in place, because it is compressed as a whole or comes from a server that does not
-        serve ranges of bytes, may hold as much in all, with every image and file in it, also when it is read on the
-        controller. For a larger one, raise this option, or save only the image that is needed.
+      - It also limits a whole archive, with every image and file in it, that cannot be read in place because it is
+        compressed as a whole or comes from a server that does not serve ranges of bytes. For a larger archive, raise this
+        option, or save only the image that is needed.
     type: str
     default: 100G
   max_entries:
     description:
-      - The most entries that all layers together may have. An image with more is an error.
+      - The maximum number of entries in all layers together. An image with more is an error.
     type: int
     default: 2000000
   cache_dir:
     description:
-      - A folder on the node where verified blobs stay, so that a layer which several images share is sent or fetched
-        once. Without it none stay. Any number of O(dest) may share it.
+      - A folder on the node that keeps verified blobs, so that a layer of several images is sent or fetched once. By
+        default, no blob is kept. Any number of O(dest) may share a folder.
       - A blob is used again for the same O(src), or for images of one O(cache_scope).
-      - It is made for the running user alone where it is missing. One that other users can write to, or reach by a folder
-        that they can write to, is refused.
-      - Blobs are verified whenever they are used. Damaged ones are discarded, and RV(report) counts them. A cache that is
-        full, or cannot be written to, is a warning.
-      - It makes no difference to the result, so that O(dest) stays as it is when this option changes.
+      - A missing folder is made for the running user alone. A folder is refused if other users can write to it or to a
+        folder above it.
+      - Blobs are verified on each use. Damaged ones are discarded, and RV(report) counts them. A cache that is full or
+        cannot be written to only causes a warning.
+      - Changing this option does not change O(dest).
     type: path
   cache_scope:
     description:
-      - A name for images that may read each other's layers, for example all of one team. They share the blobs in
-        O(cache_dir). Without it, a blob is used again only for the O(src) that it came from.
-      - A blob is used for a scope that has brought all of it once, and for no other. Whoever builds an image can name
-        the digest of any layer in it, and would otherwise be given the content of layers that are not his.
+      - A name for images that may read each other's layers, for example all images of one team. They share the blobs in
+        O(cache_dir). By default, a blob is used again only for the O(src) that it came from.
+      - A blob is used only for a scope that has added all of it once. An image can name the digest of any layer, and would
+        otherwise get the content of layers that its builder may not read.
     type: str
   cache_max_size:
     description:
-      - How much may stay in O(cache_dir), as V(500M) or V(20G). After a run that unpacked an image, the blobs that were not
-        used for longest go.
+      - The maximum size of O(cache_dir), such as V(500M) or V(20G). At its end, a run that unpacked an image removes the
+        least recently used blobs.
     type: str
     default: 20G
   cache_max_age:
     description:
-      - After how many days without use a blob goes from O(cache_dir), at the end of a run that unpacked an image.
-        With V(0) it stays.
+      - The number of days without use after which a blob is removed from O(cache_dir), at the end of a run that unpacked an
+        image. V(0) means never.
     type: int
     default: 30
   _offer:
@@ -263,15 +262,15 @@ options:
       - The folder that the controller has sent blobs to.
     type: str
 notes:
-  - Where the Python library isal or zlib-ng is installed on the node, gzip layers are inflated by it in half the time.
-    RV(report.gzip) says which one it was. Neither is required.
+  - If the Python library isal or zlib-ng is installed on the node, it inflates gzip layers in half the time.
+    RV(report.gzip) names the library that was used. Neither is required.
   - Ansible sends a module to the node for every task. Turn C(pipelining) on for fleets.
-  - Blobs that are sent from the controller are files in its local temporary folder meanwhile, once for all nodes. Where
-    that is too small, set E(ANSIBLE_LOCAL_TEMP).
-  - Of an image on the controller a node is told what O(ref), O(digest) and O(platform) leave over, and gets layers of nothing
-    else. Without O(platform) it may have those of every platform.
-  - A transfer that was interrupted goes on at the blob with the next run, or is removed by O(state=absent).
-  - Attributes of files that were left out are never lost in silence, RV(report) counts each kind.
+  - Blobs for nodes are files in the controller's local temporary folder during the transfer, once for all nodes. If it is
+    too small, set E(ANSIBLE_LOCAL_TEMP).
+  - A node gets only documents and layers of images on the controller that match O(ref), O(digest) and O(platform).
+    Without O(platform), these are the images of every platform.
+  - The next run continues an interrupted transfer at the blob; O(state=absent) removes it.
+  - RV(report) counts each kind of file attribute that was left out.
 seealso:
   - module: hypervisor.oci.oci_image_info
   - name: OCI image format
@@ -287,11 +286,11 @@ EXAMPLES = r"""
     dest: /var/lib/lxc/app/rootfs
   register: app
 
-- name: Show how the image is to be run
+- name: Show the command, user and directory of the image
   ansible.builtin.debug:
     msg: "{{ app.image.argv }} as {{ app.image.uid }}:{{ app.image.gid }} in {{ app.image.working_dir }}"
 
-- name: Choose one image of an archive with several, and pin its digest
+- name: Choose one of several images in an archive, and pin its digest
   hypervisor.oci.oci_rootfs:
     src: images/all.oci.tar
     dest: /var/lib/machines/web
@@ -306,14 +305,14 @@ EXAMPLES = r"""
     dest: /var/lib/lxc/app/rootfs
     state: staged
 
-- name: Exchange the trees when the container is stopped, and keep the old one
+- name: Let each node fetch its own image from a mirror that need not be trusted
   hypervisor.oci.oci_rootfs:
     src: /srv/images/app-2.oci.tar
     remote_src: true
     dest: /var/lib/lxc/app/rootfs
     keep: 1
 
-- name: Go back to the tree from before the last update
+- name: Go back to the tree before the last update
   hypervisor.oci.oci_rootfs:
     dest: /var/lib/lxc/app/rootfs
     state: previous
@@ -341,7 +340,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 dest:
-  description: The root file system, as it was given.
+  description: The path of the root file system as the task gives it.
   returned: success
   type: str
   sample: /var/lib/lxc/app/rootfs
@@ -354,7 +353,7 @@ config_digest:
   returned: O(state) is not V(absent)
   type: str
 ref:
-  description: The name under which the archive holds the image, null where it has none.
+  description: The name of the image in the archive, null if it has none.
   returned: O(state) is not V(absent)
   type: str
   sample: docker.io/library/alpine:3.20
@@ -370,16 +369,16 @@ layers:
   elements: dict
   contains:
     digest:
-      description: The digest of the blob; of its content where the archive gives no other.
+      description: The digest of the blob, or of its content if the archive names no other.
       type: str
     diff_id:
-      description: The digest of the tar inside.
+      description: The digest of the uncompressed layer.
       type: str
     size:
       description: The blob's size in bytes.
       type: int
     media_type:
-      description: What the manifest says that the blob is.
+      description: The media type of the blob in the manifest.
       type: str
 image:
   description: The image's config, normalised.
@@ -395,14 +394,14 @@ image:
       type: list
       elements: str
     argv:
-      description: What runs, entry point and arguments together.
+      description: The command to run, entry point and arguments together.
       type: list
       elements: str
     env:
       description: Environment variables, in the image's order.
       type: dict
     env_dropped:
-      description: How many entries of the image's environment had no C(=) and were left out.
+      description: The number of entries of the image's environment that had no C(=) and were left out.
       type: int
     working_dir:
       description: The directory to start in, always absolute.
@@ -412,8 +411,8 @@ image:
       type: str
     uid:
       description:
-        - The user's number in the container, from the image's own F(/etc/passwd).
-        - Null where the name does not exist, which is a warning, and in check mode for a new image.
+        - The user's id in the container, from the image's own F(/etc/passwd).
+        - Null if the name does not exist, with a warning, and in check mode for a new image.
       type: int
     gid:
       description: The user's group, as RV(image.uid).
@@ -424,8 +423,8 @@ image:
       elements: int
     home:
       description:
-        - The user's home directory, from the image's own F(/etc/passwd). Null where the user has no account there, or it
-          has no absolute path, and as RV(image.uid).
+        - The user's home directory, from the image's own F(/etc/passwd). Null without an account or an absolute path, and as
+          RV(image.uid).
       type: str
       sample: /home/app
     stop_signal:
@@ -437,7 +436,7 @@ image:
       type: list
       elements: str
     volumes:
-      description: Paths that the image wants as volumes.
+      description: Paths that the image declares as volumes.
       type: list
       elements: str
     labels:
@@ -445,7 +444,7 @@ image:
       type: dict
     settings_dropped:
       description:
-        - How many settings of the image are invalid and were left out, of the health check, the exposed ports and the stop
+        - The number of invalid settings of the image that were left out, of the health check, the exposed ports and the stop
           signal. A warning names them.
       type: int
     healthcheck:
@@ -469,7 +468,7 @@ image:
       elements: dict
 report:
   description:
-    - What was unpacked. Of the run that made the tree; null in check mode for a new image.
+    - The report of the run that unpacked the tree; null in check mode for a new image.
   returned: O(state) is not V(absent)
   type: dict
   contains:
@@ -486,10 +485,10 @@ report:
       description: Whiteouts and opaque marks.
       type: int
     gzip:
-      description: The library that inflated layers, V(zlib), V(isal) or V(zlib-ng). Null where none was compressed by gzip.
+      description: The library that inflated layers, V(zlib), V(isal) or V(zlib-ng). Null if no layer was compressed by gzip.
       type: str
     counts:
-      description: Counts by kind of everything skipped, filtered, ignored or worth a look.
+      description: Counts by kind of everything that was skipped, filtered, ignored or is remarkable.
       type: dict
       sample: {"devices_skipped": 2, "pax_global_headers": 1}
 """
@@ -543,7 +542,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
 
 
 def main() -> None:
-    """Arguments in, one result out."""
+    """Run the module."""
     module = QuietModule(
         without_secrets,
         argument_spec=ARGUMENT_SPEC,

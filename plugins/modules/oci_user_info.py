@@ -54,7 +54,7 @@ options:
       - V(USER) or V(USER:GROUP), each a name or a number.
       - A name that does not exist is an error. A number needs no account. It gets the groups of its account if it has one,
         and group 0 otherwise.
-      - With a group in the text, there are no supplementary groups.
+      - With a group in the text, supplementary groups are left out.
       - An empty text means root, as in an image that names no user.
     type: str
     required: true

@@ -33,7 +33,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as beside
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import mounted as inside
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import dest_path
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import compressed, directory
 from ansible_collections.hypervisor.oci.tests.crash.archives import crash_images, write_images
 from ansible_collections.hypervisor.oci.tests.crash.calls import BEFORE, Calls, replace_in_product
@@ -440,11 +440,11 @@ class Laboratory:
         var = os.path.join(self.var, "hypervisor.oci")
         if scenario.inside:
             # what lies in /var/lib otherwise
-            vars(place)["DestPath"].state_parent = property(lambda _place: var)
+            vars(dest_path)["DestPath"].state_parent = property(lambda _path: var)
         if scenario.inside and not self.mounts:
-            find = place.resolve_dest
-            vars(place)["_require_never_mounted"] = lambda _place: None
-            vars(target)["resolve_dest"] = lambda dest: replace(find(dest), inside=True)
+            find = dest_path.resolve_dest
+            vars(dest_path)["_require_never_mounted"] = lambda _path: None
+            vars(target)["resolve_dest"] = lambda dest: replace(find(dest), is_mount=True)
         if not scenario.exchanges:
             for name in ("exchange", "rename_new"):
                 replace_in_product(name, lambda _found: _unknown)

@@ -36,7 +36,7 @@ class TreeOnDisk:
     fd: int
 
     def open_file(self, path: bytes) -> int | None:
-        """Open a regular file for reading; return ``None`` if there is none. Raises ``RootfsError``."""
+        """Open a regular file for reading; return ``None`` if it is missing or something else. Raises ``RootfsError``."""
         try:
             with look_up(self.fd, path) as found:
                 if found.missing or not stat.S_ISREG(found.mode):

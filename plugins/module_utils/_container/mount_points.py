@@ -64,7 +64,7 @@ def provide_mount_points(rootfs: str, mounts: list[Mount], check_mode: bool) -> 
 def _require_sources(rootfs: str, mounts: list[Mount]) -> None:
     """Raise ``RootfsError`` if a source leads through a directory that the container can write to, or another user's link.
 
-    A runtime follows links each time that the container starts, so it is not enough that there is none now.
+    A runtime follows links each time that the container starts, so it is not enough that the path has no links now.
     """
     sources = [mount for mount in mounts if mount["type"] == "bind"]
     writable = [mount["source"] for mount in sources if mount.get("source") and not mount.get("read_only")]

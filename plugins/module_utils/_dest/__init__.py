@@ -4,10 +4,8 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The directory that a root file system is provisioned at.
+"""The directory ``dest`` at which a root file system is provisioned.
 
-Its path and lock, the record, staging, the exchange with the tree that is there or the replacement inside of a mount
-point, who uses a tree, and who can reach it.
-
-What is in a tree is not known here: ``_rootfs`` fills it.
+Its path and lock, the record, staging, the exchange with the current tree or the replacement inside of a mount point, who
+uses a tree, and who can reach it. The content of a tree belongs to ``_rootfs``.
 """

@@ -252,7 +252,7 @@ class ExchangedDest(ReplacementBase):
         return self._kept(record, (old, *record.generations))
 
     def prune(self, record: Record) -> Record:
-        """Remove generations beyond those to keep."""
+        """Remove earlier trees beyond those to keep."""
         fewer = self._kept(record, record.generations)
         if fewer.generations == record.generations:
             return record

@@ -4,10 +4,10 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Who uses a tree: mounts, overlays and processes (docs/behaviour.md, section 7).
+"""Find who uses a tree: mounts, overlays and processes (docs/behaviour.md, section 7).
 
-A container has a mount namespace of its own, where the tree lies at another path, and where the tree's path
-may lead to something else. So everything is compared as a ``Spot``: by file system and path within it.
+In the mount namespace of a container the tree may lie at another path, and its path may lead to another directory. So
+everything is compared as a ``Spot``: by file system and path within it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .mounts import Mount, Namespaces, Spot, Table, is_at_or_below, is_below, na
 from .._fs.syscalls import mount_id
 
 _MOST_SHOWN = 10
-# A container decides how long the paths of what it maps are, and how many.
+# A container decides how long the paths of its mapped files are, and how many it maps.
 _LONGEST_LINE = 1 << 16
 _MOST_HELD = 10_000
 _LINKS = (("root", "its root"), ("cwd", "its working directory"), ("exe", "its executable"))
-# Of an object that is only named: nothing is opened for reading, and nothing waits.
+# Such a descriptor only names a file: opening one neither reads nor blocks.
 _PATH = os.O_PATH | os.O_CLOEXEC
 # How far to climb from a directory whose path is too long.
 _MOST_STEPS = 10_000
 
 
 def require_unused(fd: int, path: str) -> None:
-    """Raises ``RootfsError`` that lists what uses the tree."""
+    """Raise ``RootfsError`` that lists what uses the tree."""
     users = users_of(fd)
     if not users:
         return
@@ -46,7 +46,7 @@ def require_unused(fd: int, path: str) -> None:
 
 
 def require_no_mount_below(path: str) -> None:
-    """Raises ``RootfsError`` if there is a mount below ``path``, which can neither be moved nor removed."""
+    """Raise ``RootfsError`` if there is a mount below ``path``, which can neither be moved nor removed."""
     for mount in read_mounts():
         if is_below(mount.point, path):
             raise RootfsError(
@@ -59,7 +59,7 @@ def users_of(fd: int) -> list[str]:
     """Return what uses the tree whose root is open as ``fd``, in words for a message."""
     namespaces = Namespaces()
     number = mount_id(fd)
-    # in a chroot that is not a mount point, the mount at hand is not in the table
+    # in a chroot that is not a mount point, the table lacks the mount of the root
     home = namespaces.own.setdefault(number, Mount(number, 0, f"mount {number}", "/", "/"))
     tree = home.spot(os.readlink(f"/proc/self/fd/{fd}"))
     if tree is None:
@@ -75,7 +75,7 @@ def _mounts(namespaces: Namespaces, home: Mount, tree: Spot, processes: list[str
     names = names_of(namespaces.own, tree)
     for mount in namespaces.own.values():
         use = _use_of(namespaces.own, mount, tree, mount.id == home.id)
-        # in this namespace an administrator mounted it, so that links among the names can be followed
+        # an administrator mounted what is in this namespace, so links in the paths can be followed
         layers = {*mount.layers, *map(os.path.realpath, mount.layers)}
         use = use or _layer_use(namespaces.own, layers, tree, names)
         if use:
@@ -93,7 +93,7 @@ def _mounts(namespaces: Namespaces, home: Mount, tree: Spot, processes: list[str
 
 
 def _use_of(table: Table, mount: Mount, tree: Spot, is_home: bool) -> str:
-    """How a mount uses the tree; empty if it does not."""
+    """Return how a mount uses the tree; empty if it does not."""
     if is_home:
         return ""
     parent = table.get(mount.parent)
@@ -103,13 +103,13 @@ def _use_of(table: Table, mount: Mount, tree: Spot, is_home: bool) -> str:
 
 
 def _layer_use(table: Table, layers: t.Iterable[str], tree: Spot, names: tuple[str, ...]) -> str:
-    """How an overlay uses the tree as a layer; empty if it does not.
+    """Return how an overlay uses the tree as a layer; empty if it does not.
 
-    Its layers are known only by the paths that they were mounted by, which mean what its own namespace says.
+    Its layers are known only by the paths at the time of the mount, in its own namespace.
     """
     for layer in layers:
         path = os.path.normpath(layer)
-        # few of the paths can lead there, whatever a container's mounts are like
+        # resolve only paths that can lead to the tree, however many a container has
         if any(is_at_or_below(path, name) for name in names) and tree.holds(spot_by_name(table, path)):
             return "an overlay of it"
     return ""
@@ -119,7 +119,7 @@ def _layer_use(table: Table, layers: t.Iterable[str], tree: Spot, names: tuple[s
 
 
 def _processes(namespaces: Namespaces, home: Mount, tree: Spot, processes: list[str]) -> t.Iterator[str]:
-    # the kernel shows the layer's device for what is mapped from an overlay
+    # for files mapped from an overlay, the kernel shows the device of the layer
     device = None if home.type == "overlay" else home.device
     maps = _Maps(namespaces, tree, device)
     for process in processes:
@@ -232,7 +232,7 @@ def _mount_id_in(info: str) -> int:
 
 
 class _Maps:
-    """Looks for mapped files of a tree; a file that is not is judged once for all processes of a namespace."""
+    """Look for mapped files of a tree; each other file is judged once for all processes of a namespace."""
 
     def __init__(self, namespaces: Namespaces, tree: Spot, device: str | None) -> None:
         self._namespaces = namespaces
@@ -268,7 +268,7 @@ class _Maps:
             start, end = (int(part, 16) for part in area.split(b"-"))
             fd = os.open(f"/proc/{process}/map_files/{start:x}-{end:x}", _PATH)
         except PermissionError:
-            # an ordinary user sees the path alone, which is right in his own namespace
+            # an ordinary user sees only the path, which is valid in the own namespace
             return self._namespaces.is_own(process) and self._tree.holds(
                 spot_by_name(self._namespaces.own, os.fsdecode(path.rstrip(b"\n")))
             )
@@ -278,7 +278,7 @@ class _Maps:
 
 
 def _in_hexadecimal(device: str | None) -> bytes:
-    """A device number as ``maps`` writes it; for no device, what every line has."""
+    """Return a device number as ``maps`` writes it; for ``None``, text that every line has."""
     major, colon, minor = (device or "").partition(":")
     if not colon:
         return b" "
@@ -286,7 +286,7 @@ def _in_hexadecimal(device: str | None) -> bytes:
 
 
 def _living_processes() -> t.Iterator[str]:
-    """The names below ``/proc`` of all processes but this one that may be looked at."""
+    """Yield the names below ``/proc`` of all other processes that this one may inspect."""
     own = str(os.getpid())
     for number in os.listdir("/proc"):
         if number.isdigit() and number != own:
@@ -296,7 +296,7 @@ def _living_processes() -> t.Iterator[str]:
 
 
 def _living(number: str) -> str:
-    """A process, or the first thread that is left of it where the one that it began with has ended."""
+    """Return a process, or its first living thread if the main thread has ended; empty if it is gone or of another user."""
     try:
         os.readlink(f"/proc/{number}/root")
         return number

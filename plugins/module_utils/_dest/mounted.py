@@ -272,14 +272,15 @@ class MountedDest(ReplacementBase):
 
     def _move(self, record: Record, tree: Tree) -> Record:
         """Carry out the move that the record describes."""
-        with opened(self._open()) as top, opened(self._open_staging(top, tree)) as staging:
-            with opened(self._open_new(staging, tree)) as new:
-                self._move_old(top, record, staging)
-                for name in map(os.fsencode, record.new_names):
-                    move(new, name, top, name)
-                _copy_metadata(new, top)
-                binding = move_token(tree.binding, top)
-                syncfs(top)
+        with opened(self._open()) as top, opened(self._open_staging(top, tree)) as staging, opened(
+            self._open_new(staging, tree)
+        ) as new:
+            self._move_old(top, record, staging)
+            for name in map(os.fsencode, record.new_names):
+                move(new, name, top, name)
+            _copy_metadata(new, top)
+            binding = move_token(tree.binding, top)
+            syncfs(top)
         moved = Tree(BY_NAME, name=tree.name)
         kept = bool(record.aside)
         record = Record(

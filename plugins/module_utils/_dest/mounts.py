@@ -4,12 +4,11 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What the kernel says about mounts, in every mount namespace (docs/behaviour.md, section 7).
+"""Read the mounts of every mount namespace (docs/behaviour.md, section 7).
 
-A path alone says nothing: each mount namespace gives it another meaning. A ``Spot`` is the same everywhere:
-the file system's device number and the path below that file system's own root. The kernel tells both, so a
-container can choose neither. Nothing here looks at the files themselves, since a container's own file system
-(FUSE) could let that wait for ever.
+A path means something else in each mount namespace. A ``Spot`` is the same in all of them: the file system's device
+number and the path below that file system's own root. Both come from the kernel, so a container cannot choose them. The
+files themselves are not touched, because a container's own file system (FUSE) could block that for ever.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import os
 import typing as t
 from dataclasses import dataclass
 
-# A container decides how many of its processes have another root, and so show other mounts of its namespace.
+# A container decides how many of its processes have another root, and each may show other mounts of its namespace.
 _MOST_READS = 8
 _LONGEST = 1 << 16
 _LAYERS = (b"upperdir", b"workdir", b"lowerdir", b"lowerdir+", b"datadir+")
@@ -38,11 +37,10 @@ class Spot(t.NamedTuple):
 
 @dataclass(frozen=True)
 class Mount:
-    """A line of ``mountinfo``: ``device`` is ``major:minor``, ``root`` the part of the file system that is shown.
+    """A line of ``mountinfo``: ``device`` is ``major:minor``, ``root`` the mounted directory in the file system.
 
-    ``point`` is where it is mounted, as seen from the root of the process whose mounts were read; ``above`` is
-    that root, as seen from here. ``layers`` are the directories that an overlay was made of, as they were
-    named when it was mounted.
+    ``point`` is the mount point below the root of the process whose mounts were read; ``above`` is the path of that root
+    for this process. ``layers`` are the directories of an overlay by their paths at the time of the mount.
     """
 
     id: int
@@ -55,7 +53,7 @@ class Mount:
     above: str = ""
 
     def spot(self, path: str) -> Spot | None:
-        """Return what lies at the path ``path`` of this mount, as seen from here; ``None`` if it is not on it."""
+        """Return the spot of a path of this process on this mount; ``None`` if the path is not on it."""
         point = self.above + self.point.rstrip("/")
         if not is_at_or_below(path, point or "/"):
             return None
@@ -64,17 +62,17 @@ class Mount:
 
     @property
     def top(self) -> Spot:
-        """What the mount shows."""
+        """The root of the mount."""
         return Spot(self.device, self.root)
 
     @property
     def place(self) -> str:
-        """Where it is mounted, as seen from here."""
+        """The mount point for this process."""
         return self.above + self.point
 
     @property
     def alike(self) -> tuple[str, str, str]:
-        """What is the same in a copy of the mount that another namespace has."""
+        """Equal for a mount and its copy in another namespace."""
         return self.device, self.root, self.point
 
 
@@ -82,9 +80,9 @@ Table = t.Dict[int, Mount]
 
 
 class Namespaces:
-    """The mounts of all mount namespaces, each read when it is first asked for.
+    """The mounts of all mount namespaces, each read on first use.
 
-    A process is named as below ``/proc``: by its number, or as a thread, ``NUMBER/task/NUMBER``.
+    A process is named as in ``/proc``: by its number, or for a thread as ``NUMBER/task/NUMBER``.
     """
 
     def __init__(self) -> None:
@@ -98,7 +96,7 @@ class Namespaces:
         return _name_of(process) == self._own_name
 
     def others(self, processes: t.Iterable[str]) -> t.Iterator[tuple[str, Table]]:
-        """Yield the tables of all other namespaces, each with the first process that lives there."""
+        """Yield the tables of all other namespaces, each with the first process in it."""
         seen = {self._own_name, ""}
         for process in processes:
             name = _name_of(process)
@@ -107,7 +105,7 @@ class Namespaces:
                 yield process, self._read(name, process)
 
     def find(self, process: str, number: int) -> Mount | None:
-        """Return the mount with the kernel's number ``number`` that something of a process lies on."""
+        """Return the mount with the kernel's number ``number`` in the namespace of a process."""
         mount = self.own.get(number)
         if mount is not None:
             return mount
@@ -130,12 +128,12 @@ class Namespaces:
 
 
 def read_mounts(path: str = "/proc/self/mountinfo", above: str = "") -> list[Mount]:
-    """Return the mounts of a process; none if they cannot be read or the process is gone."""
+    """Return the mounts of a process; empty if they cannot be read or the process is gone."""
     mounts = []
     try:
         with open(path, "rb") as lines:
             for line in iter(lambda: lines.readline(_LONGEST), b""):
-                # what follows a line that a container made longer than any real one is not one
+                # the rest of a line that a container made too long does not parse
                 with contextlib.suppress(ValueError, IndexError):
                     mounts.append(_mount(line.rstrip(b"\n").split(b" "), above))
     except OSError:
@@ -144,7 +142,7 @@ def read_mounts(path: str = "/proc/self/mountinfo", above: str = "") -> list[Mou
 
 
 def names_of(table: Table, tree: Spot) -> tuple[str, ...]:
-    """Return the paths that lead to a tree for those who see the mounts of ``table``."""
+    """Return the paths that lead to a tree by the mounts of ``table``."""
     names = []
     for mount in table.values():
         if tree.holds(mount.top):
@@ -156,7 +154,7 @@ def names_of(table: Table, tree: Spot) -> tuple[str, ...]:
 
 
 def spot_by_name(table: Table, path: str) -> Spot | None:
-    """Return what an absolute path without links means to those who see the mounts of ``table``."""
+    """Return the spot of an absolute path without links by the mounts of ``table``."""
     path = os.path.normpath(path)
     best: Mount | None = None
     for mount in table.values():
@@ -197,7 +195,7 @@ def _name_of(process: str) -> str:
 
 
 def _kind(fields: list[bytes]) -> tuple[str, tuple[str, ...]]:
-    """The file system's type, and the layers of an overlay."""
+    """Return the file system's type, and the layers of an overlay."""
     try:
         end = fields.index(b"-", 6)
     except ValueError:
@@ -214,7 +212,7 @@ def _kind(fields: list[bytes]) -> tuple[str, tuple[str, ...]]:
 
 
 def _layer_paths(value: str, several: bool) -> list[str]:
-    """The paths in an option of an overlay, where a backslash takes the meaning of the character after it."""
+    """Parse the paths in an option of an overlay, in which a backslash escapes the next character."""
     paths = [""]
     characters = iter(value)
     for character in characters:

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Judge which users of the node can reach a tree, before it holds what gives rights away (docs/behaviour.md, section 7).
+"""Judge which users of the node can reach a tree, before it holds files that grant rights (docs/behaviour.md, section 7).
 
 A tree is closed when some directory above it lets nobody pass but root, the user who runs the module, and the
 container's own mapped root. Everything else counts as reachable: search permission for others, for a group, or
@@ -20,6 +20,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import RootfsError, show
+from .._fs.descriptors import opened
 from .._rootfs import acl
 from .._rootfs.ids import IdMap, UnmappedError
 
@@ -29,7 +30,7 @@ CHOICES = [FAIL, WARN, ALLOW]
 _ABOVE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _SEARCH = 0o1
 _EVERY_USER = "every user"
-# The counts of a report that tell of rights, and what they count.
+# The counts of a report that stand for rights, and the files that they count.
 _RIGHTS = {
     "setid_files": "setuid or setgid files",
     "capabilities": "files with capabilities",
@@ -45,7 +46,7 @@ class MappedRoot(t.NamedTuple):
 
 
 def mapped_root(uids: IdMap, gids: IdMap) -> MappedRoot | None:
-    """Return the host's ids of the root of an id map; ``None`` without a map, or where it has no root."""
+    """Return the host's ids of the root of an id map; ``None`` without a map, or if it does not map root."""
     if not uids.ranges or not gids.ranges:
         return None
     try:
@@ -83,10 +84,10 @@ class ReachRule:
     root: MappedRoot | None = None
 
     def judge(self, spot: Spot, rights: t.Mapping[str, int] | None, filling: bool) -> list[str]:
-        """Return warnings about the ``rights`` that a tree gives away to those who can reach it.
+        """Return warnings about the ``rights`` that the files of a tree grant to users who can reach it.
 
-        ``None`` stands for rights that are not known before the image is unpacked. Raises ``RootfsError`` where
-        this run is ``filling`` the tree and the choice is ``fail``.
+        ``None`` stands for rights that are unknown until the image is unpacked. Raises ``RootfsError`` if this run is
+        ``filling`` the tree and the choice is ``fail``.
         """
         found = None if rights is None else _phrase(rights)
         if self.choice == ALLOW or found == "" or spot.above < 0:
@@ -98,8 +99,8 @@ class ReachRule:
         advice = f"{self._advice(way)}, choose another {spot.option}, or set reachable: warn or allow"
         if found is None:
             return [
-                f"{seen}; an image with setuid or setgid files, capabilities or device nodes is going to be"
-                f" {'refused' if self.choice == FAIL else 'a warning'} there: {advice}"
+                f"{seen}; an image with setuid or setgid files, capabilities or device nodes would"
+                f" {'be refused' if self.choice == FAIL else 'cause a warning'} there: {advice}"
             ]
         if filling and self.choice == FAIL:
             raise RootfsError(f"{seen}, and the image has {found}; {advice}")
@@ -117,9 +118,9 @@ def _phrase(rights: t.Mapping[str, int]) -> str:
 
 
 def find_way(fd: int, path: str, root: MappedRoot | None = None) -> Way | None:
-    """Return how others can pass from ``/`` to the directory ``fd``, whose path is ``path``; ``None`` where none can.
+    """Return how others can pass from ``/`` to the directory ``fd``, whose path is ``path``; ``None`` if they cannot.
 
-    The way names the nearest folder that lets only some pass, else the nearest one.
+    The way names the nearest folder that lets only some users pass, otherwise the nearest one.
     """
     found: Way | None = None
     for current, folder in _upwards(fd, path):
@@ -138,23 +139,19 @@ def everyone_passes(fd: int) -> bool:
 
 def _upwards(fd: int, path: str) -> t.Iterator[tuple[int, str]]:
     """Yield the directory ``fd``, and then each one above it up to ``/``, with its path."""
-    current = os.dup(fd)
-    try:
-        while True:
+    following = os.dup(fd)
+    is_top = False
+    while not is_top:
+        with opened(following) as current:
             yield current, path
-            above = os.open(b"..", _ABOVE, dir_fd=current)
-            same = os.path.samestat(os.fstat(current), os.fstat(above))
-            os.close(current)
-            current = above
-            path = os.path.dirname(path)
-            if same:
-                return
-    finally:
-        os.close(current)
+            following = os.open(b"..", _ABOVE, dir_fd=current)
+            is_top = os.path.samestat(os.fstat(current), os.fstat(following))
+        path = os.path.dirname(path)
+    os.close(following)
 
 
 def _who_passes(fd: int, root: MappedRoot | None) -> str | None:
-    """Return who can pass a directory, as a phrase; ``None`` where nobody but those who belong there can."""
+    """Return who can pass a directory, as a phrase; ``None`` if only root, this user and the container's root can."""
     status = os.fstat(fd)
     uids = {0, os.geteuid(), *(root[:1] if root else ())}
     gids = {0, *(root[1:] if root else ())}
@@ -183,7 +180,7 @@ def _of_mode(mode: int) -> list[acl.AclEntry]:
 
 
 def read_acl(fd: int) -> list[acl.AclEntry]:
-    """Return the entries of a directory's access ACL as its mask leaves them; none where there is no ACL."""
+    """Return the entries of a directory's access ACL as its mask limits them; empty without an ACL."""
     try:
         # a descriptor that is open for passing only has no attributes of its own to read
         value = os.getxattr(f"/proc/self/fd/{fd}", acl.ACCESS)

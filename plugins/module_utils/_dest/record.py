@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What the module remembers about a dest, and how a tree is known again (docs/behaviour.md, section 7)."""
+"""The record of a dest, and the binding by which a tree is recognised (docs/behaviour.md, section 7)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from .._errors import RootfsError
 from .._fs.syscalls import birth_time
 
-# Raised when records or trees come to mean something else; trees of another version are made anew.
+# Increased when the meaning of records or trees changes; trees of another format are unpacked again.
 FORMAT = 1
 
 # `trusted.*` is out of reach for a container's own root
@@ -33,10 +33,10 @@ MOVING = "moving"
 
 @dataclass(frozen=True)
 class Binding:
-    """Ties a record to one directory: a random token in its xattr, its inode, when it was made.
+    """Ties a record to one directory by a random token in an xattr, the inode number and the birth time.
 
-    ``token`` is ``None`` where trusted xattrs are not to be had. The device number is left out, since it
-    changes over reboots.
+    ``token`` is ``None`` if trusted xattrs are not available. The device number is left out, because it may change at
+    each boot.
     """
 
     token: str | None
@@ -44,7 +44,7 @@ class Binding:
     birth: str | None
 
     def holds(self, fd: int) -> bool:
-        """Whether ``fd`` is that directory."""
+        """Return whether ``fd`` is that directory."""
         if os.fstat(fd).st_ino != self.inode:
             return False
         if self.token is not None:
@@ -53,12 +53,12 @@ class Binding:
 
 
 def random_name() -> str:
-    """128 random bits: a token, or a name that nobody can guess."""
+    """Return 128 random bits in hexadecimal, as a token or a name that nobody can guess."""
     return os.urandom(16).hex()
 
 
 def bind(fd: int, new_token: bool = True) -> Binding:
-    """Bind the directory behind ``fd``, with a new token where that is possible."""
+    """Bind the directory ``fd``, with a new token if trusted xattrs are available."""
     token: str | None = None
     if new_token:
         token = random_name()
@@ -72,14 +72,14 @@ def bind(fd: int, new_token: bool = True) -> Binding:
 
 
 def move_token(binding: Binding, fd: int) -> Binding:
-    """The same token on another directory (a mount point's own root)."""
+    """Set the same token on another directory, the root of a mount."""
     if binding.token is not None:
         os.setxattr(fd, _TOKEN, binding.token.encode())
     return Binding(binding.token, os.fstat(fd).st_ino, birth_time(fd))
 
 
 def unbind(fd: int) -> None:
-    """Take the token away, so that the directory is no one's any more."""
+    """Remove the token, so that no record recognises the directory."""
     try:
         os.removexattr(fd, _TOKEN)
     except OSError as error:
@@ -88,7 +88,7 @@ def unbind(fd: int) -> None:
 
 
 def is_token(xattr: str) -> bool:
-    """Whether an xattr's name is the token's."""
+    """Return whether an xattr holds the token."""
     return xattr == _TOKEN
 
 
@@ -105,9 +105,9 @@ def _read_token(fd: int) -> str | None:
 class Tree:
     """A tree that this module made, or keeps for the user.
 
-    ``name`` is where it lies in the state folder (in the mount point, for a staging there); empty for the
-    one at ``dest``. ``fingerprint`` and ``result`` are empty for a foreign tree. ``mtime`` is the root
-    directory's, in nanoseconds.
+    ``name`` is its name in the private folder or, for a staging directory, in the mount point; it is empty for the tree
+    at ``dest``. ``fingerprint`` and ``result`` are empty for a foreign tree. ``mtime`` is the modification time of the
+    root directory in nanoseconds.
     """
 
     binding: Binding
@@ -121,10 +121,9 @@ class Tree:
 class Record:
     """Everything that is known about one dest.
 
-    ``tree`` is what was made there; ``next`` a tree that is on its way, as far as ``phase`` says;
-    ``aside`` the name under which the old tree waits where names cannot be exchanged; ``trash`` what may be
-    removed; ``generations`` earlier trees, the newest first; ``old_names`` and ``new_names`` the top-level
-    names of a move inside a mount point.
+    ``tree`` is the tree at dest, ``next`` the next one, and ``phase`` says how far it is. ``aside`` is the name of the old
+    tree while two renames stand for an exchange. ``trash`` lists trees to remove, ``generations`` earlier trees, the
+    newest first. ``old_names`` and ``new_names`` are the top-level names of a move inside a mount point.
     """
 
     tree: Tree | None = None
@@ -139,11 +138,11 @@ class Record:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to remember."""
+        """Return whether nothing is recorded."""
         return self == Record()
 
     def without_next(self) -> Record:
-        """With what was on its way thrown away, and a foreign tree that it was to replace forgotten."""
+        """Return the record with the next tree in the trash, and without a foreign tree that it was to replace."""
         trash = self.trash if self.next is None else (*self.trash, self.next)
         ours = self.tree is not None and self.tree.fingerprint
         return replace(
@@ -159,13 +158,13 @@ class Record:
 
 
 def to_json(record: Record) -> bytes:
-    """The record as it is written to disk."""
+    """Return the record as it is written to disk."""
     # not asdict, which copies each value of an image's config
     return json.dumps({"format": FORMAT, **vars(record)}, default=vars).encode("utf-8")
 
 
 def from_json(data: bytes, where: str) -> Record:
-    """Read a record. Raises ``RootfsError`` for one that this version cannot read."""
+    """Parse a record. Raises ``RootfsError`` if this version cannot read it."""
     try:
         value = json.loads(data)
         if value["format"] != FORMAT:

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The ways of replacing dest's tree behind one protocol, and what they share."""
+"""The protocol of the two ways to replace the tree at dest, and their common base."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .._fs.removal import try_remove_tree
 from .dest import Dest
 from .record import STAGED, UNPACKING, Binding, Record, Tree
 
-# Stands for the binding of a directory that is only known by its random name.
+# The binding of a directory that is known only by its random name.
 BY_NAME = Binding(None, 0, None)
 
 
@@ -75,7 +75,7 @@ class Replacement(t.Protocol):
 
 
 class ReplacementBase:
-    """What both ways share: the record, the staging's phases, removal with a warning."""
+    """The common base: the record, the phases of staging, removal with a warning."""
 
     def __init__(self, dest: Dest, ignore_use: bool) -> None:
         self._dest = dest
@@ -95,7 +95,7 @@ class ReplacementBase:
         return self._clear(record)
 
     def _note_staging(self, record: Record, name: str) -> Record:
-        """Save the name of a staging directory before it is made, so that no run finds an unknown one."""
+        """Save the name of a staging directory before it is made, so that no run leaves an unknown one."""
         record = replace(record.without_next(), next=Tree(BY_NAME, name=name), phase=UNPACKING)
         self._dest.save(record)
         return record
@@ -107,7 +107,7 @@ class ReplacementBase:
             self._dest.save(record)
 
     def _remove_tree(self, parent: int, tree: Tree, path: str) -> bool:
-        """Remove a tree in ``parent``; true, and a warning about ``path``, if something of it stays."""
+        """Remove a tree in ``parent``; return true, and warn about ``path``, if something of it stays."""
         remains = try_remove_tree(parent, tree.name.encode())
         if remains:
             self._dest.warn_kept(path, f"{remains.describe(path)}; {remains.advice}")

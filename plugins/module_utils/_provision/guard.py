@@ -56,7 +56,7 @@ def check_plan(target: Target, plan: Plan) -> list[str]:
         target.replacement.check_use()
     if isinstance(plan, (AlreadyStaged, UseStaged)):
         warnings = judge_reach(target, plan.staged)
-    # whether others reach the tree of ``Unpack`` in a harmful way is known when it is unpacked
+    # the tree of ``Unpack`` is judged when it is unpacked
     return warnings
 
 

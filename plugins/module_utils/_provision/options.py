@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""What a task asks for, checked."""
+"""The checked options of a task."""
 
 from __future__ import annotations
 

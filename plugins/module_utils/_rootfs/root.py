@@ -329,7 +329,7 @@ class Root:
             return None
 
     def open_file(self, path: bytes) -> int | None:
-        """Open a regular file for reading, links followed inside the root; return ``None`` if there is none."""
+        """Open a regular file for reading, links followed inside the root; return ``None`` if it is missing."""
         parts = [part for part in path.split(b"/") if part]
         for _link in range(_MOST_LINKS):
             if not parts:

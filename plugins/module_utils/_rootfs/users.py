@@ -24,14 +24,14 @@ class Files(t.Protocol):
     """A tree that opens files in itself, as if chrooted."""
 
     def open_file(self, path: bytes) -> int | None:
-        """Open a regular file for reading; return ``None`` if there is none."""
+        """Open a regular file for reading; return ``None`` if it is missing."""
 
 
 @dataclass(frozen=True)
 class ResolvedUser:
     """Ids of the container; ``groups`` are the supplementary ones. All are null if the name does not exist.
 
-    ``home`` is also null if there is no account.
+    ``home`` is also null without an account.
     """
 
     uid: int | None
@@ -64,8 +64,8 @@ class Account:
 def resolve_user(user: str, root: Files) -> ResolvedUser:
     """Resolve ``USER[:GROUP]`` of an image config in the tree itself.
 
-    An empty text is 0:0. A number needs no account, but gets the groups of its account if it has one. With a group in the
-    text, there are no supplementary groups. A name that does not exist gives nulls and a warning, never root.
+    An empty text is 0:0. A number needs no account, but gets the groups of its account if it has one. A group in the
+    text leaves out supplementary groups. A name that does not exist gives nulls and a warning, never root.
     """
     name, colon, group = user.partition(":")
     accounts = parse_accounts(read_fields(root, b"etc/passwd"))

@@ -12,7 +12,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as beside
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place, replacement
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import dest, replacement
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import PREPARED, Record
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import Remains
 from ansible_collections.hypervisor.oci.tests.crash.calls import AFTER, BEFORE, Calls
@@ -107,11 +107,11 @@ def _old_trees_stay() -> None:
 
 
 def _prepared_is_not_recorded() -> None:
-    save = place.Dest.save
+    save = dest.Dest.save
 
-    def faulty(site: place.Dest, record: Record) -> None:
+    def faulty(locked: dest.Dest, record: Record) -> None:
         if record.phase != PREPARED:
-            save(site, record)
+            save(locked, record)
 
     vars(beside)["Dest"].save = faulty
 
@@ -123,10 +123,10 @@ def _staged_before_it_is_filled() -> None:
         record, fd = stage(steps, record)
         os.close(fd)
         name = (record.next.name if record.next else "").encode()
-        site = vars(steps)["_site"]
-        os.rename(site.name, name + b".old", src_dir_fd=site.parent, dst_dir_fd=site.state)
-        os.rename(name, site.name, src_dir_fd=site.state, dst_dir_fd=site.parent)
-        return record, os.open(site.name, os.O_RDONLY, dir_fd=site.parent)
+        locked = vars(steps)["_dest"]
+        os.rename(locked.name, name + b".old", src_dir_fd=locked.parent, dst_dir_fd=locked.state)
+        os.rename(name, locked.name, src_dir_fd=locked.state, dst_dir_fd=locked.parent)
+        return record, os.open(locked.name, os.O_RDONLY, dir_fd=locked.parent)
 
     vars(beside)["ExchangedDest"].stage = faulty
 

@@ -13,7 +13,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import root
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import dest as locking
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs import removal
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import Broken, Laboratory
 from ansible_collections.hypervisor.oci.tests.crash.races import (
@@ -129,7 +129,7 @@ def test_what_is_waited_for_takes_the_folders_above_away(lab: Laboratory) -> Non
 def test_directories_that_another_makes_meanwhile(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs that make the same directories above dest do not stand in each other's way."""
     wanted = os.path.join(folder, "both", "make", "this")
-    look = place.open_existing
+    look = locking.open_existing
     answers: list[list[bytes]] = []
 
     def late(path: bytes) -> tuple[int, list[bytes]]:
@@ -139,8 +139,8 @@ def test_directories_that_another_makes_meanwhile(folder: str, monkeypatch: pyte
         answers.append(answer[1])
         return answer
 
-    monkeypatch.setattr(place, "open_existing", late)
-    fd, made = place._open_or_make(wanted, place.Access(0o700), False)
+    monkeypatch.setattr(locking, "open_existing", late)
+    fd, made = locking._open_or_make(wanted, locking.Access(0o700), False)
     os.close(fd)
     assert made == []
     assert answers == [[b"both", b"make", b"this"], []]

@@ -35,7 +35,7 @@ def test_a_signal_is_an_error_for_the_user(number: signal.Signals) -> None:
         finally:
             cleaned.append(True)
     assert isinstance(caught.value, OciError)
-    assert caught.value.message.startswith(f"the run was ended by {number.name}; ")
+    assert caught.value.message.startswith(f"{number.name} ended the run; ")
     assert cleaned == [True]
 
 

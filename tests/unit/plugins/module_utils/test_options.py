@@ -69,17 +69,25 @@ def test_devices_and_owners(
         (
             0,
             {"xattrs": ["user.a", "trusted.hypervisor_oci"]},
-            "xattrs names the token that binds a tree to its record; leave it out",
+            "xattrs names the xattr that binds a tree to its record; leave it out",
         ),
         (1000, {"ownership": "preserve"}, "ownership: preserve needs root; run with become, or set ownership: ignore"),
         (0, {"uid_map": ["0:1:1"]}, "uid_map and gid_map must be given together"),
         (0, {"gid_map": ["0:1:1"]}, "uid_map and gid_map must be given together"),
-        (0, {**MAPS, "ownership": "ignore"}, "uid_map and gid_map need ownership: preserve, and that needs root"),
-        (1000, MAPS, "uid_map and gid_map need ownership: preserve, and that needs root"),
+        (
+            0,
+            {**MAPS, "ownership": "ignore"},
+            "uid_map and gid_map need ownership: preserve, which needs root; run with become, or leave them out",
+        ),
+        (
+            1000,
+            MAPS,
+            "uid_map and gid_map need ownership: preserve, which needs root; run with become, or leave them out",
+        ),
         (0, {"keep": -1}, "keep is -1; give 0 or more"),
         (0, {"lock_timeout": -5}, "lock_timeout is -5; give 0 or more"),
-        (0, {"max_size": 0}, "max_size is 0; give more than 0"),
-        (0, {"max_entries": -1}, "max_entries is -1; give more than 0"),
+        (0, {"max_size": 0}, "max_size is 0; give 1 or more"),
+        (0, {"max_entries": -1}, "max_entries is -1; give 1 or more"),
     ],
 )
 def test_what_does_not_go_together(

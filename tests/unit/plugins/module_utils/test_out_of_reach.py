@@ -284,7 +284,7 @@ def test_check_mode_says_what_it_cannot_know(top: Path, src: str) -> None:
     (warning,) = run(folder / "web", True, src=src)["warnings"]
     assert warning.startswith(
         f"every user can reach '{folder}/web' through '{folder}'; an image with setuid or setgid files,"
-        " capabilities or device nodes is going to be refused there: close"
+        " capabilities or device nodes would be refused there: close"
     )
     assert run(folder / "web", True, src=src, reachable="allow")["warnings"] == []
     assert run(folder / "new/web", True, src=src)["warnings"] == []
@@ -311,8 +311,8 @@ def test_capabilities_and_devices_count(top: Path) -> None:
 def test_a_mount_point(top: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is above the mount counts, and nothing of the old content is touched."""
     monkeypatch.setattr(
-        "ansible_collections.hypervisor.oci.plugins.module_utils._dest.place.DestPath.state_parent",
-        property(lambda self: str(top / "states") if self.inside else self.parent),
+        "ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest_path.DestPath.state_parent",
+        property(lambda self: str(top / "states") if self.is_mount else self.parent),
     )
     folder = open_folder(top)
     dest = folder / "web"

@@ -26,7 +26,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import I
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import apply
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as beside
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import resolve_dest, lock_dest
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest import lock_dest
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest_path import resolve_dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import range_reader
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.images.builder import (

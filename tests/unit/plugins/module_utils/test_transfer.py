@@ -22,7 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import Imag
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import InterruptedRunError
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision, unpacking
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import uploads
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import place
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import dest_path
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import upload_name, bundle_head, bundle_name
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import make_offer, pack
@@ -634,10 +634,10 @@ class TestMountPoint:
         """A dest with a file system of its own."""
         states = tmp_path / "states"
 
-        def state_parent(self: place.DestPath) -> str:
-            return os.fspath(states) if self.inside else self.parent
+        def state_parent(self: dest_path.DestPath) -> str:
+            return os.fspath(states) if self.is_mount else self.parent
 
-        monkeypatch.setattr(place.DestPath, "state_parent", property(state_parent))
+        monkeypatch.setattr(dest_path.DestPath, "state_parent", property(state_parent))
         dest = tmp_path / "mount"
         dest.mkdir()
         with mounted(dest):

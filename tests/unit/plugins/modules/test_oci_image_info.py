@@ -74,7 +74,7 @@ def test_max_size(tmp_path: Path, module: Module) -> None:
     message = "and holds more than the 1024 bytes of max_size; raise max_size if"
     assert message in module(src=path, max_size="1K")["msg"]
     assert "max_size: " in module(src=path, max_size="much")["msg"]
-    assert module(src=path, max_size="0")["msg"] == "max_size is 0; give more than 0"
+    assert module(src=path, max_size="0")["msg"] == "max_size is 0; give 1 or more"
     assert len(module(src=path)["images"]) == 1
     path = write_oci_archive(tmp_path / "archive", IMAGE)
     assert len(module(src=path, max_size="1")["images"]) == 1

@@ -207,8 +207,8 @@ def failed(result: dict[str, t.Any]) -> str:
         ({"state": "gone"}, "value of state must be one of: present, staged, previous, absent, got: gone"),
         ({"src": "{src}", "unknown": 1}, "Unsupported parameters for"),
         ({"src": "{src}", "max_size": "much"}, "max_size: "),
-        ({"src": "{src}", "max_size": "0"}, "max_size is 0; give more than 0"),
-        ({"src": "{src}", "max_entries": 0}, "max_entries is 0; give more than 0"),
+        ({"src": "{src}", "max_size": "0"}, "max_size is 0; give 1 or more"),
+        ({"src": "{src}", "max_entries": 0}, "max_entries is 0; give 1 or more"),
         ({"src": "{src}", "keep": -1}, "keep is -1; give 0 or more"),
         ({"src": "{src}", "lock_timeout": -1}, "lock_timeout is -1; give 0 or more"),
         ({"src": "{src}", "platform": "x"}, "invalid platform 'x'"),
@@ -297,7 +297,9 @@ def test_maps_without_owners(tmp_path: Path, module: Module) -> None:
             tmp_path / "x", src=src, ownership="ignore", uid_map=["0:1:1"], gid_map=["0:1:1"]
         )
     )  # fmt: skip
-    assert message == "uid_map and gid_map need ownership: preserve, and that needs root"
+    assert (
+        message == "uid_map and gid_map need ownership: preserve, which needs root; run with become, or leave them out"
+    )
 
 
 def test_human_sizes(tmp_path: Path, module: Module) -> None:
@@ -323,9 +325,7 @@ def test_a_signal(tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(apply.Applier, "finish", stop)
     src = write_oci_archive(tmp_path / "i.tar", ONE)
     message = failed(module(tmp_path / "x", src=src))
-    assert message == (
-        f"the run was ended by {number.name}; dest holds the old tree or the new one as a whole, run again"
-    )
+    assert message == (f"{number.name} ended the run; dest holds the whole old tree or the whole new one, run again")
     assert os.listdir(tmp_path) == ["i.tar"]
     assert signal.getsignal(number) == before
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import DestPath
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest_path import DestPath
 from ansible_collections.hypervisor.oci.tests.unit.support import without_waiting
 
 
@@ -26,7 +26,7 @@ def fixture_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "states" / "hypervisor.oci"
 
     def state_parent(self: DestPath) -> str:
-        return os.fspath(path) if self.inside else self.parent
+        return os.fspath(path) if self.is_mount else self.parent
 
     monkeypatch.setattr(DestPath, "state_parent", property(state_parent))
     return path

@@ -22,7 +22,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import Root
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as beside
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use, replacement
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.exchange import ExchangedDest
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import Dest, resolve_dest, lock_dest
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest import Dest, lock_dest
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest_path import resolve_dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     PREPARED,
     RESTORING,
@@ -49,8 +50,8 @@ class Lab:
     @contextlib.contextmanager
     def steps(self) -> t.Iterator[tuple[Dest, ExchangedDest]]:
         """A run."""
-        with lock_dest(resolve_dest(str(self.dest)), 5.0, 0o700, False) as site:
-            yield site, ExchangedDest(site, False, self.keep)
+        with lock_dest(resolve_dest(str(self.dest)), 5.0, 0o700, False) as locked:
+            yield locked, ExchangedDest(locked, False, self.keep)
 
     def tree(self, label: str, name: str = "", ours: bool = True) -> Tree:
         """A tree at dest, or in the private folder under ``name``."""
@@ -69,10 +70,10 @@ class Lab:
 
     def recover(self, record: Record) -> Record:
         """Write a record as an earlier run left it, and recover; a second recovery changes nothing."""
-        with self.steps() as (site, steps):
-            site.save(record)
-            recovered = steps.recover(site.load())
-            assert recovered == site.load()
+        with self.steps() as (locked, steps):
+            locked.save(record)
+            recovered = steps.recover(locked.load())
+            assert recovered == locked.load()
             assert steps.recover(recovered) == recovered
         return recovered
 
@@ -252,10 +253,10 @@ def stage(lab: Lab, steps: ExchangedDest, record: Record, label: str) -> Record:
 
 def replace_with(lab: Lab, label: str) -> Record:
     """A run that replaces dest."""
-    with lab.steps() as (site, steps):
-        record = steps.recover(site.load())
+    with lab.steps() as (locked, steps):
+        record = steps.recover(locked.load())
         record = steps.commit(stage(lab, steps, record, label))
-        assert record == site.load()
+        assert record == locked.load()
         return record
 
 
@@ -331,11 +332,11 @@ def test_trees_whose_roots_are_closed(lab: Lab, monkeypatch: pytest.MonkeyPatch,
 def test_an_exchange_that_fails_otherwise(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_with(lab, "one")
     no_exchange(monkeypatch, errno.EIO)
-    with lab.steps() as (site, steps):
-        record = stage(lab, steps, site.load(), "two")
+    with lab.steps() as (locked, steps):
+        record = stage(lab, steps, locked.load(), "two")
         with pytest.raises(OSError, match="Input/output"):
             steps.commit(record)
-        steps.abandon(site.load())
+        steps.abandon(locked.load())
     assert (lab.at_dest(), lab.kept()) == ("one", {})
 
 
@@ -351,11 +352,11 @@ def test_a_directory_that_cannot_be_moved_at_all(lab: Lab, monkeypatch: pytest.M
         real(old_dir, old, new_dir, new)
 
     monkeypatch.setattr(beside, "move", move)
-    with lab.steps() as (site, steps):
-        record = stage(lab, steps, site.load(), "two")
+    with lab.steps() as (locked, steps):
+        record = stage(lab, steps, locked.load(), "two")
         with pytest.raises(RootfsError) as caught:
             steps.commit(record)
-        steps.abandon(site.load())
+        steps.abandon(locked.load())
     assert caught.value.message == (
         f"'{lab.dest}' cannot be moved on its file system (a lower layer of an overlay?);"
         " remove it or choose another dest"
@@ -375,11 +376,11 @@ def test_a_second_rename_that_fails(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
         real(old_dir, old, new_dir, new)
 
     monkeypatch.setattr(beside, "move", move)
-    with lab.steps() as (site, steps):
-        record = stage(lab, steps, site.load(), "two")
+    with lab.steps() as (locked, steps):
+        record = stage(lab, steps, locked.load(), "two")
         with pytest.raises(OSError, match="Input/output"):
             steps.commit(record)
-        steps.abandon(site.load())
+        steps.abandon(locked.load())
     assert (lab.at_dest(), lab.kept()) == ("one", {})
 
 
@@ -405,9 +406,9 @@ def test_the_order_on_disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return noted
 
-    with lab.steps() as (site, steps):
-        record = stage(lab, steps, site.load(), "two")
-        real_save = site.save
+    with lab.steps() as (locked, steps):
+        record = stage(lab, steps, locked.load(), "two")
+        real_save = locked.save
 
         def save(value: Record) -> None:
             happened.append(f"record {value.phase or 'done'}")
@@ -416,7 +417,7 @@ def test_the_order_on_disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         def fsync(fd: int) -> None:
             happened.append("fsync " + os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
 
-        monkeypatch.setattr(site, "save", save)
+        monkeypatch.setattr(locked, "save", save)
         monkeypatch.setattr(beside, "exchange", note("exchange", beside.exchange))
         remove = note("remove", replacement.try_remove_tree)
         monkeypatch.setattr(replacement, "try_remove_tree", remove)
@@ -489,10 +490,10 @@ def test_previous_there_and_back(lab: Lab) -> None:
     replace_with(lab, "one")
     record = replace_with(lab, "two")
     for expected, other in (("one", "two"), ("two", "one"), ("one", "two")):
-        with lab.steps() as (site, steps):
+        with lab.steps() as (locked, steps):
             assert steps.previous(record).fingerprint == {"label": expected}
             record = steps.restore_previous(record)
-            assert record == site.load()
+            assert record == locked.load()
         assert lab.at_dest() == expected
         assert list(lab.kept().values()) == labels(record.generations) == [other]
 
@@ -500,8 +501,8 @@ def test_previous_there_and_back(lab: Lab) -> None:
 def test_previous_throws_a_staged_tree_away(lab: Lab) -> None:
     replace_with(lab, "one")
     replace_with(lab, "two")
-    with lab.steps() as (site, steps):
-        record = stage(lab, steps, site.load(), "three")
+    with lab.steps() as (locked, steps):
+        record = stage(lab, steps, locked.load(), "three")
         record = steps.restore_previous(record)
     assert lab.at_dest() == "one"
     assert list(lab.kept().values()) == ["two"]
@@ -523,12 +524,12 @@ def test_removal(lab: Lab) -> None:
     """Section 7, absent: the tree, the record, and what is left beside it."""
     for label in ("one", "two"):
         record = replace_with(lab, label)
-    with lab.steps() as (site, steps):
+    with lab.steps() as (locked, steps):
         record = stage(lab, steps, record, "three")
         assert steps.has_something(record, False)
         assert steps.remove(record, False) == []
-        assert site.load() == Record()
-        assert not steps.has_something(site.load(), False)
+        assert locked.load() == Record()
+        assert not steps.has_something(locked.load(), False)
     assert os.listdir(lab.top) == []
 
 
@@ -538,8 +539,8 @@ def test_removal_of_what_is_there_only_in_part(lab: Lab) -> None:
         record = replace_with(lab, label)
     (lab.dest / "two").unlink()
     lab.dest.rmdir()
-    with lab.steps() as (site, steps):
-        record = steps.recover(site.load())
+    with lab.steps() as (locked, steps):
+        record = steps.recover(locked.load())
         assert steps.has_something(record, False)
         steps.remove(record, False)
     assert os.listdir(lab.top) == []
@@ -550,9 +551,9 @@ def test_removal_and_foreign_trees(lab: Lab, force: bool) -> None:
     """They stay, unless force is given again."""
     lab.tree("foreign", ours=False)
     record = replace_with(lab, "one")
-    with lab.steps() as (site, steps):
+    with lab.steps() as (locked, steps):
         kept = steps.remove(record, force)
-        record = site.load()
+        record = locked.load()
         if force:
             assert (kept, record) == ([], Record())
         else:
@@ -568,22 +569,22 @@ def test_removal_and_foreign_trees(lab: Lab, force: bool) -> None:
 
 def test_abandoned(lab: Lab) -> None:
     """After an error nothing of the new tree is left, at or beside dest."""
-    with lab.steps() as (site, steps):
-        record, fd = steps.stage(site.load())
+    with lab.steps() as (locked, steps):
+        record, fd = steps.stage(locked.load())
         os.close(fd)
         assert record.next is not None
         (lab.state / record.next.name / "half").touch()
-        steps.abandon(site.load())
-        assert site.load() == Record()
+        steps.abandon(locked.load())
+        assert locked.load() == Record()
     assert os.listdir(lab.top) == []
 
 
 def test_abandoned_once_staged(lab: Lab) -> None:
     replace_with(lab, "one")
-    with lab.steps() as (site, steps):
-        before = site.load()
+    with lab.steps() as (locked, steps):
+        before = locked.load()
         stage(lab, steps, before, "two")
-        assert steps.abandon(site.load()) == before == site.load()
+        assert steps.abandon(locked.load()) == before == locked.load()
     assert (lab.at_dest(), lab.kept()) == ("one", {})
 
 
@@ -604,23 +605,23 @@ def test_a_tree_in_use(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         raise RootfsError("in use")
 
     replace_with(lab, "one")
-    with lab.steps() as (site, steps):
-        record = stage(lab, steps, site.load(), "two")
+    with lab.steps() as (locked, steps):
+        record = stage(lab, steps, locked.load(), "two")
         monkeypatch.setattr(in_use, "require_unused", require_unused)
         with pytest.raises(RootfsError):
             steps.commit(record)
         assert (lab.at_dest(), asked) == ("one", ["dest"])
         # what is no longer needed waits, with a warning
-        record = steps.discard_next(site.load())
-        assert record == site.load()
+        record = steps.discard_next(locked.load())
+        assert record == locked.load()
         assert labels(record.trash) == ["two"]
         assert len(asked) == 2
         assert asked[1].startswith(".dest.oci_rootfs/")
         assert list(lab.kept().values()) == ["two"]
-        assert site.warnings == [
+        assert locked.warnings == [
             f"'{lab.top / asked[1]}' is no longer needed, but could not be removed completely: in use;"
             " the next run tries again"
         ]
-        ignoring = ExchangedDest(site, True, 1)
-        ignoring.recover(site.load())
+        ignoring = ExchangedDest(locked, True, 1)
+        ignoring.recover(locked.load())
         assert lab.kept() == {}

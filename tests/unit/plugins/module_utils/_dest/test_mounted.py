@@ -23,9 +23,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import mounted as inside
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import mounted as mounted_dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounted import MountedDest
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest.place import DestPath, Dest, lock_dest
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest import Dest, lock_dest
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest_path import DestPath
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     MOVING,
     STAGED,
@@ -63,13 +64,13 @@ class Lab:
         self.dest = top / "data"
         self.dest.mkdir()
         self.states = top / "states"
-        self.place = DestPath(os.fspath(top), "data", True)
+        self.location = DestPath(os.fspath(top), "data", True)
 
     @contextlib.contextmanager
     def steps(self) -> t.Iterator[tuple[Dest, MountedDest]]:
         """A run."""
-        with lock_dest(self.place, 5.0, 0o700, False) as site:
-            yield site, MountedDest(site, False)
+        with lock_dest(self.location, 5.0, 0o700, False) as locked:
+            yield locked, MountedDest(locked, False)
 
     def fill(self, *names: str) -> None:
         """Content of dest; a name that ends in a slash is a directory with something in it."""
@@ -99,10 +100,10 @@ class Lab:
 
     def replace_with(self, *names: str) -> Record:
         """A run that replaces what dest holds."""
-        with self.steps() as (site, steps):
-            record = steps.recover(site.load())
+        with self.steps() as (locked, steps):
+            record = steps.recover(locked.load())
             record = steps.commit(self.stage(steps, record, *names))
-            assert record == site.load()
+            assert record == locked.load()
             return record
 
     def names(self) -> list[str]:
@@ -123,7 +124,7 @@ def test_an_empty_mount_is_filled(lab: Lab) -> None:
     record = lab.replace_with("a", "b")
     assert lab.names() == ["a", "b"]
     assert (record.next, record.phase, record.trash) == (None, "", ())
-    with lab.steps() as (_site, steps):
+    with lab.steps() as (_locked, steps):
         current = steps.current(record)
         assert current is not None
         assert current.fingerprint == {"label": "ab"}
@@ -145,7 +146,7 @@ def test_the_next_tree_replaces_all_of_it(lab: Lab) -> None:
 
 def test_a_mount_with_lost_and_found_alone_is_empty(lab: Lab) -> None:
     lab.fill("lost+found/")
-    with lab.steps() as (_site, steps):
+    with lab.steps() as (_locked, steps):
         assert not steps.holds_foreign(Record())
         assert not steps.has_something(Record(), True)
         lab.fill("other")
@@ -157,17 +158,35 @@ def test_an_image_that_brings_lost_and_found(lab: Lab) -> None:
     """Section 7: an error, and dest stays as it was."""
     lab.replace_with("a")
     lab.fill("lost+found/")
-    with lab.steps() as (site, steps):
-        record = lab.stage(steps, site.load(), "b", "lost+found")
+    with lab.steps() as (locked, steps):
+        record = lab.stage(steps, locked.load(), "b", "lost+found")
         with pytest.raises(RootfsError) as caught:
             steps.commit(record)
-        steps.abandon(site.load())
+        steps.abandon(locked.load())
     assert caught.value.message == (
-        f"the image brings 'lost+found', a name that '{lab.dest}' keeps for itself;"
-        " use a directory that is no mount point"
+        f"the image has 'lost+found', a name that is reserved at the top of '{lab.dest}';"
+        " use a directory below the mount point as dest"
     )
     assert lab.names() == ["a", "lost+found"]
     assert lab.dest.stat().st_mtime_ns == 5
+
+
+@pytest.mark.parametrize("who", ["it holds", "the image has"])
+def test_too_many_names_at_the_top(lab: Lab, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    """Section 7: a container cannot make a run hold and record any number of names."""
+    monkeypatch.setattr(mounted_dest, "_MOST_NAMES", 3)
+    if who == "it holds":
+        lab.fill("a", "b", "c", "d/")
+    with lab.steps() as (locked, steps):
+        record = lab.stage(steps, locked.load(), *("efgh" if who == "the image has" else "e"))
+        with pytest.raises(RootfsError) as caught:
+            steps.commit(record)
+        steps.abandon(locked.load())
+    assert caught.value.message == (
+        f"'{lab.dest}' is a mount point, and {who} more than 3 names at the top, too many to move one by one;"
+        " use a directory below the mount point as dest"
+    )
+    assert lab.names() == (["a", "b", "c", "d"] if who == "it holds" else [])
 
 
 def test_lost_and_found_of_an_image_where_there_is_none(lab: Lab) -> None:
@@ -179,7 +198,7 @@ def test_what_force_replaces_is_kept(lab: Lab) -> None:
     """Section 7: nothing but foreign content is kept in a mount point, and its path can be told."""
     lab.fill("foreign", "more/")
     record = lab.replace_with("a")
-    with lab.steps() as (_site, steps):
+    with lab.steps() as (_locked, steps):
         (kept,) = steps.path_of_kept(record)
         assert not steps.holds_foreign(record)
     assert sorted(os.listdir(kept)) == ["foreign", "more"]
@@ -195,11 +214,11 @@ def test_what_took_our_trees_place_is_kept(lab: Lab) -> None:
     lab.dest.rmdir()
     lab.dest.mkdir()
     lab.fill("foreign")
-    with lab.steps() as (_site, steps):
+    with lab.steps() as (_locked, steps):
         assert steps.current(record) is None
         assert steps.holds_foreign(record)
     record = lab.replace_with("b")
-    with lab.steps() as (_site, steps):
+    with lab.steps() as (_locked, steps):
         (kept,) = steps.path_of_kept(record)
     assert os.listdir(kept) == ["foreign"]
 
@@ -211,8 +230,8 @@ def test_metadata_of_the_mounts_root(lab: Lab) -> None:
     """It gets what the image's root has, and loses what the earlier one left."""
     set_xattr_or_skip(lab.dest, "user.old", b"1")
     os.setxattr(lab.dest, "user.both", b"1")
-    with lab.steps() as (site, steps):
-        record = lab.stage(steps, site.load(), "a", mode=0o1751)
+    with lab.steps() as (locked, steps):
+        record = lab.stage(steps, locked.load(), "a", mode=0o1751)
         assert record.next is not None
         new = lab.dest / record.next.name / "new"
         os.setxattr(new, "user.both", b"2")
@@ -225,8 +244,8 @@ def test_metadata_of_the_mounts_root(lab: Lab) -> None:
 
 @needs_root
 def test_the_owner_of_the_mounts_root(lab: Lab) -> None:
-    with lab.steps() as (site, steps):
-        record = lab.stage(steps, site.load(), "a")
+    with lab.steps() as (locked, steps):
+        record = lab.stage(steps, locked.load(), "a")
         assert record.next is not None
         os.chown(lab.dest / record.next.name / "new", 12, 34)
         steps.commit(record)
@@ -244,9 +263,9 @@ def test_unpacking(lab: Lab, had: bool, made: bool) -> None:
     record = lab.replace_with("a") if had else Record()
     if made:
         lab.fill(".n/")
-    with lab.steps() as (site, steps):
-        site.save(replace(record, next=Tree(BY_NAME, name=".n"), phase=UNPACKING))
-        assert steps.recover(site.load()) == site.load() == record
+    with lab.steps() as (locked, steps):
+        locked.save(replace(record, next=Tree(BY_NAME, name=".n"), phase=UNPACKING))
+        assert steps.recover(locked.load()) == locked.load() == record
     assert lab.names() == (["a"] if had else [])
     if had:
         assert lab.dest.stat().st_mtime_ns == 5
@@ -258,12 +277,12 @@ def test_unpacking(lab: Lab, had: bool, made: bool) -> None:
 def test_staged(lab: Lab) -> None:
     """What an earlier run staged is thrown away: a container could have changed it since."""
     before = lab.replace_with("a")
-    with lab.steps() as (site, steps):
-        record = lab.stage(steps, site.load(), "b")
+    with lab.steps() as (locked, steps):
+        record = lab.stage(steps, locked.load(), "b")
         # what waits is no content of the old tree, nor foreign
         assert not steps.holds_foreign(record)
         assert not steps.has_staged(record)
-        assert steps.recover(site.load()) == before == site.load()
+        assert steps.recover(locked.load()) == before == locked.load()
     assert lab.names() == ["a"]
     assert lab.dest.stat().st_mtime_ns == 5
 
@@ -279,7 +298,7 @@ def test_moving(lab: Lab, monkeypatch: pytest.MonkeyPatch, stop: int, keeps: boo
         lab.replace_with(*sorted(old))
     lab.fill("lost+found/")
     moves = [0]
-    real = inside.move
+    real = mounted_dest.move
 
     def move(*arguments: t.Any) -> None:
         if moves[0] == stop:
@@ -287,13 +306,13 @@ def test_moving(lab: Lab, monkeypatch: pytest.MonkeyPatch, stop: int, keeps: boo
         moves[0] += 1
         real(*arguments)
 
-    with lab.steps() as (site, steps):
-        record = lab.stage(steps, site.load(), "both", "new", "three")
-        monkeypatch.setattr(inside, "move", move)
+    with lab.steps() as (locked, steps):
+        record = lab.stage(steps, locked.load(), "both", "new", "three")
+        monkeypatch.setattr(mounted_dest, "move", move)
         with contextlib.suppress(KeyboardInterrupt):
             steps.commit(record)
-        monkeypatch.setattr(inside, "move", real)
-        record = site.load()
+        monkeypatch.setattr(mounted_dest, "move", real)
+        record = locked.load()
         half = record.phase == MOVING
         assert half is (stop < 6)
         if half:
@@ -301,7 +320,7 @@ def test_moving(lab: Lab, monkeypatch: pytest.MonkeyPatch, stop: int, keeps: boo
             assert not steps.holds_foreign(record)
             assert steps.abandon(record) == record
         record = steps.recover(record)
-        assert record == site.load()
+        assert record == locked.load()
         assert steps.recover(record) == record
         current = steps.current(record)
         assert current is not None
@@ -318,8 +337,8 @@ def test_moving(lab: Lab, monkeypatch: pytest.MonkeyPatch, stop: int, keeps: boo
 def test_moving_when_the_staging_is_gone(lab: Lab) -> None:
     """What cannot be finished never passes for provisioned."""
     lab.fill("a", "b")
-    with lab.steps() as (site, steps):
-        site.save(
+    with lab.steps() as (locked, steps):
+        locked.save(
             Record(
                 tree=Tree(BY_NAME, {"label": "old"}),
                 next=Tree(BY_NAME, {"label": "new"}, name=".n"),
@@ -328,7 +347,7 @@ def test_moving_when_the_staging_is_gone(lab: Lab) -> None:
                 new_names=("b",),
             )
         )
-        record = steps.recover(site.load())
+        record = steps.recover(locked.load())
         assert (record.tree, record.next, record.phase) == (None, None, "")
         assert steps.current(record) is None
         assert steps.holds_foreign(record)
@@ -339,8 +358,8 @@ def test_moving_when_the_staging_is_gone(lab: Lab) -> None:
 def test_moving_when_a_container_changed_the_staging(lab: Lab, how: str) -> None:
     """What the user's own force replaced is not thrown away, and no run fails for it."""
     lab.fill("foreign", "more/")
-    with lab.steps() as (site, steps):
-        record = lab.stage(steps, site.load(), "a", "b")
+    with lab.steps() as (locked, steps):
+        record = lab.stage(steps, locked.load(), "a", "b")
         assert record.next is not None
         staging = lab.dest / record.next.name
         old = staging / "old"
@@ -353,11 +372,11 @@ def test_moving_when_a_container_changed_the_staging(lab: Lab, how: str) -> None
             old.chmod(0o777)
         if how == "names":
             lab.fill("foreign")
-        site.save(replace(record, phase=MOVING, aside="foreign", old_names=("foreign", "more"), new_names=("a", "b")))
+        locked.save(replace(record, phase=MOVING, aside="foreign", old_names=("foreign", "more"), new_names=("a", "b")))
         if how == "gone":
             staging.rename(lab.dest.parent / "gone")
-        record = steps.recover(site.load())
-        assert steps.recover(site.load()) == record
+        record = steps.recover(locked.load())
+        assert steps.recover(locked.load()) == record
         if how == "gone":
             assert steps.holds_foreign(record)
             return
@@ -375,11 +394,11 @@ def test_removing(lab: Lab) -> None:
     record = lab.replace_with("a", "b")
     lab.fill("lost+found/")
     (lab.dest / "a").unlink()
-    with lab.steps() as (site, steps):
-        site.save(replace(record, removing=True))
-        assert steps.current(site.load()) is None
-        assert not steps.holds_foreign(site.load())
-        record = steps.recover(site.load())
+    with lab.steps() as (locked, steps):
+        locked.save(replace(record, removing=True))
+        assert steps.current(locked.load()) is None
+        assert not steps.holds_foreign(locked.load())
+        record = steps.recover(locked.load())
         (kept,) = steps.path_of_kept(record)
         assert record == Record(generations=record.generations)
     assert os.listdir(kept) == ["foreign"]
@@ -394,16 +413,16 @@ def test_removal(lab: Lab, force: bool) -> None:
     """Section 7, absent; foreign content stays, unless force is given again."""
     lab.fill("lost+found/", "foreign")
     record = lab.replace_with("a")
-    with lab.steps() as (site, steps):
+    with lab.steps() as (locked, steps):
         record = lab.stage(steps, record, "b")
         assert steps.has_something(record, False)
         kept = steps.remove(record, force)
         if force:
-            assert (kept, site.load()) == ([], Record())
+            assert (kept, locked.load()) == ([], Record())
         else:
             assert [os.listdir(path) for path in kept] == [["foreign"]]
-            assert not steps.has_something(site.load(), False)
-            assert steps.has_something(site.load(), True)
+            assert not steps.has_something(locked.load(), False)
+            assert steps.has_something(locked.load(), True)
     assert len(lab.names()) == (1 if force else 2)
     assert lab.states.joinpath("hypervisor.oci").exists() is not force
 
@@ -411,7 +430,7 @@ def test_removal(lab: Lab, force: bool) -> None:
 def test_no_earlier_tree_is_kept(lab: Lab) -> None:
     lab.replace_with("a")
     record = lab.replace_with("b")
-    with lab.steps() as (_site, steps):
+    with lab.steps() as (_locked, steps):
         for call in (steps.previous, steps.restore_previous):
             with pytest.raises(RootfsError) as caught:
                 call(record)
@@ -424,28 +443,28 @@ def test_no_earlier_tree_is_kept(lab: Lab) -> None:
 def test_abandoned(lab: Lab, whole: bool) -> None:
     """After an error nothing of the new tree is left."""
     before = lab.replace_with("a")
-    with lab.steps() as (site, steps):
+    with lab.steps() as (locked, steps):
         if whole:
             lab.stage(steps, before, "b")
         else:
             _record, fd = steps.stage(before)
             os.close(fd)
-        assert steps.abandon(site.load()) == before == site.load()
+        assert steps.abandon(locked.load()) == before == locked.load()
     assert lab.names() == ["a"]
     assert lab.dest.stat().st_mtime_ns == 5
 
 
 def test_abandoned_on_the_first_run(lab: Lab) -> None:
-    with lab.steps() as (site, steps):
-        _record, fd = steps.stage(site.load())
+    with lab.steps() as (locked, steps):
+        _record, fd = steps.stage(locked.load())
         os.close(fd)
-        steps.abandon(site.load())
+        steps.abandon(locked.load())
     assert lab.names() == []
     assert not lab.states.joinpath("hypervisor.oci").exists()
 
 
 def test_a_mount_that_is_gone(lab: Lab) -> None:
-    with lab.steps() as (_site, steps):
+    with lab.steps() as (_locked, steps):
         lab.dest.rmdir()
         with pytest.raises(RootfsError) as caught:
             steps.holds_foreign(Record())
@@ -453,7 +472,7 @@ def test_a_mount_that_is_gone(lab: Lab) -> None:
 
 
 def test_nothing_is_staged(lab: Lab) -> None:
-    with lab.steps() as (_site, steps):
+    with lab.steps() as (_locked, steps):
         with pytest.raises(RootfsError, match="no tree is staged; run again"):
             steps.commit(Record())
         with pytest.raises(RootfsError) as caught:
@@ -464,13 +483,13 @@ def test_nothing_is_staged(lab: Lab) -> None:
 def test_the_staging_is_another_one(lab: Lab) -> None:
     """A container that runs although it should not put another tree there."""
     lab.replace_with("a")
-    with lab.steps() as (site, steps):
-        record = lab.stage(steps, site.load(), "b")
+    with lab.steps() as (locked, steps):
+        record = lab.stage(steps, locked.load(), "b")
         assert record.next is not None
         new = lab.dest / record.next.name / "new"
         new.rename(new.parent / "other")
         new.mkdir()
-        with pytest.raises(RootfsError, match="is gone or another one; stop what uses"):
+        with pytest.raises(RootfsError, match="is gone or was replaced; stop what uses"):
             steps.commit(record)
     assert "a" in lab.names()
 
@@ -482,9 +501,9 @@ def test_a_mount_in_use(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         raise RootfsError(f"{path} in use")
 
     lab.replace_with("a")
-    monkeypatch.setattr(inside, "require_unused", require_unused)
-    with lab.steps() as (site, steps):
-        record = lab.stage(steps, site.load(), "b")
+    monkeypatch.setattr(mounted_dest, "require_unused", require_unused)
+    with lab.steps() as (locked, steps):
+        record = lab.stage(steps, locked.load(), "b")
         with pytest.raises(RootfsError, match="in use"):
             steps.commit(record)
         assert (lab.dest / "a").exists()
@@ -492,7 +511,7 @@ def test_a_mount_in_use(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         for half in (moving, replace(record, removing=True)):
             with pytest.raises(RootfsError, match="in use"):
                 steps.recover(half)
-        MountedDest(site, True).commit(record)
+        MountedDest(locked, True).commit(record)
     assert lab.names() == ["b"]
 
 
@@ -509,28 +528,28 @@ def test_what_cannot_be_removed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> No
         real(name, **options)
 
     monkeypatch.setattr(os, "unlink", unlink)
-    with lab.steps() as (site, steps):
-        record = steps.commit(lab.stage(steps, site.load(), "b"))
+    with lab.steps() as (locked, steps):
+        record = steps.commit(lab.stage(steps, locked.load(), "b"))
         (trash,) = record.trash
         warning = (
             "'{0}' is no longer needed, but could not be removed completely: '{0}{1}/stuck' (input/output error);"
             " the disk or its connection fails: look at the kernel's log; the next run tries again"
         )
         old = f"{lab.dest}/{trash.name}"
-        assert site.warnings == [warning.format(old, "/old")]
+        assert locked.warnings == [warning.format(old, "/old")]
         assert not steps.holds_foreign(record)
         assert lab.names() == sorted([trash.name, "b", "lost+found"])
         assert lab.dest.stat().st_mtime_ns == 5
     lab.fill("stuck")
-    with lab.steps() as (site, steps):
-        assert steps.recover(site.load()) == record
+    with lab.steps() as (locked, steps):
+        assert steps.recover(locked.load()) == record
         assert steps.remove(record, False) == []
-        record = site.load()
+        record = locked.load()
         (rest,) = record.trash
         assert lab.names() == sorted([rest.name, "lost+found"])
-        assert site.warnings[1].startswith(f"'{lab.dest}/{rest.name}' is no longer")
-        assert f"'{lab.dest}/{rest.name}/stuck'" in site.warnings[1]
-        assert f"'{lab.dest}/{rest.name}/{trash.name}/old/stuck'" in site.warnings[1]
+        assert locked.warnings[1].startswith(f"'{lab.dest}/{rest.name}' is no longer")
+        assert f"'{lab.dest}/{rest.name}/stuck'" in locked.warnings[1]
+        assert f"'{lab.dest}/{rest.name}/{trash.name}/old/stuck'" in locked.warnings[1]
         # it is not in the way of what comes next
         assert not steps.holds_foreign(record)
         record = steps.commit(lab.stage(steps, record, "stuck"))
@@ -635,7 +654,7 @@ def test_a_move_that_was_stopped_and_changed(
     two = Image([Layer(file("d/f", "two"), file("f", "two"))])
     source = write_oci_archive(tmp_path / "2.tar", two)
     moves = [0]
-    real = inside.move
+    real = mounted_dest.move
 
     def move(*arguments: t.Any) -> None:
         if moves[0] == moved:
@@ -646,7 +665,7 @@ def test_a_move_that_was_stopped_and_changed(
     with mounted(lab.dest):
         run(lab.dest, src=one)
         with monkeypatch.context() as patch:
-            patch.setattr(inside, "move", move)
+            patch.setattr(mounted_dest, "move", move)
             with contextlib.suppress(KeyboardInterrupt):
                 run(lab.dest, src=source)
         done = moved == 4

@@ -237,9 +237,9 @@ def test_choices(spot: Spot) -> None:
     assert ReachRule().judge(spot, rights, False) == [sentence]
     assert ReachRule("warn").judge(spot, rights, True) == [sentence]
     assert ReachRule("allow").judge(spot, rights, True) == []
-    for choice, word in (("fail", "refused"), ("warn", "a warning")):
+    for choice, word in (("fail", "be refused"), ("warn", "cause a warning")):
         assert ReachRule(choice).judge(spot, None, True) == [
-            f"{seen}; an image with setuid or setgid files, capabilities or device nodes is going to be"
+            f"{seen}; an image with setuid or setgid files, capabilities or device nodes would"
             f" {word} there: {advice}"
         ]
     assert ReachRule("allow").judge(spot, None, True) == []
