@@ -305,7 +305,7 @@ EXAMPLES = r"""
     dest: /var/lib/lxc/app/rootfs
     state: staged
 
-- name: Let each node fetch its own image from a mirror that need not be trusted
+- name: Exchange the trees when the container is stopped, and keep the old one
   hypervisor.oci.oci_rootfs:
     src: /srv/images/app-2.oci.tar
     remote_src: true
@@ -317,7 +317,7 @@ EXAMPLES = r"""
     dest: /var/lib/lxc/app/rootfs
     state: previous
 
-- name: Let each node fetch its own part of an archive from a mirror that need not be trusted
+- name: Let each node fetch its own image from a mirror that need not be trusted
   hypervisor.oci.oci_rootfs:
     src: https://mirror.example.org/images/all.oci.tar
     dest: /var/lib/machines/web
