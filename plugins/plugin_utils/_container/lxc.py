@@ -30,6 +30,8 @@ from .lxc_values import (
 from .model import Container, ContainerError, Mount, Option
 from .text import require_line
 
+# the keys of this family that are not about controllers of cgroup v1
+_CGROUP_KEYS = ("lxc.cgroup.dir", "lxc.cgroup.relative")
 _VERSION = re.compile(r"([0-9]{1,4})(?:\.[0-9]+)+(?:[^0-9.].*)?\Z")
 
 
@@ -85,6 +87,8 @@ def render_lxc(
     settings = checked_settings(settings)
     features = features_of(version, runtime_environment)
     _require_groups(container, features, version)
+    if not features.cgroup_v1:
+        _require_cgroup2(settings)
     secret = environment_is_seen(features.runtime_environment, settings)
     words = features.quoted_words
     reason = wrapper_reason(container, secret, words)
@@ -129,6 +133,15 @@ def _require_groups(container: Container, features: Features, version: str | Non
             f": LXC {show(str(version).strip())} does not give supplementary groups to containers with an id map, and"
             f" {show(user.name)} has some; set user to UID:GID to start without them, or use LXC 7.0, runc or crun",
         )
+
+
+def _require_cgroup2(settings: t.Sequence[str]) -> None:
+    for line in settings:
+        key = _key(line)
+        if key.startswith("lxc.cgroup.") and not key.startswith(_CGROUP_KEYS):
+            raise ContainerError(
+                Option("settings"), f": LXC 7.0 does not load a configuration with {show(key)}; use lxc.cgroup2"
+            )
 
 
 def checked_settings(settings: t.Any) -> tuple[str, ...]:

@@ -484,3 +484,20 @@ def test_lxc_reads_it(tmp_path: Path) -> None:
     assert ask("lxc.uts.name") == b"web\n"
     # without its type, which lxc-info does not show
     assert ask("lxc.rootfs.path") == b"/var/lib/lxc/web/rootfs\n"
+
+
+@pytest.mark.parametrize("key", ["lxc.cgroup.devices.deny", "lxc.cgroup.memory.limit_in_bytes"])
+def test_keys_of_cgroup_v1_with_lxc_7(key: str) -> None:
+    """LXC 7.0 does not load such a configuration, so the container would not start."""
+    line = f"{key} = 1"
+    with pytest.raises(ContainerError, match=f"^settings: LXC 7.0 does not load a configuration with '{key}'"):
+        render_lxc(PLAIN, version="7.0.0", settings=[line])
+    for version in (None, "6.0.4"):
+        assert line in render_lxc(PLAIN, version=version, settings=[line])
+    for kept in (
+        "lxc.cgroup.dir = x",
+        "lxc.cgroup.dir.container = x",
+        "lxc.cgroup.relative = 1",
+        "lxc.cgroup2.pids.max = 9",
+    ):
+        assert kept in render_lxc(PLAIN, version="7.0.0", settings=[kept])
