@@ -60,7 +60,7 @@ options:
       - The image. An archive or directory on the controller, or on the node with O(remote_src=true), or an archive's
         C(http) or C(https) URL.
       - What it is shows from its content, never from its name. Understood are a tar that holds an OCI image layout,
-        the output of C(docker save), old and new, each of them also compressed as a whole by gzip or zstd,
+        the output of C(docker save), old and new, each of them also compressed as a whole by gzip, zstd, xz or bzip2,
         and an OCI image layout directory.
       - A URL is read by the node, which fetches only the archive's index and the blobs of its own image that it lacks.
         Its user, password and query are neither logged nor returned.
