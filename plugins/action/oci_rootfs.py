@@ -22,6 +22,7 @@ from ansible.utils.display import Display
 from ..module_utils._errors import OciError, visible
 from ..module_utils._size_arguments import parse_max_size
 from ..module_utils._remote.url import is_url
+from ..module_utils._source.sources import missing_source
 from ..plugin_utils._answer import check_tmp, parse_request, remove_foreign_keys
 from ..plugin_utils._output import shorten_output, summarize
 from ..plugin_utils._progress import Progress, running_module
@@ -58,7 +59,7 @@ class ActionModule(ActionBase):
         try:
             if self._needs_no_transfer(args):
                 return self._run_module(args)
-            source = self._find_needle("files", os.path.expanduser(str(args["src"])))
+            source = self._find_source(str(args["src"]))
             if self._connection.transport == "local" and not self._is_become_unprivileged():  # fmt: skip
                 return self._read_in_place(args, source)
             if self._task.async_val:
@@ -78,6 +79,15 @@ class ActionModule(ActionBase):
         if not source or args.get("state", "present") not in _STATES_WITH_SRC:
             return True
         return boolean(args.get("remote_src", False), strict=False) or is_url(str(source))
+
+    def _find_source(self, src: str) -> str:
+        try:
+            return self._find_needle("files", os.path.expanduser(src))
+        except AnsibleError:
+            meant = missing_source(src)
+            if meant is None:
+                raise
+            raise meant from None
 
     def _run_module(self, args: Args, work: str = "at work on the node") -> Args:
         """Run the module, and report in the meantime that it does this work."""

@@ -60,7 +60,7 @@ options:
       - The image. An archive or directory on the controller, or on the node with O(remote_src=true), or an archive's
         C(http) or C(https) URL.
       - The content decides about the format, not the name. Supported are a tar with an OCI image layout, the output of
-        C(docker save) of old and new versions, both also compressed as a whole by gzip or zstd, and an OCI image layout
+        C(docker save) of old and new versions, both also compressed as a whole by gzip, zstd, xz or bzip2, and an OCI image layout
         directory.
       - The node reads a URL. It fetches only the archive's index and the blobs of its own image that it lacks.
         User, password and query of the URL are neither logged nor returned.

@@ -10,14 +10,27 @@ hold the digest of a compressed layer as a constant. ``zstandard`` is imported o
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import json
+import lzma
 import struct
 import typing as t
 import zlib
 
 CompressionName = t.Literal[
-    "none", "gzip", "gzip-members", "gzip-zeros", "zstd", "zstd-frames", "zstd-chunked", "zstd-stored"
+    "none",
+    "gzip",
+    "gzip-members",
+    "gzip-zeros",
+    "zstd",
+    "zstd-frames",
+    "zstd-chunked",
+    "zstd-stored",
+    "xz",
+    "xz-streams",
+    "bzip2",
+    "bzip2-streams",
 ]
 Compression = t.Union[CompressionName, t.Callable[[bytes], bytes]]
 
@@ -32,7 +45,8 @@ def compress(data: bytes, compression: Compression) -> bytes:
 
     ``gzip-members`` and ``zstd-frames`` are several of them in a row, the latter with a skippable frame in the
     middle; ``gzip-zeros`` has zeros behind; ``zstd-chunked`` is as podman pushes it, its table of contents in
-    skippable frames; ``zstd-stored`` is a frame that compresses nothing and needs no ``zstandard``.
+    skippable frames; ``zstd-stored`` is a frame that compresses nothing and needs no ``zstandard``. ``xz-streams`` and
+    ``bzip2-streams`` are several in a row, those of xz with padding between them.
     """
     if callable(compression):
         return compression(data)
@@ -53,6 +67,14 @@ def compress(data: bytes, compression: Compression) -> bytes:
         return _zstd_chunked(data)
     if compression == "zstd-stored":
         return zstd_stored_frame(data)
+    if compression == "xz":
+        return lzma.compress(data)
+    if compression == "xz-streams":
+        return bytes(4).join(lzma.compress(chunk) for chunk in _chunks(data))
+    if compression == "bzip2":
+        return bz2.compress(data)
+    if compression == "bzip2-streams":
+        return b"".join(bz2.compress(chunk) for chunk in _chunks(data))
     raise ValueError(f"unknown compression {compression!r}")
 
 

@@ -209,7 +209,7 @@ class Layer(Blob):
         self.tar = edit_tar(content) if edit_tar else content
         self._own_media_type = media_type
         kind = "" if callable(compression) else compression.partition("-")[0]
-        self._suffix = kind if kind in ("gzip", "zstd") else ""
+        self._suffix = kind if kind in ("gzip", "zstd", "xz", "bzip2") else ""
         blob = compress(self.tar, compression)
         super().__init__(edit_blob(blob) if edit_blob else blob, self.media_type_as("oci"), **options)
         self.diff_id = diff_id or digest(self.tar, diff_id_algorithm)

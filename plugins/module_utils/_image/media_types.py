@@ -28,20 +28,19 @@ _SCHEMA_1 = frozenset(
     ]
 )
 
-# The declared compression. Decompression follows the bytes; a difference is only reported.
+# The declared compression. Decompression follows the bytes; a difference is only reported. The specification has no types
+# for xz and bzip2, which are written like the others.
+_COMPRESSIONS = {"": "none", "gzip": "gzip", "zstd": "zstd", "xz": "xz", "bzip2": "bzip2"}
+_BASES = {
+    "application/vnd.oci.image.layer.v1.tar": "+",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar": "+",
+    "application/vnd.docker.image.rootfs.diff.tar": ".",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar": ".",
+}
 _LAYERS = {
-    "application/vnd.oci.image.layer.v1.tar": "none",
-    "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
-    "application/vnd.oci.image.layer.v1.tar+zstd": "zstd",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar": "none",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip": "gzip",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd": "zstd",
-    "application/vnd.docker.image.rootfs.diff.tar": "none",
-    "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
-    "application/vnd.docker.image.rootfs.diff.tar.zstd": "zstd",
-    "application/vnd.docker.image.rootfs.foreign.diff.tar": "none",
-    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
-    "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd": "zstd",
+    f"{base}{separator}{suffix}" if suffix else base: compression
+    for base, separator in _BASES.items()
+    for suffix, compression in _COMPRESSIONS.items()
 }
 
 # What else registries and layouts hold, by a part of the media type.
@@ -70,7 +69,7 @@ def is_encrypted(media_type: str) -> bool:
 
 
 def declared_compression(media_type: str) -> str | None:
-    """Return the compression that a type declares, ``none``, ``gzip`` or ``zstd``; None for other types."""
+    """Return the compression that a type declares, as ``detect`` names it or ``none``; None for other types."""
     return _LAYERS.get(media_type)
 
 

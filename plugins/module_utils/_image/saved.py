@@ -23,7 +23,9 @@ def saved_candidates(source: Source) -> list[Candidate]:
     """Return the images of manifest.json, each item for itself. Raises ``ImageError``, ``SourceError``."""
     value = documents.parse_json(source.document(MANIFEST_JSON), MANIFEST_JSON)
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise ImageError(f"manifest.json is {_kind(value)}, not the list of images that docker save writes")
+        raise ImageError(
+            f"manifest.json is {_kind(value)}, not the list of images that docker save writes{_advice(source, value)}"
+        )
     return [_candidate(source, item) for item in value]
 
 
@@ -59,7 +61,7 @@ def _candidate(source: Source, item: documents.Object) -> Candidate:
         refs = tuple(documents.strings(item, _key(item, "RepoTags"), MANIFEST_JSON))
         config = documents.text(item, _key(item, "Config"), MANIFEST_JSON)
         if not config:
-            raise ImageError("manifest.json has an image without Config; it is not a list that docker save writes")
+            raise ImageError(f"manifest.json has an image without Config{_other_list(item)}")
         layers = documents.strings(item, _key(item, "Layers"), MANIFEST_JSON)
         present = source.size_of(clean(config)) is not None
         saved = SavedImage(config, tuple(layers))
@@ -88,6 +90,18 @@ def _config_digest(source: Source, candidate: Candidate) -> Digest | None:
     except (ImageError, SourceError):
         # told when the image is loaded
         return None
+
+
+def _advice(source: Source, value: t.Any) -> str:
+    if isinstance(value, dict) and source.size_of("version") is not None:
+        return "; this is a folder that skopeo writes as dir:, convert it with: skopeo copy dir:FOLDER oci-archive:image.tar"
+    return "; save the image again, for example with docker save"
+
+
+def _other_list(item: documents.Object) -> str:
+    if {"Image", "ImageIndex"} & {*item}:
+        return "; this is imgpkg's list, save the image with: skopeo copy docker://NAME oci-archive:image.tar"
+    return "; it is not a list that docker save writes"
 
 
 def _kind(value: t.Any) -> str:

@@ -16,7 +16,7 @@ from .budget import Budget
 from .._source.decompress import DecompressError, decompressed
 from .._source.magic import detect
 from .._source.range_reader import CHUNK
-from .._source.tar_header import BLOCK, HeaderError, parse_header
+from .._source.tar_header import BLOCK, ZERO_BLOCK, is_tar
 from .._source.verified import DigestMismatchError, Readable, SizeMismatchError, VerifiedReader
 
 if t.TYPE_CHECKING:
@@ -89,16 +89,14 @@ class LayerStream:
             self.diff_id = f"{algorithm}:{diff_hash.hexdigest()}"
 
     def _require_tar(self, head: bytes) -> None:
-        try:
-            if not head:
-                return
-            if len(head) == BLOCK:
-                parse_header(head)
-                return
-        except HeaderError:
-            pass
+        """Require a tar, whose first header may be wrong in a field, or an empty blob. Raises ``LayerError``."""
+        if not head or is_tar(head) or head == ZERO_BLOCK:
+            return
+        # imported late: only this error needs it
+        from .._source.foreign import of_head
+
         raise LayerError(
-            f"the blob is neither a tar nor compressed by gzip or zstd; it begins with {_magic(head)}",
+            f"the blob is not a tar, plain or compressed by gzip, zstd, xz or bzip2: it is {of_head(head).what}",
             self.layer.digest,
             advice="build the image with one of these compressions",
         )
@@ -162,20 +160,3 @@ class _VerifiedBlob:
             ) from error
         self._budget.add_stored(len(chunk))
         return chunk
-
-
-_KNOWN_MAGIC = (
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\x00", "xz"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-    (b"PK\x03\x04", "zip"),
-    (b"7z\xbc\xaf\x27\x1c", "7z"),
-)
-
-
-def _magic(head: bytes) -> str:
-    shown = head[:8].hex(" ")
-    for magic, name in _KNOWN_MAGIC:
-        if head.startswith(magic):
-            return f"{shown} ({name})"
-    return shown

@@ -12,12 +12,15 @@ import typing as t
 
 from .._errors import SourceError, show
 from .range_reader import RandomAccess, RangeReader
-from .source import missing, read_document
-from .tar_header import BLOCK, HeaderError, parse_header
+from .source import LISTS, missing, read_document
+from .tar_header import is_tar
 from .tar_index import Member, TarIndex, index_tar
 
 if t.TYPE_CHECKING:
     from .source import Source
+
+# How much of a file shows what it is: ISO images have their mark behind 32 KiB.
+HEAD_SIZE = 33 * 1024
 
 
 class Archive:
@@ -31,6 +34,7 @@ class Archive:
         self.documents_size = 0
         self._access = access
         self._index = _index(access, path)
+        require_list(self._index, path)
 
     def size_of(self, name: str) -> int | None:
         """Return the size of a member, or ``None`` if it is missing. Raises ``SourceError``."""
@@ -67,15 +71,27 @@ def _index(access: RandomAccess, path: str) -> TarIndex:
     return index
 
 
-def require_tar(path: str, head: bytes) -> None:
-    """Require that a tar begins with ``head``, its first 512 bytes or fewer. Raises ``SourceError``."""
-    head = head[:BLOCK]
-    problem = f"begins with {head[:8].hex(' ')}" if head else "is empty"
-    try:
-        if len(head) == BLOCK and parse_header(head) is not None:
-            return
-    except HeaderError:
-        pass
+def require_tar(path: str, head: bytes, where: str = "") -> None:
+    """Require that a tar begins with ``head``, of ``HEAD_SIZE`` bytes if possible. Raises ``SourceError``.
+
+    ``where`` is added to the path in the message.
+    """
+    if is_tar(head):
+        return
+    # imported late, as below: only errors need it
+    from .foreign import of_head
+
+    what, advice = of_head(head)
+    raise SourceError(f"src {show(path)} is not an image archive: it is {where}{what}; {advice}")
+
+
+def require_list(index: TarIndex, path: str) -> None:
+    """Require one of the lists that image archives have. Raises ``SourceError``."""
+    if any(map(index.has, LISTS)):
+        return
+    from .foreign import of_names
+
+    what, advice = of_names(index.names())
     raise SourceError(
-        f"src {show(path)} {problem}, so it is not a tar, plain or compressed with gzip or zstd; give an image archive"
+        f"src {show(path)} is not an image archive: it is {what}, with neither index.json nor manifest.json; {advice}"
     )

@@ -13,7 +13,7 @@ import typing as t
 
 from .._errors import SourceChangedError, SourceError, show
 from .._fs.descriptors import closed_on_error
-from .archive import Archive
+from .archive import Archive, require_list, require_tar
 from .decompress import DecompressError, OverheadError, decompressed
 from .range_reader import CHUNK, FileAccess, RandomAccess, RangeReader
 from .source import DOCUMENT_LIMIT, bound_document, bound_values, missing
@@ -106,6 +106,7 @@ class StreamedArchive:
         kept = 0
         stream = ChunkStream(self._bounded())
         walk = TarWalk(stream, self.path)
+        require_tar(self.path, stream.peek(BLOCK), "" if self.form == "stream" else "compressed, and inside it is ")
         try:
             for member in walk:
                 if member.offset + member.size > self._max_size:
@@ -120,6 +121,7 @@ class StreamedArchive:
             raise SourceError(
                 f"{show(self.path)} holds a damaged tar near byte {walk.position}: {error}; fetch it again"
             ) from error
+        require_list(walk.index, self.path)
         return walk.index, documents, stream.position
 
     def _bounded(self) -> t.Iterator[bytes]:
@@ -190,6 +192,13 @@ class ChunkStream:
         self.position = 0
         self._chunks = chunks
         self._chunk = memoryview(b"")
+
+    def peek(self, count: int) -> bytes:
+        """Return the next ``count`` bytes, fewer only at the end; ``read`` returns them again."""
+        data = self.read(count)
+        self.position -= len(data)
+        self._chunk = memoryview(data + bytes(self._chunk))
+        return data
 
     def read(self, count: int) -> bytes:
         """Return ``count`` bytes, fewer only at the end."""

@@ -43,9 +43,7 @@ class LayoutDirectory:
         self.path = path
         self.documents_size = 0
         if not any(map(self._is_there, ("index.json", "manifest.json"))):
-            raise SourceError(
-                f"src {show(path)} is a directory without index.json or manifest.json; give an image layout or an archive"
-            )
+            raise self._foreign()
 
     def size_of(self, name: str) -> int | None:
         """Return the size of a file, or ``None`` if it is missing. Raises ``SourceError``."""
@@ -79,6 +77,18 @@ class LayoutDirectory:
 
     def close(self) -> None:
         """Do nothing: every reader closes its own file."""
+
+    def _foreign(self) -> SourceError:
+        # imported late: only this error needs it
+        from .foreign import of_directory
+
+        try:
+            what, advice = of_directory(self.path)
+        except OSError as error:
+            return cannot_open(self.path, os_phrase(error))
+        return SourceError(
+            f"src {show(self.path)} is not an image layout: it is {what}, with neither index.json nor manifest.json; {advice}"
+        )
 
     def _confined(self, name: str) -> int | None:
         """Open a file that must be inside the directory; return ``None`` if it may be elsewhere."""

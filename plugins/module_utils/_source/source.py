@@ -27,7 +27,8 @@ VALUES_LIMIT = 250_000
 _VALUE_COST = 32
 
 # The documents that name all others; no digest says what they contain.
-ENTRANCES = ("index.json", "manifest.json", "oci-layout")
+LISTS = ("index.json", "manifest.json")
+ENTRANCES = (*LISTS, "oci-layout")
 
 
 class Opener(t.Protocol):

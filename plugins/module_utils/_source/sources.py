@@ -15,16 +15,24 @@ import os
 import stat
 import typing as t
 
-from .._errors import os_phrase
-from .archive import Archive, require_tar
+from .._errors import SourceError, os_phrase, show
+from .archive import HEAD_SIZE, Archive, require_tar
 from .magic import detect
 from .range_reader import FileAccess
 from .source import DEFAULT_MAX_SIZE, Source, cannot_open
-from .tar_header import BLOCK
+from .tar_header import BLOCK, is_tar
 from .._remote.url import is_url
 
 if t.TYPE_CHECKING:
     from .._remote.http import HttpOptions
+
+
+def missing_source(path: str) -> SourceError | None:
+    """Return the error for a src that does not exist but is an image's name; None if it looks like a path."""
+    from .foreign import of_missing
+
+    meant = of_missing(path)
+    return None if meant is None else SourceError(f"src {show(path)} is {meant.what}; {meant.advice}")
 
 
 def open_source(path: str, http: HttpOptions | None = None, max_size: int = DEFAULT_MAX_SIZE) -> Source:
@@ -39,6 +47,8 @@ def open_source(path: str, http: HttpOptions | None = None, max_size: int = DEFA
         return open_remote(path, http or HttpOptions(), max_size)
     try:
         is_directory = stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError as error:
+        raise missing_source(path) or cannot_open(path, os_phrase(error)) from error
     except OSError as error:
         raise cannot_open(path, os_phrase(error)) from error
     except ValueError as error:
@@ -55,7 +65,7 @@ def open_source(path: str, http: HttpOptions | None = None, max_size: int = DEFA
             from .compressed import CompressedArchive
 
             return CompressedArchive(path, access, kind, max_size)
-        require_tar(path, head)
+        require_tar(path, head if is_tar(head) else access.read_at(0, HEAD_SIZE))
         return Archive(path, access)
     except BaseException:
         access.close()

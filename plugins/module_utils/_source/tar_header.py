@@ -113,6 +113,20 @@ def _parse_unusual(block: bytes) -> Header:
     )
 
 
+def is_tar(head: bytes) -> bool:
+    """Return whether a tar begins here; its first header may be wrong in a field, which its reader tells."""
+    block = head[:BLOCK]
+    if len(block) < BLOCK or block == ZERO_BLOCK:
+        return False
+    if block[257:262] == b"ustar":
+        return True
+    try:
+        _verify_checksum(block)
+    except HeaderError:
+        return False
+    return True
+
+
 def number(field: bytes, what: str = "number") -> int:
     """Return a header field, octal or base-256, as a signed 64-bit number. Raises ``HeaderError``."""
     digits = field[:-1]

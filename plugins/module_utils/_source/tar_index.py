@@ -61,6 +61,7 @@ class TarIndex:
     def __init__(self, archive: str) -> None:
         self._archive = archive
         self._members: dict[str, Member] = {}
+        self._folders: set[str] = set()
         self._count = 0
         self._names_size = 0
 
@@ -81,8 +82,18 @@ class TarIndex:
             )
         if member.type == _DIRECTORY:
             self._members.pop(cleaned, None)
+            if "/" not in cleaned:
+                self._folders.add(cleaned)
         elif cleaned:
             self._members[cleaned] = member
+
+    def has(self, name: str) -> bool:
+        """Return whether a member that is not a directory has this name, a link to nothing too."""
+        return name in self._members
+
+    def names(self) -> list[str]:
+        """Return the names of all members, of directories only those at the top, with a slash."""
+        return [*self._members, *(f"{name}/" for name in self._folders)]
 
     def find(self, name: str) -> Member | None:
         """Return the regular file behind a name, or ``None`` if nothing has that name.

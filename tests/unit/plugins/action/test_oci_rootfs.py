@@ -290,10 +290,17 @@ def test_an_archive_that_is_missing(tmp_path: Path, node: Node) -> None:
     assert (node.files, node.modules) == ({}, [])
 
 
+@pytest.mark.parametrize("src", ["alpine:3.20", "docker://alpine:3.20"])
+def test_the_name_of_an_image(tmp_path: Path, node: Node, src: str) -> None:
+    with pytest.raises(AnsibleActionFail, match=r"skopeo copy docker://alpine:3\.20 oci-archive:image\.tar"):
+        run(node, tmp_path, src=src, dest="/srv/x")
+    assert (node.files, node.modules) == ({}, [])
+
+
 def test_what_is_no_image_never_reaches_a_node(tmp_path: Path, node: Node) -> None:
     path = tmp_path / "no.tar"
     path.write_bytes(b"no tar at all")
-    with pytest.raises(AnsibleActionFail, match="begins with 6e 6f"):
+    with pytest.raises(AnsibleActionFail, match="is not an image archive: it is text"):
         run(node, src=str(path), dest="/srv/x")
     assert (node.files, node.modules) == ({}, [])
 

@@ -644,7 +644,7 @@ FAULTS: dict[str, tuple[t.Any, dict[str, t.Any], str]] = {
     ),
     "no layer at all": (
         Layer(edit_tar=append(b"hello"), end_blocks=0, compression="none"), {},
-        "layer {digest}: the blob is neither a tar nor compressed by gzip or zstd; it begins with 68 65 6c 6c 6f;",
+        "layer {digest}: the blob is not a tar, plain or compressed by gzip, zstd, xz or bzip2: it is text;",
     ),
     "a name that leads out": (
         Layer(file("ok"), file("../f")), {},

@@ -17,6 +17,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.pipeline import read_ahead
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.stream import LayerStream, drain, in_one_thread
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.tar_entries import TarReader
+from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Blob,
     Layer,
@@ -32,6 +34,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 COMPRESSIONS: list[t.Any] = [
     "none", "gzip", "gzip-members", "gzip-zeros",
     "zstd", "zstd-frames", "zstd-chunked", "zstd-stored",
+    "xz", "xz-streams", "bzip2", "bzip2-streams",
 ]  # fmt: skip
 FRAME = b"\x50\x2a\x4d\x18" + ((1 << 20) - 8).to_bytes(4, "little") + bytes((1 << 20) - 8)
 MEMBERS = (file("a", bytes(range(256)) * 40), file("b", b"b" * 3000))
@@ -153,24 +156,40 @@ def test_an_old_archive_says_nothing_of_a_compression() -> None:
 @pytest.mark.parametrize(
     ("data", "shown"),
     [
-        (b"BZh91AY&SY" + b"x" * 600, "42 5a 68 39 31 41 59 26 (bzip2)"),
-        (b"\xfd7zXZ\0\0\4" + b"x" * 600, "fd 37 7a 58 5a 00 00 04 (xz)"),
-        (b"\x04\x22\x4d\x18" + b"x" * 600, "04 22 4d 18 78 78 78 78 (lz4)"),
-        (b"PK\3\4" + b"x" * 600, "50 4b 03 04 78 78 78 78 (zip)"),
-        (b"7z\xbc\xaf\x27\x1c" + b"x" * 600, "37 7a bc af 27 1c 78 78 (7z)"),
-        (b"hello", "68 65 6c 6c 6f"),
-        (b"{}", "7b 7d"),
-        (b"\x1f", "1f"),
-        (b"x" * 512, "78 78 78 78 78 78 78 78"),
+        (b"\x04\x22\x4d\x18" + b"x" * 600, "compressed by lz4, which is not supported"),
+        (b"PK\3\4" + b"x" * 600, "a zip archive"),
+        (b"7z\xbc\xaf\x27\x1c" + b"x" * 600, "a 7z archive"),
+        (b"hello", "text"),
+        (b"{}", "a JSON document"),
+        (b"\x1f", "of an unknown kind (it begins with 1f)"),
+        (b"x" * 512, "text"),
+        (b"\xff" * 512, "of an unknown kind (it begins with ff ff ff ff ff ff ff ff)"),
     ],
 )
 def test_bytes_that_are_none_of_these(data: bytes, shown: str) -> None:
-    """Section 3: an error that shows their first ones."""
+    """Section 3: an error that says what they are."""
     text = refused(Blob(data, "application/vnd.oci.image.layer.v1.tar+gzip"))
     assert text == (
-        f"the blob is neither a tar nor compressed by gzip or zstd; it begins with {shown};"
+        f"the blob is not a tar, plain or compressed by gzip, zstd, xz or bzip2: it is {shown};"
         " build the image with one of these compressions"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"size": b"-1"}, "the size field"),
+        ({"uid": b"12x"}, "the uid field"),
+        ({"checksum": 1}, "the checksum of a tar header is wrong"),
+    ],
+)
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_wrong_field_in_the_first_header(fields: t.Any, message: str, compression: t.Any) -> None:
+    """The reader of entries says what is wrong, plain or not."""
+    layer = Layer(file("a", fields=fields), compression=compression)
+    reader = TarReader(in_one_thread(stream_of(layer)), layer.digest, Report(), Budget(2**40, 100))
+    with pytest.raises(LayerError, match=message):
+        list(reader)
 
 
 # -- size, digest

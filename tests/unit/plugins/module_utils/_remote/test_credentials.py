@@ -178,7 +178,7 @@ def test_secrets_are_in_no_result(
         web.faults = []
     web.data = b"no archive at all"
     result, written = call(oci_rootfs, monkeypatch, capfd, **arguments)
-    assert "so it is not a tar" in result["msg"]
+    assert "is not an image archive: it is text; " in result["msg"]
     assert "s3cret" not in written
     arguments["src"] = "http://us3r:s3cret@host:port/"
     result, written = call(oci_rootfs, monkeypatch, capfd, **arguments)

@@ -2,12 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Streams of gzip and zstd (docs/behaviour.md, section 3)."""
+"""Streams of gzip, zstd, xz and bzip2 (docs/behaviour.md, section 3)."""
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import importlib
+import lzma
 import os
 import random
 import sys
@@ -17,13 +19,11 @@ import zlib
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import MissingLibraryError
-from ansible_collections.hypervisor.oci.plugins.module_utils._source import decompress
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import (
-    DecompressError,
-    FrameWalker,
-    decompressed,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import decompress, unzstd
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress import decompressed
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.members import DecompressError
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import CHUNK
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.unzstd import FrameWalker
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     compress,
     gzip_member,
@@ -43,7 +43,7 @@ def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     for name in names:
         with contextlib.suppress(ImportError):
             library = importlib.import_module(name)
-            monkeypatch.setattr(decompress, "_zstd_library", lambda it=library: it)
+            monkeypatch.setattr(unzstd, "_zstd_library", lambda it=library: it)
             return
     pytest.skip(f"none of {', '.join(names)} is installed")
 
@@ -255,7 +255,7 @@ def test_a_zstd_bomb_comes_in_small_pieces() -> None:
 
 @pytest.mark.usefixtures("_library")
 def test_small_frames_do_not_copy_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = decompress._zstd_library()
+    library = unzstd._zstd_library()
     if not hasattr(library, "DecompressionParameter"):
         pytest.skip("zstandard's reader walks over frames itself")
     given = []
@@ -276,7 +276,7 @@ def test_small_frames_do_not_copy_all_that_follows(monkeypatch: pytest.MonkeyPat
         DecompressionParameter = library.DecompressionParameter
         ZstdError = library.ZstdError
 
-    monkeypatch.setattr(decompress, "_zstd_library", lambda: Library)
+    monkeypatch.setattr(unzstd, "_zstd_library", lambda: Library)
     data = (skippable_frame(b"") + zstd_frame(b"x")) * 2000
     assert whole(data, "zstd", CHUNK) == b"x" * 2000
     assert len(given) >= 4000
@@ -317,7 +317,7 @@ def test_the_standard_library_comes_first(monkeypatch: pytest.MonkeyPatch) -> No
         return sys
 
     monkeypatch.setattr(importlib, "import_module", note)
-    decompress._zstd_library()
+    unzstd._zstd_library()
     assert asked == ["compression.zstd"]
 
 
@@ -371,3 +371,85 @@ def test_many_small_gzip_members_cost_what_they_hold(monkeypatch: pytest.MonkeyP
     data = gzip_member(b"") * 5_000
     assert b"".join(decompressed(iter([data]), "gzip")) == b""
     assert library.given < 60 * len(data)
+
+
+# -- xz and bzip2
+
+STREAMS: dict[str, t.Callable[[bytes], bytes]] = {"xz": lzma.compress, "bzip2": bz2.compress}
+
+
+@pytest.mark.parametrize("size", [1, 7, 65536, 10_000_000])
+@pytest.mark.parametrize("compression", ["xz", "xz-streams", "bzip2", "bzip2-streams"])
+def test_xz_and_bzip2(compression: t.Any, size: int) -> None:
+    data = DATA[:3000] if size < 10 else DATA
+    kind = compression.partition("-")[0]
+    assert whole(compress(data, compression), kind, size) == data
+    assert whole(compress(data, compression) + bytes(1024), kind, size) == data
+    assert whole(compress(b"", kind), kind) == b""
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_every_cut_of_xz_and_bzip2_is_found(kind: str) -> None:
+    data = STREAMS[kind](b"hello" * 100) + STREAMS[kind](b"world")
+    first = len(STREAMS[kind](b"hello" * 100))
+    for end in range(1, len(data)):
+        if end == first:
+            continue
+        with pytest.raises(DecompressError, match=f"its {kind} stream (ends too early|is damaged)"):
+            whole(data[:end], kind, 7)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_damage_in_xz_and_bzip2_is_found(kind: str) -> None:
+    data = bytearray(STREAMS[kind](DATA[:2000]))
+    for offset in range(8, len(data), 97):
+        data[offset] ^= 0xFF
+        with pytest.raises(DecompressError, match=f"its {kind} stream "):
+            whole(bytes(data), kind)
+        data[offset] ^= 0xFF
+    for tail in (b"junk", bytes(8) + b"junk"):
+        with pytest.raises(DecompressError, match=f"its {kind} stream is followed by other data"):
+            whole(bytes(data) + tail, kind)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_xz_and_bzip2_streams_of_nothing(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    limit = 200_000
+    monkeypatch.setattr(decompress, "_OVERHEAD_LIMIT", limit)
+    empty = STREAMS[kind](b"") * 50
+    assert overheard(empty, kind, limit) <= limit + len(empty)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("gzip", 1040), ("zstd", 32_768), ("xz", 7100), ("bzip2", 32_768)])
+def test_content_is_bounded_by_the_stream(monkeypatch: pytest.MonkeyPatch, kind: t.Any, most: int) -> None:
+    """Only bzip2 can hold more: 45 MB of zeros take 40 bytes."""
+    assert most <= decompress._MOST_RATIO
+    monkeypatch.setattr(decompress, "_FREE_CONTENT", 2**20)
+    data = compress(bytes(100 * 2**20), kind)
+    if kind != "bzip2":
+        assert len(whole(data, kind)) == 100 * 2**20
+        return
+    assert len(data) < 200
+    with pytest.raises(
+        DecompressError, match="its bzip2 stream holds more than 1048576 bytes, and 32768 times its own"
+    ):
+        whole(data, kind)
+
+
+def test_the_dictionary_of_xz_is_bounded() -> None:
+    allowed, large = (
+        lzma.compress(b"x" * 100, filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": size}])
+        for size in (128 * 2**20, 256 * 2**20)
+    )
+    assert whole(allowed, "xz") == b"x" * 100
+    with pytest.raises(DecompressError, match="needs a dictionary of more than 134217728 bytes, a fixed limit"):
+        whole(large, "xz")
+
+
+@pytest.mark.parametrize(("kind", "module"), [("xz", "lzma"), ("bzip2", "bz2")])
+def test_a_python_without_the_module(monkeypatch: pytest.MonkeyPatch, kind: str, module: str) -> None:
+    """Some builds leave it out."""
+    data = STREAMS[kind](b"x")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingLibraryError, match=f"{module} is missing: to read what is compressed by {kind}"):
+        whole(data, kind)

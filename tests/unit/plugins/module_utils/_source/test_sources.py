@@ -37,7 +37,7 @@ from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_desc
 
 LAYER = Layer(file("a", b"content" * 100), compression="none")
 IMAGE = Image([LAYER])
-COMPRESSIONS = ["gzip", "gzip-members", "zstd", "zstd-frames", "zstd-stored"]
+COMPRESSIONS = ["gzip", "gzip-members", "zstd", "zstd-frames", "zstd-stored", "xz", "xz-streams", "bzip2"]
 
 
 @contextlib.contextmanager
@@ -287,14 +287,14 @@ def test_a_directory_holds_no_descriptors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is empty, so it is not a tar, plain or compressed with gzip or zstd; give"),
-        (b"PK\x03\x04" + bytes(600), "begins with 50 4b 03 04 00 00 00 00, so it is no"),
-        (b"short", "begins with 73 68 6f 72 74, so it is not a tar"),
-        (bytes(10240), "begins with 00 00 00 00 00 00 00 00, so it is not a tar"),
+        (b"", "is not an image archive: it is empty; make an"),
+        (b"PK\x03\x04" + bytes(600), "is not an image archive: it is a zip archive; give the"),
+        (b"short", "is not an image archive: it is text; make an"),
+        (bytes(10240), "is not an image archive: it is full of zeros; make"),
         (b"\x28\xb5\x2f\xfd\x00", "its zstd stream ends too early; fetch it again"),
         (b"\x1f\x8b\x08\x00", "its gzip stream ends too early; fetch it again"),
         (b"\x1f\x8b" + bytes(90), "its gzip stream is damaged"),
-        (oci_archive(IMAGE, edit=flip(3)), "so it is not a tar"),
+        (oci_archive(IMAGE, edit=flip(3)), "is a damaged tar near byte 0: the checksum of a tar header is wrong"),
         (oci_archive(IMAGE, edit=cut(2000)), "it ends in the middle of a"),
         (oci_archive(IMAGE, compression="gzip", edit=cut(-1)), "its gzip stream ends"),
         (oci_archive(IMAGE, compression="zstd", edit=cut(-1)), "its zstd stream ends"),
@@ -317,7 +317,10 @@ def test_what_is_no_image_archive(tmp_path: Path, data: bytes, message: str) -> 
     said = problem(tmp_path / "image", data)
     assert message in said
     assert "image'" in said
-    assert said.rpartition("; ")[2] in ("give an image archive", "fetch it again")
+    advice = said.rpartition("; ")[2]
+    assert advice.startswith(
+        ("make an image archive, for example with: ", "give the image archive that", "fetch it again")
+    )
 
 
 def test_a_compressed_tar_that_ends_in_an_extended_header(tmp_path: Path) -> None:
@@ -340,7 +343,8 @@ def test_a_missing_source() -> None:
 
 def test_a_directory_that_is_no_layout(tmp_path: Path) -> None:
     assert problem(tmp_path) == (
-        f"src '{tmp_path}' is a directory without index.json or manifest.json; give an" " image layout or an archive"
+        f"src '{tmp_path}' is not an image layout: it is a tar or folder of something else, with neither index.json nor"
+        " manifest.json; make an image archive, for example with: skopeo copy docker://NAME oci-archive:image.tar"
     )
 
 
