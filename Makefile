@@ -53,7 +53,8 @@ test: $(VENV)/done
 	rm -rf $(CURDIR)/$(RESULTS)
 	mkdir -p $(RESULTS)
 	tests/tools/install_packages.sh $(PACKAGES)
-	$(SANDBOX) --or-outside $(VENV)/bin/nox --report $(RESULTS)/report.json $(if $(S),-s $(S)); status=$$?; \
+	$(SANDBOX) --or-outside $(if $(S),$(VENV)/bin/nox --report $(RESULTS)/report.json -s $(S),\
+	    $(VENV)/bin/python tests/tools/lanes.py $(VENV)/bin/nox $(RESULTS)/report.json); status=$$?; \
 	    $(VENV)/bin/python tests/tools/summary.py $(RESULTS) $(addprefix --require ,$(REQUIRE)) || status=1; exit $$status
 
 unit: $(VENV)/tests-done

@@ -108,7 +108,10 @@ def seed_pip() -> None:
     for version in ("24_2", "25_2"):
         script = cache / f"get_pip_{version}.py"
         if not script.exists() or "ensurepip.bootstrap" in script.read_text():
-            script.write_text(f"SETTINGS = {pip_settings()!r}\n{SEEDING}")
+            # whole at once, since other sessions may read it at this moment
+            fresh = script.with_name(f".{script.name}-{os.getpid()}")
+            fresh.write_text(f"SETTINGS = {pip_settings()!r}\n{SEEDING}")
+            fresh.replace(script)
 
 
 def keep_results(source: Path, name: str) -> None:

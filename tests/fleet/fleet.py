@@ -292,8 +292,23 @@ class Node:
     def start_sshd(self) -> None:
         """Start sshd and wait until it answers."""
         command = ["/usr/sbin/sshd", "-D", "-f", "/run/node/sshd_config"]
-        self._sshd = subprocess.Popen(self._inside([*command, "-E", "/run/node/log"]), stdin=subprocess.DEVNULL)
-        wait_for(f"{self.name}: sshd", lambda: self.listens(22))
+        self._sshd = process = subprocess.Popen(
+            self._inside([*command, "-E", "/run/node/log"]), stdin=subprocess.DEVNULL
+        )
+        try:
+            # one that has ended will not answer
+            wait_for(f"{self.name}: sshd", lambda: self.listens(22) or process.poll() is not None)
+        except FleetError as error:
+            raise FleetError(f"{error}; its log: {self.sshd_log()}") from error
+        if process.poll() is not None:
+            raise FleetError(f"{self.name}: sshd ended with {process.returncode}; its log: {self.sshd_log()}")
+
+    def sshd_log(self) -> str:
+        """The end of what sshd has written, on one line."""
+        try:
+            return " | ".join(self.run("tail", "-n", "20", "/run/node/log").splitlines()) or "empty"
+        except FleetError as error:
+            return str(error)
 
     def listens(self, port: int) -> bool:
         """Whether something answers there."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import typing as t
 from dataclasses import dataclass
 
 from ..images.builder import Image, Index, Layer, attestation, directory, file, write_oci_archive
+from ..tools.compare_trees import read_tree
 
 _TIME = 1700000000
 _FILES = 4
@@ -84,18 +84,9 @@ def _digest(data: bytes) -> str:
 
 
 def tree(root: str) -> dict[str, str]:
-    """The regular files below a directory, and the digest of what each holds; of others their type."""
-    found = {}
-    for folder, folders, names in os.walk(root):
-        for name in names + [one for one in folders if _is_link(folder, one)]:
-            path = os.path.join(folder, name)
-            if stat.S_ISREG(os.lstat(path).st_mode):
-                with open(path, "rb") as opened:
-                    found[os.path.relpath(path, root)] = _digest(opened.read())
-            else:
-                found[os.path.relpath(path, root)] = "not a regular file"
-    return found
-
-
-def _is_link(folder: str, name: str) -> bool:
-    return os.path.islink(os.path.join(folder, name))
+    """The regular files below a directory, and the digest of what each holds; of others but directories their type."""
+    return {
+        os.fsdecode(path): node.sha256 if node.kind == "file" else "not a regular file"
+        for path, node in read_tree(root).items()
+        if node.kind != "directory"
+    }

@@ -89,7 +89,7 @@ def _session(item: dict[str, t.Any], files: list[str]) -> Session:
         item["duration"],
         +counts,
         tuple(dict.fromkeys(match.group(1) for match in found if match)),
-        collections.Counter(_notes(suites)),
+        collections.Counter(_notes(item["name"], suites)),
         tuple(dict.fromkeys(_said("COMPARED", suites))),
         _parts(item["name"], files),
     )
@@ -116,14 +116,16 @@ def _skipped_why(case: ElementTree.Element) -> str:
     return element.get("message") or (element.text or "").strip()
 
 
-def _notes(suites: t.Iterable[ElementTree.Element]) -> t.Iterator[str]:
-    """Why tests left something out."""
+def _notes(session: str, suites: t.Iterable[ElementTree.Element]) -> t.Iterator[str]:
+    """Why tests left something out. In a target, a task that is skipped is a condition at work, and no test."""
+    if session.startswith("integration"):
+        yield from _said("SKIPPED", suites)
+        return
     for suite in suites:
         for case in suite.iter("testcase"):
             why = _skipped_why(case)
             if why and why != NOTHING_TO_TEST:
                 yield why
-    yield from _said("SKIPPED", suites)
 
 
 def _said(word: str, suites: t.Iterable[ElementTree.Element]) -> t.Iterator[str]:

@@ -20,7 +20,44 @@ import threading
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.tests.fleet import page, samples, transcript, turns, webserver
+from ansible_collections.hypervisor.oci.tests.fleet import fleet, page, samples, transcript, turns, webserver
+
+# -- nodes
+
+
+class Here(fleet.Node):
+    """A node whose programs run here, and whose sshd is another program."""
+
+    program: t.ClassVar[str] = ""
+
+    def _inside(self, words: t.Sequence[str]) -> list[str]:
+        if words[0] == "/usr/sbin/sshd":
+            return ["sh", "-c", f"echo 'no hostkeys' >{self.folder}/log; {self.program}"]
+        return [word.replace("/run/node", self.folder) for word in words]
+
+    def listens(self, port: int) -> bool:
+        """Nothing answers."""
+        return False
+
+
+@pytest.mark.parametrize(
+    ("program", "words"), [("exit 255", "sshd ended with 255"), ("exec sleep 60", "sshd: not seen within 0.5 s")]
+)
+def test_an_sshd_that_does_not_come_shows_its_log(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, program: str, words: str
+) -> None:
+    real = fleet.wait_for
+    monkeypatch.setattr(fleet, "wait_for", lambda what, done: real(what, done, 0.5))
+    monkeypatch.setattr(Here, "program", program)
+    node = Here(fleet.Spec("alpha"), "127.0.0.1", str(tmp_path), "none")
+    try:
+        with pytest.raises(fleet.FleetError, match=f"alpha: {words}.*; its log: no hostkeys"):
+            node.start_sshd()
+    finally:
+        process = vars(node)["_sshd"]
+        process.kill()
+        process.wait()
+
 
 # -- images
 
