@@ -14,6 +14,7 @@
 # make crash [N=100]        kills runs at every step and at N random instants
 # make bench                measures against other tools, and writes docs/performance.md
 # make fleet                measures what many nodes cost, and writes the tables of docs/fleet.md
+# make examples [PAGE=…]    runs every example of the documentation
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 DEMO := $(VENV)/demo
@@ -27,15 +28,16 @@ RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(SANDBOX) $(VENV)/bin/pyt
 
 # Debian packages that sessions use; they are installed before the sandbox is entered.
 PEERS := buildah skopeo umoci
+EXAMPLES_PACKAGES := iproute2 lxc openssl util-linux
 FLEET_PACKAGES := e2fsprogs iproute2 openssh-client openssh-server sudo util-linux
 # integration is for root
 PACKAGES_integration = $(if $(filter 0,$(shell id -u)),$(PACKAGES_root))
 PACKAGES_root := acl attr btrfs-progs crun e2fsprogs lxc runc systemd-container uidmap xfsprogs zstd \
-    $(PEERS) $(FLEET_PACKAGES)
+    $(PEERS) $(FLEET_PACKAGES) $(EXAMPLES_PACKAGES)
 PACKAGES_sanity := shellcheck
 PACKAGES = $(foreach kind,integration sanity,$(if $(or $(if $(S),,all),$(findstring $(kind),$(S))),$(PACKAGES_$(kind))))
 
-.PHONY: demo test unit unit-tools format model fuzz limits crash bench fleet clean
+.PHONY: demo test unit unit-tools format model fuzz limits crash bench fleet examples clean
 # the module makes the folder above the root file system, closed to other users
 demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
 demo: export DEMO_PLATFORM := $(PLATFORM)
@@ -46,7 +48,7 @@ demo: $(VENV)/done
 
 # Folders of unit tests, and those among them that test the test tools.
 UNIT_TESTS := $(sort $(dir $(wildcard tests/unit/*/.)))
-TOOLS_TESTS := $(addsuffix /,$(addprefix tests/unit/,bench crash fleet images model races tools))
+TOOLS_TESTS := $(addsuffix /,$(addprefix tests/unit/,bench crash examples fleet images model races tools))
 
 # REQUIRE: units that must have run, as units-2.19:3.8
 test: $(VENV)/done
@@ -87,6 +89,11 @@ bench: $(VENV)/tests-done
 fleet: $(VENV)/tests-done
 	tests/tools/install_packages.sh $(FLEET_PACKAGES)
 	$(RUN) tests/fleet/measure.py $(FLEET)
+
+# PAGE: some pages, as README.md; root, since it makes namespaces
+examples: $(VENV)/tests-done
+	tests/tools/install_packages.sh $(EXAMPLES_PACKAGES)
+	$(RUN) tests/examples/check.py $(PAGE)
 
 $(VENV)/tests-done: $(VENV)/done tests/unit/requirements.txt
 	$(VENV)/bin/pip install -q -r tests/unit/requirements.txt

@@ -34,6 +34,7 @@ BLACK = "black == 26.10.1"
 # minutes. All others run with each.
 ONCE = {
     "compare_trees": "2.21",
+    "examples": "2.21",
     "oci_rootfs_crash": "2.21",
     "oci_rootfs_disks": "2.21",
     "oci_rootfs_fleet": "2.19",

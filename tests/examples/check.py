@@ -13,6 +13,7 @@ of its own; when they end, nothing is left. Exit status: 0 all run, 1 broken, 3 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import os
 import shutil
 import subprocess
@@ -33,7 +34,8 @@ from .node import Node
 from .scenarios import Broken, Project, run_page
 
 # Programs of Debian's packages that the examples or their node need.
-_PROGRAMS = {"ip": "iproute2", "unshare": "util-linux", "openssl": "openssl", "lxc-start": "lxc", "runc": "runc"}
+_PROGRAMS = {"ip": "iproute2", "unshare": "util-linux", "openssl": "openssl", "lxc-start": "lxc"}
+_AT_ONCE = 2
 _NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
@@ -55,7 +57,8 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
     if os.geteuid() or missing:
         print(f"SKIPPED: examples need root{' and ' if missing else ''}{', '.join(missing)}")
         return 3
-    kept = [_run(page) for page in options.pages or pages]
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        kept = list(pool.map(_run, options.pages or pages))
     print(f"{kept.count(True)} pages run\n{kept.count(False)} broken", flush=True)
     return 0 if all(kept) else 1
 
@@ -78,7 +81,6 @@ def _inside(folder: str, page: str) -> int:
     project = os.path.join(folder, "project")
     os.mkdir(project)
     os.environ.setdefault("ANSIBLE_COLLECTIONS_PATH", _collections(folder))
-    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
     try:
         print(run_page(Project(page, project, Node(folder)), examples()[page]))
     except Broken as error:

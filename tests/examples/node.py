@@ -21,7 +21,7 @@ import typing as t
 from .images import ON_NODE
 
 # Folders that an example, the role or a runtime writes to; each is an empty file system in memory.
-_EMPTY = ("/etc/pve", "/etc/systemd/nspawn", "/run/hypervisor.oci", "/srv", "/var/cache", "/var/lib/hypervisor.oci",
+_EMPTY = ("/etc/pve", "/etc/systemd/nspawn", "/run/hypervisor.oci", "/run/lxc", "/srv", "/var/cache", "/var/lib/hypervisor.oci",
           "/var/lib/lxc", "/var/lib/machines", "/var/log")  # fmt: skip
 _MIRRORS = ("mirror.example.org", "mirror.rack1.example.org", "rack1.mirror.example.org")
 # A container of Proxmox VE that an example changes.

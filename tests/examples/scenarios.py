@@ -20,6 +20,10 @@ from .extract import Example
 from .images import UPDATED, write_all
 from .node import Node
 
+# The programs of the ansible-core in this Python, wherever it is installed.
+_PLAYBOOK = [sys.executable, "-c", "from ansible.cli.playbook import main; main()"]
+_CONFIG_PROGRAM = [sys.executable, "-c", "from ansible.cli.config import main; main()"]
+# seconds
 _PATIENCE = 300
 _CHANGED = re.compile(r"^node1 +: ok=\d+ +changed=(\d+) ", re.MULTILINE)
 _CONFIG = """\
@@ -32,10 +36,7 @@ inventory_unparsed_warning = false
 """
 # Variables that a page takes as given, because its text says where they come from.
 _GIVEN: dict[str, dict[str, t.Any]] = {"plugins/filter/visible.yml": {"log": {"stdout_lines": ["one", "two\x1b[2J"]}}}
-_UNPACKED = {
-    "hypervisor.oci.oci_rootfs": {"src": "web.oci.tar", "dest": "/var/lib/lxc/web/rootfs"},
-    "register": "web",
-}
+_UNPACKED = {"hypervisor.oci.oci_rootfs": {"src": "web.oci.tar", "dest": "/var/lib/lxc/web/rootfs"}, "register": "web"}
 # Pages whose tasks use the result of an earlier one that they do not show, by its name.
 _NEEDS_ROOTFS = {
     "plugins/filter/proxmox_config.yml": "web",
@@ -76,7 +77,9 @@ class Project:
             raise Broken(f"{self.page}: the playbook failed\n{output}")
         return output
 
-    def must_fail(self, plays: t.Any, why: str, substitutes: bool = False, extra: dict[str, t.Any] | None = None) -> None:
+    def must_fail(
+        self, plays: t.Any, why: str, substitutes: bool = False, extra: dict[str, t.Any] | None = None
+    ) -> None:
         """Run a playbook that must fail with a reason. Raises ``Broken``."""
         status, output = self._play(plays, substitutes, extra or {})
         if not status or why not in output:
@@ -107,7 +110,7 @@ class Project:
         if substitutes:
             environment["PATH"] = self.node.programs + os.pathsep + environment["PATH"]
         inventory = {"hypervisors": {"hosts": {"node1": _HOST}}}
-        command = ["ansible-playbook", "--inventory", self._write("inventory.yml", json.dumps(inventory))]
+        command = [*_PLAYBOOK, "--inventory", self._write("inventory.yml", json.dumps(inventory))]
         command += ["--extra-vars", "@" + self._write("extra.json", json.dumps(variables)), playbook]
         try:
             done = subprocess.run(
@@ -232,7 +235,7 @@ def check_configuration(project: Project, text: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
     done = subprocess.run(
-        ["ansible-config", "validate", "--config", path, "--type", "all"],
+        [*_CONFIG_PROGRAM, "validate", "--config", path, "--type", "all"],
         capture_output=True,
         check=False,
         text=True,
