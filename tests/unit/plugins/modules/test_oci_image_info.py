@@ -106,7 +106,7 @@ def test_names_that_are_no_text(tmp_path: Path, module: Module) -> None:
         ({}, "missing required arguments: src"),
         ({"src": "/nonexistent"}, "src '/nonexistent' cannot be opened: no such file"),
         ({"src": "/dev/null"}, "'/dev/null' is not a regular file; check src"),
-        ({"src": "/etc"}, "src '/etc' is a directory without index.json or manifest"),
+        ({"src": "/etc"}, "src '/etc' is not an image layout"),
         ({"src": "/etc", "platform": "amd64"}, "invalid platform 'amd64': expected os/architecture"),
         ({"src": "/etc", "unknown": 1}, "Unsupported parameters"),
     ],

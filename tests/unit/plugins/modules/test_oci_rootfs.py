@@ -20,7 +20,7 @@ import yaml
 from ansible.module_utils import basic
 from ansible_collections.hypervisor.oci.plugins.doc_fragments import _http
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import apply
-from ansible_collections.hypervisor.oci.plugins.module_utils._source import decompress
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import unzstd
 from ansible_collections.hypervisor.oci.plugins.modules import oci_rootfs
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, cut, file, hardlink, write_oci_archive
 from ansible_collections.hypervisor.oci.tests.unit.support import (
@@ -271,7 +271,7 @@ def test_zstd_without_a_library(tmp_path: Path, module: Module, monkeypatch: pyt
         def import_module(name: str) -> t.Any:
             raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(decompress, "importlib", NoLibraries)
+    monkeypatch.setattr(unzstd, "importlib", NoLibraries)
     zstd = archive(tmp_path, Layer(file("f"), compression="zstd-stored"))
     message = failed(module(tmp_path / "x", src=zstd))
     assert "Failed to import the required Python library (zstandard)" in message
