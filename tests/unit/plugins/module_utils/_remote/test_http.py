@@ -401,7 +401,7 @@ def test_a_run_that_is_ended_while_it_waits(web: Web, tmp_path: Path) -> None:
         process.kill()
         process.wait()
     result = json.loads(out)
-    assert "the run was ended by SIGTERM" in result["msg"]
+    assert "SIGTERM ended the run" in result["msg"]
     assert contents(tmp_path / "dest" / "root") == TREE
     assert left(tmp_path) == [
         "dest", "dest/.root.oci_rootfs", "dest/.root.oci_rootfs/record.json", "dest/root",
