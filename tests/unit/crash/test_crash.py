@@ -12,8 +12,9 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as beside
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import dest, replacement
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import PREPARED, Record
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs import removal
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import Remains
 from ansible_collections.hypervisor.oci.tests.crash.calls import AFTER, BEFORE, Calls
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import Laboratory
@@ -103,7 +104,7 @@ def test_random_instants(lab: Laboratory) -> None:
 
 
 def _old_trees_stay() -> None:
-    vars(replacement)["try_remove_tree"] = lambda parent, name: Remains()
+    vars(removal)["try_remove_tree"] = lambda parent, name: Remains()
 
 
 def _prepared_is_not_recorded() -> None:

@@ -364,3 +364,40 @@ def test_only_the_standard_library_and_ansible_are_imported() -> None:
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
     )
     assert done.stdout.split("\n")[:2] == ["[]", "[]"]
+
+
+_OURS = "ansible_collections.hypervisor.oci.plugins.module_utils."
+
+
+def test_an_unchanged_run_imports_little(tmp_path: Path) -> None:
+    """Each file costs about a millisecond, because Ansible compiles it for every task."""
+    src = write_oci_archive(tmp_path / "image.tar", ONE)
+    arguments = {"src": src, "dest": f"{tmp_path}/x", "platform": PLATFORM, "reachable": "allow"}
+    code = (
+        "import json, sys\n"
+        "from ansible.module_utils import basic\n"
+        f"basic._ANSIBLE_ARGS = json.dumps({{'ANSIBLE_MODULE_ARGS': {arguments!r}}}).encode()\n"
+        "basic._ANSIBLE_PROFILE = 'legacy'\n"
+        "from ansible_collections.hypervisor.oci.plugins.modules import oci_rootfs\n"
+        "try:\n oci_rootfs.main()\n"
+        "except SystemExit:\n pass\n"
+        f"print(); print(*(name[{len(_OURS)}:] for name in sys.modules if name.startswith({_OURS!r})))"
+    )
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    for changed in (True, False):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        result, names = done.stdout.strip().splitlines()[0], done.stdout.splitlines()[-1]
+        assert json.loads(result)["changed"] is changed
+    found = names.split()
+    rooms = {name.partition(".")[0] for name in found}
+    assert rooms.isdisjoint({"_cache", "_container", "_layer", "_transfer", "_unpack"})
+    late = {"_dest.in_use", "_dest.mounted", "_dest.mounts", "_dest.uploads", "_fs.removal", "_provision.unpacking",
+            "_remote.http", "_rootfs.apply", "_rootfs.root", "_rootfs.users", "_source.decompress"}  # fmt: skip
+    assert late.isdisjoint(found)
+    assert len(found) <= 64

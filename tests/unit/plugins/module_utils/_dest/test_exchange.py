@@ -20,10 +20,11 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchange as beside
-from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use, replacement
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.exchange import ExchangedDest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest import Dest, lock_dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest_path import resolve_dest
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs import removal
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import (
     PREPARED,
     RESTORING,
@@ -419,8 +420,8 @@ def test_the_order_on_disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(locked, "save", save)
         monkeypatch.setattr(beside, "exchange", note("exchange", beside.exchange))
-        remove = note("remove", replacement.try_remove_tree)
-        monkeypatch.setattr(replacement, "try_remove_tree", remove)
+        remove = note("remove", removal.try_remove_tree)
+        monkeypatch.setattr(removal, "try_remove_tree", remove)
         monkeypatch.setattr(os, "fsync", fsync)
         steps.commit(record)
     written = ["fsync record.json.new", "fsync .dest.oci_rootfs"]
