@@ -196,7 +196,8 @@ options:
     default: []
   acl:
     description:
-      - What to do with an access ACL that the file system of O(dest) cannot hold.
+      - What to do with an access ACL that the file system of O(dest) cannot hold, or with an ACL that is invalid, such as one
+        that names users or groups without a mask.
       - V(preserve) is an error, since its loss would widen rights. V(drop) narrows the group's rights to what the
         ACL gave the owning group.
     type: str
