@@ -195,7 +195,8 @@ options:
     default: []
   acl:
     description:
-      - What to do with an access ACL that the file system of O(dest) cannot store.
+      - What to do with an access ACL that the file system of O(dest) cannot store, or with an invalid ACL, such as one that
+        names users or groups without a mask.
       - V(preserve) is an error, because without the ACL more users could have access. V(drop) drops the ACL and limits the
         group's permissions to those of the ACL's owning group.
     type: str

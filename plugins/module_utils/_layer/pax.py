@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from .._errors import show
 from .._source.tar_header import HeaderError, pax_number
 
-_TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?\Z")
+_TIME = re.compile(rb"(-?)0*([0-9]{1,19})(?:\.([0-9]*))?\Z")
 _SECOND = 10**9
 
 # Prefixes of keywords whose rest is a name; keywords that match neither these nor the set below are ignored.
@@ -27,11 +27,27 @@ _GNU_SPARSE = b"GNU.sparse."
 _OPEN_ENDED = (_SCHILY_XATTR, _LIBARCHIVE_XATTR, _GNU_SPARSE)
 
 _ACL_XATTRS = {b"SCHILY.acl.access": b"system.posix_acl_access", b"SCHILY.acl.default": b"system.posix_acl_default"}
-_KEYWORDS = frozenset([b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", *_ACL_XATTRS])
+# The label that GNU tar and star write with --selinux.
+_SELINUX = b"RHT.security.selinux"
+_KEYWORDS = frozenset([b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", _SELINUX, *_ACL_XATTRS])
+
+# What a tree does not keep of any entry, so that nothing is lost: other times, names of owners, and facts about the archive.
+_WITHOUT_EFFECT = frozenset(
+    [b"atime", b"ctime", b"LIBARCHIVE.creationtime", b"uname", b"gname", b"comment", b"charset", b"hdrcharset"]
+    + [
+        b"SCHILY." + name
+        for name in (b"dev", b"ino", b"nlink", b"filetype", b"realsize", b"offset", b"devmajor", b"devminor")
+    ]
+)
+# How what is left out of an entry is counted; everything else as pax_records_ignored.
+_COUNTED = {b"SCHILY.acl.ace": "acls_filtered", b"SCHILY.fflags": "file_flags_ignored"}
 
 
 class PaxFields:
-    """The records that change an entry; an attribute that is None leaves the header's value."""
+    """The records that change an entry; an attribute that is None leaves the header's value.
+
+    ``left_out`` are the counts of the report to which each record that has no effect adds.
+    """
 
     def __init__(self, records: t.Iterable[tuple[bytes, bytes]]) -> None:
         self.path: bytes | None = None
@@ -43,6 +59,8 @@ class PaxFields:
         self.xattrs: dict[bytes, bytes] = {}
         self.acls: dict[bytes, bytes] = {}
         self.sparse: list[tuple[bytes, bytes]] = []
+        self.left_out: list[str] = []
+        self.selinux: bytes | None = None
         libarchive: dict[bytes, bytes] = {}
         for key, value in records:
             if key in _KEYWORDS:
@@ -51,8 +69,11 @@ class PaxFields:
                     self._take(key, value)
             elif key.startswith(_OPEN_ENDED):
                 self._take_named(key, value, libarchive)
-        # SCHILY's raw value wins over libarchive's encoded value of the same name
-        self.xattrs = {**libarchive, **self.xattrs}
+            elif key not in _WITHOUT_EFFECT:
+                self.left_out.append(_COUNTED.get(key, "pax_records_ignored"))
+        # SCHILY's raw value wins over libarchive's encoded value of the same name, and over the label
+        label: dict[bytes, bytes] = {} if self.selinux is None else {b"security.selinux": self.selinux}
+        self.xattrs = {**label, **libarchive, **self.xattrs}
 
     def _take(self, key: bytes, value: bytes) -> None:
         if key == b"path":
@@ -67,6 +88,8 @@ class PaxFields:
             self.gid = pax_number(value, "gid")
         elif key == b"mtime":
             self.mtime = _time(value)
+        elif key == _SELINUX:
+            self.selinux = value
         else:
             self.acls[_ACL_XATTRS[key]] = value
 

@@ -182,11 +182,14 @@ class TarReader:
         try:
             records = parse_pax(content)
             self._budget.add_records(len(records), self._layer, self._entry_name)
-            return PaxFields(records)
+            pax = PaxFields(records)
         except HeaderError:
             # the next header names the entry that these records belong to
             self._entry_name = _raw_name(self._header_block()) or header.name
             raise
+        for kind in pax.left_out:
+            self._report.count(kind)
+        return pax
 
     def _entry(self, block: bytes, header: Header, extended: _Extended | None) -> Entry:
         name, mode, uid, gid, size, mtime, flag, link, major, minor = header

@@ -12,6 +12,7 @@ The binary form is version 2 of the kernel's ``posix_acl_xattr``: a 32-bit versi
 
 from __future__ import annotations
 
+import functools
 import struct
 import typing as t
 
@@ -25,6 +26,7 @@ _ENTRY = struct.Struct("<HHI")
 NO_ID = 0xFFFFFFFF
 
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_ALL_TAGS = (USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER)
 _TAGS = {
     ("user", False): USER_OBJ,
     ("user", True): USER,
@@ -68,6 +70,30 @@ def parse_text(text: bytes) -> list[AclEntry]:
         if line:
             entries.append(_parse_line(line))
     return sorted(entries, key=lambda entry: (entry.tag, entry.id))
+
+
+def require_valid(entries: t.Sequence[AclEntry]) -> None:
+    """Require what the kernel requires of an ACL (``posix_acl_valid``); an empty one is valid. Raises ``AclError``."""
+    tags = [entry.tag for entry in entries]
+    if not tags:
+        return
+    for tag, name in ((USER_OBJ, "user::"), (GROUP_OBJ, "group::"), (OTHER, "other::")):
+        if tags.count(tag) != 1:
+            raise AclError(f"it has {tags.count(tag)} entries {name} instead of one")
+    if tags.count(MASK) > 1:
+        raise AclError("it has more than one mask")
+    if MASK not in tags and (USER in tags or GROUP in tags):
+        raise AclError("it names users or groups, but does not have the mask that this needs")
+    if any(entry.tag not in _ALL_TAGS or entry.permissions > 7 for entry in entries):
+        raise AclError("it has an entry with an unknown tag or unknown permissions")
+    if sorted(tags) != tags:
+        raise AclError("its entries are not in order")
+
+
+def group_limit_of(entries: t.Sequence[AclEntry]) -> int:
+    """Return the permissions that the group may keep without this access ACL."""
+    limits = [entry.permissions for entry in entries if entry.tag in (GROUP_OBJ, MASK)]
+    return functools.reduce(int.__and__, limits, 7) if GROUP_OBJ in [entry.tag for entry in entries] else 0
 
 
 def to_binary(entries: t.Iterable[AclEntry], uids: IdMap, gids: IdMap) -> bytes:

@@ -83,27 +83,32 @@ class Policy:
             self.report.count("setid_bits_dropped")
         xattrs = _NOTHING
         if entry.xattrs or entry.acls:
-            xattrs = self._xattrs(entry)
+            xattrs, group_limit = self._xattrs(entry)
+            mode &= ~0o070 | group_limit << 3
         return Attributes(mode, uid, gid, entry.mtime, xattrs)
 
-    def _xattrs(self, entry: Entry) -> dict[str, bytes]:
+    def _xattrs(self, entry: Entry) -> tuple[dict[str, bytes], int]:
+        """Return what is written, and the permissions that the group may have, fewer if an invalid ACL is dropped."""
         kept: dict[str, bytes] = {}
+        limit = 7
         try:
             for raw_name, text in entry.acls.items():
                 if raw_name not in entry.xattrs:
-                    self._keep_acl(kept, entry, raw_name.decode(), text, acl.parse_text)
+                    limit &= self._keep_acl(kept, entry, raw_name.decode(), text, acl.parse_text)
             for raw_name, value in entry.xattrs.items():
-                self._keep(kept, entry, os.fsdecode(raw_name), value)
-        except (acl.AclError, capability.CapabilityError) as error:
+                name = os.fsdecode(raw_name)
+                if name in (acl.ACCESS, acl.DEFAULT):
+                    limit &= self._keep_acl(kept, entry, name, value, acl.parse_binary)
+                else:
+                    self._keep(kept, entry, name, value)
+        except capability.CapabilityError as error:
             raise EntryError(str(error)) from error
         except UnmappedError as error:
             raise EntryError(str(error), "add a range that contains it") from error
-        return kept
+        return kept, limit
 
     def _keep(self, kept: dict[str, bytes], entry: Entry, name: str, value: bytes) -> None:
-        if name in (acl.ACCESS, acl.DEFAULT):
-            self._keep_acl(kept, entry, name, value, acl.parse_binary)
-        elif name == capability.NAME:
+        if name == capability.NAME:
             value = capability.for_host(value, self.uids)
             if self.preserve:
                 kept[name] = value
@@ -126,12 +131,26 @@ class Policy:
         name: str,
         value: bytes,
         parse: t.Callable[[bytes], list[acl.AclEntry]],
-    ) -> None:
-        # filtered before it is parsed, so that a malformed one is no error
+    ) -> int:
+        """Keep an ACL, and return the permissions that the group may have. Raises ``EntryError``, ``UnmappedError``."""
+        # filtered before it is parsed, so that a malformed one is not an error
         if entry.type == SYMLINK or (name == acl.DEFAULT and entry.type != DIRECTORY):
             self.report.count("acls_filtered")
-            return
-        kept[name] = acl.to_binary(parse(value), self.uids, self.gids)
+            return 7
+        entries: list[acl.AclEntry] = []
+        try:
+            entries = parse(value)
+            acl.require_valid(entries)
+        except acl.AclError as error:
+            kind = "access" if name == acl.ACCESS else "default"
+            if not self.drop_acls:
+                raise EntryError(
+                    f"its {kind} ACL is invalid: {error}", "build the image without it, or set acl: drop"
+                ) from error
+            self.report.count("acls_dropped")
+            return acl.group_limit_of(entries) if name == acl.ACCESS else 7
+        kept[name] = acl.to_binary(entries, self.uids, self.gids)
+        return 7
 
 
 class Writer:

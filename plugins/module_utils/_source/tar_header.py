@@ -32,6 +32,8 @@ EXTENDED_LIMIT = 1024 * 1024
 _BLANK_CHECKSUM = b" " * 8
 _BLANKS = sum(_BLANK_CHECKSUM)
 _INT64 = 2**63
+# the digits of the largest number without leading zeros, of which there may be many
+_MOST_DIGITS = 19
 
 # The usual form: octal digits up to a NUL or blank, and not a device.
 _USUAL = re.compile(
@@ -152,9 +154,9 @@ def parse_pax(data: bytes) -> list[tuple[bytes, bytes]]:
     position = 0
     end = len(data)
     while position < end:
-        space = data.find(b" ", position, position + 10)
-        digits = data[position:space] if space > 0 else b""
-        if not digits.isdigit():
+        space = data.find(b" ", position)
+        digits = data[position:space].lstrip(b"0") if space > position else b""
+        if not digits.isdigit() or len(digits) > _MOST_DIGITS:
             raise HeaderError("a pax record does not begin with its length")
         stop = position + int(digits)
         equals = data.find(b"=", space, stop)
@@ -167,9 +169,10 @@ def parse_pax(data: bytes) -> list[tuple[bytes, bytes]]:
 
 def pax_number(value: bytes, what: str) -> int:
     """Return a decimal pax value between 0 and 2**63 - 1. Raises ``HeaderError``."""
-    if not value.isdigit() or len(value) > 19 or int(value) >= _INT64:
+    digits = value.lstrip(b"0") if value.isdigit() else b""
+    if not value.isdigit() or len(digits) > _MOST_DIGITS or int(digits or b"0") >= _INT64:
         raise HeaderError(f"the pax record {what} holds {_quoted(value)}")
-    return int(value)
+    return int(digits or b"0")
 
 
 def _with_prefix(block: bytes, name: bytes) -> bytes:

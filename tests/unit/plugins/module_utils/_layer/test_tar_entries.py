@@ -214,6 +214,20 @@ def test_global_pax_headers_are_counted_and_change_nothing() -> None:
     assert report.to_dict()["counts"] == {"pax_global_headers": 2}
 
 
+def test_records_without_effect_are_counted() -> None:
+    """Section 6."""
+    report = Report()
+    records: dict[str | bytes, str | bytes | int | None] = {
+        "SCHILY.acl.ace": "owner@:r::allow",
+        "SCHILY.fflags": "nodump",
+        "VENDOR.a": "b",
+        "VENDOR.c": "d",
+        "atime": "1",
+    }
+    list(read(tar([file("f", pax=records)]), report=report))
+    assert report.to_dict()["counts"] == {"acls_filtered": 1, "file_flags_ignored": 1, "pax_records_ignored": 2}
+
+
 def test_an_extended_header_speaks_of_the_next_entry_alone() -> None:
     data = tar([file("a", pax={"path": "long", "uid": 9}), file("b")])
     assert [(e.name, e.uid) for e, _data in read(data)] == [(b"long", 9), (b"b", 0)]
@@ -419,11 +433,12 @@ def test_wrong_numbers_name_layer_and_entry(member: t.Any, message: str) -> None
         (b"-6 a=b\n", "a pax record does not begin with its length"),
         (b"99 path=x\n", "a pax record's length and content disagree"),
         (b"9 path=xy\n", "a pax record's length and content disagree"),
-        (b"0 path=x\n", "a pax record's length and content disagree"),
+        (b"0 path=x\n", "a pax record does not begin with its length"),
         (b"5 =x\n", "a pax record's length and content disagree"),
         (b"6 path\n", "a pax record's length and content disagree"),
         (b"10 path=xy", "a pax record's length and content disagree"),
-        (b"99999999999999 path=x\n", "a pax record does not begin with its length"),
+        (b"99999999999999 path=x\n", "a pax record's length and content disagree"),
+        (b"9" * 20 + b" path=x\n", "a pax record does not begin with its length"),
     ],
 )
 def test_malformed_extended_headers(content: bytes, message: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError, RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.acl import AclError, parse_binary, require_valid
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Entry,
     char,
@@ -488,14 +489,74 @@ def test_acls_that_have_no_meaning_are_not_parsed(tmp_path: Path, member: Entry)
 )
 def test_acls_that_are_none(tmp_path: Path, attributes: t.Any, message: str) -> None:
     """Section 6."""
-    text = refused(tmp_path, [file("f", **attributes)])
-    assert text == f"'f': {message}; do not use this image, or build it without"
+    text = refused(tmp_path / "error", [file("f", **attributes)])
+    assert text == f"'f': its access ACL is invalid: {message}; build the image without it, or set acl: drop"
+    # nothing says what the group might do
+    report = unpack(tmp_path / "drop", [file("f", mode=0o664, **attributes)], drop_acls=True)
+    assert tree(tmp_path / "drop")["f"].mode == 0o604
+    assert report.to_dict()["counts"] == {"acls_dropped": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "mode"),
+    [
+        (
+            "user::rw-,user:1000:rw-,group::r--,other::r--",
+            "it names users or groups, but does not have the mask",
+            0o644,
+        ),
+        ("user::rw-,group::rw-,group:50:r--,other::r--", "it names users or groups, but does not have the mask", 0o664),
+        ("user::rwx", "it has 0 entries group:: instead of one", 0o604),
+        ("user::rw-,user::r--,group::r--,other::r--", "it has 2 entries user:: instead of one", 0o644),
+        ("user::rw-,group::r--", "it has 0 entries other:: instead of one", 0o644),
+        ("user::rw-,group::rw-,mask::r--,mask::rw-,other::r--", "it has more than one mask", 0o644),
+    ],
+)
+def test_an_acl_that_the_kernel_refuses(tmp_path: Path, text: str, message: str, mode: int) -> None:
+    """Section 6: the message names the ACL, and ``acl: drop`` is a way out that widens nothing."""
+    said = refused(tmp_path / "error", [file("f", mode=0o664, acl_access=text)])
+    assert said.startswith(f"'f': its access ACL is invalid: {message}")
+    report = unpack(tmp_path / "drop", [file("f", mode=0o664, acl_access=text)], drop_acls=True)
+    assert tree(tmp_path / "drop")["f"].mode == mode
+    assert report.to_dict()["counts"] == {"acls_dropped": 1}
+
+
+def test_a_default_acl_that_the_kernel_refuses(tmp_path: Path) -> None:
+    wrong = directory("d", 0o775, acl_default="user::rwx,user:1:rwx,group::r-x,other::r-x")
+    said = refused(tmp_path / "error", [wrong])
+    assert "its default ACL is invalid: it names users or groups, but does not have the mask" in said
+    report = unpack(tmp_path / "drop", [wrong], drop_acls=True)
+    assert tree(tmp_path / "drop")["d"].mode == 0o775
+    assert report.to_dict()["counts"] == {"acls_dropped": 1}
 
 
 @pytest.mark.usefixtures("acls")
-def test_an_acl_that_the_kernel_refuses(tmp_path: Path) -> None:
-    text = refused(tmp_path / "top", [file("f", acl_access="user::rwx")])
-    assert text.startswith("'f': cannot be written: invalid argument")
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [],
+        [(1, 6), (4, 4), (32, 4)],
+        [(1, 6), (2, 6, 1000), (4, 4), (16, 6), (32, 4)],
+        [(1, 6), (2, 6, 1000), (4, 4), (32, 4)],
+        [(1, 6), (4, 4), (16, 4)],
+        [(4, 4), (1, 6), (32, 4)],
+        [(1, 8), (4, 4), (32, 4)],
+        [(1, 6), (4, 4), (16, 4), (16, 4), (32, 4)],
+        [(1, 6), (4, 4), (32, 4), (64, 4)],
+    ],
+)
+def test_the_kernel_judges_alike(tmp_path: Path, entries: list[t.Any]) -> None:
+    """What is refused here is what the kernel refuses."""
+    value = acl(*((*entry, NONE)[:3] for entry in entries))
+    (tmp_path / "f").touch()
+    try:
+        os.setxattr(tmp_path / "f", ACCESS, value)
+    except OSError as error:
+        assert error.errno == errno.EINVAL
+        with pytest.raises(AclError):
+            require_valid(parse_binary(value))
+    else:
+        require_valid(parse_binary(value))
 
 
 NO_ACL = (
