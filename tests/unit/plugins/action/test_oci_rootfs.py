@@ -195,7 +195,7 @@ def run(
         ("2K", "is compressed as a whole, and holds more than the 2048 bytes of max_size; raise max_size"),
         (2048, "more than the 2048 bytes of max_size"),
         ("much", "max_size: "),
-        ("0", "max_size is 0; give more than 0"),
+        ("0", "max_size is 0; give 1 or more"),
     ],
 )  # fmt: skip
 def test_max_size_holds_on_the_controller(
