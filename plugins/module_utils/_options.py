@@ -10,38 +10,38 @@ from __future__ import annotations
 
 import os
 import typing as t
+from dataclasses import fields
 
-from ._errors import OciError, RootfsError, show
+from ._errors import OciError, show
 from ._remote.arguments import http_options
 from ._image.platform import parse_platform
 from ._provision.options import Options
-from ._rootfs.ids import parse_id_maps
 from ._dest.record import is_token
-from ._unpack_options import UnpackOptions
+from ._unpack_options import unpack_options_from
 
 
 def options_from(params: dict[str, t.Any]) -> Options:
-    """Check the module's arguments against each other. Raises ``OciError`` that names the option."""
-    unpack = _unpack_options(params)
+    """Check the module's arguments against each other. Raises ``OciError`` that names the option.
+
+    An option with the name of an argument is the argument as it was given, unless it is listed here.
+    """
+    unpack = unpack_options_from(params)
+    if any(map(is_token, unpack.xattrs)):
+        raise OciError("xattrs names the xattr that binds a tree to its record; leave it out")
     for name, least in (("keep", 0), ("lock_timeout", 0), ("max_size", 1), ("max_entries", 1)):
         _require_at_least(params, name, least)
     cache_dir = params.get("cache_dir") or ""
     if cache_dir:
         _check_cache(cache_dir, params)
-    return Options(
-        dest=params["dest"],
-        state=params["state"],
+    given = {field.name: params[field.name] for field in fields(Options) if field.name in params}
+    checked: dict[str, t.Any] = dict(
         unpack=unpack,
         src=params["src"] or "",
         ref=params["ref"] or None,
         digest=params["digest"] or None,
         platform=parse_platform(params["platform"]) if params["platform"] else None,
-        force=params["force"],
-        recreate=params["recreate"],
         ignore_use=params["in_use"] == "ignore",
         lock_timeout=float(params["lock_timeout"]),
-        keep=params["keep"],
-        reachable=params["reachable"],
         offer=params.get("_offer") or "",
         upload_folder=params.get("_upload_folder") or "",
         http=http_options(params),
@@ -50,38 +50,7 @@ def options_from(params: dict[str, t.Any]) -> Options:
         cache_max_age=params["cache_max_age"] if cache_dir else 0,
         cache_scope=params.get("cache_scope") or "",
     )
-
-
-def _unpack_options(params: dict[str, t.Any]) -> UnpackOptions:
-    """Return the options that change the tree, with defaults for root or an ordinary user."""
-    is_root = os.geteuid() == 0
-    ownership = params["ownership"] or ("preserve" if is_root else "ignore")
-    if ownership == "preserve" and not is_root:
-        raise RootfsError("ownership: preserve needs root; run with become, or set ownership: ignore")
-    uids, gids = parse_id_maps(params["uid_map"], params["gid_map"])
-    if uids.ranges and ownership == "ignore":
-        raise OciError(
-            "uid_map and gid_map need ownership: preserve, which needs root; run with become, or leave them out"
-        )
-    devices = params["devices"]
-    if devices is None:
-        devices = "safe" if is_root and not uids.ranges else "skip"
-    if ownership == "ignore" and devices != "fail":
-        # without owners, a device would belong to the caller
-        devices = "skip"
-    if any(map(is_token, params["xattrs"])):
-        raise OciError("xattrs names the xattr that binds a tree to its record; leave it out")
-    return UnpackOptions(
-        devices=devices,
-        preserve=ownership == "preserve",
-        xattrs=tuple(params["xattrs"]),
-        drop_acls=params["acl"] == "drop",
-        keep_dirlinks=params["keep_dirlinks"],
-        max_size=params["max_size"],
-        max_entries=params["max_entries"],
-        uids=uids,
-        gids=gids,
-    )
+    return Options(**{**given, **checked})
 
 
 def _check_cache(path: str, params: dict[str, t.Any]) -> None:

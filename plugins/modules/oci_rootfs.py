@@ -508,6 +508,7 @@ from ..module_utils._quiet_module import QuietModule
 from ..module_utils._result import bounded_warnings, to_json_safe
 from ..module_utils._dest.reach import CHOICES, FAIL
 from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_size
+from ..module_utils._unpack_options import UNPACK_ARGUMENTS
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "src": {"type": "path"},
@@ -523,15 +524,8 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "keep": {"type": "int", "default": 1},
     "reachable": {"type": "str", "choices": CHOICES, "default": FAIL},
     "lock_timeout": {"type": "int", "default": 300},
-    "devices": {"type": "str", "choices": ["safe", "create", "skip", "fail"]},
-    "ownership": {"type": "str", "choices": ["preserve", "ignore"]},
-    "uid_map": {"type": "list", "elements": "str", "default": []},
-    "gid_map": {"type": "list", "elements": "str", "default": []},
-    "xattrs": {"type": "list", "elements": "str", "default": []},
-    "acl": {"type": "str", "choices": ["preserve", "drop"], "default": "preserve"},
-    "keep_dirlinks": {"type": "bool", "default": False},
+    **UNPACK_ARGUMENTS,
     **MAX_SIZE_ARGUMENTS,
-    "max_entries": {"type": "int", "default": 2000000},
     "cache_dir": {"type": "path"},
     "cache_scope": {"type": "str"},
     "cache_max_size": {"type": "str", "default": "20G"},
