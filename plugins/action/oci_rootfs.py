@@ -21,6 +21,7 @@ from ansible.utils.display import Display
 
 from ..module_utils._errors import OciError, visible
 from ..module_utils._size_arguments import parse_max_size
+from ..module_utils._registry.name import is_registry
 from ..module_utils._remote.url import is_url
 from ..module_utils._source.sources import missing_source
 from ..plugin_utils._answer import check_tmp, parse_request, remove_foreign_keys
@@ -78,7 +79,8 @@ class ActionModule(ActionBase):
         source = args.get("src")
         if not source or args.get("state", "present") not in _STATES_WITH_SRC:
             return True
-        return boolean(args.get("remote_src", False), strict=False) or is_url(str(source))
+        fetched = is_url(str(source)) or is_registry(str(source))
+        return fetched or boolean(args.get("remote_src", False), strict=False)
 
     def _find_source(self, src: str) -> str:
         try:

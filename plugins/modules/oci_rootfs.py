@@ -27,6 +27,7 @@ requirements:
 extends_documentation_fragment:
   - hypervisor.oci._attributes
   - hypervisor.oci._http
+  - hypervisor.oci._registry
 attributes:
   check_mode:
     support: full
@@ -498,12 +499,12 @@ import typing as t
 from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._errors import MissingLibraryError, OciError
-from ..module_utils._remote.arguments import HTTP_ARGUMENTS, without_secrets
 from ..module_utils._interrupt import interruptible
 from ..module_utils._options import options_from
 from ..module_utils._provision.outcome import Outcome
 from ..module_utils._provision.provision import provision
 from ..module_utils._quiet_module import QuietModule
+from ..module_utils._registry.arguments import FETCH_ARGUMENTS, without_secrets
 from ..module_utils._result import bounded_warnings, to_json_safe
 from ..module_utils._dest.reach import CHOICES, FAIL
 from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_size
@@ -535,7 +536,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "cache_scope": {"type": "str"},
     "cache_max_size": {"type": "str", "default": "20G"},
     "cache_max_age": {"type": "int", "default": 30},
-    **HTTP_ARGUMENTS,
+    **FETCH_ARGUMENTS,
     "_offer": {"type": "str"},
     "_upload_folder": {"type": "str"},
 }

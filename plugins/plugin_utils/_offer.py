@@ -81,6 +81,11 @@ class _Wrapped:
         self.spooled_size = source.spooled_size
         self._source = source
 
+    @property
+    def pinned(self) -> str:
+        """Delegate to the source. Raises ``SourceError``."""
+        return self._source.pinned
+
     def size_of(self, name: str) -> int | None:
         """Delegate to the source. Raises ``SourceError``."""
         return self._source.size_of(name)

@@ -13,12 +13,14 @@ import os
 import typing as t
 
 from .._errors import RootfsError, show
+from .._registry.name import is_registry
 from .._source.source import Source
 from .options import Options
 from .target import Target
 
 if t.TYPE_CHECKING:
     from .._cache.blobs import BlobCache
+    from .._registry.source import RegistrySource
 
 
 @contextlib.contextmanager
@@ -50,6 +52,9 @@ def scope_of(options: Options, source: Source) -> str:
         return scope.scope_named(options.cache_scope)
     if options.offer:
         return scope.scope_of_offer(source.path)
+    if is_registry(options.src):
+        client = t.cast("RegistrySource", source).client
+        return scope.scope_of_registry(client.name.registry, client.name.repository, client.identity)
     if options.http is not None:
         return scope.scope_of_url(options.src, options.http)
     return scope.scope_of_path(options.src)

@@ -19,8 +19,8 @@ import typing as t
 from .._errors import RootfsError, SourceChangedError, os_advice, os_phrase, show
 from .._image.image import Image
 from .._image.selection import select_image
+from .._registry.open import open_any
 from .._source.source import Source
-from .._source.sources import open_source
 from .guard import check_plan, require_ours, require_stageable
 from .options import Options
 from .outcome import Outcome
@@ -28,7 +28,6 @@ from .plan import DestState, Plan, plan_image, plan_removal, plan_restore, to_wa
 from .target import Target, open_target
 
 if t.TYPE_CHECKING:
-    from .._source.offer import OfferSource
     from .._transfer import UploadRequest
 
 # How often a run that waits for another one looks again.
@@ -75,10 +74,8 @@ def _provision_image(options: Options, check_mode: bool) -> Outcome | UploadRequ
 def _select_and_provision(options: Options, check_mode: bool) -> Outcome | UploadRequest:
     deadline = time.monotonic() + options.lock_timeout
     with contextlib.closing(_open_source(options)) as source:
-        digest = options.digest
-        if options.offer and t.cast("OfferSource", source).pinned == digest:
-            # the controller verified the index of that digest, and the offer does not hold it
-            digest = None
+        # a source may have verified the index of that digest without holding it
+        digest = None if source.pinned == options.digest else options.digest
         image = select_image(source, options.ref, digest, options.platform)
         while True:
             with open_target(options, check_mode) as target:
@@ -95,7 +92,7 @@ def _select_and_provision(options: Options, check_mode: bool) -> Outcome | Uploa
 
 def _open_source(options: Options) -> Source:
     if not options.offer:
-        return open_source(options.src, options.http, options.unpack.max_size)
+        return open_any(options.src, options.http, options.unpack.max_size, options.digest)
     from .._source.offer import OfferSource, read_offer
 
     offer, status = read_offer(options.offer)
