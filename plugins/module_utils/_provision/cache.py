@@ -52,6 +52,13 @@ def scope_of(options: Options, source: Source) -> str:
         return scope.scope_named(options.cache_scope)
     if options.offer:
         return scope.scope_of_offer(source.path)
+    return fetched_scope(options, source)
+
+
+def fetched_scope(options: Options, source: Source) -> str:
+    """Return which runs may use what this one fetches or reads: those with the same source and the same credentials."""
+    from .._cache import scope
+
     if is_registry(options.src):
         client = t.cast("RegistrySource", source).client
         return scope.scope_of_registry(client.name.registry, client.name.repository, client.identity)

@@ -61,6 +61,13 @@ class RegistrySource:
         return self.client.name
 
     @property
+    def wanted_digest(self) -> Digest | None:
+        """The digest that the name or the task gives. Raises ``ImageError``."""
+        if self.name.digest is not None or self._digest is None:
+            return self.name.digest
+        return Digest(self._digest, "the option digest")
+
+    @property
     def pinned(self) -> str:
         """The digest of the manifest or index that was asked for, once verified; else empty. Raises ``SourceError``."""
         self._index()
@@ -120,18 +127,16 @@ class RegistrySource:
 
     def _resolve(self) -> Manifest:
         name = self.name
-        if name.digest is not None:
-            self._pinned = str(name.digest)
-            return self.client.manifest(name.digest)
-        if self._digest is not None:
-            digest = Digest(self._digest, "the option digest")
+        digest = self.wanted_digest
+        if digest is not None:
             try:
                 found = self.client.manifest(digest)
                 self._pinned = str(digest)
                 return found
             except MissingError:
+                if name.digest is not None:
+                    raise
                 # it may be a config's, and then the image is known by its tag
-                pass
         return self.client.manifest(name.tag)
 
     def _fetch(self, known: _Known) -> bytes:
