@@ -21,7 +21,7 @@ from .._image import documents
 from .._remote.exchange import Exchange, Handlers, RefusedError, Request
 from .._remote.options import is_header_value
 from .._remote.retries import patiently
-from .._remote.url import Url, parse_url
+from .._remote.url import Url, is_url, parse_url
 from .answer import read_bounded, said_by_registry
 from .auth_file import Credentials
 from .challenge import Challenge
@@ -92,8 +92,8 @@ def realm_of(challenge: Challenge, registry: Url, options: RegistryOptions) -> U
     """Return the URL that gives tokens. Raises ``SourceError`` for one that must get no credentials."""
     text = challenge.parameters.get("realm", "")
     where = f"the registry {registry.origin[1]} sends its clients for tokens to a realm that"
-    if "://" not in text or "#" in text:
-        raise SourceError(f"{where} is not an absolute URL; check the registry")
+    if not is_url(text) or "#" in text:
+        raise SourceError(f"{where} is not an absolute http or https URL; check the registry")
     url = parse_url(text, f"the realm of the registry {registry.origin[1]}")
     if url.username is not None or url.password is not None:
         raise SourceError(f"{where} names a user or password; check the registry")
