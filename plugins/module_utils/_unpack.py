@@ -54,8 +54,9 @@ class _DamagedEntry(Exception):
     """A blob of the cache does not match its digest."""
 
 
-# What a damaged blob can cause.
-_CONTENT_ERRORS = (ImageError, LayerError, MissingLibraryError, RootfsError, SourceError, OSError)
+# What a damaged blob can cause, and with it what reading a damaged disk can.
+_DAMAGE_ERRORS = (ImageError, LayerError, MissingLibraryError, RootfsError)
+_CONTENT_ERRORS = (*_DAMAGE_ERRORS, SourceError, OSError)
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,8 @@ class _Blobs:
         with contextlib.closing(partials.reading(opened, layer.digest, opened.length)) as blob:
             try:
                 yield blob
-            except (SourceError, OSError):
-                raise
-            except OciError as error:
-                if partials.is_worth_a_second_try(blob):
+            except _DAMAGE_ERRORS as error:
+                if not _is_full(error) and partials.is_worth_a_second_try(blob):
                     raise _DamagedEntry from error
                 raise
 

@@ -47,8 +47,13 @@ def open_partials(target: Target, source: Source, image: Image) -> t.Iterator[Pa
     if partials is None:
         yield None
         return
-    with contextlib.closing(partials):
-        yield partials
+    try:
+        with contextlib.closing(partials):
+            yield partials
+    finally:
+        # a run that fails for another reason leaves nothing
+        with contextlib.suppress(OSError):
+            os.rmdir(PARTIALS, dir_fd=target.dest.state)
 
 
 def _distrust_mirrors(options: Options, source: Source) -> bool:

@@ -24,16 +24,10 @@ from ansible_collections.hypervisor.oci.tests.unit.registry import (
     serving,
     sha256,
 )
+from ansible_collections.hypervisor.oci.tests.unit.remote import noise
 from ansible_collections.hypervisor.oci.tests.unit.support import contents, run, without_waiting
 
 REPOSITORY = "team/app"
-
-
-def noise(size: int, seed: int = 0) -> bytes:
-    """Bytes that no compression makes smaller, the same each time."""
-    import random
-
-    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big")
 
 
 BIG = Layer(file("big", noise(1_500_000)))
@@ -258,8 +252,7 @@ def test_a_header_is_believed_for_nothing_else(registry: Registry, tmp_path: Pat
     def head(handler: Handler) -> bool:
         if handler.command != "HEAD":
             return False
-        headers = {} if said is None else {"Docker_Content_Digest": said}
-        handler.send(200, **headers)
+        handler.send(200, b"", **({} if said is None else {"Docker_Content_Digest": said}))
         return True
 
     registry.handle = head

@@ -157,7 +157,7 @@ def test_several_headers(registry: Registry, tokens: TokenServer, tmp_path: Path
 @pytest.mark.parametrize("challenge", ["", "Negotiate", 'Digest realm="x"', "Bearer", 'Bearer realm=""'])
 def test_challenges_that_cannot_be_answered(registry: Registry, tmp_path: Path, challenge: str) -> None:
     registry.auth = "bearer"
-    registry.challenge = lambda _handler: challenge  # type: ignore[method-assign]
+    registry.challenge = lambda handler: challenge  # type: ignore[method-assign]
     assert "may not pull" in problem(registry, tmp_path, **USER)
     assert len(registry.asked) == 1
 
@@ -321,7 +321,7 @@ def test_accounts_do_not_share_tokens(registry: Registry, tokens: TokenServer) -
 )
 def test_realms_that_get_nothing(registry: Registry, tmp_path: Path, realm: str, words: str) -> None:
     registry.auth = "bearer"
-    registry.challenge = lambda _handler: f'Bearer realm="{realm}"'  # type: ignore[method-assign]
+    registry.challenge = lambda handler: f'Bearer realm="{realm}"'  # type: ignore[method-assign]
     assert words in problem(registry, tmp_path, **USER)
 
 
@@ -345,7 +345,7 @@ def test_a_token_server_that_redirects_elsewhere(registry: Registry, tokens: Tok
 
 
 def test_a_realm_with_a_query_of_its_own(registry: Registry, tokens: TokenServer, tmp_path: Path) -> None:
-    registry.challenge = lambda _handler: f'Bearer realm="{tokens.url}/token?a=b"'  # type: ignore[method-assign]
+    registry.challenge = lambda handler: f'Bearer realm="{tokens.url}/token?a=b"'  # type: ignore[method-assign]
     pull(registry, tmp_path, **USER)
     assert tokens.asked[0].path == "/token?a=b&scope=repository%3Aapp%3Apull"
 
@@ -371,9 +371,9 @@ def test_domains(one: str, other: str, expected: bool) -> None:
 
 def test_a_realm_elsewhere_is_remembered_and_must_not_change(authority: Authority, tmp_path: Path) -> None:
     """Credentials go to a changed realm only when the task's file names it."""
-    tls = {"tls": authority.context()}
-    with serving(Registry(), **tls) as registry, serving(TokenServer(), "127.0.0.2", **tls) as first, serving(
-        TokenServer(), "127.0.0.3", **tls
+    tls = authority.context()
+    with serving(Registry(), tls=tls) as registry, serving(TokenServer(), "127.0.0.2", tls=tls) as first, serving(
+        TokenServer(), "127.0.0.3", tls=tls
     ) as second:
         users = {"user": "canary-registry"}
         registry.push("app", "1", IMAGE)
@@ -397,12 +397,12 @@ def test_a_realm_elsewhere_is_remembered_and_must_not_change(authority: Authorit
 
 
 def test_an_anonymous_client_follows_any_realm(authority: Authority, tmp_path: Path) -> None:
-    tls = {"tls": authority.context()}
-    with serving(Registry(), **tls) as registry, serving(TokenServer(), "127.0.0.2", **tls) as first:
+    tls = authority.context()
+    with serving(Registry(), tls=tls) as registry, serving(TokenServer(), "127.0.0.2", tls=tls) as first:
         registry.push("app", "1", IMAGE)
         registry.auth, registry.tokens = "bearer", first
         pull(registry, tmp_path, ca_path=authority.ca)
-        with serving(TokenServer(), "127.0.0.3", **tls) as second:
+        with serving(TokenServer(), "127.0.0.3", tls=tls) as second:
             registry.tokens = second
             assert not pull(registry, tmp_path, ca_path=authority.ca)["changed"]
             assert len(second.asked) == 1
@@ -438,10 +438,10 @@ def test_the_client_certificate_stays_at_the_registry(authority: Authority, tmp_
 
 
 def test_every_password_stays_where_it_belongs(authority: Authority, tmp_path: Path) -> None:
-    tls = {"tls": authority.context()}
-    with serving(Registry(), **tls) as registry, serving(TokenServer(), **tls) as tokens, serving(
-        Store(), "127.0.0.2", **tls
-    ) as store, serving(Registry(), "127.0.0.3", **tls) as mirror:
+    tls = authority.context()
+    with serving(Registry(), tls=tls) as registry, serving(TokenServer(), tls=tls) as tokens, serving(
+        Store(), "127.0.0.2", tls=tls
+    ) as store, serving(Registry(), "127.0.0.3", tls=tls) as mirror:
         registry.push("app", "1", IMAGE)
         mirror.push("cache/app", "1", IMAGE)
         del mirror.blobs["cache/app", LAYER.digest]
