@@ -14,9 +14,9 @@ class ModuleDocFragment:
 options:
   url_username:
     description:
-      - The user for a URL that wants one. A user and password in the URL itself are understood, too.
+      - The user for a URL or a registry that wants one. A user and password in a URL itself are understood, too.
       - User, password, O(headers), client certificate and what F(.netrc) says are sent to the URL's own origin alone, never to
-        where it redirects.
+        where it redirects. A registry's user and password are also sent to its token server. For registries, F(.netrc) is not read.
     type: str
   url_password:
     description:

@@ -51,9 +51,12 @@ attributes:
 options:
   src:
     description:
-      - The archive or directory, on the host that the module runs on, or an archive's C(http) or C(https) URL.
+      - The archive or directory, on the host that the module runs on, an archive's C(http) or C(https) URL, or the name of an
+        image in a registry, as O(hypervisor.oci.oci_rootfs#module:src).
         What it is shows from its content.
       - Of a URL only the archive's index and its documents are fetched, if the server serves ranges of bytes.
+      - Of an image in a registry only documents are fetched, with O(platform) those of that platform only. Docker Hub counts
+        each manifest as a pull.
     type: path
     required: true
   ref:
@@ -92,6 +95,12 @@ EXAMPLES = r"""
   loop: "{{ archive.images }}"
   loop_control:
     label: "{{ item.platform }}"
+
+- name: Find the digest to pin in a registry
+  hypervisor.oci.oci_image_info:
+    src: docker://nginx:1.27
+    platform: linux/amd64
+  delegate_to: localhost
 
 - name: Pin what a fleet may install
   hypervisor.oci.oci_rootfs:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: oci_rootfs
-short_description: Turn an OCI image archive into a root file system
+short_description: Turn an OCI image into a root file system
 version_added: 0.1.0
 author:
   - the hypervisor.oci authors (@hypervisor-oci)
@@ -49,7 +49,7 @@ attributes:
   async:
     support: partial
     details:
-      - Only with O(remote_src=true), a URL, or a connection V(local), because a transfer from the controller cannot continue
+      - Only with O(remote_src=true), a URL, a registry, or a connection V(local), because a transfer from the controller cannot continue
         in the background.
   safe_file_operations:
     support: none
@@ -58,14 +58,18 @@ attributes:
 options:
   src:
     description:
-      - The image. An archive or directory on the controller, or on the node with O(remote_src=true), or an archive's
-        C(http) or C(https) URL.
+      - The image. An archive or directory on the controller, or on the node with O(remote_src=true), an archive's
+        C(http) or C(https) URL, or the name of an image in a registry as V(docker://[HOST[:PORT]/]NAME[:TAG][@DIGEST]).
       - The content decides about the format, not the name. Supported are a tar with an OCI image layout, the output of
         C(docker save) of old and new versions, both also compressed as a whole by gzip, zstd, xz or bzip2, and an OCI image layout
         directory.
       - The node reads a URL. It fetches only the archive's index and the blobs of its own image that it lacks.
         User, password and query of the URL are neither logged nor returned.
         Any web server works. One that does not serve ranges of bytes sends the whole archive, and twice if it is unpacked.
+      - An image in a registry is fetched by the node. Names are expanded by Docker's rules, so that V(docker://alpine:3.20) is
+        V(docker.io/library/alpine:3.20). A digest decides over a tag. If the image of a digest is at O(dest), the registry
+        is not asked at all, and by a tag only for its digest.
+      - Of a layer that was fetched in part when a run ended, the next run fetches the rest.
       - Required with O(state=present) and O(state=staged).
     type: path
   dest:
@@ -111,7 +115,7 @@ options:
     type: str
   remote_src:
     description:
-      - Whether O(src) is on the node already. Otherwise, unless it is a URL, the controller offers the image to the node,
+      - Whether O(src) is on the node already. Otherwise, unless it is a URL or in a registry, the controller offers the image to the node,
         and uploads the blobs that the node requests to a folder on the file system of O(dest).
     type: bool
     default: false

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Recognise by its record that the image of a registry is there, without reading it (docs/behaviour.md, section 10)."""
+"""Recognise by its record that the image of a registry is there, without reading it (docs/behaviour.md, section 11)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""The client of one repository: manifests by tag or digest, blobs by digest (docs/behaviour.md, section 10).
+"""The client of one repository: manifests by tag or digest, blobs by digest (docs/behaviour.md, section 11).
 
 It knows neither images nor platforms. Bodies are hashed before anything believes them.
 """

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Names of images in registries, by Docker's rules (docs/behaviour.md, section 10)."""
+"""Names of images in registries, by Docker's rules (docs/behaviour.md, section 11)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""How registries are spoken to, beyond what is said of any web server (docs/behaviour.md, section 10)."""
+"""How registries are spoken to, beyond what is said of any web server (docs/behaviour.md, section 11)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""How a repository's client proves who it is, from the first challenge on (docs/behaviour.md, section 10)."""
+"""How a repository's client proves who it is, from the first challenge on (docs/behaviour.md, section 11)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@
 """A repository as a source: its documents and blobs under the names that they have in an image layout.
 
 What is asked for stands in an ``index.json`` of one descriptor. Descriptors of documents that were read tell the sizes
-of all others, so that nothing is asked for only to learn its size (docs/behaviour.md, section 10).
+of all others, so that nothing is asked for only to learn its size (docs/behaviour.md, section 11).
 """
 
 from __future__ import annotations

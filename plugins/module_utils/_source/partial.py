@@ -8,7 +8,7 @@
 
 Each blob is a file in a private folder, named by a hash of its digest and of whoever may have it, so that a digest which
 another source names gives nothing away. The bytes are handed on like those of the network and hashed with them; whole blobs
-stay until the run has succeeded (docs/behaviour.md, section 10).
+stay until the run has succeeded (docs/behaviour.md, section 11).
 """
 
 from __future__ import annotations

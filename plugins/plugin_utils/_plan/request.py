@@ -55,6 +55,9 @@ class Request:
     reachable: str = "fail"
     keep: int = 0
     rootfs_options: Facts = field(default_factory=dict)
+    registry_auth_file: str | None = None
+    registry_mirrors: list[str] | None = None
+    registry_plain_http: bool | None = None
     env: Facts = field(default_factory=dict)
     entrypoint: list[str] | None = None
     command: list[str] | None = None
@@ -166,7 +169,7 @@ def _require_values(request: Request) -> None:
 
 def _parse(name: str, kind: str, value: t.Any) -> t.Any:
     """Return a value of its kind, ``None`` for an empty text or number, which is not given. Raises ``ContainerError``."""
-    if kind == "bool":
+    if kind.startswith("bool"):
         return _boolean(name, value)
     if kind.startswith("int"):
         return None if value == "" else _number(name, value)

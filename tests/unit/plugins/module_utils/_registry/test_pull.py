@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Images from a registry: what is asked for, and what a registry may answer (docs/behaviour.md, section 10)."""
+"""Images from a registry: what is asked for, and what a registry may answer (docs/behaviour.md, section 11)."""
 
 from __future__ import annotations
 

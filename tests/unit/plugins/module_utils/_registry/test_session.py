@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who gets which credentials: challenges, tokens, realms, redirects and mirrors (docs/behaviour.md, section 10)."""
+"""Who gets which credentials: challenges, tokens, realms, redirects and mirrors (docs/behaviour.md, section 11)."""
 
 from __future__ import annotations
 
