@@ -540,6 +540,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "cache_scope": {"type": "str"},
     "cache_max_size": {"type": "str", "default": "20G"},
     "cache_max_age": {"type": "int", "default": 30},
+    "fetch": {"type": "str", "choices": ["node", "controller"]},
     **FETCH_ARGUMENTS,
     "_offer": {"type": "str"},
     "_upload_folder": {"type": "str"},

@@ -59,6 +59,7 @@ def pack(offer: Offer) -> bytes:
         "sizes": offer.sizes,
         "problems": offer.problems,
         "pinned": offer.pinned,
+        "scope": offer.scope,
     }
     parts = [json.dumps(head, separators=(",", ":")).encode("ascii") + b"\n"]
     parts += offer.documents.values()

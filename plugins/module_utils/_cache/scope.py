@@ -46,6 +46,11 @@ def scope_of_offer(path: str) -> str:
     return _scope("controller", path)
 
 
+def scope_of_fetched(identity: str) -> str:
+    """Return the scope of what the controller fetched; ``identity`` stands for the server and for the credentials."""
+    return _scope("fetched", identity)
+
+
 def scope_of_url(url: str, http: HttpOptions | None) -> str:
     """Return the scope of a URL and of everything but passwords that may change the answer."""
     parts = urlsplit(url)

@@ -21,6 +21,7 @@ from .target import Target
 if t.TYPE_CHECKING:
     from .._cache.blobs import BlobCache
     from .._registry.source import RegistrySource
+    from .._source.offer import OfferSource
 
 
 @contextlib.contextmanager
@@ -51,7 +52,8 @@ def scope_of(options: Options, source: Source) -> str:
     if options.cache_scope:
         return scope.scope_named(options.cache_scope)
     if options.offer:
-        return scope.scope_of_offer(source.path)
+        fetched = t.cast("OfferSource", source).scope
+        return scope.scope_of_fetched(fetched) if fetched else scope.scope_of_offer(source.path)
     return fetched_scope(options, source)
 
 
