@@ -30,7 +30,7 @@ options:
   client_cert:
     description:
       - A PEM file with a certificate that the module shows to the server, and its key unless O(client_key) has it.
-        It lies where the module runs.
+        It lies where the fetch runs.
     type: path
   client_key:
     description:
@@ -38,7 +38,7 @@ options:
     type: path
   ca_path:
     description:
-      - A PEM file with the certificates of the authorities to trust, instead of the system's. It lies where the module runs.
+      - A PEM file with the certificates of the authorities to trust, instead of the system's. It lies where the fetch runs.
     type: path
   validate_certs:
     description:

@@ -15,7 +15,7 @@ options:
   registry_auth_file:
     description:
       - A file with credentials for registries, F(auth.json) of podman or skopeo, or F(config.json) of docker. It lies where the
-        module runs, and is never searched for.
+        image is fetched, and is never searched for.
       - Of its keys the longest one that covers the repository counts. O(url_username) comes before all of them.
       - Credentials that only a helper program can give (C(credHelpers), C(credsStore)) are an error. Give them as
         O(url_username) and O(url_password), for example with the lookup P(ansible.builtin.pipe#lookup).

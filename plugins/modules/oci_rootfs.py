@@ -49,8 +49,8 @@ attributes:
   async:
     support: partial
     details:
-      - Only with O(remote_src=true), a URL, a registry, or a connection V(local), because a transfer from the controller cannot continue
-        in the background.
+      - Only with O(remote_src=true), a URL or registry that the node reads (see O(fetch)), or a connection V(local) that reads a
+        file, because a transfer from the controller cannot continue in the background.
   safe_file_operations:
     support: none
     details:
@@ -119,6 +119,18 @@ options:
         and uploads the blobs that the node requests to a folder on the file system of O(dest).
     type: bool
     default: false
+  fetch:
+    description:
+      - Who fetches O(src) when it is a URL or an image in a registry. Without this option, the node does. With a path it is an
+        error.
+      - V(node) needs a route to the server and credentials on each node.
+      - With V(controller), the controller fetches once what its nodes need, and sends it to them as it does an archive of its
+        own. Nodes get no credentials and need no route. Options for the server, with their paths and environment, are those of
+        the controller. It is an error with C(async).
+      - The controller keeps what it fetched until ansible-playbook ends, and in F($XDG_CACHE_HOME/hypervisor.oci) what a later
+        run can continue, for seven days and up to 10 GiB.
+    type: str
+    choices: [node, controller]
   force:
     description:
       - Replace or remove a tree at O(dest) that this module did not create. A replaced tree is kept in the folder beside
@@ -316,6 +328,14 @@ EXAMPLES = r"""
     remote_src: true
     dest: /var/lib/lxc/app/rootfs
     keep: 1
+
+- name: Fetch on the controller, once for all nodes, which get no credentials
+  hypervisor.oci.oci_rootfs:
+    src: https://images.example.org/app.oci.tar
+    fetch: controller
+    url_username: deploy
+    url_password: "{{ images_password }}"
+    dest: /var/lib/machines/web
 
 - name: Go back to the tree before the last update
   hypervisor.oci.oci_rootfs:

@@ -6,7 +6,7 @@
 
 """Fetch an image on the controller, once for all nodes that may have it (docs/behaviour.md, section 7).
 
-What forks share is keyed by the URL and by everything that may decide what its server answers, credentials above all: a
+What forks share is keyed by the source and by everything that may decide what its server answers, credentials above all: a
 host is offered nothing, and sent nothing, that was fetched for the credentials of another host.
 """
 
@@ -23,23 +23,29 @@ import typing as t
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ..module_utils._cache.scope import scope_of_url
+from ..module_utils._cache.scope import scope_of_registry, scope_of_url
 from ..module_utils._errors import OciError, SourceChangedError, SourceError, os_phrase, show
-from ..module_utils._remote.arguments import HTTP_ARGUMENTS, http_options
+from ..module_utils._image.digest import Digest
+from ..module_utils._registry.arguments import FETCH_ARGUMENTS, fetch_options
+from ..module_utils._registry.client import RegistryClient
+from ..module_utils._registry.name import is_registry, parse_name
+from ..module_utils._registry.open import open_any
+from ..module_utils._registry.options import RegistryOptions
+from ..module_utils._registry.source import RegistrySource
 from ..module_utils._remote.credentials import credentials
+from ..module_utils._remote.options import HttpOptions, Notes
 from ..module_utils._remote.url import is_url, parse_url
 from ..module_utils._size_arguments import parse_max_size
+from ..module_utils._source.range_reader import RangeReader
 from ..module_utils._source.sent import blob_digest
-from ..module_utils._source.sources import open_source
 from ..module_utils._source.verified import VerificationError
 from ._partial import Blob, derive, open_partials
 from ._single_flight import SingleFlight
-from ._staging import Bundle, Staging
+from ._staging import Bundle, DamagedError, Staging
 
 if t.TYPE_CHECKING:
-    from ..module_utils._remote.http import HttpOptions
+    from ..module_utils._remote.url import Url
     from ..module_utils._source.offer import Offer
-    from ..module_utils._source.range_reader import RangeReader
     from ..module_utils._source.source import Source
     from ._criteria import Criteria
     from ._partial import Partials
@@ -49,7 +55,7 @@ Args = t.Mapping[str, t.Any]
 
 CHOICES = ("node", "controller")
 # Paths among the options, which are those of the controller.
-_PATHS = ("ca_path", "client_cert", "client_key")
+_PATHS = ("ca_path", "client_cert", "client_key", "registry_auth_file")
 
 
 def is_fetched_here(args: Args, is_async: bool) -> bool:
@@ -59,8 +65,9 @@ def is_fetched_here(args: Args, is_async: bool) -> bool:
         return False
     if fetch not in CHOICES:
         raise OciError(f"fetch is {show(str(fetch))}; give {' or '.join(CHOICES)}")
-    if not is_url(str(args["src"])):
-        raise OciError("fetch is for a URL, and src is a path; leave fetch out")
+    src = str(args["src"])
+    if not is_url(src) and not is_registry(src):
+        raise OciError("fetch is for a URL or an image in a registry, and src is a path; leave fetch out")
     if fetch == "node":
         return False
     if boolean(args.get("remote_src", False), strict=False):
@@ -72,12 +79,12 @@ def is_fetched_here(args: Args, is_async: bool) -> bool:
 
 def arguments_for_node(args: Args) -> dict[str, t.Any]:
     """Return a task's arguments without all that only the fetch needs, secrets and credentials among it."""
-    kept = {name: value for name, value in args.items() if name not in HTTP_ARGUMENTS and name != "fetch"}
-    return {**kept, "src": parse_url(str(args["src"])).shown}
+    kept = {name: value for name, value in args.items() if name not in FETCH_ARGUMENTS and name != "fetch"}
+    return {**kept, "src": shown_source(str(args["src"]))}
 
 
 class FetchedImage:
-    """The image at a task's URL, fetched with the task's options.
+    """The image that a task's ``src`` means at a web server or in a registry, fetched with the task's options.
 
     ``resolve`` makes the paths among these absolute; ``tell`` is called with what a user should know of the transfer.
     Raises ``OciError``.
@@ -85,31 +92,31 @@ class FetchedImage:
 
     def __init__(self, args: Args, resolve: t.Callable[[str], str], tell: t.Callable[[str], None]) -> None:
         self._src = str(args["src"])
-        self._url = parse_url(self._src)
-        self.path = self._url.shown
+        self._digest = str(args["digest"]) if args.get("digest") else None
+        self.path = shown_source(self._src)
         self.max_size = parse_max_size(args)
-        self._http = _parse_options(self._src, args, resolve, tell)
-        self._secret = _identity(self._src, self._http)
+        self._options = _parse_options(self._src, args, resolve, tell)
+        self._secret, self._scope = _identity(self._src, self._options)
 
     def key(self) -> str:
-        """Return a file name that is different for different URLs and for different credentials."""
-        return derive(self._secret, "staging")[:32]
+        """Return a file name that is different for different sources and for different credentials."""
+        return derive(self._secret, f"staging {self._src}")[:32]
 
     def scope(self) -> str:
         """Return what stands for this source on nodes; a new password is no new source."""
-        return derive(scope_of_url(self._src, self._http).encode(), "scope")
+        return derive(self._scope.encode(), "scope")
 
     def partial_name(self, digest: str) -> str:
         """Return the name of what earlier runs fetched of a blob from here with these credentials."""
         return derive(self._secret, digest)
 
     def open(self) -> Source:
-        """Open the image. Raises ``SourceError``."""
-        return open_source(self._src, self._http, self.max_size)
+        """Open the image. Raises ``SourceError`` and ``ImageError``."""
+        return open_any(self._src, self._options, self.max_size, self._digest)
 
     def tell(self, note: str) -> None:
         """Tell the user something about the transfer."""
-        self._http.tell(note)
+        self._options.notes.add(note)
 
 
 class FetchedStaging(Staging):
@@ -168,11 +175,26 @@ class FetchedStaging(Staging):
             with progress.sending(names):
                 try:
                     super()._stage([names])
-                except SourceChangedError:
-                    # what was fetched is verified, so it stays
-                    self._close_source()
+                except (SourceChangedError, DamagedError) as error:
+                    if not self._may_try_again(error):
+                        raise
                     super()._stage([names])
         self._flight.end_session()
+
+    def _may_try_again(self, error: SourceError) -> bool:
+        """Prepare a second try; return whether it may help. What was fetched before is verified, so it stays."""
+        if isinstance(self._source, RegistrySource):
+            return self._source.client.distrust_mirrors()
+        self._close_source()
+        return isinstance(error, SourceChangedError)
+
+    def _open_blob(self, source: Source, name: str) -> RangeReader:
+        if not isinstance(source, RegistrySource):
+            return super()._open_blob(source, name)
+        # another fork has read the documents that name the blob, and the offer has its size
+        size = self.sizes()[name]
+        digest = Digest(str(blob_digest(name)), "the offer")
+        return RangeReader(source.client.blob(digest, size), 0, size, owned=True)
 
     def _stage_blob(self, name: str, bundle: Bundle) -> None:
         """Stage a blob by way of the folder that keeps what an interrupted run leaves of it."""
@@ -209,27 +231,51 @@ class FetchedStaging(Staging):
             self._fetched.tell(f"an interrupted transfer will start over: {error.message}")
 
 
+def shown_source(src: str) -> str:
+    """Return a URL or name as messages and nodes get it, without its secrets. Raises ``SourceError``, ``ImageError``."""
+    return f"docker://{parse_name(src)}" if is_registry(src) else parse_url(src).shown
+
+
 def _parse_options(src: str, args: Args, resolve: t.Callable[[str], str], tell: t.Callable[[str], None]) -> HttpOptions:
     """Parse the options for the server as the module does. Raises ``OciError``, which quotes no secret."""
-    given = {name: args[name] for name in HTTP_ARGUMENTS if name in args}
-    validated = ArgumentSpecValidator(HTTP_ARGUMENTS).validate(given)
+    given = {name: args[name] for name in FETCH_ARGUMENTS if name in args}
+    validated = ArgumentSpecValidator(FETCH_ARGUMENTS).validate(given)
     if validated.error_messages:
         raise OciError("; ".join(validated.error_messages))
     params = dict(validated.validated_parameters)
     params.update({name: resolve(params[name]) for name in _PATHS if params[name]})
-    return t.cast("HttpOptions", http_options({**params, "src": src}, tell))
+    options = fetch_options({**params, "src": src, "ref": args.get("ref")})
+    return dataclasses.replace(t.cast("HttpOptions", options), notes=Notes(tell))
 
 
-def _identity(src: str, http: HttpOptions) -> bytes:
-    """Return all that may decide what the server answers, as bytes that hold secrets. Raises ``SourceError``."""
-    url = parse_url(src)
+def _identity(src: str, options: HttpOptions) -> tuple[bytes, str]:
+    """Return what may decide what the server answers, as bytes that hold secrets, and the scope without passwords.
+
+    The tag of an image is not part of it. Raises ``SourceError`` and ``ImageError``.
+    """
+    files = [options.ca_path, options.client_cert, options.client_key]
+    values: list[t.Any]
+    if isinstance(options, RegistryOptions):
+        client = RegistryClient(parse_name(src), options)
+        name = client.name
+        scope = scope_of_registry(name.registry, name.repository, client.identity)
+        values = [name.registry, name.repository, options.plain_http, options.username, options.password]
+        values.append([[mirror.host, mirror.prefix] for mirror in options.mirrors])
+        files.append(options.auth_file)
+    else:
+        url = parse_url(src)
+        scope = scope_of_url(src, options)
+        values = [url.text, _login(url, options)]
+    values += [sorted(options.headers.items()), options.agent, options.validate_certs, options.use_proxy]
+    return json.dumps([*values, *map(_hash_of, files)]).encode(), scope
+
+
+def _login(url: Url, options: HttpOptions) -> dict[str, str]:
+    """Return the header with user and password for a URL, also of a .netrc. Raises ``SourceError``."""
     try:
-        login, _handlers = credentials(url, http.username or url.username, http.password or url.password, True)
+        return credentials(url, options.username or url.username, options.password or url.password, True)[0]
     except netrc.NetrcParseError as error:
         raise SourceError("the .netrc of the user who runs ansible-playbook is damaged; correct it") from error
-    values = [url.text, login, sorted(http.headers.items()), http.agent, http.validate_certs, http.use_proxy]
-    values += [_hash_of(path) for path in (http.ca_path, http.client_cert, http.client_key)]
-    return json.dumps(values).encode()
 
 
 def _hash_of(path: str | None) -> str:

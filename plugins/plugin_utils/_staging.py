@@ -50,6 +50,10 @@ _LARGEST_BUNDLE = 4 * 1024 * 1024
 _HEAD_ENTRY = 192
 
 
+class DamagedError(SourceError):
+    """The content of a blob does not match its digest."""
+
+
 _Self = t.TypeVar("_Self", bound="Staging")
 
 
@@ -223,8 +227,8 @@ class Staging:
             f"the size of {show(name)} in {show(self._path)} changed during the run; run again when the image is complete"
         )
 
-    def _damaged(self, name: str) -> SourceError:
-        return SourceError(
+    def _damaged(self, name: str) -> DamagedError:
+        return DamagedError(
             f"the content of the blob {blob_digest(name)} in {show(self._path)} has another digest; the image is damaged,"
             " fetch it again"
         )

@@ -28,7 +28,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible.plugins.shell.sh import ShellModule
 from ansible_collections.hypervisor.oci.plugins.action.oci_rootfs import ActionModule
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote import http
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote import retries
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import unpack_offer
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import upload_name, bundle_head, bundle_name
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _staging
@@ -730,8 +730,8 @@ def test_a_node_fetches_by_itself_unless_it_is_told_otherwise(node: Node) -> Non
     ("given", "words"),
     [
         ({"async_val": 60}, "async cannot send what the controller fetches; leave async out, or set fetch: node"),
-        ({"src": "i.tar"}, "fetch is for a URL, and src is a path; leave fetch out"),
-        ({"src": "i.tar", "fetch": "node"}, "fetch is for a URL, and src is a path"),
+        ({"src": "i.tar"}, "fetch is for a URL or an image in a registry, and src is a path; leave fetch out"),
+        ({"src": "i.tar", "fetch": "node"}, "fetch is for a URL or an image in a registry, and src is a path"),
         ({"remote_src": True}, "remote_src: true says that the node has src"),
         ({"url_retries": "s"}, "url_retries"),
         ({"src": "https://us3r:s3cret@:x/"}, "src is not a valid URL"),
@@ -754,7 +754,7 @@ def test_a_state_without_an_image_fetches_nothing(node: Node) -> None:
 def test_a_pause_is_told_while_it_lasts(
     node: Node, web: Web, lines: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.01)
     busy = [True]
 
     def answer(handler: t.Any) -> bool:
@@ -766,4 +766,4 @@ def test_a_pause_is_told_while_it_lasts(
     assert run(node, src=web.url, dest="/d", fetch="controller") == DONE
     how, line = lines[0]
     assert how == "display"
-    assert line.startswith(f"[node1] '{web.url}': the server answered 429 Too Many Requests, waiting 1 s because")
+    assert line.startswith("[node1] 127.0.0.1: the server answered 429 Too Many Requests, so the run waited 1 seconds")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError, SourceError
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote import http
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote import retries
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import read_offer
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _fetch
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
@@ -71,7 +71,7 @@ def fixture_controller(tmp_path: Path) -> Controller:
 @pytest.fixture(name="cache", autouse=True)
 def fixture_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache and configuration, without those of this machine."""
-    monkeypatch.setattr(http, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.01)
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -378,8 +378,11 @@ def test_the_offer_holds_the_scope_and_no_secret(controller: Controller, web: We
     ("args", "words"),
     [
         ({"fetch": "anybody"}, "fetch is 'anybody'; give node or controller"),
-        ({"fetch": "node", "src": "i.tar"}, "fetch is for a URL, and src is a path; leave fetch out"),
-        ({"src": "i.tar"}, "fetch is for a URL, and src is a path; leave fetch out"),
+        (
+            {"fetch": "node", "src": "i.tar"},
+            "fetch is for a URL or an image in a registry, and src is a path; leave fetch out",
+        ),
+        ({"src": "i.tar"}, "fetch is for a URL or an image in a registry, and src is a path; leave fetch out"),
         ({"remote_src": "yes"}, "remote_src: true says that the node has src"),
     ],
 )
@@ -399,7 +402,7 @@ def test_who_fetches() -> None:
 
 
 def test_a_node_is_told_nothing_of_the_fetch() -> None:
-    secret = {name: "s3cret" for name in _fetch.HTTP_ARGUMENTS}
+    secret = {name: "s3cret" for name in _fetch.FETCH_ARGUMENTS}
     given = {"src": "https://u:s3cret@x/i.tar?s3cret#s3cret", "dest": "/d", "keep": 2, "fetch": "controller", **secret}
     assert arguments_for_node(given) == {"src": "https://x/i.tar?...", "dest": "/d", "keep": 2}
 
