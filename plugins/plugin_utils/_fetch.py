@@ -216,8 +216,8 @@ class FetchedStaging(Staging):
             raise self._damaged(name) from error
         except OSError as error:
             raise SourceError(
-                f"cannot keep what comes of {show(self._path)} in {show(self._partials.path)}: {os_phrase(error)}; make"
-                " room there, or set XDG_CACHE_HOME"
+                f"cannot write a blob of {show(self._path)} to {show(self._partials.path)}: {os_phrase(error)}; make room"
+                " there, or set XDG_CACHE_HOME"
             ) from error
         # another run is fetching the same blob, or it is too large to be kept
         super()._stage_blob(name, bundle)

@@ -153,7 +153,7 @@ def fetched_in_secret(lab: Lab) -> str:
     # the playbook itself holds none
     value = {name: f"{{{{ lookup('ansible.builtin.env', 'CANARY_{name}') }}}}" for name in _CANARIES}
     url = lab.web.url("secret.oci.tar").replace("//", f"//{value['USER']}:{value['PASSWORD']}@")
-    options = {
+    options: dict[str, t.Any] = {
         "src": f"{url}?{value['QUERY']}",
         "dest": dest,
         "headers": {"X-Canary": value["HEADER"]},

@@ -25,7 +25,7 @@ NODES = (ALPHA, BRAVO, CHARLIE, DELTA)
 # More nodes, which are all alike, for checks of many.
 CROWD = (*NODES, "echo", "foxtrot", "golf", "hotel")
 # Of the web server: slow enough that a transfer can be interrupted where it should be.
-_WEB_RATE = "200mbit"
+_WEB_RATE = "80mbit"
 
 
 class Broken(Exception):

@@ -221,7 +221,7 @@ def test_a_full_disk_names_the_folder(
         staging.offer()
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", full)
-            with pytest.raises(SourceError, match="cannot keep what .* the file system has no room left .*; make room"):
+            with pytest.raises(SourceError, match="cannot write a blob of .* the file system has no room left .*; make room"):
                 fetched(staging, [BIG.path])
         assert fetched(staging, [BIG.path]) == BIG.size
 
