@@ -39,6 +39,7 @@ from ..module_utils._size_arguments import parse_max_size
 from ..module_utils._source.range_reader import RangeReader
 from ..module_utils._source.sent import blob_digest
 from ..module_utils._source.verified import VerificationError
+from ._documents import KeepingClient, KeptDocuments
 from ._partial import Blob, derive, open_partials
 from ._single_flight import SingleFlight
 from ._staging import Bundle, DamagedError, Staging
@@ -97,6 +98,20 @@ class FetchedImage:
         self.max_size = parse_max_size(args)
         self._options = _parse_options(self._src, args, resolve, tell)
         self._secret, self._scope = _identity(self._src, self._options)
+        self.partials: Partials | None = None
+
+    def prepare(self) -> None:
+        """Open the folder for what later runs may use, before the image is opened; say so if that is not possible."""
+        if self.partials is None:
+            try:
+                self.partials = open_partials()
+            except SourceError as error:
+                self._options.notes.add(f"an interrupted transfer will start over: {error.message}")
+
+    def close(self) -> None:
+        """Close that folder."""
+        if self.partials is not None:
+            self.partials.close()
 
     def key(self) -> str:
         """Return a file name that is different for different sources and for different credentials."""
@@ -106,17 +121,17 @@ class FetchedImage:
         """Return what stands for this source on nodes; a new password is no new source."""
         return derive(self._scope.encode(), "scope")
 
-    def partial_name(self, digest: str) -> str:
-        """Return the name of what earlier runs fetched of a blob from here with these credentials."""
-        return derive(self._secret, digest)
+    def partial_name(self, what: str) -> str:
+        """Return the name of what earlier runs fetched of a digest from here with these credentials."""
+        return derive(self._secret, what)
 
     def open(self) -> Source:
         """Open the image. Raises ``SourceError`` and ``ImageError``."""
-        return open_any(self._src, self._options, self.max_size, self._digest)
-
-    def tell(self, note: str) -> None:
-        """Tell the user something about the transfer."""
-        self._options.notes.add(note)
+        source = open_any(self._src, self._options, self.max_size, self._digest)
+        if isinstance(source, RegistrySource) and self.partials is not None:
+            kept = KeptDocuments(self.partials, self.partial_name)
+            source.client = KeepingClient(source.client, kept)
+        return source
 
 
 class FetchedStaging(Staging):
@@ -133,17 +148,12 @@ class FetchedStaging(Staging):
         self._fetched = image
         self._progress = progress
         self._flight = SingleFlight(self._folder)
-        self._partials: Partials | None = None
 
     def __enter__(self) -> FetchedStaging:
         super().__enter__()
         self._at_exit.callback(self._flight.end_session)
-        self._at_exit.callback(self._close_partials)
+        self._at_exit.callback(self._fetched.close)
         return self
-
-    def _close_partials(self) -> None:
-        if self._partials is not None:
-            self._partials.close()
 
     def _remove_blobs(self, in_use: int) -> None:
         """Keep them: a server should not be asked again."""
@@ -158,6 +168,7 @@ class FetchedStaging(Staging):
         return True
 
     def _make_offer(self) -> Offer:
+        self._fetched.prepare()
         try:
             offer = super()._make_offer()
         except SourceChangedError:
@@ -169,7 +180,7 @@ class FetchedStaging(Staging):
     def _stage(self, groups: t.Sequence[tuple[str, ...]]) -> None:
         sizes = self.sizes()
         missing = [names for names in groups if not os.path.exists(self._bundle(names).path)]
-        self._prepare_partials()
+        self._fetched.prepare()
         progress = self._progress({name: sizes[name] for names in missing for name in names})
         for names in missing:
             with progress.sending(names):
@@ -199,7 +210,8 @@ class FetchedStaging(Staging):
     def _stage_blob(self, name: str, bundle: Bundle) -> None:
         """Stage a blob by way of the folder that keeps what an interrupted run leaves of it."""
         digest = blob_digest(name)
-        if self._partials is None or digest is None or self._is_stream():
+        partials = self._fetched.partials
+        if partials is None or digest is None or self._is_stream():
             super()._stage_blob(name, bundle)
             return
 
@@ -210,25 +222,17 @@ class FetchedStaging(Staging):
 
         blob = Blob(digest, self.sizes()[name], open_at)
         try:
-            if self._partials.stage(self._fetched.partial_name(digest), blob, bundle.path):
+            if partials.stage(self._fetched.partial_name(digest), blob, bundle.path):
                 return
         except VerificationError as error:
             raise self._damaged(name) from error
         except OSError as error:
             raise SourceError(
-                f"cannot write a blob of {show(self._path)} to {show(self._partials.path)}: {os_phrase(error)}; make room"
+                f"cannot write a blob of {show(self._path)} to {show(partials.path)}: {os_phrase(error)}; make room"
                 " there, or set XDG_CACHE_HOME"
             ) from error
         # another run is fetching the same blob, or it is too large to be kept
         super()._stage_blob(name, bundle)
-
-    def _prepare_partials(self) -> None:
-        if self._partials is not None:
-            return
-        try:
-            self._partials = open_partials()
-        except SourceError as error:
-            self._fetched.tell(f"an interrupted transfer will start over: {error.message}")
 
 
 def shown_source(src: str) -> str:

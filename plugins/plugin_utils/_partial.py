@@ -40,6 +40,7 @@ _MOST = 10 * 1024**3
 _LONGEST = 7 * 24 * 3600
 # What a guess at the credentials behind a name costs, in rounds of a hash.
 _ROUNDS = 20_000
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -115,6 +116,27 @@ class Partials:
                 self._link(fd, target)
                 return True
         return False
+
+    def read(self, name: str, most: int) -> bytes | None:
+        """Return the content of a small file, and let it stay for longer; ``None`` if there is none to be read."""
+        try:
+            with opened(os.open(name, _READ, dir_fd=self._fd)) as fd:
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+                    return None
+                os.utime(fd)
+                with open(os.dup(fd), "rb") as file:
+                    return file.read(most)
+        except OSError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file, unless that is not possible: then it is fetched again."""
+        fresh = os.urandom(32).hex()
+        with contextlib.suppress(OSError):
+            with open(os.open(fresh, _FLAGS | os.O_EXCL, 0o600, dir_fd=self._fd), "wb") as file:
+                file.write(data)
+            os.rename(fresh, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def prune(self, room: int = 0, kept: str = "") -> None:
         """Remove old files, and then the oldest ones until ``room`` bytes fit; never ``kept`` or what another run uses.

@@ -221,7 +221,9 @@ def test_a_full_disk_names_the_folder(
         staging.offer()
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", full)
-            with pytest.raises(SourceError, match="cannot write a blob of .* the file system has no room left .*; make room"):
+            with pytest.raises(
+                SourceError, match="cannot write a blob of .* the file system has no room left .*; make room"
+            ):
                 fetched(staging, [BIG.path])
         assert fetched(staging, [BIG.path]) == BIG.size
 
@@ -357,8 +359,8 @@ def test_nodes_keep_tenants_apart_and_know_no_secret(controller: Controller) -> 
 
 
 def test_the_offer_holds_the_scope_and_no_secret(controller: Controller, web: Web) -> None:
-    src = web.url.replace("//", "//us3r:s3cret@") + "?token=t0ken"
-    with controller.staging(src, headers={"X-Key": "k3y"}) as staging:
+    src = web.url.replace("//", "//canary-us3r:canary-s3cret@") + "?token=canary-t0ken"
+    with controller.staging(src, headers={"X-Key": "canary-k3y"}) as staging:
         offer, _status = read_offer(staging.offer())
         fetched(staging)
         assert offer.scope == staging._fetched.scope()
@@ -366,9 +368,9 @@ def test_the_offer_holds_the_scope_and_no_secret(controller: Controller, web: We
         everything = (
             b"".join(path.read_bytes() + os.fsencode(path) for path in controller.files()) + repr(offer).encode()
         )
-    for secret in (b"us3r", b"s3cret", b"t0ken", b"k3y", base64.b64encode(b"us3r:s3cret")):
+    for secret in (b"canary-us3r", b"canary-s3cret", b"canary-t0ken", b"canary-k3y", base64.b64encode(b"canary-us3r:canary-s3cret")):
         assert secret not in everything
-    assert not any("s3cret" in line or "t0ken" in line for line in controller.lines)
+    assert not any("canary-s3cret" in line or "canary-t0ken" in line for line in controller.lines)
 
 
 # -- options
