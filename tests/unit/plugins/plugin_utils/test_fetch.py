@@ -368,7 +368,13 @@ def test_the_offer_holds_the_scope_and_no_secret(controller: Controller, web: We
         everything = (
             b"".join(path.read_bytes() + os.fsencode(path) for path in controller.files()) + repr(offer).encode()
         )
-    for secret in (b"canary-us3r", b"canary-s3cret", b"canary-t0ken", b"canary-k3y", base64.b64encode(b"canary-us3r:canary-s3cret")):
+    for secret in (
+        b"canary-us3r",
+        b"canary-s3cret",
+        b"canary-t0ken",
+        b"canary-k3y",
+        base64.b64encode(b"canary-us3r:canary-s3cret"),
+    ):
         assert secret not in everything
     assert not any("canary-s3cret" in line or "canary-t0ken" in line for line in controller.lines)
 
