@@ -176,7 +176,7 @@ def _look(case: _Case) -> Look:
 
 def _rootfs_arguments(request: Request, places: Places) -> Facts:
     """Return the arguments of ``oci_rootfs``."""
-    names = ("remote_src", "ref", "digest", "platform", "force", "reachable", "uid_map", "gid_map")
+    names = ("remote_src", "fetch", "ref", "digest", "platform", "force", "reachable", "uid_map", "gid_map")
     arguments = {
         **request.rootfs_options,
         **{name: getattr(request, name) for name in names},

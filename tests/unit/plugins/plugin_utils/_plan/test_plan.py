@@ -138,6 +138,8 @@ def test_the_arguments_of_oci_rootfs() -> None:
         "dest": "/var/lib/hypervisor.oci/bundles/web/rootfs",
         "keep": 3,
     }
+    fetched = planned("runc", src="docker://alpine", fetch="controller")["rootfs_arguments"]
+    assert (fetched["src"], fetched["fetch"]) == ("docker://alpine", "controller")
 
 
 def test_the_arguments_for_a_registry() -> None:
