@@ -30,7 +30,7 @@ RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(SANDBOX) $(VENV)/bin/pyt
 PEERS := buildah skopeo umoci
 EXAMPLES_PACKAGES := iproute2 lxc openssl util-linux
 SERVERS := docker-registry
-FLEET_PACKAGES := e2fsprogs iproute2 openssh-client openssh-server sudo util-linux
+FLEET_PACKAGES := docker-registry e2fsprogs iproute2 openssh-client openssh-server skopeo sudo util-linux
 # integration is for root
 PACKAGES_integration = $(if $(filter 0,$(shell id -u)),$(PACKAGES_root))
 PACKAGES_root := acl attr btrfs-progs crun e2fsprogs lxc runc systemd-container uidmap xfsprogs zstd \

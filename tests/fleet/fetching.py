@@ -17,6 +17,7 @@ import typing as t
 from .controller import Playbook, play, rootfs
 from .fleet import DISK, HUB, arguments_of, pids, run, wait_for
 from .lab import ALPHA, BRAVO, CROWD, Broken, Lab, failed, require
+from .registry import Registry
 from .samples import Sample, sample, write
 from .sending import MODULE_RUNS, NEW_IMAGE, UP_TO_DATE, within
 
@@ -86,6 +87,41 @@ def fetched_once(lab: Lab) -> str:
             lab.shows(name, place, amd64)
             lab.is_tidy(name, place)
     return f"{sent} bytes served to {len(CROWD)} nodes of {amd64.size} bytes each, {documents} when up to date"
+
+
+def fetched_from_registry(lab: Lab) -> str:
+    """Eight nodes cost a registry what one costs; a tag that is known costs a question, a digest nothing."""
+    part = sample("registry", _MB, layers=3)
+    registry = Registry(lab.fleet)
+    plain = {"registry_plain_http": True}
+    dest = f"{DISK}/registry/rootfs"
+    registry.start()
+    try:
+        registry.push(write(lab.images, "registry.oci.tar", part), "fleet:registry", "app:1")
+        url = registry.url("app:1")
+        lab.provision(ALPHA, src=url, dest=f"{DISK}/registry-alone/rootfs", **plain).must()
+        alone = registry.served()
+        many = lab.provision(*CROWD, src=url, dest=dest, **plain, **_HERE).must()
+        together = registry.served()
+        lab.provision(*CROWD, src=url, dest=dest, **plain, **_HERE).must()
+        known = registry.served()
+        pinned = f"{registry.url('app')}@{many.of(ALPHA).result['manifest_digest']}"
+        last = lab.provision(*CROWD, src=pinned, dest=dest, **plain, **_HERE).must()
+        nothing = registry.served()
+    finally:
+        registry.stop()
+    require(len(together) <= len(alone), f"{len(together)} requests, one node costs {len(alone)}: {together}")
+    sent = sum(answer.sent for answer in together)
+    require(sent <= sum(answer.sent for answer in alone), f"{sent} bytes, more than one node costs")
+    require({answer.client.partition(":")[0] for answer in together} == {HUB}, f"asked by others: {together}")
+    require([answer.method for answer in known] == ["HEAD"], f"the same tag again: {known}")
+    require(not nothing, f"a digest that is known: {nothing}")
+    for name in CROWD:
+        within(many, name, NEW_IMAGE * part.size + MODULE_RUNS, "new image")
+        require(not last.of(name).changed, f"{name}: another name of the same image changed something")
+        lab.shows(name, dest, part)
+        lab.is_tidy(name, dest)
+    return f"{len(together)} requests and {sent} bytes for {len(CROWD)} nodes of {part.size} bytes each"
 
 
 def fetched_for_whom(lab: Lab) -> str:
@@ -337,6 +373,7 @@ def fetch_of_what_changes(lab: Lab) -> str:
 
 CHECKS: tuple[t.Callable[[Lab], str], ...] = (
     fetched_once,
+    fetched_from_registry,
     fetched_for_whom,
     fetched_in_secret,
     fetch_interrupted,
