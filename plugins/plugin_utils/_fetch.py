@@ -183,7 +183,7 @@ class FetchedStaging(Staging):
         self._fetched.prepare()
         progress = self._progress({name: sizes[name] for names in missing for name in names})
         for names in missing:
-            with progress.sending(names):
+            with progress.sending(names, self._kept_path(names)):
                 try:
                     super()._stage([names])
                 except (SourceChangedError, DamagedError) as error:
@@ -191,6 +191,13 @@ class FetchedStaging(Staging):
                         raise
                     super()._stage([names])
         self._flight.end_session()
+
+    def _kept_path(self, names: tuple[str, ...]) -> str:
+        """Return the file that a blob is written to, of which its size tells how much has come; empty for several."""
+        partials, digest = self._fetched.partials, blob_digest(names[0])
+        if partials is None or digest is None or len(names) > 1:
+            return ""
+        return os.path.join(partials.path, self._fetched.partial_name(digest))
 
     def _may_try_again(self, error: SourceError) -> bool:
         """Prepare a second try; return whether it may help. What was fetched before is verified, so it stays."""

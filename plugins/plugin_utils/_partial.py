@@ -38,6 +38,9 @@ _NAME = re.compile(r"[0-9a-f]{64}\Z")
 # Bounds of the folder: what all files hold in bytes, and how many seconds after its last byte a file stays.
 _MOST = 10 * 1024**3
 _LONGEST = 7 * 24 * 3600
+# Seconds without a byte after which another run counts as stuck, and between two looks.
+_PATIENCE = 10.0
+_POLL = 0.1
 # What a guess at the credentials behind a name costs, in rounds of a hash.
 _ROUNDS = 20_000
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -92,14 +95,15 @@ class Partials:
     def stage(self, name: str, blob: Blob, target: str) -> bool:
         """Fetch the rest of a blob, verify all of it, and give it the second name ``target``.
 
-        Returns false when another run works on it, or when it is too large for the folder. What does not match its digest
+        Waits while another run fetches it. Returns false when that run comes no further, or when the blob is too large for
+        the folder. What does not match its digest
         is removed, and fetched once more unless all of it came from this run. Raises ``VerificationError``,
         ``SourceError`` and ``OSError``.
         """
         if blob.size > _MOST:
             return False
         for _turn in range(2):
-            fd = self._lock(name)
+            fd = self._wait(name)
             if fd is None:
                 return False
             with opened(fd):
@@ -166,6 +170,21 @@ class Partials:
         with opened(fd):
             os.unlink(name, dir_fd=self._fd)
         return True
+
+    def _wait(self, name: str) -> int | None:
+        """Open a file once no other run has it; return ``None`` if the one that has it writes nothing for a while."""
+        found, size, deadline = 0, -1, 0.0
+        while True:
+            fd = self._lock(name)
+            if fd is not None:
+                return fd
+            with contextlib.suppress(FileNotFoundError):
+                found = os.stat(name, dir_fd=self._fd).st_size
+            if found != size:
+                size, deadline = found, time.monotonic() + _PATIENCE
+            elif time.monotonic() > deadline:
+                return None
+            time.sleep(_POLL)
 
     def _lock(self, name: str) -> int | None:
         """Open a file, made if it is missing; return ``None`` while another run has it."""

@@ -86,7 +86,7 @@ class Progress:
 
     @contextlib.contextmanager
     def sending(self, names: t.Sequence[str], path: str = "") -> t.Iterator[None]:
-        """Report that the blobs ``names`` are sent within this block, as the file at ``path``."""
+        """Report that the blobs ``names`` are transferred within this block, as the file at ``path``."""
         first = self._number + 1
         self._number += len(names)
         size = sum(self._sizes[name] for name in names)

@@ -23,7 +23,7 @@ from .sending import MODULE_RUNS, NEW_IMAGE, UP_TO_DATE, within
 
 _MB = 1_000_000
 _BLOB = 20 * _MB
-_HERE = {"fetch": "controller"}
+_HERE: dict[str, t.Any] = {"fetch": "controller"}
 # What may be fetched again of a blob that was interrupted at 90 %, and what an archive's index and documents take.
 _REST = 0.11
 _DOCUMENTS = 60_000
@@ -93,7 +93,7 @@ def fetched_from_registry(lab: Lab) -> str:
     """Eight nodes cost a registry what one costs; a tag that is known costs a question, a digest nothing."""
     part = sample("registry", _MB, layers=3)
     registry = Registry(lab.fleet)
-    plain = {"registry_plain_http": True}
+    plain: dict[str, t.Any] = {"registry_plain_http": True}
     dest = f"{DISK}/registry/rootfs"
     registry.start()
     try:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
@@ -155,13 +156,37 @@ def test_on_another_file_system_it_is_copied(
     assert stat.S_IMODE((tmp_path / "target").stat().st_mode) == 0o600
 
 
-def test_two_runs_do_not_write_one_file(server: Server, partials: Partials, cache: Path, tmp_path: Path) -> None:
+def test_two_runs_do_not_write_one_file(
+    server: Server, partials: Partials, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that another run is stuck with is fetched by both."""
+    monkeypatch.setattr(_partial, "_PATIENCE", 0.3)
     interrupt(server, partials, tmp_path / "target")
     with open(cache / "hypervisor.oci" / NAME, "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert not partials.stage(NAME, server.blob(), str(tmp_path / "target"))
     assert server.asked == [0]
     assert kept(cache) == {NAME: 900_000}
+
+
+def test_a_run_waits_for_another_one_that_fetches(
+    server: Server, partials: Partials, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may outlive an ansible-playbook that was killed, and fetch on."""
+    monkeypatch.setattr(_partial, "_PATIENCE", 1.0)
+    interrupt(server, partials, tmp_path / "target")
+    path = cache / "hypervisor.oci" / NAME
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, open(path, "ab", buffering=0) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waiting = pool.submit(partials.stage, NAME, server.blob(), str(tmp_path / "target"))
+        for start in range(900_000, 1_000_000, 25_000):
+            time.sleep(0.5)
+            other.write(DATA[start : start + 25_000])
+            assert not waiting.done()
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert waiting.result()
+    assert server.asked == [0]
+    assert (tmp_path / "target").read_bytes() == DATA
 
 
 def test_the_folder_is_bounded(
