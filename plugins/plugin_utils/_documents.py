@@ -19,6 +19,7 @@ from ..module_utils._errors import ImageError
 from ..module_utils._image.digest import Digest
 from ..module_utils._registry.client import Manifest, RegistryClient
 from ..module_utils._source.source import DOCUMENT_LIMIT
+from ._partial import derive
 
 if t.TYPE_CHECKING:
     from ._partial import Partials
@@ -28,11 +29,15 @@ _LONGEST = DOCUMENT_LIMIT + 1024
 
 
 class KeptDocuments:
-    """The documents in ``partials``; ``name_of`` makes the names of files, which differ for each source and credentials."""
+    """The documents in ``partials``; ``name_of`` makes the names of files, which differ for each source and credentials.
 
-    def __init__(self, partials: Partials, name_of: t.Callable[[str], str]) -> None:
+    The realm of ``registry`` is kept whoever asks: new credentials are no reason to trust a new one.
+    """
+
+    def __init__(self, partials: Partials, name_of: t.Callable[[str], str], registry: str) -> None:
         self._partials = partials
         self._name_of = name_of
+        self._realm = derive(b"realm", registry)
 
     def find(self, digest: Digest) -> tuple[str, bytes] | None:
         """Return the media type, which is empty for a config, and the verified document."""
@@ -58,13 +63,22 @@ class KeptDocuments:
         """Keep the digest of a tag."""
         self._partials.write(self._name_of(f"tag {tag}"), digest.encode())
 
+    def realm(self) -> str:
+        """Return the origin that got the credentials for the registry in an earlier run; empty if that is not known."""
+        return (self._partials.read(self._realm, _LONGEST) or b"").decode("utf-8", "replace")
+
+    def keep_realm(self, realm: str) -> None:
+        """Keep that origin."""
+        self._partials.write(self._realm, realm.encode())
+
 
 class KeepingClient(RegistryClient):
-    """A client that asks for no document again."""
+    """A client that asks for no document again, and sends no credentials to a new realm without being told to."""
 
     def __init__(self, client: RegistryClient, kept: KeptDocuments) -> None:
         super().__init__(client.name, client.options)
         self._kept = kept
+        self.registry.session.known_realm = kept.realm()
 
     def manifest(self, reference: str) -> Manifest:
         """Return the manifest or index of a tag or digest. Raises as ``RegistryClient`` does."""
@@ -73,6 +87,9 @@ class KeepingClient(RegistryClient):
         if digest is not None and found is not None:
             return Manifest(digest, *found)
         manifest = super().manifest(reference)
+        session = self.registry.session
+        if session.realm not in ("", session.known_realm):
+            self._kept.keep_realm(session.realm)
         self._kept.keep(manifest.digest, manifest.media_type, manifest.data)
         if not isinstance(reference, Digest):
             self._kept.keep_tag(reference, manifest.digest)

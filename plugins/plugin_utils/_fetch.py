@@ -129,7 +129,7 @@ class FetchedImage:
         """Open the image. Raises ``SourceError`` and ``ImageError``."""
         source = open_any(self._src, self._options, self.max_size, self._digest)
         if isinstance(source, RegistrySource) and self.partials is not None:
-            kept = KeptDocuments(self.partials, self.partial_name)
+            kept = KeptDocuments(self.partials, self.partial_name, source.name.registry)
             source.client = KeepingClient(source.client, kept)
         return source
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError, SourceError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import parse_platform
+from ansible_collections.hypervisor.oci.plugins.module_utils._registry import session
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote import retries
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote.url import parse_url
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import read_offer
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._fetch import (
@@ -329,3 +331,27 @@ def test_damaged_documents_are_fetched_again(
     assert later(tmp_path, registry, "next") == NAMES
     assert later(tmp_path, registry, "healed") == NAMES
     assert not any(path.startswith("GET /v2/") and path.endswith("200") for path in registry.paths())
+
+
+def test_a_realm_elsewhere_that_changes_gets_no_credentials(
+    tmp_path: Path, controller: Controller, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor new ones: the registry may have been taken over."""
+    # a realm on another host has to be https, which says nothing here
+    monkeypatch.setattr(session, "realm_of", lambda challenge, _url, _options: parse_url(challenge.parameters["realm"]))
+    login: dict[str, t.Any] = {"url_username": "reader", "url_password": "right"}
+    with serving(TokenServer(), "127.0.0.2") as first, serving(TokenServer(), "127.0.0.3") as second:
+        for tokens in (first, second):
+            tokens.users = {"reader": "right"}
+        registry.tokens = first
+        controller.fork(source(registry), **login)
+        registry.tokens = second
+        for password in ("right", "new"):
+            with pytest.raises(SourceError, match="sends credentials to .* now, and sent them to .* before"):
+                Controller(tmp_path / password).fork(source(registry), **{**login, "url_password": password})
+        assert second.asked == []
+        path = tmp_path / "auth.json"
+        path.write_text(json.dumps({"auths": {second.host: {"auth": basic("reader", "right")}}}))
+        assert Controller(tmp_path / "named").fork(source(registry), **login, registry_auth_file=str(path)) == NAMES
+        # and is the known one from then on
+        assert Controller(tmp_path / "later").fork(source(registry), **login) == NAMES
