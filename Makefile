@@ -29,11 +29,12 @@ RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(SANDBOX) $(VENV)/bin/pyt
 # Debian packages that sessions use; they are installed before the sandbox is entered.
 PEERS := buildah skopeo umoci
 EXAMPLES_PACKAGES := iproute2 lxc openssl util-linux
-FLEET_PACKAGES := e2fsprogs iproute2 openssh-client openssh-server sudo util-linux
+SERVERS := docker-registry
+FLEET_PACKAGES := docker-registry e2fsprogs iproute2 openssh-client openssh-server skopeo sudo util-linux
 # integration is for root
 PACKAGES_integration = $(if $(filter 0,$(shell id -u)),$(PACKAGES_root))
 PACKAGES_root := acl attr btrfs-progs crun e2fsprogs lxc runc systemd-container uidmap xfsprogs zstd \
-    $(PEERS) $(FLEET_PACKAGES) $(EXAMPLES_PACKAGES)
+    $(PEERS) $(SERVERS) $(FLEET_PACKAGES) $(EXAMPLES_PACKAGES)
 PACKAGES_sanity := shellcheck
 PACKAGES = $(foreach kind,integration sanity,$(if $(or $(if $(S),,all),$(findstring $(kind),$(S))),$(PACKAGES_$(kind))))
 

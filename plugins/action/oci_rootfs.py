@@ -21,12 +21,14 @@ from ansible.utils.display import Display
 
 from ..module_utils._errors import OciError, visible
 from ..module_utils._size_arguments import parse_max_size
+from ..module_utils._registry.name import is_registry
 from ..module_utils._remote.url import is_url
 from ..module_utils._source.sources import missing_source
 from ..plugin_utils._answer import check_tmp, parse_request, remove_foreign_keys
+from ..plugin_utils._fetch import FetchedImage, FetchedStaging, arguments_for_node, is_fetched_here
 from ..plugin_utils._output import shorten_output, summarize
 from ..plugin_utils._progress import Progress, running_module
-from ..plugin_utils._staging import Staging
+from ..plugin_utils._staging import LocalImage, Staging
 from ..plugin_utils._criteria import parse_criteria
 
 _STATES_WITH_SRC = ("present", "staged")
@@ -59,6 +61,10 @@ class ActionModule(ActionBase):
         try:
             if self._needs_no_transfer(args):
                 return self._run_module(args)
+            if is_fetched_here(args, bool(self._task.async_val)):
+                return self._fetch(args)
+            if self._node_reads(args):
+                return self._run_module(args)
             source = self._find_source(str(args["src"]))
             if self._connection.transport == "local" and not self._is_become_unprivileged():  # fmt: skip
                 return self._read_in_place(args, source)
@@ -74,11 +80,13 @@ class ActionModule(ActionBase):
                 self._remove_tmp_path(self._connection._shell.tmpdir)
 
     def _needs_no_transfer(self, args: Args) -> bool:
-        """Return whether the node has the image, fetches it by itself, or needs none."""
-        source = args.get("src")
-        if not source or args.get("state", "present") not in _STATES_WITH_SRC:
-            return True
-        return boolean(args.get("remote_src", False), strict=False) or is_url(str(source))
+        """Return whether the task needs no image."""
+        return not args.get("src") or args.get("state", "present") not in _STATES_WITH_SRC
+
+    def _node_reads(self, args: Args) -> bool:
+        """Return whether the node has the image, or fetches it by itself."""
+        source = str(args["src"])
+        return boolean(args.get("remote_src", False), strict=False) or is_url(source) or is_registry(source)
 
     def _find_source(self, src: str) -> str:
         try:
@@ -116,6 +124,17 @@ class ActionModule(ActionBase):
         finally:
             self._loader.cleanup_tmp_file(real)
 
+    def _fetch(self, args: Args) -> Args:
+        """Offer an image that the controller fetches; the node is told nothing of how it is fetched."""
+
+        def tell(note: str) -> None:
+            self._show_progress(f"[{self._host()}] {note}", True)
+
+        image = FetchedImage(args, self._loader.path_dwim, tell)
+        local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
+        with FetchedStaging(image, local_tmp, parse_criteria(args), self._fetch_progress) as staging:
+            return self._offer_and_send(arguments_for_node(args), staging)
+
     def _offer(self, args: Args, source: str) -> Args:
         decrypted: list[str] = []
 
@@ -128,7 +147,8 @@ class ActionModule(ActionBase):
         try:
             local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
             max_size = parse_max_size(args)
-            with Staging(source, real_path, local_tmp, parse_criteria(args), max_size=max_size) as staging:
+            image = LocalImage(source, real_path, max_size)
+            with Staging(image, local_tmp, parse_criteria(args)) as staging:
                 return self._offer_and_send({**args, "src": source}, staging)
         finally:
             for path in decrypted:
@@ -191,6 +211,9 @@ class ActionModule(ActionBase):
         """Make files readable for an unprivileged become_user. Others can read them; this saves a command."""
         if self._is_become_unprivileged():
             self._fixup_perms2(paths)
+
+    def _fetch_progress(self, sizes: dict[str, int]) -> Progress:
+        return Progress(self._host(), sizes, self._show_progress, verbs=("fetching", "fetched"))
 
     def _host(self) -> str:
         host = str(self._task_vars.get("inventory_hostname", ""))

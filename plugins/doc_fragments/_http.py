@@ -14,9 +14,9 @@ class ModuleDocFragment:
 options:
   url_username:
     description:
-      - The user for a URL that wants one. A user and password in the URL itself are understood, too.
+      - The user for a URL or a registry that wants one. A user and password in a URL itself are understood, too.
       - User, password, O(headers), client certificate and what F(.netrc) says are sent to the URL's own origin alone, never to
-        where it redirects.
+        where it redirects. A registry's user and password are also sent to its token server. For registries, F(.netrc) is not read.
     type: str
   url_password:
     description:
@@ -30,7 +30,7 @@ options:
   client_cert:
     description:
       - A PEM file with a certificate that the module shows to the server, and its key unless O(client_key) has it.
-        It lies where the module runs.
+        It lies where the fetch runs.
     type: path
   client_key:
     description:
@@ -38,7 +38,7 @@ options:
     type: path
   ca_path:
     description:
-      - A PEM file with the certificates of the authorities to trust, instead of the system's. It lies where the module runs.
+      - A PEM file with the certificates of the authorities to trust, instead of the system's. It lies where the fetch runs.
     type: path
   validate_certs:
     description:

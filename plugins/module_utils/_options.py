@@ -13,9 +13,9 @@ import typing as t
 from dataclasses import fields
 
 from ._errors import OciError, show
-from ._remote.arguments import http_options
 from ._image.platform import parse_platform
 from ._provision.options import Options
+from ._registry.arguments import fetch_options
 from ._dest.record import is_token
 from ._unpack_options import unpack_options_from
 
@@ -44,7 +44,7 @@ def options_from(params: dict[str, t.Any]) -> Options:
         lock_timeout=float(params["lock_timeout"]),
         offer=params.get("_offer") or "",
         upload_folder=params.get("_upload_folder") or "",
-        http=http_options(params),
+        http=fetch_options(params),
         cache_dir=cache_dir,
         cache_max_size=params["cache_max_size"] if cache_dir else 0,
         cache_max_age=params["cache_max_age"] if cache_dir else 0,

@@ -35,6 +35,7 @@ from ._unpack_options import UnpackOptions
 
 if t.TYPE_CHECKING:
     from ._cache.blobs import BlobCache, CachedBlob, KeptBlob
+    from ._source.partial import PartialBlob, PartialBlobs
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,26 @@ class _DamagedEntry(Exception):
     """A blob of the cache does not match its digest."""
 
 
-# What a damaged blob can cause.
-_CONTENT_ERRORS = (ImageError, LayerError, MissingLibraryError, RootfsError, SourceError, OSError)
+# What a damaged blob can cause, and with it what reading a damaged disk can.
+_DAMAGE_ERRORS = (ImageError, LayerError, MissingLibraryError, RootfsError)
+_CONTENT_ERRORS = (*_DAMAGE_ERRORS, SourceError, OSError)
 
 
-def unpack(source: Opener, image: Image, fd: int, options: UnpackOptions, cache: BlobCache | None = None) -> Unpacked:
+@dataclass(frozen=True)
+class Kept:
+    """Where blobs are kept: the cache, and what came of them over the network in runs that failed."""
+
+    cache: BlobCache | None = None
+    partials: PartialBlobs | None = None
+
+    def make_room(self, fd: int) -> bool:
+        """Remove what is kept on the full disk of ``fd``; return whether there was anything."""
+        if self.partials is not None and self.partials.make_room():
+            return True
+        return self.cache is not None and self.cache.make_room(fd)
+
+
+def unpack(source: Opener, image: Image, fd: int, options: UnpackOptions, kept: Kept = Kept()) -> Unpacked:
     """Apply all layers to the empty directory behind ``fd`` and give it its final metadata.
 
     Layers are paired with diff_ids by position. If the content of a layer has the diff_id of another position,
@@ -66,7 +82,7 @@ def unpack(source: Opener, image: Image, fd: int, options: UnpackOptions, cache:
     Raises ``LayerError``, ``ImageError``, ``RootfsError``, ``MissingLibraryError``, ``OSError``.
     """
     keep_freed_memory()
-    blobs = _Blobs(source, cache)
+    blobs = _Blobs(source, kept.cache, kept.partials)
     layers: t.Sequence[Layer] = image.layers
     # mknod and mkdir would otherwise clear mode bits that the image sets
     umask = os.umask(0)
@@ -80,7 +96,7 @@ def unpack(source: Opener, image: Image, fd: int, options: UnpackOptions, cache:
             except _DamagedEntry:
                 empty_directory(fd)
             except (OciError, OSError) as error:
-                if cache is None or not _is_full(error) or not cache.make_room(fd):
+                if not _is_full(error) or not kept.make_room(fd):
                     raise
                 empty_directory(fd)
     finally:
@@ -93,16 +109,17 @@ class _Blobs:
 
     source: Opener
     cache: BlobCache | None
+    partials: PartialBlobs | None
 
     @contextlib.contextmanager
-    def open(self, layer: Layer) -> t.Iterator[CachedBlob | KeptBlob | RangeReader]:
+    def open(self, layer: Layer) -> t.Iterator[CachedBlob | KeptBlob | PartialBlob | RangeReader]:
         """Open a layer's blob in the cache, or in the source while it is copied into the cache.
 
         Raises ``_DamagedEntry`` if a damaged blob of the cache made the block fail; that blob has then been removed.
         """
         cache = self.cache
         if cache is None or layer.data is not None:
-            with contextlib.closing(open_layer(self.source, layer)) as blob:
+            with self._fetching(layer) as blob:
                 yield blob
             return
         # the cache holds blobs by their own digest, which is unknown for a compressed blob of an old archive
@@ -118,11 +135,34 @@ class _Blobs:
                     cache.discard(cached)
                     raise _DamagedEntry from error
             return
-        kept = cache.keeping(open_layer(self.source, layer), layer.digest, layer.size)
-        with contextlib.closing(kept):
-            yield kept
+        with self._fetching(layer) as blob:
+            kept = cache.keeping(t.cast(RangeReader, blob), layer.digest, layer.size)
+            with contextlib.closing(kept):
+                yield kept
 
-    def commit(self, blob: CachedBlob | KeptBlob | RangeReader, stream: LayerStream, report: Report) -> None:
+    @contextlib.contextmanager
+    def _fetching(self, layer: Layer) -> t.Iterator[PartialBlob | RangeReader]:
+        """Open a layer's blob in the source, going on with what an earlier run fetched of it.
+
+        Raises ``_DamagedEntry`` if the blob made the block fail and may come right when it is read again.
+        """
+        opened = open_layer(self.source, layer)
+        partials = self.partials
+        if partials is None or layer.data is not None or layer.digest_is_diff_id:
+            with contextlib.closing(opened):
+                yield opened
+            return
+        with contextlib.closing(partials.reading(opened, layer.digest, opened.length)) as blob:
+            try:
+                yield blob
+            except _DAMAGE_ERRORS as error:
+                if not _is_full(error) and partials.is_worth_a_second_try(blob):
+                    raise _DamagedEntry from error
+                raise
+
+    def commit(
+        self, blob: CachedBlob | KeptBlob | PartialBlob | RangeReader, stream: LayerStream, report: Report
+    ) -> None:
         """Keep a blob that was read to its end in the cache, or count it if it came from there."""
         if self.cache is None:
             return

@@ -23,6 +23,7 @@ requirements:
 extends_documentation_fragment:
   - hypervisor.oci._attributes
   - hypervisor.oci._http
+  - hypervisor.oci._registry
 attributes:
   check_mode:
     support: full
@@ -50,9 +51,12 @@ attributes:
 options:
   src:
     description:
-      - The archive or directory, on the host that the module runs on, or an archive's C(http) or C(https) URL.
+      - The archive or directory, on the host that the module runs on, an archive's C(http) or C(https) URL, or the name of an
+        image in a registry, as O(hypervisor.oci.oci_rootfs#module:src).
         What it is shows from its content.
       - Of a URL only the archive's index and its documents are fetched, if the server serves ranges of bytes.
+      - Of an image in a registry only documents are fetched, with O(platform) those of that platform only. Docker Hub counts
+        each manifest as a pull.
     type: path
     required: true
   ref:
@@ -91,6 +95,12 @@ EXAMPLES = r"""
   loop: "{{ archive.images }}"
   loop_control:
     label: "{{ item.platform }}"
+
+- name: Find the digest to pin in a registry
+  hypervisor.oci.oci_image_info:
+    src: docker://nginx:1.27
+    platform: linux/amd64
+  delegate_to: localhost
 
 - name: Pin what a fleet may install
   hypervisor.oci.oci_rootfs:
@@ -166,13 +176,13 @@ import typing as t
 from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._errors import MissingLibraryError, OciError, SourceChangedError
-from ..module_utils._remote.arguments import HTTP_ARGUMENTS, http_options, without_secrets
 from ..module_utils._image.listing import list_images
 from ..module_utils._image.platform import parse_platform
 from ..module_utils._quiet_module import QuietModule
+from ..module_utils._registry.arguments import FETCH_ARGUMENTS, fetch_options, without_secrets
+from ..module_utils._registry.open import open_any
 from ..module_utils._result import to_json_safe
 from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_max_size
-from ..module_utils._source.sources import open_source
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "src": {"type": "path", "required": True},
@@ -180,7 +190,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "digest": {"type": "str"},
     "platform": {"type": "str"},
     **MAX_SIZE_ARGUMENTS,
-    **HTTP_ARGUMENTS,
+    **FETCH_ARGUMENTS,
 }
 
 
@@ -203,9 +213,12 @@ def main() -> None:
 
 def _list(params: dict[str, t.Any]) -> tuple[str, list[dict[str, t.Any]]]:
     platform = parse_platform(params["platform"]) if params["platform"] else None
-    source = open_source(params["src"], http_options(params), parse_max_size(params))
+    source = open_any(params["src"], fetch_options(params), parse_max_size(params), params["digest"] or None)
     with contextlib.closing(source):
-        images = list_images(source, params["ref"] or None, params["digest"] or None, platform)
+        digest = params["digest"] or None
+        # one that the source was asked for, and has verified
+        wanted = None if source.pinned == digest else digest
+        images = list_images(source, params["ref"] or None, wanted, platform)
         return source.form, images
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: oci_rootfs
-short_description: Turn an OCI image archive into a root file system
+short_description: Turn an OCI image into a root file system
 version_added: 0.1.0
 author:
   - the hypervisor.oci authors (@hypervisor-oci)
@@ -27,6 +27,7 @@ requirements:
 extends_documentation_fragment:
   - hypervisor.oci._attributes
   - hypervisor.oci._http
+  - hypervisor.oci._registry
 attributes:
   check_mode:
     support: full
@@ -48,8 +49,8 @@ attributes:
   async:
     support: partial
     details:
-      - Only with O(remote_src=true), a URL, or a connection V(local), because a transfer from the controller cannot continue
-        in the background.
+      - Only with O(remote_src=true), a URL or registry that the node reads (see O(fetch)), or a connection V(local) that reads a
+        file, because a transfer from the controller cannot continue in the background.
   safe_file_operations:
     support: none
     details:
@@ -57,14 +58,18 @@ attributes:
 options:
   src:
     description:
-      - The image. An archive or directory on the controller, or on the node with O(remote_src=true), or an archive's
-        C(http) or C(https) URL.
+      - The image. An archive or directory on the controller, or on the node with O(remote_src=true), an archive's
+        C(http) or C(https) URL, or the name of an image in a registry as V(docker://[HOST[:PORT]/]NAME[:TAG][@DIGEST]).
       - The content decides about the format, not the name. Supported are a tar with an OCI image layout, the output of
         C(docker save) of old and new versions, both also compressed as a whole by gzip, zstd, xz or bzip2, and an OCI image layout
         directory.
       - The node reads a URL. It fetches only the archive's index and the blobs of its own image that it lacks.
         User, password and query of the URL are neither logged nor returned.
         Any web server works. One that does not serve ranges of bytes sends the whole archive, and twice if it is unpacked.
+      - An image in a registry is fetched by the node. Names are expanded by Docker's rules, so that V(docker://alpine:3.20) is
+        V(docker.io/library/alpine:3.20). A digest decides over a tag. If the image of a digest is at O(dest), the registry
+        is not asked at all, and by a tag only for its digest.
+      - Of a layer that was fetched in part when a run ended, the next run fetches the rest.
       - Required with O(state=present) and O(state=staged).
     type: path
   dest:
@@ -110,10 +115,22 @@ options:
     type: str
   remote_src:
     description:
-      - Whether O(src) is on the node already. Otherwise, unless it is a URL, the controller offers the image to the node,
+      - Whether O(src) is on the node already. Otherwise, unless it is a URL or in a registry, the controller offers the image to the node,
         and uploads the blobs that the node requests to a folder on the file system of O(dest).
     type: bool
     default: false
+  fetch:
+    description:
+      - Who fetches O(src) when it is a URL or an image in a registry. Without this option, the node does. With a path it is an
+        error.
+      - V(node) needs a route to the server and credentials on each node.
+      - With V(controller), the controller fetches once what its nodes need, and sends it to them as it does an archive of its
+        own. Nodes get no credentials and need no route. Options for the server, with their paths and environment, are those of
+        the controller. It is an error with C(async).
+      - The controller keeps what it fetched until ansible-playbook ends, and in F($XDG_CACHE_HOME/hypervisor.oci) what a later
+        run can continue, for seven days and up to 10 GiB.
+    type: str
+    choices: [node, controller]
   force:
     description:
       - Replace or remove a tree at O(dest) that this module did not create. A replaced tree is kept in the folder beside
@@ -313,6 +330,14 @@ EXAMPLES = r"""
     dest: /var/lib/lxc/app/rootfs
     keep: 1
 
+- name: Fetch on the controller, once for all nodes, which get no credentials
+  hypervisor.oci.oci_rootfs:
+    src: https://images.example.org/app.oci.tar
+    fetch: controller
+    url_username: deploy
+    url_password: "{{ images_password }}"
+    dest: /var/lib/machines/web
+
 - name: Go back to the tree before the last update
   hypervisor.oci.oci_rootfs:
     dest: /var/lib/lxc/app/rootfs
@@ -499,12 +524,12 @@ import typing as t
 from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._errors import MissingLibraryError, OciError
-from ..module_utils._remote.arguments import HTTP_ARGUMENTS, without_secrets
 from ..module_utils._interrupt import interruptible
 from ..module_utils._options import options_from
 from ..module_utils._provision.outcome import Outcome
 from ..module_utils._provision.provision import provision
 from ..module_utils._quiet_module import QuietModule
+from ..module_utils._registry.arguments import FETCH_ARGUMENTS, without_secrets
 from ..module_utils._result import bounded_warnings, to_json_safe
 from ..module_utils._dest.reach import CHOICES, FAIL
 from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_size
@@ -530,7 +555,8 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "cache_scope": {"type": "str"},
     "cache_max_size": {"type": "str", "default": "20G"},
     "cache_max_age": {"type": "int", "default": 30},
-    **HTTP_ARGUMENTS,
+    "fetch": {"type": "str", "choices": ["node", "controller"]},
+    **FETCH_ARGUMENTS,
     "_offer": {"type": "str"},
     "_upload_folder": {"type": "str"},
 }

@@ -59,6 +59,7 @@ def pack(offer: Offer) -> bytes:
         "sizes": offer.sizes,
         "problems": offer.problems,
         "pinned": offer.pinned,
+        "scope": offer.scope,
     }
     parts = [json.dumps(head, separators=(",", ":")).encode("ascii") + b"\n"]
     parts += offer.documents.values()
@@ -80,6 +81,11 @@ class _Wrapped:
         self.documents_size = 0
         self.spooled_size = source.spooled_size
         self._source = source
+
+    @property
+    def pinned(self) -> str:
+        """Delegate to the source. Raises ``SourceError``."""
+        return self._source.pinned
 
     def size_of(self, name: str) -> int | None:
         """Delegate to the source. Raises ``SourceError``."""

@@ -60,18 +60,25 @@ def running_module(host: str, work: str, display: Display) -> t.Iterator[None]:
 
 
 class Progress:
-    """The progress of a transfer to ``host``; ``sizes`` has the blobs in order, by name and in bytes.
+    """The progress of a transfer to or for ``host``; ``sizes`` has the blobs in order, by name and in bytes.
 
-    ``display`` is called with each line, and whether it belongs to a long transfer.
+    ``display`` is called with each line, and whether it belongs to a long transfer. ``verbs`` are what the transfer does,
+    and has done.
     """
 
     def __init__(
-        self, host: str, sizes: t.Mapping[str, int], display: Display, clock: t.Callable[[], float] = time.monotonic
+        self,
+        host: str,
+        sizes: t.Mapping[str, int],
+        display: Display,
+        clock: t.Callable[[], float] = time.monotonic,
+        verbs: tuple[str, str] = ("sending", "sent"),
     ) -> None:
         self._host = host
         self._sizes = sizes
         self._display = display
         self._clock = clock
+        self._doing, self._done = verbs
         self._number = 0
         self._sent = 0
         self._total = sum(sizes.values())
@@ -79,7 +86,7 @@ class Progress:
 
     @contextlib.contextmanager
     def sending(self, names: t.Sequence[str], path: str = "") -> t.Iterator[None]:
-        """Report that the blobs ``names`` are sent within this block, as the file at ``path``."""
+        """Report that the blobs ``names`` are transferred within this block, as the file at ``path``."""
         first = self._number + 1
         self._number += len(names)
         size = sum(self._sizes[name] for name in names)
@@ -89,8 +96,8 @@ class Progress:
         else:
             what = f"blobs {first} to {self._number} of {len(self._sizes)} together"
         self._line(
-            f"sending {what}, {bytes_to_human(size)};"
-            f" {bytes_to_human(self._sent)} of {bytes_to_human(self._total)} sent"
+            f"{self._doing} {what}, {bytes_to_human(size)};"
+            f" {bytes_to_human(self._sent)} of {bytes_to_human(self._total)} {self._done}"
         )
 
         def tell(seconds: float) -> None:
@@ -98,7 +105,7 @@ class Progress:
             # a connection may read a file as a whole before it sends any of it
             far = f" {bytes_to_human(done)} of" if 0 < done < size else ""
             self._display(
-                f"[{self._host}] sending {what},{far} {bytes_to_human(size)}, for {seconds:.0f} s so far", True
+                f"[{self._host}] {self._doing} {what},{far} {bytes_to_human(size)}, for {seconds:.0f} s so far", True
             )
 
         with reporting(tell):
@@ -107,7 +114,7 @@ class Progress:
         if self._number == len(self._sizes):
             seconds = max(self._clock() - self._started, 0.001)
             self._line(
-                f"sent {bytes_to_human(self._total)} in {seconds:.1f} s,"
+                f"{self._done} {bytes_to_human(self._total)} in {seconds:.1f} s,"
                 f" {bytes_to_human(int(self._total / seconds))}/s"
             )
 

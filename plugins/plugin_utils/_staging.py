@@ -36,6 +36,7 @@ from ..module_utils._source.verified import VerificationError, VerifiedReader
 from ._offer import make_offer, pack
 
 if t.TYPE_CHECKING:
+    from ..module_utils._source.range_reader import RangeReader
     from ..module_utils._source.source import Source
     from ._criteria import Criteria
 
@@ -49,6 +50,13 @@ _LARGEST_BUNDLE = 4 * 1024 * 1024
 _HEAD_ENTRY = 192
 
 
+class DamagedError(SourceError):
+    """The content of a blob does not match its digest."""
+
+
+_Self = t.TypeVar("_Self", bound="Staging")
+
+
 @dataclass(frozen=True)
 class Bundle:
     """One file to send, with the blobs ``names``: from ``path`` on the controller, to ``file`` on the node."""
@@ -58,34 +66,65 @@ class Bundle:
     names: tuple[str, ...]
 
 
-class Staging:
-    """The staged files of the image at ``path`` for a task with these ``criteria``, as a context manager.
+class StagedImage(t.Protocol):
+    """An image that can be staged."""
 
-    Each set of criteria has its own offer, and all of them share the blobs. ``real_path`` returns the file to read; it
-    is called only when something has to be staged, since it may decrypt. ``local_tmp`` is a private directory that all
-    forks share. ``max_size`` limits what a compressed archive may hold in bytes. Raises ``SourceError``, ``ImageError``
-    and ``MissingLibraryError``.
+    @property
+    def path(self) -> str:
+        """The name of the image in messages."""
+
+    def key(self) -> str:
+        """Return a file name that is different for different images."""
+
+    def open(self) -> Source:
+        """Open the image. Raises ``SourceError`` and ``MissingLibraryError``."""
+
+
+@dataclass(frozen=True)
+class LocalImage:
+    """The image in the file or directory ``path`` of the controller.
+
+    ``real_path`` returns the file to read; it is called only when something has to be staged, since it may decrypt.
+    ``max_size`` limits what a compressed archive may hold in bytes.
     """
 
-    def __init__(
-        self,
-        path: str,
-        real_path: t.Callable[[], str],
-        local_tmp: str,
-        criteria: Criteria,
-        max_size: int = DEFAULT_MAX_SIZE,
-    ) -> None:
-        self._path = path
+    path: str
+    real_path: t.Callable[[], str]
+    max_size: int = DEFAULT_MAX_SIZE
+
+    def key(self) -> str:
+        """Return a file name that is different for different images, and when the image changes."""
+        return _key(self.path)
+
+    def open(self) -> Source:
+        """Open the image. Raises ``SourceError`` and ``MissingLibraryError``."""
+        source = open_source(self.real_path(), max_size=self.max_size)
+        if isinstance(source, LayoutDirectory):
+            source.confined = True
+        else:
+            # error messages name the path that the user wrote
+            source.path = self.path
+        return source
+
+
+class Staging:
+    """The staged files of an image for a task with these ``criteria``, as a context manager.
+
+    Each set of criteria has its own offer, and all of them share the blobs. ``local_tmp`` is a private directory that
+    all forks share. Raises ``SourceError``, ``ImageError`` and ``MissingLibraryError``.
+    """
+
+    def __init__(self, image: StagedImage, local_tmp: str, criteria: Criteria) -> None:
+        self._image = image
+        self._path = image.path
         self._criteria = criteria
-        self._real_path = real_path
-        self._max_size = max_size
-        self._folder = os.path.join(local_tmp, f"hypervisor.oci-{_key(path)}")
+        self._folder = os.path.join(local_tmp, f"hypervisor.oci-{image.key()}")
         self._offer_name = f"offer-{_hashed(criteria.key)}"
         self._source: Source | None = None
         self._offer: Offer | None = None
         self._at_exit = contextlib.ExitStack()
 
-    def __enter__(self) -> Staging:
+    def __enter__(self: _Self) -> _Self:
         with self._os_errors():
             os.makedirs(self._folder, 0o700, exist_ok=True)
             in_use = self._at_exit.enter_context(opened(self._lock("in-use", fcntl.LOCK_SH)))
@@ -96,21 +135,12 @@ class Staging:
     def __exit__(self, *_error: object) -> None:
         self._at_exit.close()
 
-    def _remove_blobs(self, in_use: int) -> None:
-        """Remove the large files if no other fork is at work; the offer is small."""
-        with contextlib.suppress(OSError):
-            fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for name in os.listdir(self._folder):
-                if name.startswith(("sha", "member-", "bundle-", ".")):
-                    os.unlink(os.path.join(self._folder, name))
-
     def offer(self) -> str:
         """Return the path of the staged offer."""
         path = os.path.join(self._folder, self._offer_name)
-        with self._os_errors(), self._exclusive():
-            if not os.path.exists(path):
-                offer = make_offer(self._open(), self._criteria)
-                self._write(self._offer_name, iter([pack(offer)]))
+        with self._os_errors(), self._turn(path) as mine:
+            if mine and not os.path.exists(path):
+                self._write(self._offer_name, iter([pack(self._make_offer())]))
         return path
 
     def sizes(self) -> dict[str, int]:
@@ -129,25 +159,40 @@ class Staging:
             if name not in sizes:
                 raise missing(self._path, name)
         groups = _group({name: sizes[name] for name in names})
-        if self._offer and self._offer.form == "compressed archive":
-            # stage all of them, because that reads the stream only once
-            with self._os_errors(), self._exclusive():
-                for group in groups:
-                    self._stage(group)
-                self._close_source()
         for group in groups:
-            with self._os_errors(), self._exclusive():
-                bundle = self._stage(group)
+            bundle = self._bundle(group)
+            with self._os_errors(), self._turn(bundle.path) as mine:
+                if mine and self._stages_all():
+                    self._stage(groups)
+                    self._close_source()
+                elif mine:
+                    self._stage([group])
             yield bundle
 
-    def _stage(self, names: tuple[str, ...]) -> Bundle:
-        if len(names) == 1:
-            return Bundle(upload_name(names[0]), self._stage_blob(names[0]), names)
-        file = bundle_name(names)
-        path = os.path.join(self._folder, file)
-        if not os.path.exists(path):
-            self._write(file, self._packed(names))
-        return Bundle(file, path, names)
+    def _bundle(self, names: tuple[str, ...]) -> Bundle:
+        file = upload_name(names[0]) if len(names) == 1 else bundle_name(names)
+        return Bundle(file, os.path.join(self._folder, file), names)
+
+    def _make_offer(self) -> Offer:
+        return make_offer(self._open(), self._criteria)
+
+    def _stages_all(self) -> bool:
+        """Return whether all blobs of a request are staged at once: a stream should be read only once."""
+        return self._is_stream()
+
+    def _is_stream(self) -> bool:
+        return self._offer is not None and self._offer.form in ("compressed archive", "stream")
+
+    def _stage(self, groups: t.Sequence[tuple[str, ...]]) -> None:
+        """Stage the files of these groups that are not staged yet."""
+        for names in groups:
+            bundle = self._bundle(names)
+            if os.path.exists(bundle.path):
+                continue
+            if len(names) == 1:
+                self._stage_blob(names[0], bundle)
+            else:
+                self._write(bundle.file, self._packed(names))
 
     def _packed(self, names: tuple[str, ...]) -> t.Iterator[bytes]:
         sizes = self.sizes()
@@ -156,11 +201,8 @@ class Staging:
         for name in names:
             yield from self._verified(source, name)
 
-    def _stage_blob(self, name: str) -> str:
-        path = os.path.join(self._folder, upload_name(name))
-        if not os.path.exists(path):
-            self._write(upload_name(name), self._verified(self._readable(), name))
-        return path
+    def _stage_blob(self, name: str, bundle: Bundle) -> None:
+        self._write(bundle.file, self._verified(self._readable(), name))
 
     def _verified(self, source: Source, name: str) -> t.Iterator[bytes]:
         """Yield the bytes of a blob; at the end, raise ``SourceError`` if they do not match the digest in its name.
@@ -168,19 +210,28 @@ class Staging:
         So nothing of a damaged archive is sent, and no other file of the controller through a link in a layout.
         """
         digest = blob_digest(name)
-        with contextlib.closing(source.open(name)) as reader:
-            if reader.length != self.sizes()[name]:
-                raise SourceError(
-                    f"the size of {show(name)} in {show(self._path)} changed during the run; run again when the image is"
-                    " complete"
-                )
+        with contextlib.closing(self._open_blob(source, name)) as reader:
             try:
                 yield from VerifiedReader(reader, digest, None).chunks()
             except VerificationError as error:
-                raise SourceError(
-                    f"the content of the blob {digest} in {show(self._path)} has another digest; the image is damaged,"
-                    " fetch it again"
-                ) from error
+                raise self._damaged(name) from error
+
+    def _open_blob(self, source: Source, name: str) -> RangeReader:
+        if source.size_of(name) is None:
+            raise SourceError(f"{show(self._path)} changed during the run, and has no {show(name)} any more; run again")
+        reader = source.open(name)
+        if reader.length == self.sizes()[name]:
+            return reader
+        reader.close()
+        raise SourceError(
+            f"the size of {show(name)} in {show(self._path)} changed during the run; run again when the image is complete"
+        )
+
+    def _damaged(self, name: str) -> DamagedError:
+        return DamagedError(
+            f"the content of the blob {blob_digest(name)} in {show(self._path)} has another digest; the image is damaged,"
+            " fetch it again"
+        )
 
     def _readable(self) -> Source:
         """Return the source, or its spool when blobs cannot be read in place."""
@@ -202,12 +253,7 @@ class Staging:
 
     def _open(self) -> Source:
         if self._source is None:
-            self._source = open_source(self._real_path(), max_size=self._max_size)
-            if isinstance(self._source, LayoutDirectory):
-                self._source.confined = True
-            else:
-                # error messages name the path that the user wrote
-                self._source.path = self._path
+            self._source = self._image.open()
         return self._source
 
     def _close_source(self) -> None:
@@ -230,10 +276,19 @@ class Staging:
             raise
 
     @contextlib.contextmanager
-    def _exclusive(self) -> t.Iterator[None]:
-        """Let one fork write files; the others wait here, and then find them."""
+    def _turn(self, path: str) -> t.Iterator[bool]:
+        """Let one fork write files; the others wait here, and then find ``path``. Yields whether to write it if not."""
+        del path
         with opened(self._lock("writing", fcntl.LOCK_EX)):
-            yield
+            yield True
+
+    def _remove_blobs(self, in_use: int) -> None:
+        """Remove the large files if no other fork is at work; the offer is small."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for name in os.listdir(self._folder):
+                if name.startswith(("sha", "member-", "bundle-", ".")):
+                    os.unlink(os.path.join(self._folder, name))
 
     def _lock(self, name: str, how: int) -> int:
         path = os.path.join(self._folder, name)

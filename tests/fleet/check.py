@@ -25,7 +25,7 @@ if __name__ == "__main__" and not __package__:
     __package__ = "tests.fleet"
 
 from ..tools import confinement
-from . import attacks, faults, packages, rolling, sending
+from . import attacks, faults, fetching, packages, rolling, sending
 from .fleet import FleetError
 from .lab import Broken, Lab
 from .namespaces import CannotEnter, enter
@@ -34,6 +34,7 @@ Check = t.Callable[[Lab], str]
 # One group after the other; in a group one line beside the other, each with nodes of its own.
 GROUPS: t.Sequence[t.Sequence[t.Sequence[Check]]] = (
     [sending.CHECKS],
+    [fetching.CHECKS],
     [*faults.CHECKS[:-1], (*faults.CHECKS[-1], *attacks.CHECKS)],
     [rolling.CHECKS],
 )

@@ -22,6 +22,10 @@ ALPHA, BRAVO, CHARLIE, DELTA = "alpha", "bravo", "charlie", "delta"
 # Bytes that an offer and the folders around it may take.
 _OFFER = 100_000
 NODES = (ALPHA, BRAVO, CHARLIE, DELTA)
+# More nodes, which are all alike, for checks of many.
+CROWD = (*NODES, "echo", "foxtrot", "golf", "hotel")
+# Of the web server: slow enough that a transfer can be interrupted where it should be.
+_WEB_RATE = "80mbit"
 
 
 class Broken(Exception):
@@ -35,7 +39,7 @@ def require(kept: bool, otherwise: str) -> None:
 
 
 class Lab:
-    """Four nodes that differ, and a fifth that is a web server."""
+    """Four nodes that differ, four more that do not, and one that is a web server."""
 
     def __init__(self, folder: str) -> None:
         found, self.remarks = python_paths()
@@ -47,7 +51,8 @@ class Lab:
                 Spec(BRAVO, user="admin", disk="ext4", disk_size="256M", rate=RATE),
                 Spec(CHARLIE, python=oldest, rate=RATE),
                 Spec(DELTA, python=newest, disk="ext4", disk_size="256M", rate=RATE),
-                Spec(WEB, sshd=False),
+                *(Spec(name, rate=RATE) for name in CROWD[len(NODES) :]),
+                Spec(WEB, sshd=False, rate=_WEB_RATE),
             ],
         )
         self.fleet.start()

@@ -54,16 +54,15 @@ class WebServer:
         """Of a file in the folder."""
         return f"http://{self._fleet.nodes[WEB].address}/{name}"
 
-    def start(self, die_after: int | None = None) -> None:
-        """Serve; with ``die_after`` only so many bytes."""
+    def start(self, die_after: int = 0, authorization: str = "") -> None:
+        """Serve; with ``die_after`` only so many bytes, with ``authorization`` only whom sends that header."""
         node = self._fleet.nodes[WEB]
         script = os.path.join(_HERE, "webserver.py")
-        limit = [] if die_after is None else [str(die_after)]
         self._process = subprocess.Popen(
             [
                 *("nsenter", "-t", str(node.pid), "-n", "--"),
                 *(sys.executable, "-I", "-B", script),
-                *(node.address, "80", self.folder, self.log, *limit),
+                *(node.address, "80", self.folder, self.log, str(die_after), authorization),
             ],
             stdin=subprocess.DEVNULL,
         )

@@ -15,6 +15,8 @@ NEEDED = {
     "sftp": "openssh-client",
     "ssh-keygen": "openssh-client",
     "sudo": "sudo",
+    "docker-registry": "docker-registry",
+    "skopeo": "skopeo",
     "ip": "iproute2",
     "tc": "iproute2",
     "mkfs.ext4": "e2fsprogs",

@@ -4,10 +4,11 @@
 
 """An ordinary web server for the tests of a fleet: byte ranges, ETag, and a log of what it served.
 
-    webserver.py ADDRESS PORT FOLDER LOG [DIE_AFTER]
+    webserver.py ADDRESS PORT FOLDER LOG [DIE_AFTER [AUTHORIZATION]]
 
-``LOG`` gets a line of JSON for each answer: ``path``, ``status``, ``range``, and the bytes of its body that were ``sent``.
-With ``DIE_AFTER`` the program dies, with all connections, as soon as it has sent that many bytes of bodies.
+``LOG`` gets a line of JSON for each answer: ``path``, ``status``, ``range``, the address of the ``client``, and the bytes of
+its body that were ``sent``. With a ``DIE_AFTER`` above 0 the program dies, with all connections, as soon as it has sent that
+many bytes of bodies. With ``AUTHORIZATION`` a request must have that value in the header of this name.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], folder: str, log: str, die_after: int | None = None) -> None:
+    def __init__(
+        self, address: tuple[str, int], folder: str, log: str, die_after: int = 0, authorization: str = ""
+    ) -> None:
         super().__init__(address, Handler)
         self.folder = folder
         self.die_after = die_after
+        self.authorization = authorization
         self._log = log
         self._sent = 0
         self._lock = threading.Lock()
@@ -41,7 +45,7 @@ class Server(http.server.ThreadingHTTPServer):
         """So many bytes went out."""
         with self._lock:
             self._sent += size
-            if self.die_after is not None and self._sent >= self.die_after:
+            if self.die_after and self._sent >= self.die_after:
                 os._exit(1)
 
     def note(self, **values: t.Any) -> None:
@@ -69,6 +73,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Nothing on standard error: the log is in JSON."""
 
     def _answer(self, with_body: bool) -> None:
+        wanted = self.server.authorization
+        if wanted and self.headers.get("Authorization") != wanted:
+            self._refuse()
+            return
         name = self.path.split("?")[0].lstrip("/")
         path = os.path.join(self.server.folder, name)
         if not re.fullmatch(r"[\w.-]+", name) or not os.path.isfile(path):
@@ -98,7 +106,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Last-Modified", email.utils.formatdate(status.st_mtime, usegmt=True))
             self.end_headers()
             sent = self._send(file, start, end) if with_body else 0
-        self.server.note(path=name, status=206 if asked else 200, range=asked, sent=sent)
+        self._note(name, 206 if asked else 200, sent)
+
+    def _refuse(self) -> None:
+        """Ask for a user and a password."""
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="images"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        self._note("", 401, 0)
+
+    def _note(self, name: str, status: int, sent: int) -> None:
+        asked = self.headers.get("Range")
+        self.server.note(path=name, status=status, range=asked, sent=sent, client=self.client_address[0])
 
     def _send(self, file: t.BinaryIO, start: int, end: int) -> int:
         """The bytes that the client has taken; it may go away at any time."""
@@ -132,9 +152,9 @@ def byte_range(asked: str | None, size: int) -> tuple[int, int] | None:
 
 def main(arguments: t.Sequence[str]) -> None:
     """The command line."""
-    address, port, folder, log, *die_after = arguments
-    limit = int(die_after[0]) if die_after else None
-    Server((address, int(port)), folder, log, limit).serve_forever()
+    address, port, folder, log, *rest = arguments
+    limit = int(rest[0]) if rest else 0
+    Server((address, int(port)), folder, log, limit, *rest[1:]).serve_forever()
 
 
 if __name__ == "__main__":

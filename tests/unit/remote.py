@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote.http import HttpOptions
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote.options import HttpOptions
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Index, Layer, file, oci_archive

@@ -22,7 +22,7 @@ import typing as t
 from urllib.parse import urlsplit
 
 if t.TYPE_CHECKING:
-    from .._remote.http import HttpOptions
+    from .._remote.options import HttpOptions
 
 # The folder of proofs: one empty file for each, named after blob and scope.
 PROOFS = "proofs"
@@ -46,6 +46,11 @@ def scope_of_offer(path: str) -> str:
     return _scope("controller", path)
 
 
+def scope_of_fetched(identity: str) -> str:
+    """Return the scope of what the controller fetched; ``identity`` stands for the server and for the credentials."""
+    return _scope("fetched", identity)
+
+
 def scope_of_url(url: str, http: HttpOptions | None) -> str:
     """Return the scope of a URL and of everything but passwords that may change the answer."""
     parts = urlsplit(url)
@@ -57,6 +62,11 @@ def scope_of_url(url: str, http: HttpOptions | None) -> str:
         values += [http.username or "", http.client_cert or ""]
         values += [f"{name}: {http.headers[name]}" for name in sorted(http.headers)]
     return _scope("url", *values)
+
+
+def scope_of_registry(registry: str, repository: str, identity: t.Sequence[str]) -> str:
+    """Return the scope of a repository and of everything but passwords that may change what it gives."""
+    return _scope("registry", registry, repository, *identity)
 
 
 def _scope(*values: str) -> str:

@@ -22,6 +22,8 @@ from .record import Record, from_json, to_json
 
 # The record of unfinished transfers, see uploads.py.
 UPLOADS = b"uploads.json"
+# The folder of blobs that came in part, see _provision/partials.py.
+PARTIALS = b"partial"
 _NEW_FILE = b"record.json.new"
 _POLL_SECONDS = 0.1
 
@@ -98,6 +100,16 @@ class Dest:
             return None
         with os.fdopen(fd, "rb") as file:
             return file.read()
+
+    def has(self, name: bytes) -> bool:
+        """Return whether the private folder holds something of that name."""
+        if self.state < 0:
+            return False
+        try:
+            os.stat(name, dir_fd=self.state, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def write(self, name: bytes, data: bytes) -> None:
         """Replace a file of the private folder, which is durable when this returns."""

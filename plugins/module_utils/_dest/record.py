@@ -22,6 +22,8 @@ FORMAT = 1
 
 # `trusted.*` is out of reach for a container's own root
 _TOKEN = "trusted.hypervisor_oci"
+# Digests of indexes that are kept for one tree: a tag's index may change while this image in it does not.
+_MOST_INDEXES = 16
 _NO_XATTRS = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA)
 
 UNPACKING = "unpacking"
@@ -102,12 +104,34 @@ def _read_token(fd: int) -> str | None:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """How the image of a tree was chosen: the ``platform`` that was asked for, and the digests of indexes read on the way.
+
+    ``warnings`` are those of the image's documents. ``realms`` are the origins of token servers that got credentials for a
+    registry of another domain, by registry.
+    """
+
+    platform: str = ""
+    indexes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    realms: dict[str, str] = field(default_factory=dict)
+
+    def joined(self, older: Selection) -> Selection:
+        """Return this selection of the same image with what an older one knows beyond it."""
+        realms = {**older.realms, **self.realms}
+        if older.platform != self.platform:
+            return replace(self, realms=realms)
+        indexes = tuple(dict.fromkeys([*self.indexes, *older.indexes]))[:_MOST_INDEXES]
+        return replace(self, indexes=indexes, realms=realms)
+
+
+@dataclass(frozen=True)
 class Tree:
     """A tree that this module made, or keeps for the user.
 
     ``name`` is its name in the private folder or, for a staging directory, in the mount point; it is empty for the tree
     at ``dest``. ``fingerprint`` and ``result`` are empty for a foreign tree. ``mtime`` is the modification time of the
-    root directory in nanoseconds.
+    root directory in nanoseconds. ``selection`` is empty for trees of earlier releases.
     """
 
     binding: Binding
@@ -115,6 +139,7 @@ class Tree:
     result: dict[str, t.Any] = field(default_factory=dict)
     name: str = ""
     mtime: int = 0
+    selection: Selection = field(default_factory=Selection)
 
 
 @dataclass(frozen=True)
@@ -196,4 +221,7 @@ def _trees(values: list[t.Any]) -> tuple[Tree, ...]:
 def _tree(value: dict[str, t.Any] | None) -> Tree | None:
     if value is None:
         return None
-    return Tree(**{**value, "binding": Binding(**value["binding"])})
+    chosen = dict(value.get("selection") or {})
+    for name in ("indexes", "warnings"):
+        chosen[name] = tuple(map(str, chosen.get(name) or ()))
+    return Tree(**{**value, "binding": Binding(**value["binding"]), "selection": Selection(**chosen)})

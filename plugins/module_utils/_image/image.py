@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .config import ImageConfig
 from .digest import Digest
@@ -46,7 +46,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Image:
-    """One image of a source; ``manifest_digest`` is None in archives of old ``docker save``."""
+    """One image of a source; ``manifest_digest`` is None in archives of old ``docker save``.
+
+    ``indexes`` are the digests of the indexes that list it, all verified.
+    """
 
     ref: str | None
     platform: Platform
@@ -55,6 +58,8 @@ class Image:
     layers: tuple[Layer, ...]
     config: ImageConfig
     warnings: tuple[str, ...] = ()
+    # an offer may leave an index out that its digest pins
+    indexes: tuple[Digest, ...] = field(default=(), compare=False)
 
 
 def open_layer(source: Opener, layer: Layer) -> RangeReader:

@@ -27,6 +27,10 @@ def list_images(
         digest = Digest(digest, "the option digest")
     listed = []
     for candidate in by_ref(find_candidates(source), ref):
+        declared = candidate.platform
+        if platform is not None and declared is not None and platform.rank_of(declared) is None:
+            # its documents would have to be fetched
+            continue
         item = _describe(source, candidate)
         if item is None:
             continue

@@ -107,6 +107,7 @@ def to_image(source: Source, loaded: Loaded, ref: str | None = None) -> Image:
         layers=tuple(layers),
         config=config,
         warnings=tuple(warnings),
+        indexes=candidate.via,
     )
 
 

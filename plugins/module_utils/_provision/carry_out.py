@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import replace
 
-from .._dest.dest import UPLOADS, Dest
+from .._dest.dest import PARTIALS, UPLOADS, Dest
 from .describe import absent_outcome, image_outcome, restore_outcome
 from .outcome import Outcome
 from .plan import AlreadyAbsent, AlreadyStaged, DestState, Plan, Remove, Restore, Unchanged, UseStaged
@@ -47,23 +48,31 @@ def carry_out(target: Target, plan: Plan, warnings: t.Sequence[str]) -> Outcome 
 def _tidy(target: Target, plan: Unchanged) -> None:
     """Remove what an unchanged dest no longer needs."""
     record = plan.record
+    selection = plan.wanted.selection.joined(plan.current.selection)
+    if selection != plan.current.selection and record.tree is not None:
+        record = replace(record, tree=replace(record.tree, selection=selection))
+        target.dest.save(record)
     if record.next is not None:
         record = target.replacement.discard_next(record)
     target.replacement.prune(record)
-    remove_finished_uploads(target.dest)
+    remove_finished_transfers(target.dest)
 
 
 def _remove(target: Target, plan: Remove, warnings: t.Sequence[str]) -> Outcome:
     had_content = target.replacement.has_content(plan.record)
-    remove_finished_uploads(target.dest, active=True)
+    remove_finished_transfers(target.dest, active=True)
     kept = target.replacement.remove(plan.record, target.options.force)
     # a tree that could not be removed before and still cannot be is not a change
     changed = had_content or DestState.read(target.dest) != plan.before
     return absent_outcome(target, changed, plan.current, [*warnings, *map(kept_warning, kept)])
 
 
-def remove_finished_uploads(dest: Dest, active: bool = False) -> None:
-    """Remove uploads that are no longer needed; with ``active``, also those of another run."""
+def remove_finished_transfers(dest: Dest, active: bool = False) -> None:
+    """Remove what transfers left that are no longer needed; with ``active``, also uploads of another run."""
+    if dest.has(PARTIALS):
+        from .partials import remove_partials
+
+        remove_partials(dest)
     if dest.read(UPLOADS) is None:
         return
     from .._transfer import remove_uploads

@@ -41,17 +41,17 @@ def predicted_tree(image: Image) -> Tree:
 
 def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Sequence[str]) -> Outcome:
     """Return the outcome of a plan whose image becomes, or is, ``tree``."""
-    image = plan.wanted.image
+    wanted = plan.wanted
     facts = dict(tree.result)
     found = facts.pop("warnings", [])
     # the image may have another name today
-    facts["ref"] = image.ref
+    facts["ref"] = wanted.ref
     return Outcome(
         changed=isinstance(plan, (UseStaged, Unpack)),
         dest=target.options.dest,
         facts=facts,
         diff=diff_trees(target.options.dest, plan.current, tree),
-        warnings=(*image.warnings, *found, *warnings, *target.dest.warnings),
+        warnings=(*wanted.warnings, *found, *warnings, *target.dest.warnings),
     )
 
 

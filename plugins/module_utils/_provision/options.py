@@ -16,7 +16,7 @@ from .._unpack_options import UnpackOptions
 
 if t.TYPE_CHECKING:
     from .._image.platform import Platform
-    from .._remote.http import HttpOptions
+    from .._remote.options import HttpOptions
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from .._dest.dest import UPLOADS, Dest
-from .._dest.record import FORMAT, Record, Tree
+from .._dest.dest import PARTIALS, UPLOADS, Dest
+from .._dest.record import FORMAT, Record, Selection, Tree
 from .._image.image import Image
 from .._source.source import Source
 from .._unpack_options import UnpackOptions
@@ -21,11 +21,23 @@ from .target import Target
 
 @dataclass(frozen=True)
 class Wanted:
-    """The image to provision, its source, and the fingerprint of the tree that it becomes."""
+    """What is asked for: the image's name, its warnings, and the fingerprint of the tree that it becomes.
+
+    ``selection`` is how the image was chosen, for later runs to recognise it.
+    """
+
+    ref: str | None
+    warnings: tuple[str, ...]
+    fingerprint: dict[str, t.Any]
+    selection: Selection
+
+
+@dataclass(frozen=True)
+class WantedImage(Wanted):
+    """The same with the image and its source, from which it can be unpacked."""
 
     source: Source
     image: Image
-    fingerprint: dict[str, t.Any]
 
 
 @dataclass(frozen=True)
@@ -34,11 +46,12 @@ class DestState:
 
     record: Record
     uploads: bytes | None
+    partials: bool
 
     @classmethod
     def read(cls, dest: Dest) -> DestState:
         """Read the state from disk."""
-        return cls(dest.load(), dest.read(UPLOADS))
+        return cls(dest.load(), dest.read(UPLOADS), dest.has(PARTIALS))
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class UseStaged:
 class Unpack:
     """Unpack the image, and unless it is to be staged, put its tree into dest."""
 
-    wanted: Wanted
+    wanted: WantedImage
     record: Record
     current: Tree | None
 
@@ -101,11 +114,12 @@ class Remove:
     before: DestState
 
 
-ImagePlan = t.Union[Unchanged, AlreadyStaged, UseStaged, Unpack]
+KnownPlan = t.Union[Unchanged, AlreadyStaged, UseStaged]
+ImagePlan = t.Union[KnownPlan, Unpack]
 Plan = t.Union[ImagePlan, Restore, AlreadyAbsent, Remove]
 
 
-def to_wanted(source: Source, image: Image, options: UnpackOptions) -> Wanted:
+def to_wanted(source: Source, image: Image, options: UnpackOptions, selection: Selection) -> WantedImage:
     """Return the image with its fingerprint: what makes two runs the same (docs/behaviour.md, section 7)."""
     fingerprint = {
         "format": FORMAT,
@@ -114,20 +128,25 @@ def to_wanted(source: Source, image: Image, options: UnpackOptions) -> Wanted:
         "platform": str(image.platform),
         "options": options.to_fingerprint(),
     }
-    return Wanted(source, image, fingerprint)
+    return WantedImage(image.ref, image.warnings, fingerprint, selection, source, image)
 
 
-def plan_image(target: Target, record: Record, wanted: Wanted) -> ImagePlan:
+def plan_image(target: Target, record: Record, wanted: WantedImage) -> ImagePlan:
     """Plan the states ``present`` and ``staged``."""
+    return plan_known(target, record, wanted) or Unpack(wanted, record, target.replacement.current(record))
+
+
+def plan_known(target: Target, record: Record, wanted: Wanted) -> KnownPlan | None:
+    """Plan the same states as far as an existing tree is enough; return ``None`` if the image has to be unpacked."""
     options = target.options
     current = target.replacement.current(record)
     if options.recreate:
-        return Unpack(wanted, record, current)
+        return None
     if current is not None and current.fingerprint == wanted.fingerprint:
         return Unchanged(wanted, record, current)
     staged = record.next
     if staged is None or staged.fingerprint != wanted.fingerprint or not target.replacement.has_staged(record):
-        return Unpack(wanted, record, current)
+        return None
     if options.state == "staged":
         return AlreadyStaged(wanted, current, staged)
     return UseStaged(wanted, record, current, staged)
@@ -142,6 +161,7 @@ def plan_restore(target: Target, record: Record) -> Restore:
 def plan_removal(target: Target, record: Record, before: DestState) -> AlreadyAbsent | Remove:
     """Plan the state ``absent``; ``before`` is the state that the run found."""
     force = target.options.force
-    if before.uploads is None and not target.replacement.has_something(record, force):
+    unfinished = before.uploads is not None or before.partials
+    if not unfinished and not target.replacement.has_something(record, force):
         return AlreadyAbsent()
     return Remove(record, target.replacement.current(record), before)

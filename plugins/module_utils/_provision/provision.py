@@ -15,20 +15,22 @@ import contextlib
 import os
 import time
 import typing as t
+from dataclasses import replace
 
 from .._errors import RootfsError, SourceChangedError, os_advice, os_phrase, show
 from .._image.image import Image
 from .._image.selection import select_image
+from .._registry.name import is_registry
+from .._registry.open import open_any
 from .._source.source import Source
-from .._source.sources import open_source
 from .guard import check_plan, require_ours, require_stageable
 from .options import Options
 from .outcome import Outcome
 from .plan import DestState, Plan, plan_image, plan_removal, plan_restore, to_wanted
+from .recall import recall, selection_of
 from .target import Target, open_target
 
 if t.TYPE_CHECKING:
-    from .._source.offer import OfferSource
     from .._transfer import UploadRequest
 
 # How often a run that waits for another one looks again.
@@ -61,24 +63,28 @@ def _provision_state(options: Options, check_mode: bool) -> Outcome | UploadRequ
         plan: Plan = (
             plan_restore(target, record) if options.state == "previous" else plan_removal(target, record, before)
         )
-        return t.cast("Outcome", _finish(target, plan))
+        return t.cast("Outcome", finish(target, plan))
 
 
 def _provision_image(options: Options, check_mode: bool) -> Outcome | UploadRequest:
     try:
-        return _select_and_provision(options, check_mode)
+        outcome = _select_and_provision(options, check_mode)
     except SourceChangedError:
         # nothing of it is left: start once more with the image that is there now
-        return _select_and_provision(options, check_mode)
+        outcome = _select_and_provision(options, check_mode)
+    if isinstance(outcome, Outcome) and options.http is not None:
+        return replace(outcome, warnings=(*outcome.warnings, *options.http.notes.texts))
+    return outcome
 
 
 def _select_and_provision(options: Options, check_mode: bool) -> Outcome | UploadRequest:
     deadline = time.monotonic() + options.lock_timeout
     with contextlib.closing(_open_source(options)) as source:
-        digest = options.digest
-        if options.offer and t.cast("OfferSource", source).pinned == digest:
-            # the controller verified the index of that digest, and the offer does not hold it
-            digest = None
+        known = _recall(options, check_mode, source)
+        if known is not None:
+            return known
+        # a source may have verified the index of that digest without holding it
+        digest = None if source.pinned == options.digest else options.digest
         image = select_image(source, options.ref, digest, options.platform)
         while True:
             with open_target(options, check_mode) as target:
@@ -95,22 +101,35 @@ def _select_and_provision(options: Options, check_mode: bool) -> Outcome | Uploa
 
 def _open_source(options: Options) -> Source:
     if not options.offer:
-        return open_source(options.src, options.http, options.unpack.max_size)
+        return open_any(options.src, options.http, options.unpack.max_size, options.digest)
     from .._source.offer import OfferSource, read_offer
 
     offer, status = read_offer(options.offer)
     return OfferSource(offer, status.st_uid, status.st_gid)
 
 
+def _recall(options: Options, check_mode: bool, source: Source) -> Outcome | None:
+    """Return the outcome if the record alone shows that the image of a registry is there; else ``None``."""
+    if options.offer or not is_registry(options.src):
+        return None
+    with open_target(options, check_mode) as target:
+        require_stageable(target)
+        record = target.load()
+        require_ours(target, record)
+        plan = recall(target, record, source)
+        return None if plan is None else t.cast("Outcome", finish(target, plan))
+
+
 def _provision_selected(target: Target, source: Source, image: Image) -> Outcome | UploadRequest | None:
     require_stageable(target)
     record = target.load()
     require_ours(target, record)
-    wanted = to_wanted(source, image, target.options.unpack)
-    return _finish(target, plan_image(target, record, wanted))
+    selection = selection_of(target.options, source, image)
+    wanted = to_wanted(source, image, target.options.unpack, selection)
+    return finish(target, plan_image(target, record, wanted))
 
 
-def _finish(target: Target, plan: Plan) -> Outcome | UploadRequest | None:
+def finish(target: Target, plan: Plan) -> Outcome | UploadRequest | None:
     """Check the plan, then carry it out; a run that may not write predicts its outcome."""
     warnings = check_plan(target, plan)
     # imported late: a run needs one of the two

@@ -17,13 +17,14 @@ from .._errors import RootfsError
 from .._fs.descriptors import opened
 from .._fs.syscalls import syncfs
 from .._source.source import Spooled
-from .._unpack import unpack
+from .._unpack import Kept, unpack
 from .cache import open_cache, scope_of
-from .carry_out import kept_warning, remove_finished_uploads
+from .carry_out import kept_warning, remove_finished_transfers
 from .describe import identity_facts, image_outcome
 from .guard import judge_reach, require_room
 from .outcome import Outcome
-from .plan import Unpack, Wanted
+from .partials import open_partials
+from .plan import Unpack, WantedImage
 from .target import Target
 
 if t.TYPE_CHECKING:
@@ -60,8 +61,6 @@ def unpack_image(target: Target, plan: Unpack) -> Outcome | UploadRequest | None
 
 def _unpack(target: Target, plan: Unpack, cache: BlobCache | None) -> Outcome:
     record, tree = _stage(target, plan, cache)
-    if not target.options.offer:
-        remove_finished_uploads(target.dest)
     replacement = target.replacement
     try:
         warnings = judge_reach(target, tree)
@@ -70,6 +69,8 @@ def _unpack(target: Target, plan: Unpack, cache: BlobCache | None) -> Outcome:
     except BaseException:
         _abandon(target)
         raise
+    if not target.options.offer:
+        remove_finished_transfers(target.dest)
     warnings += map(kept_warning, replacement.path_of_kept(record))
     if cache is not None:
         cache.prune()
@@ -94,12 +95,14 @@ def _stage(target: Target, plan: Unpack, cache: BlobCache | None) -> tuple[Recor
         raise
 
 
-def _unpack_into(fd: int, target: Target, wanted: Wanted, cache: BlobCache | None) -> Tree:
+def _unpack_into(fd: int, target: Target, wanted: WantedImage, cache: BlobCache | None) -> Tree:
     """Unpack the image into the empty directory ``fd``, and return its tree."""
     binding = bind(fd)
     # the spool is a file without a name, so it is not part of the tree
-    with contextlib.closing(Spooled(wanted.source, fd)) as blobs:
-        unpacked = unpack(blobs, wanted.image, fd, target.options.unpack, cache)
+    with contextlib.closing(Spooled(wanted.source, fd)) as blobs, open_partials(
+        target, wanted.source, wanted.image
+    ) as partials:
+        unpacked = unpack(blobs, wanted.image, fd, target.options.unpack, Kept(cache, partials))
     syncfs(fd)
     user, report = unpacked.user, unpacked.report
     result = {
@@ -109,7 +112,7 @@ def _unpack_into(fd: int, target: Target, wanted: Wanted, cache: BlobCache | Non
         "warnings": [*report.warnings, *([user.warning] if user.warning else [])],
     }
     mtime = os.fstat(fd).st_mtime_ns
-    return Tree(binding, wanted.fingerprint, result, "", mtime)
+    return Tree(binding, wanted.fingerprint, result, "", mtime, wanted.selection)
 
 
 def _abandon(target: Target) -> None:

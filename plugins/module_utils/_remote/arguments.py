@@ -14,7 +14,7 @@ from .._secrets import register
 from .url import MASK, is_url, masked, secrets_of
 
 if t.TYPE_CHECKING:
-    from .http import HttpOptions
+    from .options import HttpOptions
 
 HTTP_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "url_username": {"type": "str"},
@@ -36,24 +36,29 @@ def http_options(params: dict[str, t.Any]) -> HttpOptions | None:
     """Return the options for the server of ``src``, or ``None`` if it is not a URL. Raises ``SourceError``."""
     if not is_url(params["src"] or ""):
         return None
-    from .http import HttpOptions
+    from .options import HttpOptions
 
-    options = HttpOptions(
-        username=params["url_username"] or None,
-        password=params["url_password"] or None,
-        force_basic_auth=params["force_basic_auth"],
-        client_cert=params["client_cert"] or None,
-        client_key=params["client_key"] or None,
-        ca_path=params["ca_path"] or None,
-        validate_certs=params["validate_certs"],
-        use_proxy=params["use_proxy"],
-        agent=params["http_agent"],
-        headers={str(name): str(value) for name, value in (params["headers"] or {}).items()},
-        timeout=float(params["timeout"]),
-        retries=params["url_retries"],
-    )
+    options = HttpOptions(**http_values(params))
     options.check()
     return options
+
+
+def http_values(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return the fields of ``HttpOptions`` that a module's arguments give."""
+    return {
+        "username": params["url_username"] or None,
+        "password": params["url_password"] or None,
+        "force_basic_auth": params["force_basic_auth"],
+        "client_cert": params["client_cert"] or None,
+        "client_key": params["client_key"] or None,
+        "ca_path": params["ca_path"] or None,
+        "validate_certs": params["validate_certs"],
+        "use_proxy": params["use_proxy"],
+        "agent": params["http_agent"],
+        "headers": {str(name): str(value) for name, value in (params["headers"] or {}).items()},
+        "timeout": float(params["timeout"]),
+        "retries": params["url_retries"],
+    }
 
 
 def without_secrets(params: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -32,8 +32,10 @@ def send(
     clock: Clock,
     context: ssl.SSLContext,
     handlers: t.Iterable[urllib.request.BaseHandler],
+    method: str = "GET",
+    data: bytes | None = None,
 ) -> t.Any:
-    """Send a GET request and return its ``HTTPResponse``, of which the headers have been read.
+    """Send a request and return its ``HTTPResponse``, of which the headers have been read.
 
     ``handlers`` are urllib's, for proxies and credentials. Redirects are not followed. Raises what urllib raises:
     ``HTTPError`` for an unsuccessful status, ``OSError``, ``HTTPException`` and ``ValueError``.
@@ -47,7 +49,7 @@ def send(
         *handlers,
     ):
         opener.add_handler(handler)
-    request = urllib.request.Request(url, headers=dict(headers))
+    request = urllib.request.Request(url, data, dict(headers), method=method)
     return opener.open(request, timeout=clock.timeout)
 
 

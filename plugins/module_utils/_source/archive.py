@@ -27,6 +27,7 @@ class Archive:
     """A plain tar archive, read in place."""
 
     form = "archive"
+    pinned = ""
     spooled_size: int | None = None
 
     def __init__(self, path: str, access: RandomAccess) -> None:

@@ -36,6 +36,8 @@ class StreamedArchive:
     ``_chunks``.
     """
 
+    pinned = ""
+
     def __init__(self, path: str, form: str, why: str, max_size: int) -> None:
         self.path = path
         self.form = form

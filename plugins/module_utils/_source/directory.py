@@ -36,6 +36,7 @@ class LayoutDirectory:
     """
 
     form = "directory"
+    pinned = ""
     confined = False
     spooled_size: int | None = None
 

@@ -24,7 +24,7 @@ from .sent import SentBlob
 from .source import Source, bound_document, bound_values, missing
 
 # The version of the file format; controller and node always run the same release.
-FORMAT = 2
+FORMAT = 3
 
 # The largest offer in bytes: all documents that a source may hold, and the names of its files.
 LIMIT = 96 * 1024 * 1024
@@ -38,7 +38,9 @@ class Offer:
     """The ``documents`` of a source, unchanged, and the sizes of ``layers`` and other files in bytes, all by name.
 
     A node may request the layers, and nothing else. ``problems`` has the error messages for files that cannot be read, by name.
-    ``pinned`` is the digest of an index: the controller has verified that it lists all these images.
+    ``pinned`` is the digest of an index: the controller has verified that it lists all these images. ``scope`` stands for
+    what the controller fetched the image from and as whom, so that a node keeps what others may read apart; it is empty
+    for an image in a file, which ``path`` stands for.
     """
 
     form: str
@@ -48,6 +50,7 @@ class Offer:
     sizes: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     pinned: str = ""
+    scope: str = ""
 
 
 def unpack_offer(data: bytes, where: str) -> Offer:
@@ -75,6 +78,7 @@ def unpack_offer(data: bytes, where: str) -> Offer:
             {str(name): int(size) for name, size in dict(head["sizes"]).items()},
             {str(name): str(words) for name, words in dict(head["problems"]).items()},
             str(head["pinned"]),
+            str(head["scope"]),
         )
     except (ValueError, KeyError, TypeError, zlib.error, RecursionError) as error:
         raise SourceError(f"the offer {show(where)} from the controller is damaged: {error}; run again") from error
@@ -100,7 +104,7 @@ def read_offer(path: str) -> tuple[Offer, os.stat_result]:
 class OfferSource:
     """A source on the node: its documents come from an offer, its blobs from upload folders.
 
-    ``owner`` and ``group`` are the ids of the user who sends the blobs; ``pinned`` is the offer's.
+    ``owner`` and ``group`` are the ids of the user who sends the blobs; ``pinned`` and ``scope`` are the offer's.
     """
 
     spooled_size: int | None = None
@@ -111,6 +115,7 @@ class OfferSource:
         self.owner = owner
         self.group = group
         self.pinned = offer.pinned
+        self.scope = offer.scope
         self.documents_size = 0
         self._offer = offer
         self._sent: dict[str, SentBlob] = {}

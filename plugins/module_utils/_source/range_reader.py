@@ -116,6 +116,11 @@ class RangeReader:
         self.remaining -= count
         return data
 
+    def skip(self, count: int) -> None:
+        """Pass over ``count`` bytes, at most those that remain, without reading them."""
+        self._next += count
+        self.remaining -= count
+
     def cancel(self) -> None:
         """Wake and end a ``read`` in another thread."""
         self._access.cancel()

@@ -19,7 +19,8 @@ from collections import OrderedDict
 
 from .archive import Archive, require_tar
 from .compressed import StreamedArchive, inflated
-from .._remote.http import HttpOptions, RemoteFile, Download
+from .._remote.http import Download, RemoteFile
+from .._remote.options import HttpOptions
 from .magic import detect
 from .range_reader import CHUNK, RangeReader
 from .tar_header import BLOCK

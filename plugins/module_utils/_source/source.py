@@ -51,6 +51,10 @@ class Source(t.Protocol):
     documents_size: int
     spooled_size: int | None
 
+    @property
+    def pinned(self) -> str:
+        """The digest of an index or manifest that the source was asked for and has verified; else empty."""
+
     def size_of(self, name: str) -> int | None:
         """Return the size of a file in bytes, or ``None`` if it is missing. Raises ``SourceError``."""
 

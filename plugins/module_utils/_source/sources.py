@@ -24,7 +24,7 @@ from .tar_header import BLOCK, is_tar
 from .._remote.url import is_url
 
 if t.TYPE_CHECKING:
-    from .._remote.http import HttpOptions
+    from .._remote.options import HttpOptions
 
 
 def missing_source(path: str) -> SourceError | None:
@@ -41,7 +41,7 @@ def open_source(path: str, http: HttpOptions | None = None, max_size: int = DEFA
     ``max_size`` bounds the content of an archive that cannot be read in place, in bytes.
     """
     if is_url(path):
-        from .._remote.http import HttpOptions
+        from .._remote.options import HttpOptions
         from .remote import open_remote
 
         return open_remote(path, http or HttpOptions(), max_size)

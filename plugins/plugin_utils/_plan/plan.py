@@ -176,16 +176,24 @@ def _look(case: _Case) -> Look:
 
 def _rootfs_arguments(request: Request, places: Places) -> Facts:
     """Return the arguments of ``oci_rootfs``."""
-    names = ("remote_src", "ref", "digest", "platform", "force", "reachable", "uid_map", "gid_map")
+    names = ("remote_src", "fetch", "ref", "digest", "platform", "force", "reachable", "uid_map", "gid_map")
     arguments = {
         **request.rootfs_options,
         **{name: getattr(request, name) for name in names},
+        **_registry_arguments(request),
         "src": request.src if request.state != "absent" else None,
         "dest": places.rootfs,
         # the former tree must stay until the new container runs
         "keep": max(request.keep, 1),
     }
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _registry_arguments(request: Request) -> Facts:
+    """Return the arguments for a registry that are given; ``rootfs_options`` may hold the others."""
+    names = ("registry_auth_file", "registry_mirrors", "registry_plain_http")
+    found = {name: getattr(request, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _check(case: _Case) -> None:

@@ -29,6 +29,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,10}\Z")
 _CHOICES = {
     "state": ("started", "stopped", "present", "absent"),
     "reachable": ("fail", "warn", "allow"),
+    "fetch": ("node", "controller", None),
     "restart": ("no", "on-failure", "always", "unless-stopped"),
     "network": ("private", "host"),
 }
@@ -48,6 +49,7 @@ class Request:
     state: str = "started"
     src: str | None = None
     remote_src: bool = False
+    fetch: str | None = None
     ref: str | None = None
     digest: str | None = None
     platform: str | None = None
@@ -55,6 +57,9 @@ class Request:
     reachable: str = "fail"
     keep: int = 0
     rootfs_options: Facts = field(default_factory=dict)
+    registry_auth_file: str | None = None
+    registry_mirrors: list[str] | None = None
+    registry_plain_http: bool | None = None
     env: Facts = field(default_factory=dict)
     entrypoint: list[str] | None = None
     command: list[str] | None = None
@@ -132,9 +137,11 @@ def _require_known(variables: Facts, kinds: t.Collection[str]) -> None:
         raise ContainerError(f"{PREFIX}{name} is not a variable of this role; {advice}")
 
 
-def _require_choice(name: str, value: t.Any, allowed: t.Sequence[str]) -> None:
+def _require_choice(name: str, value: t.Any, allowed: t.Sequence[str | None]) -> None:
     if value not in allowed:
-        raise ContainerError(Option(name), f" must be one of {', '.join(allowed)}, not {show(str(value))}")
+        raise ContainerError(
+            Option(name), f" must be one of {', '.join(filter(None, allowed))}, not {show(str(value))}"
+        )
 
 
 def _require_values(request: Request) -> None:
@@ -166,7 +173,7 @@ def _require_values(request: Request) -> None:
 
 def _parse(name: str, kind: str, value: t.Any) -> t.Any:
     """Return a value of its kind, ``None`` for an empty text or number, which is not given. Raises ``ContainerError``."""
-    if kind == "bool":
+    if kind.startswith("bool"):
         return _boolean(name, value)
     if kind.startswith("int"):
         return None if value == "" else _number(name, value)

@@ -13,13 +13,14 @@ import json
 import typing as t
 from collections.abc import Mapping
 
-from ...module_utils._remote.arguments import HTTP_ARGUMENTS
+from ...module_utils._registry.arguments import FETCH_ARGUMENTS
 from .known import Facts, Node, Places, Root
 from .request import Request
 from .runtime import File, Runtime
 
 # parts of a result that belong to one run
 _PASSING = ("changed", "ansible_facts", "invocation", "diff", "warnings")
+_FETCHING = {*FETCH_ARGUMENTS, "fetch"}
 _OF_REQUEST = ("uid_map", "gid_map", "user", "working_dir", "mounts", "volumes", "image_volumes")
 
 
@@ -44,8 +45,8 @@ def volume_key(request: Request, runtime: Runtime, node: Node, root: Root) -> st
     key: dict[str, t.Any] = {
         "volume": runtime.volume(request, node),
         "image": [root.result.get(name) for name in ("manifest_digest", "config_digest", "platform")],
-        # arguments for HTTP do not decide the content, and hold secrets
-        "rootfs_options": {name: value for name, value in request.rootfs_options.items() if name not in HTTP_ARGUMENTS},
+        # how the image is fetched does not decide the content, and holds secrets
+        "rootfs_options": {name: value for name, value in request.rootfs_options.items() if name not in _FETCHING},
         **{name: getattr(request, name) for name in _OF_REQUEST},
     }
     text = json.dumps(key, sort_keys=True, default=str)

@@ -61,7 +61,15 @@ def test_the_plan_reads_all_variables(options: dict[str, t.Any]) -> None:
     required = {"name": "web", "runtime": "runc", "src": "image.tar"}
     request = parse_request(required, OWN_VARIABLES)
     own = {name for kinds_of_one in OWN_VARIABLES.values() for name in kinds_of_one}
-    types = {"bool": "bool", "int": "int", "int | None": "int", "Facts": "dict", "str": "str", "str | None": "str"}
+    types = {
+        "bool": "bool",
+        "bool | None": "bool",
+        "int": "int",
+        "int | None": "int",
+        "Facts": "dict",
+        "str": "str",
+        "str | None": "str",
+    }
     for option_name, option in options.items():
         name = option_name.partition("_")[2]
         if name not in own and "default" in option:

@@ -28,10 +28,12 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible.plugins.shell.sh import ShellModule
 from ansible_collections.hypervisor.oci.plugins.action.oci_rootfs import ActionModule
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote import retries
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import unpack_offer
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import upload_name, bundle_head, bundle_name
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _staging
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, write_layout, write_oci_archive
+from ansible_collections.hypervisor.oci.tests.unit.web import Web, serving
 
 LAYERS = [Layer(file("f", "f")), Layer(file("g", "g"))]
 IMAGE = Image(LAYERS, ref="demo:1")
@@ -673,3 +675,95 @@ def test_of_a_result_one_line_is_printed(node: Node, src: str, lines: list[tuple
     node.answers = [dict(done)]
     run(node, src=src, dest="/srv/x", no_log=True)
     assert lines == []
+
+
+# -- a URL that the controller fetches
+
+SECRETS = ("us3r", "s3cret", "t0ken", "h3ader")
+
+
+@pytest.fixture(name="web")
+def fixture_web(src: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Web]:
+    """A server of the archive, and a controller without a cache or a proxy."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NETRC", "/nonexistent")
+    monkeypatch.setenv("no_proxy", "*")
+    with serving(Path(src).read_bytes()) as server:
+        yield server
+
+
+def test_the_controller_fetches_for_a_node_that_learns_nothing_of_it(
+    node: Node, web: Web, lines: list[tuple[str, str]]
+) -> None:
+    node.answers = [request(NAMES[0])]
+    url = web.url.replace("//", "//us3r:s3cret@") + "?t0ken"
+    secrets: dict[str, t.Any] = {
+        "headers": {"X-Key": "h3ader"},
+        "url_retries": 1,
+        "validate_certs": False,
+        "http_agent": "a",
+    }
+    assert run(node, src=url, dest="/d", fetch="controller", keep=3, **secrets) == DONE
+    first, second = node.modules
+    assert first == {"src": f"{web.url}?...", "dest": "/d", "keep": 3, "_offer": f"{REMOTE}/offer"}
+    assert second == {**first, "_upload_folder": UPLOAD}
+    assert node.names() == ["offer", upload_name(NAMES[0])]
+    assert node.files[f"{UPLOAD}/{upload_name(NAMES[0])}"] == LAYERS[0].data
+    everything = repr((node.modules, node.files, node.commands, lines)).encode()
+    everything += b"".join(unpack_offer(node.files[f"{REMOTE}/offer"], "offer").documents.values())
+    assert [secret for secret in SECRETS if secret.encode() in everything] == []
+    # the server got what it needs, and the fetch was told
+    assert web.asked[-1].headers["x-key"] == "h3ader"
+    assert lines[0][1].startswith("[node1] fetching blob 1 of 1, sha256:")
+
+
+def test_a_node_fetches_by_itself_unless_it_is_told_otherwise(node: Node) -> None:
+    for given in ({}, {"fetch": "node"}):
+        node.modules.clear()
+        args: dict[str, t.Any] = {"src": "https://images.example.org/i.tar", "dest": "/d", "url_username": "u", **given}
+        assert run(node, async_val=60, **args) == DONE
+        assert node.modules == [args]
+    assert node.files == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"async_val": 60}, "async cannot send what the controller fetches; leave async out, or set fetch: node"),
+        ({"src": "i.tar"}, "fetch is for a URL or an image in a registry, and src is a path; leave fetch out"),
+        ({"src": "i.tar", "fetch": "node"}, "fetch is for a URL or an image in a registry, and src is a path"),
+        ({"remote_src": True}, "remote_src: true says that the node has src"),
+        ({"url_retries": "s"}, "url_retries"),
+        ({"src": "https://us3r:s3cret@:x/"}, "src is not a valid URL"),
+    ],
+)
+def test_a_fetch_that_cannot_be(node: Node, given: dict[str, t.Any], words: str) -> None:
+    with pytest.raises(AnsibleActionFail, match=words) as caught:
+        run(node, **{"src": "https://images.example.org/i.tar", "dest": "/d", "fetch": "controller", **given})
+    assert not any(secret in str(caught.value) for secret in SECRETS)
+    assert (node.modules, node.files) == ([], {})
+
+
+def test_a_state_without_an_image_fetches_nothing(node: Node) -> None:
+    src = "https://images.example.org/i.tar"
+    args: dict[str, t.Any] = {"src": src, "dest": "/d", "fetch": "controller", "state": "absent"}
+    assert run(node, **args) == DONE
+    assert node.modules == [args]
+
+
+def test_a_pause_is_told_while_it_lasts(
+    node: Node, web: Web, lines: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.01)
+    busy = [True]
+
+    def answer(handler: t.Any) -> bool:
+        if busy:
+            handler.status(429, Retry_After="1")
+        return bool(busy and busy.pop())
+
+    web.handle = answer
+    assert run(node, src=web.url, dest="/d", fetch="controller") == DONE
+    how, line = lines[0]
+    assert how == "display"
+    assert line.startswith("[node1] 127.0.0.1: the server answered 429 Too Many Requests, so the run waited 1 seconds")

@@ -24,7 +24,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._errors import Sour
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.offer import read_offer
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import BUNDLE_HEAD, upload_name, find_sent
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _staging
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._staging import Staging
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._staging import LocalImage, Staging
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
@@ -56,7 +56,7 @@ class Controller:
             self.opened += 1
             return path
 
-        return Staging(path, real_path, str(self.folder), criteria or Criteria())
+        return Staging(LocalImage(path, real_path), str(self.folder), criteria or Criteria())
 
     def left(self) -> list[str]:
         """The names of all files, an offer's without what tells it from others."""
@@ -440,7 +440,7 @@ def test_no_room_for_a_spool(tmp_path: Path, controller: Controller, monkeypatch
 def test_max_size_bounds_the_controller_too(tmp_path: Path, controller: Controller) -> None:
     """A bomb is told by the offer, before a byte of it is on the disk."""
     path = write(tmp_path, "gzip")
-    staging = Staging(path, lambda: path, str(controller.folder), Criteria(), max_size=2000)
+    staging = Staging(LocalImage(path, lambda: path, 2000), str(controller.folder), Criteria())
     with staging, pytest.raises(SourceError, match="more than the 2000 bytes of max_size; raise max_size"):
         staging.offer()
     assert controller.left() == ["in-use", "writing"]
@@ -460,7 +460,7 @@ def test_a_disk_that_fails(tmp_path: Path, controller: Controller, monkeypatch: 
                 content(staging, NAMES)
         assert controller.left() == ["in-use", "offer", "writing"]
     with pytest.raises(SourceError, match="cannot stage"):
-        Staging(path, lambda: path, "/proc/nowhere", Criteria()).__enter__()
+        Staging(LocalImage(path, lambda: path), "/proc/nowhere", Criteria()).__enter__()
 
 
 # -- forks
@@ -469,11 +469,11 @@ def test_a_disk_that_fails(tmp_path: Path, controller: Controller, monkeypatch: 
 _FORK = """
 import os, sys
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _staging
-from ansible_collections.hypervisor.oci.plugins.plugin_utils._staging import Staging
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._staging import LocalImage, Staging
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
 _staging._SMALL = -1
 path, local, names = sys.argv[1], sys.argv[2], sys.argv[3:]
-with Staging(path, lambda: path, local, Criteria()) as staging:
+with Staging(LocalImage(path, lambda: path), local, Criteria()) as staging:
     for bundle in staging.bundles(names):
         print(os.path.getsize(bundle.path), flush=True)
     sys.stdin.read()

@@ -25,7 +25,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._cache.scope import
     scope_of_url,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote.http import HttpOptions
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote.options import HttpOptions
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import RangeReader
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.verified import VerificationError, VerifiedReader
 from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root

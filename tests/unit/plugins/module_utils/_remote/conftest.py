@@ -10,7 +10,7 @@ import os
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote import http
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote import retries
 from ansible_collections.hypervisor.oci.tests.unit.support import without_waiting
 from ansible_collections.hypervisor.oci.tests.unit.web import Web, serving
 from ansible_collections.hypervisor.oci.tests.unit.remote import MULTI
@@ -20,7 +20,7 @@ from ansible_collections.hypervisor.oci.tests.unit.remote import MULTI
 def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses are short, nothing is made durable, and no proxy or netrc of this machine is used."""
     without_waiting(monkeypatch)
-    monkeypatch.setattr(http, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.01)
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

@@ -15,7 +15,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote import clock
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote import http
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote import exchange
 from ansible_collections.hypervisor.oci.tests.images.builder import oci_archive
 from ansible_collections.hypervisor.oci.tests.unit.web import Talk, Web, endless, talking
 from ansible_collections.hypervisor.oci.tests.unit.remote import ARCHIVE, BIG, IMAGE, opened, problem, read, waited
@@ -126,7 +126,7 @@ def test_slow_steps_to_an_answer_share_its_time(web: Web, kind: str) -> None:
 
 def test_many_slow_answers_together(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request for each member, each of them just in time: what they may take together is bounded, too."""
-    monkeypatch.setattr(http, "_ALLOWANCE", 3)
+    monkeypatch.setattr(exchange, "_ALLOWANCE", 3)
     # so that a small answer pays for no more than a moment
     monkeypatch.setattr(clock, "SLOWEST", 1_000_000)
     blobs = {f"blob-{n}": bytes(20_000) for n in range(200)}
@@ -143,7 +143,7 @@ def test_many_slow_answers_together(web: Web, monkeypatch: pytest.MonkeyPatch) -
     assert "more than 1.2 seconds, and one for each KiB; check" in message
     assert len(web.asked) < 20
     # what arrives pays for its time: a large file is not cut off
-    monkeypatch.setattr(http, "_ALLOWANCE", 0)
+    monkeypatch.setattr(exchange, "_ALLOWANCE", 0)
     monkeypatch.setattr(clock, "SLOWEST", 1024)
     web.data = ARCHIVE
     with opened(web.url, timeout=0.4, retries=0) as source:
@@ -174,7 +174,7 @@ def test_cookies_are_not_kept_without_end(web: Web) -> None:
 
     web.handle = bake
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(http, "_MOST_COOKIES", 5)
+        patch.setattr(exchange, "_MOST_COOKIES", 5)
         with opened(web.url):
             pass
     sent = [asked.headers.get("cookie", "").count("=") for asked in web.asked]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils import urls
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceError
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote.http import HttpOptions
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote.options import HttpOptions
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.unit.support import contents
 from ansible_collections.hypervisor.oci.tests.unit.web import Web, serving

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import SourceChangedError, SourceError
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import decompress, tar_index
-from ansible_collections.hypervisor.oci.plugins.module_utils._remote.http import HttpOptions
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote.options import HttpOptions
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, oci_archive
 from ansible_collections.hypervisor.oci.tests.unit.support import contents

@@ -35,7 +35,8 @@ def packed(head: t.Any, documents: bytes = b"") -> bytes:
 
 def head(**fields: t.Any) -> dict[str, t.Any]:
     """The line of JSON of a right one, with other fields."""
-    plain = {"format": 2, "form": "archive", "path": "/i.tar", "documents": [], "layers": {}, "sizes": {}, "problems": {}, "pinned": ""}  # fmt: skip
+    plain = {"format": 3, "form": "archive", "path": "/i.tar", "pinned": "", "scope": ""}
+    plain = {**plain, "documents": [], "layers": {}, "sizes": {}, "problems": {}}
     return {**plain, **fields}
 
 

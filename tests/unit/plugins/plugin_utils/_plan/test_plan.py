@@ -138,3 +138,19 @@ def test_the_arguments_of_oci_rootfs() -> None:
         "dest": "/var/lib/hypervisor.oci/bundles/web/rootfs",
         "keep": 3,
     }
+    fetched = planned("runc", src="docker://alpine", fetch="controller")["rootfs_arguments"]
+    assert (fetched["src"], fetched["fetch"]) == ("docker://alpine", "controller")
+
+
+def test_the_arguments_for_a_registry() -> None:
+    """What the role's variables do not say may stand among the further options."""
+    given = {"registry_auth_file": "/root/auth.json", "registry_mirrors": ["mirror.example/hub"]}
+    further = {"registry_plain_http": True, "registry_mirrors": ["other.example"]}
+    result = planned("runc", src="docker://nginx:1.27", rootfs_options=further, **given)["rootfs_arguments"]
+    assert {name: result[name] for name in result if name.startswith("registry_")} == {
+        "registry_auth_file": "/root/auth.json",
+        "registry_mirrors": ["mirror.example/hub"],
+        "registry_plain_http": True,
+    }
+    assert planned("runc", registry_plain_http="no")["rootfs_arguments"]["registry_plain_http"] is False
+    assert not any(name.startswith("registry_") for name in planned("runc")["rootfs_arguments"])

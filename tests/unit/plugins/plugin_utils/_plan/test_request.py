@@ -35,6 +35,7 @@ from ansible_collections.hypervisor.oci.tests.unit.container_plans import reques
         ({"dns": ["1.1.1.1\nsearch x"]}, "dns: the value contains a control character"),
         ({"extra_hosts": {"a\nb": "1.1.1.1"}}, "extra_hosts: the value contains a control character"),
         ({"reachable": "yes"}, "reachable must be one of"),
+        ({"fetch": "me"}, "fetch must be one of node, controller, not 'me'"),
         ({"lxc_settings": "lxc.net.0.type = none"}, "lxc_settings must be a list of strings"),
         ({"state_folder": "/"}, "state_folder: '/' is not an absolute path below /"),
         ({"qqq": 1}, "container_qqq is not a variable of this role; the role's README lists them"),

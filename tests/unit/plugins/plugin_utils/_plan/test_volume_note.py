@@ -21,8 +21,8 @@ def _note(result: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def test_how_a_server_is_spoken_to_is_not_noted() -> None:
     plain = planned("proxmox")
-    options = {"url_password": "s3cret", "headers": {"A": "s3cret"}}
-    spoken = planned("proxmox", rootfs_options=options)
+    options = {"url_password": "s3cret", "headers": {"A": "s3cret"}, "registry_auth_file": "/s3cret"}
+    spoken = planned("proxmox", rootfs_options=options, fetch="controller")
     other = planned("proxmox", rootfs_options={"devices": "skip"})
     assert plain["volume_key"] == spoken["volume_key"] != other["volume_key"]
     assert "s3cret" not in json.dumps([spoken["files"], spoken["configuration"]])

@@ -1,0 +1,89 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Recognise by its record that the image of a registry is there, without reading it (docs/behaviour.md, section 11)."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._dest.record import FORMAT, Record, Selection, Tree
+from .._image.image import Image
+from .._image.platform import node_platform
+from .._registry.name import is_registry
+from .._source.source import Source
+from .options import Options
+from .plan import KnownPlan, Wanted, plan_known
+from .target import Target
+
+if t.TYPE_CHECKING:
+    from .._registry.source import RegistrySource
+
+
+def selection_of(options: Options, source: Source, image: Image) -> Selection:
+    """Return how the image was chosen."""
+    indexes = dict.fromkeys([source.pinned, *image.indexes])
+    return Selection(
+        platform=_asked_platform(options),
+        indexes=tuple(str(digest) for digest in indexes if digest and digest != image.manifest_digest),
+        warnings=image.warnings,
+        realms=_realms(options, source),
+    )
+
+
+def recall(target: Target, record: Record, source: Source) -> KnownPlan | None:
+    """Return a plan for trees that exist, or ``None`` if the image has to be asked for.
+
+    A digest that the task names needs no request; a tag needs one for its digest, if there is a tree to compare with.
+    The registry's answer is believed for nothing else. Raises ``SourceError``.
+    """
+    registry = t.cast("RegistrySource", source)
+    session, name = registry.client.registry.session, registry.name.registry
+    trees = [tree for tree in (record.tree, record.next) if tree is not None]
+    for tree in trees:
+        session.known_realm = tree.selection.realms.get(name, session.known_realm)
+    trees = [tree for tree in trees if _is_comparable(target.options, tree)]
+    if target.options.recreate or not trees:
+        return None
+    digest = registry.wanted_digest or registry.client.current_digest(registry.name.tag)
+    for tree in trees:
+        if digest in digests_of(tree):
+            selection = tree.selection
+            wanted = Wanted(str(registry.name), selection.warnings, tree.fingerprint, selection)
+            plan = plan_known(target, record, wanted)
+            if plan is not None:
+                return plan
+    return None
+
+
+def digests_of(tree: Tree) -> set[str]:
+    """Return the digests that mean the tree's image for the platform that was asked for."""
+    config = tree.fingerprint.get("config_digest")
+    return {
+        str(digest) for digest in (tree.fingerprint.get("manifest_digest"), config, *tree.selection.indexes) if digest
+    }
+
+
+def _is_comparable(options: Options, tree: Tree) -> bool:
+    """Return whether a tree was made with the same options, for the same platform asked for."""
+    made = tree.fingerprint
+    return (
+        made.get("format") == FORMAT
+        and made.get("options") == options.unpack.to_fingerprint()
+        and tree.selection.platform == _asked_platform(options)
+    )
+
+
+def _asked_platform(options: Options) -> str:
+    return str(options.platform or node_platform())
+
+
+def _realms(options: Options, source: Source) -> dict[str, str]:
+    if options.offer or not is_registry(options.src):
+        return {}
+    client = t.cast("RegistrySource", source).client
+    realm = client.registry.session.realm
+    return {client.name.registry: realm} if realm else {}

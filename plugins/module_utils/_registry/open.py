@@ -1,0 +1,44 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Opens whatever holds an image, by a name in a registry, a URL or a path (docs/behaviour.md, section 1)."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from .._errors import SourceError, show
+from .._source.source import DEFAULT_MAX_SIZE, Source
+from .._source.sources import open_source
+from .name import is_registry, looks_like_name
+
+if t.TYPE_CHECKING:
+    from .._remote.options import HttpOptions
+
+
+def open_any(
+    src: str, options: HttpOptions | None = None, max_size: int = DEFAULT_MAX_SIZE, digest: str | None = None
+) -> Source:
+    """Open the image at a path, a URL or in a registry; ``options`` are those of ``fetch_options``.
+
+    Raises ``SourceError`` and ``ImageError``.
+    """
+    if is_registry(src):
+        # imported late: a node compiles what it is sent anew for every task
+        from .options import RegistryOptions
+        from .source import open_registry
+
+        known = options if isinstance(options, RegistryOptions) else RegistryOptions()
+        return open_registry(src, known, digest)
+    require_path(src)
+    return open_source(src, options, max_size)
+
+
+def require_path(src: str) -> None:
+    """Refuse a name that lacks its scheme, unless there is such a file. Raises ``SourceError``."""
+    if looks_like_name(src) and not os.path.lexists(src):
+        raise SourceError(f"src {show(src)} is no file; for an image in a registry, write docker://{src}")

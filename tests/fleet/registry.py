@@ -1,0 +1,92 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A registry in a fleet's network: Debian's docker-registry, to which skopeo pushes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import typing as t
+
+from .fleet import Fleet, run, wait_for
+from .nodes import WEB
+
+PORT = 5000
+# A line of the log in Apache's format.
+_LINE = re.compile(r'(\S+) \S+ \S+ \[[^]]*\] "(\S+) (\S+) [^"]*" (\d+) (\d+)')
+
+
+class Answer(t.NamedTuple):
+    """One answer of the registry, with the bytes of its body."""
+
+    client: str
+    method: str
+    path: str
+    status: int
+    sent: int
+
+
+class Registry:
+    """Runs on the node that is a web server at other times; ``http`` only, and open to everybody."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._node = fleet.nodes[WEB]
+        self._folder = os.path.join(fleet.folder, "registry")
+        self._log = os.path.join(self._folder, "log")
+        self._read = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, name: str) -> str:
+        """The ``src`` of an image."""
+        return f"docker://{self._node.address}:{PORT}/fleet/{name}"
+
+    def start(self) -> None:
+        """Serve what was pushed before."""
+        os.makedirs(self._folder, exist_ok=True)
+        config = {
+            "version": "0.1",
+            "log": {"level": "error", "accesslog": {"disabled": False}},
+            "storage": {"filesystem": {"rootdirectory": os.path.join(self._folder, "data")}},
+            "http": {"addr": f"{self._node.address}:{PORT}"},
+        }
+        path = os.path.join(self._folder, "config.yml")
+        with open(path, "w", encoding="ascii") as file:
+            # JSON is YAML
+            json.dump(config, file)
+        with open(self._log, "ab") as log:
+            self._process = subprocess.Popen(
+                ["nsenter", "-t", str(self._node.pid), "-n", "--", "docker-registry", "serve", path],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.DEVNULL,
+            )
+        wait_for("the registry", lambda: self._node.listens(PORT))
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def push(self, archive: str, ref: str, name: str) -> None:
+        """Push the image of an archive."""
+        target = f"{self.url(name)}"
+        words = ["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", f"oci-archive:{archive}:{ref}"]
+        run([*words, target], 120)
+        self.served()
+
+    def served(self) -> list[Answer]:
+        """The answers since the last call."""
+        with open(self._log, encoding="utf-8", errors="replace") as file:
+            file.seek(self._read)
+            text = file.read()
+            self._read = file.tell()
+        return [
+            Answer(client, method, path, int(status), int(sent))
+            for client, method, path, status, sent in _LINE.findall(text)
+        ]

@@ -1,0 +1,121 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One fork fetches and the others wait (docs/behaviour.md, section 7)."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError, SourceError
+from ansible_collections.hypervisor.oci.plugins.plugin_utils import _single_flight
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._single_flight import SingleFlight
+
+
+@pytest.fixture(name="flight")
+def fixture_flight(tmp_path: Path) -> t.Callable[[], SingleFlight]:
+    """Makes the flights of forks; threads have locks of their own, too."""
+    return lambda: SingleFlight(str(tmp_path))
+
+
+def test_one_of_many_does_it(tmp_path: Path, flight: t.Callable[[], SingleFlight]) -> None:
+    done = tmp_path / "done"
+
+    def fork(_number: int) -> bool:
+        one = flight()
+        with one.turn(done.exists) as mine:
+            if mine:
+                time.sleep(0.2)
+                done.touch()
+        one.end_session()
+        return mine
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(fork, range(8))) == [False] * 7 + [True]
+
+
+def test_a_failure_is_that_of_all_who_waited(tmp_path: Path, flight: t.Callable[[], SingleFlight]) -> None:
+    tries = []
+
+    def fork(_number: int) -> str:
+        one = flight()
+        try:
+            with one.turn(lambda: False) as mine:
+                assert mine
+                tries.append(1)
+                time.sleep(0.5)
+                raise ImageError("no such image")
+        except (SourceError, ImageError) as error:
+            return error.message
+        finally:
+            one.end_session()
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(fork, range(4))) == {"no such image"}
+    assert len(tries) == 1
+    # whoever comes later tries again, as a task with retries does
+    assert fork(0) == "no such image"
+    assert len(tries) == 2
+
+
+def test_whoever_has_a_session_is_left_to_it_for_a_while(
+    tmp_path: Path, flight: t.Callable[[], SingleFlight], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_single_flight, "_PATIENCE", 0.5)
+    first, second = flight(), flight()
+    with first.turn(lambda: False):
+        pass
+    began = time.monotonic()
+    # its node hangs
+    with second.turn(lambda: False) as mine:
+        assert mine
+    assert 0.5 <= time.monotonic() - began < 3
+    # it has none, and the first one still has its own
+    began = time.monotonic()
+    with first.turn(lambda: False) as mine:
+        assert mine
+    assert time.monotonic() - began < 0.4
+    first.end_session()
+    with second.turn(lambda: False) as mine:
+        assert mine
+    assert time.monotonic() - began < 0.4
+
+
+def test_patience_has_no_end_while_something_is_fetched(
+    tmp_path: Path, flight: t.Callable[[], SingleFlight], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_single_flight, "_PATIENCE", 0.1)
+    first, second = flight(), flight()
+    done = tmp_path / "done"
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, first.turn(done.exists) as mine:
+        assert mine
+
+        def wait() -> bool:
+            with second.turn(done.exists) as its:
+                return its
+
+        waiting = pool.submit(wait)
+        time.sleep(0.6)
+        assert not waiting.done()
+        done.touch()
+        assert not waiting.result()
+
+
+def test_who_only_waited_keeps_no_session(tmp_path: Path, flight: t.Callable[[], SingleFlight]) -> None:
+    first, second, third = flight(), flight(), flight()
+    done = tmp_path / "done"
+    looks = iter([False, False, True])
+    with first.turn(lambda: False):
+        first.end_session()
+        # it gets the session while the first one still fetches
+        with second.turn(lambda: next(looks)) as mine:
+            assert not mine
+    began = time.monotonic()
+    with third.turn(done.exists) as mine:
+        assert mine
+    assert time.monotonic() - began < 1
