@@ -131,7 +131,7 @@ class Tree:
 
     ``name`` is its name in the private folder or, for a staging directory, in the mount point; it is empty for the tree
     at ``dest``. ``fingerprint`` and ``result`` are empty for a foreign tree. ``mtime`` is the modification time of the
-    root directory in nanoseconds. ``selection`` is empty for trees of earlier releases.
+    root directory in nanoseconds. ``selection`` is empty for a foreign tree, too.
     """
 
     binding: Binding
@@ -221,7 +221,6 @@ def _trees(values: list[t.Any]) -> tuple[Tree, ...]:
 def _tree(value: dict[str, t.Any] | None) -> Tree | None:
     if value is None:
         return None
-    chosen = dict(value.get("selection") or {})
-    for name in ("indexes", "warnings"):
-        chosen[name] = tuple(map(str, chosen.get(name) or ()))
-    return Tree(**{**value, "binding": Binding(**value["binding"]), "selection": Selection(**chosen)})
+    selection = Selection(**value["selection"])
+    lists = {name: tuple(map(str, getattr(selection, name))) for name in ("indexes", "warnings")}
+    return Tree(**{**value, "binding": Binding(**value["binding"]), "selection": replace(selection, **lists)})

@@ -292,10 +292,9 @@ def test_an_archive_that_is_missing(tmp_path: Path, node: Node) -> None:
     assert (node.files, node.modules) == ({}, [])
 
 
-@pytest.mark.parametrize("src", ["alpine:3.20", "docker://alpine:3.20"])
-def test_the_name_of_an_image(tmp_path: Path, node: Node, src: str) -> None:
-    with pytest.raises(AnsibleActionFail, match=r"skopeo copy docker://alpine:3\.20 oci-archive:image\.tar"):
-        run(node, tmp_path, src=src, dest="/srv/x")
+def test_the_name_of_an_image_without_its_scheme(tmp_path: Path, node: Node) -> None:
+    with pytest.raises(AnsibleActionFail, match=r"docker://alpine:3\.20"):
+        run(node, tmp_path, src="alpine:3.20", dest="/srv/x")
     assert (node.files, node.modules) == ({}, [])
 
 

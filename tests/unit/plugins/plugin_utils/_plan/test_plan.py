@@ -144,7 +144,7 @@ def test_the_arguments_of_oci_rootfs() -> None:
 
 def test_the_arguments_for_a_registry() -> None:
     """What the role's variables do not say may stand among the further options."""
-    given = {"registry_auth_file": "/root/auth.json", "registry_mirrors": ["mirror.example/hub"]}
+    given: dict[str, t.Any] = {"registry_auth_file": "/root/auth.json", "registry_mirrors": ["mirror.example/hub"]}
     further = {"registry_plain_http": True, "registry_mirrors": ["other.example"]}
     result = planned("runc", src="docker://nginx:1.27", rootfs_options=further, **given)["rootfs_arguments"]
     assert {name: result[name] for name in result if name.startswith("registry_")} == {
