@@ -42,7 +42,7 @@ def open_existing(path: bytes) -> tuple[int, list[bytes]]:
             except OSError as error:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
                     raise RootfsError(
-                        f"{show(b'/' + b'/'.join(parts[: index + 1]))} is not a directory; choose another dest"
+                        f"{show(b'/' + b'/'.join(parts[: index + 1]))} is not a directory; remove it or choose another path"
                     ) from error
                 raise
     with opened(fd):
@@ -144,14 +144,14 @@ def open_private(parent: int, name: bytes) -> int | None:
         return None
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            raise RootfsError(f"{show(name)} beside dest is not a directory; remove it and run again") from error
+            raise RootfsError(f"{show(name)} is not a directory; remove it and run again") from error
         raise
     with closed_on_error(fd):
         status = os.fstat(fd)
         if status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise RootfsError(
-                f"the folder {show(name)} beside dest belongs to another user or is open to others, so its records"
-                " cannot be trusted; inspect it, remove it and run again"
+                f"the private folder {show(name)} belongs to another user or is open to others, so its content cannot be"
+                " trusted; inspect it, remove it and run again"
             )
     return fd
 
@@ -257,7 +257,7 @@ def open_or_none(parent: int, name: bytes) -> int | None:
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise RootfsError(
-                f"{show(name)} is a link or a file, not a directory; remove it or choose another dest"
+                f"{show(name)} is a link or a file, not a directory; remove it or choose another path"
             ) from error
         raise RootfsError(f"{show(name)} cannot be opened: {os_phrase(error)}") from error
 
