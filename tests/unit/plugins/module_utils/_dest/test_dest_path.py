@@ -57,7 +57,10 @@ def test_directories_of_the_system_behind_a_link(tmp_path: Path, name: str) -> N
     assert "is a directory of the system;" in refused(f"{tmp_path}/link/{name}")
 
 
-@pytest.mark.parametrize("dest", ["/srv/x", "/var/lib/lxc/web", "/var/lib/machines/web", "/etcetera", "/opt/x", "/var/lib/aptly", "/dev/shm/x"])
+@pytest.mark.parametrize(
+    "dest",
+    ["/srv/x", "/var/lib/lxc/web", "/var/lib/machines/web", "/etcetera", "/opt/x", "/var/lib/aptly", "/dev/shm/x"],
+)
 def test_what_may_be_a_dest(dest: str) -> None:
     if os.path.realpath(os.path.dirname(dest)) != os.path.dirname(dest):
         pytest.skip("this machine has a link there")
