@@ -24,15 +24,18 @@ from .._fs.syscalls import mount_id
 
 # Directories of the system. Neither they nor anything below them can be a container's root.
 _SYSTEM = (
-    *(f"/{name}" for name in "bin boot dev etc lib lib32 lib64 libx32 proc sbin sys usr".split()),
-    *(f"/var/lib/{name}" for name in "apt dpkg hypervisor.oci rpm systemd".split()),
+    *(
+        f"/{name}"
+        for name in ["bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "sys", "usr"]
+    ),
+    *(f"/var/lib/{name}" for name in ["apt", "dpkg", "hypervisor.oci", "rpm", "systemd"]),
 )
 # A file system for any files, below a directory of the system.
 _SHARED_MEMORY = "/dev/shm"
 # Directories that hold those of many programs or users.
 _SHARED = (
     *("/", "/home", "/lost+found", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"),
-    *(f"/var/{name}" for name in "cache lib lib/lxc lib/machines log run spool tmp".split()),
+    *(f"/var/{name}" for name in ["cache", "lib", "lib/lxc", "lib/machines", "log", "run", "spool", "tmp"]),
 )
 
 RECORD = b"record.json"
