@@ -35,6 +35,8 @@ def options_from(params: dict[str, t.Any]) -> Options:
         _check_cache(cache_dir, params)
     given = {field.name: params[field.name] for field in fields(Options) if field.name in params}
     checked: dict[str, t.Any] = dict(
+        # a result names it without a slash at the end
+        dest=params["dest"].rstrip("/") or params["dest"],
         unpack=unpack,
         src=params["src"] or "",
         ref=params["ref"] or None,

@@ -12,11 +12,15 @@ whole value of an option, not a part such as a password in a URL, nor a value in
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
 Params = t.Dict[str, t.Any]
+
+# Options that only an action plugin sets come first in Ansible's list of options.
+_PRIVATE = re.compile(r"(Supported parameters include: )(?:_\w+, )+")
 
 
 class QuietModule(AnsibleModule):
@@ -34,7 +38,7 @@ class QuietModule(AnsibleModule):
     def fail_json(self, msg: str, **values: t.Any) -> t.NoReturn:
         """Fail, also while Ansible checks the arguments."""
         self._hide()
-        super().fail_json(msg, **values)
+        super().fail_json(_PRIVATE.sub(r"\1", msg), **values)
 
     def _log_invocation(self) -> None:
         self._hide()

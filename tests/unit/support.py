@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import subprocess
 import typing as t
 from pathlib import Path
@@ -260,3 +261,24 @@ def give(monkeypatch: pytest.MonkeyPatch, params: dict[str, t.Any]) -> None:
     text = json.dumps({"ANSIBLE_MODULE_ARGS": params}).encode()
     monkeypatch.setattr(basic, "_ANSIBLE_ARGS", text)
     monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy", raising=False)
+
+
+def command(*words: str) -> None:
+    """Run a program that has to succeed."""
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def loop_mounted(point: Path, image: Path, kind: str) -> t.Iterator[None]:
+    """A file system of its own in a file. Skips the test where there is nothing to make one with."""
+    program = shutil.which(f"mkfs.{kind}")
+    if program is None or shutil.which("chattr") is None:
+        pytest.skip(f"mkfs.{kind} or chattr is not installed")
+    with open(image, "wb") as sparse:
+        sparse.truncate(128 << 20)
+    command(program, "-q", str(image))
+    try:
+        with mounted(point, "-t", kind, "-o", "loop", str(image)):
+            yield
+    finally:
+        image.unlink()

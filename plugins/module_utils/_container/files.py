@@ -84,6 +84,8 @@ def provide(
     If a file changes, the earlier versions of all files are stored in the directory ``keep``. ``root`` is the container's
     root on the host, if the container has an id map. Raises ``RootfsError``.
     """
+    if keep is not None:
+        _require_absolute(keep)
     own = tuple(item.path for item in directories)
     changed = [
         item.path for item in directories if _make_directory(item, own, root if item.passable else None, check_mode)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 
 from .._errors import RootfsError, show
@@ -21,18 +22,20 @@ from .._fs.descriptors import opened, opened_or_none
 from .._fs.directories import open_existing, open_or_none
 from .._fs.syscalls import mount_id
 
-# Directories that the system needs, and that no container may have as its root.
-_TOP = "bin boot dev etc home lib lib32 lib64 libx32 lost+found media mnt opt proc root run sbin srv sys tmp usr var"
-_BELOW = {
-    "usr": ("bin", "lib", "lib64", "local", "sbin", "share"),
-    "var": ("cache", "lib", "log", "run", "spool", "tmp", "lib/lxc", "lib/machines"),
-}
-_FORBIDDEN = frozenset(
-    [
-        "/",
-        *(f"/{name}" for name in _TOP.split()),
-        *(f"/{top}/{name}" for top, names in _BELOW.items() for name in names),
-    ]
+# Directories of the system. Neither they nor anything below them can be a container's root.
+_SYSTEM = (
+    *(
+        f"/{name}"
+        for name in ["bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "sys", "usr"]
+    ),
+    *(f"/var/lib/{name}" for name in ["apt", "dpkg", "hypervisor.oci", "rpm", "systemd"]),
+)
+# A file system for any files, below a directory of the system.
+_SHARED_MEMORY = "/dev/shm"
+# Directories that hold those of many programs or users.
+_SHARED = (
+    *("/", "/home", "/lost+found", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"),
+    *(f"/var/{name}" for name in ["cache", "lib", "lib/lxc", "lib/machines", "log", "run", "spool", "tmp"]),
 )
 
 RECORD = b"record.json"
@@ -82,15 +85,18 @@ class DestPath:
 def resolve_dest(dest: str) -> DestPath:
     """Resolve ``dest``. Raises ``RootfsError`` for directories of the system."""
     if not dest.startswith("/") or "\0" in dest:
-        raise RootfsError(f"dest {dest!r} is not an absolute path; give one")
+        raise RootfsError(f"dest {show(dest)} is not an absolute path; give one")
     path = dest.rstrip("/")
     name = os.path.basename(path)
     parent = os.path.realpath(os.path.dirname(path) or "/")
     resolved = os.path.join(parent, name)
-    if name in ("", ".", "..") or resolved in _FORBIDDEN:
-        raise RootfsError(
-            f"dest {dest!r} is a directory of the system itself; choose one that belongs to the container alone"
-        )
+    if name in ("", ".", "..") or resolved in _SHARED or _is_of_system(resolved):
+        raise RootfsError(f"dest {show(dest)} is a directory of the system; choose one for the container alone")
+    for path in (os.path.realpath(__file__), os.path.realpath(sys.prefix)):
+        if path.startswith(resolved + "/"):
+            raise RootfsError(
+                f"dest {show(dest)} contains {show(path)}, which runs this module; choose one for the container alone"
+            )
     above, missing = open_existing(os.fsencode(parent))
     with opened(above), opened_or_none(None if missing else open_or_none(above, os.fsencode(name))) as below:
         # by mount, because btrfs subvolumes have a device number of their own
@@ -98,6 +104,12 @@ def resolve_dest(dest: str) -> DestPath:
     if not is_mount:
         _require_never_mounted(DestPath(parent, name, True))
     return DestPath(parent, name, is_mount)
+
+
+def _is_of_system(path: str) -> bool:
+    if path.startswith(_SHARED_MEMORY + "/"):
+        return False
+    return any(path == folder or path.startswith(folder + "/") for folder in _SYSTEM)
 
 
 def _require_never_mounted(mounted: DestPath) -> None:

@@ -42,7 +42,7 @@ def open_existing(path: bytes) -> tuple[int, list[bytes]]:
             except OSError as error:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
                     raise RootfsError(
-                        f"{show(b'/' + b'/'.join(parts[: index + 1]))} is not a directory; choose another dest"
+                        f"{show(b'/' + b'/'.join(parts[: index + 1]))} is not a directory; remove it or choose another path"
                     ) from error
                 raise
     with opened(fd):
@@ -123,8 +123,7 @@ def open_made(parent: int, name: bytes, mode: int) -> int:
             raise _replaced(name) from error
         raise
     with closed_on_error(fd):
-        status = os.fstat(fd)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o777 & ~mode:
+        if os.fstat(fd).st_mode & 0o777 & ~mode or not _is_own(fd):
             raise _replaced(name)
     return fd
 
@@ -144,16 +143,45 @@ def open_private(parent: int, name: bytes) -> int | None:
         return None
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            raise RootfsError(f"{show(name)} beside dest is not a directory; remove it and run again") from error
+            raise RootfsError(f"{show(name)} is not a directory; remove it and run again") from error
         raise
     with closed_on_error(fd):
-        status = os.fstat(fd)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        if os.fstat(fd).st_mode & 0o077 or not _is_own(fd):
             raise RootfsError(
-                f"the folder {show(name)} beside dest belongs to another user or is open to others, so its records"
-                " cannot be trusted; inspect it, remove it and run again"
+                f"the private folder {show(name)} belongs to another user or is open to others, so its content cannot be"
+                " trusted; inspect it, remove it and run again"
             )
     return fd
+
+
+def _is_own(fd: int) -> bool:
+    """Return whether a directory belongs to this user, or to whom new files of this user belong there.
+
+    The latter is somebody else if a server squashes root. In a directory of another user, new files belong to this one.
+    """
+    owner = os.fstat(fd).st_uid
+    if owner == os.geteuid():
+        return True
+    try:
+        with opened(open_temporary(fd)) as file:
+            return os.fstat(file).st_uid == owner
+    except OSError:
+        return False
+
+
+def open_temporary(fd: int) -> int:
+    """Open a new, empty file without a name on the file system of the directory ``fd``."""
+    try:
+        return os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=fd)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+    # a file system without such files, as NFS and FUSE
+    name = b".probe-" + os.urandom(16).hex().encode()
+    file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd)
+    with closed_on_error(file):
+        os.unlink(name, dir_fd=fd)
+    return file
 
 
 def drop_inherited_acl(fd: int) -> None:
@@ -257,7 +285,7 @@ def open_or_none(parent: int, name: bytes) -> int | None:
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise RootfsError(
-                f"{show(name)} is a link or a file, not a directory; remove it or choose another dest"
+                f"{show(name)} is a link or a file, not a directory; remove it or choose another path"
             ) from error
         raise RootfsError(f"{show(name)} cannot be opened: {os_phrase(error)}") from error
 

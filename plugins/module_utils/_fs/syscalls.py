@@ -54,6 +54,22 @@ _FLAGS = struct.Struct("=I")
 _FS_IOC_GETFLAGS = 2 << 30 | _LONG << 16 | ord("f") << 8 | 1
 _FS_IOC_SETFLAGS = 1 << 30 | _LONG << 16 | ord("f") << 8 | 2
 _FS_PROTECTING = 0x10 | 0x20  # immutable, append-only
+# attributes by which an administrator prepares a directory, by the letters of chattr
+_FS_PREPARED = {
+    "c": 0x4,
+    "S": 0x8,
+    "d": 0x40,
+    "A": 0x80,
+    "m": 0x400,
+    "E": 0x800,
+    "j": 0x4000,
+    "D": 0x10000,
+    "T": 0x20000,
+    "C": 0x800000,
+    "x": 0x2000000,
+    "P": 0x20000000,
+    "F": 0x40000000,
+}
 
 # ioctls of <linux/btrfs.h>
 _SUBVOLUME_FLAGS = struct.Struct("=Q")
@@ -153,15 +169,30 @@ def without_protection(flags: int) -> int:
     return flags & ~_FS_PROTECTING
 
 
+def lost_attributes(old: int, new: int) -> str:
+    """Return the letters of chattr for the attributes that the directory ``old`` has and ``new`` does not have."""
+    flags = (inode_flags(old) or 0) & ~(inode_flags(new) or 0)
+    return "".join(letter for letter, flag in _FS_PREPARED.items() if flags & flag)
+
+
 def is_read_only_subvolume(fd: int) -> bool:
     """Return whether a directory is the root of a read-only btrfs subvolume."""
+    return bool((_subvolume_flags(fd) or 0) & _BTRFS_SUBVOL_RDONLY)
+
+
+def is_subvolume(fd: int) -> bool:
+    """Return whether a directory is the root of a btrfs subvolume."""
+    return _subvolume_flags(fd) is not None
+
+
+def _subvolume_flags(fd: int) -> int | None:
     buffer = bytearray(_SUBVOLUME_FLAGS.size)
     try:
         fcntl.ioctl(fd, _BTRFS_IOC_SUBVOL_GETFLAGS, buffer)
     except OSError:
         # another file system, or a directory inside of a subvolume
-        return False
-    return bool(_SUBVOLUME_FLAGS.unpack(buffer)[0] & _BTRFS_SUBVOL_RDONLY)
+        return None
+    return int(_SUBVOLUME_FLAGS.unpack(buffer)[0])
 
 
 def set_subvolume_writable(fd: int) -> None:

@@ -14,8 +14,9 @@ import typing as t
 from .._dest.reach import MappedRoot, ReachRule, Spot, mapped_root
 from .._dest.record import Record, Tree
 from .._errors import RootfsError, show
-from .._fs.descriptors import opened
+from .._fs.descriptors import opened, opened_or_none
 from .._fs.directories import open_existing
+from .._fs.syscalls import is_subvolume, lost_attributes
 from .._image.image import Image
 from .._rootfs.ids import parse_id_maps
 from .plan import AlreadyAbsent, AlreadyStaged, Plan, Remove, Restore, Unchanged, UseStaged
@@ -40,6 +41,30 @@ def require_ours(target: Target, record: Record) -> None:
         raise RootfsError(
             f"{show(target.dest.path)} is not empty and was not made by this module (or was changed as a whole since);"
             " choose another dest, or set force: true to replace it"
+        )
+
+
+def require_plain(target: Target, record: Record) -> None:
+    """Refuse to replace a prepared directory by a plain one, which would lose its properties. Raises ``RootfsError``."""
+    dest = target.dest
+    if target.options.force or dest.location.is_mount or target.replacement.current(record) is not None:
+        return
+    with opened_or_none(dest.open_dest()) as fd:
+        if fd is None:
+            return
+        if is_subvolume(fd):
+            raise RootfsError(
+                f"{show(dest.path)} is a btrfs subvolume, which a plain directory without its quota and properties would"
+                " replace; mount it there (mount -o subvol=...) to have it filled, use a directory below it as dest, or set"
+                " force: true to replace it"
+            )
+        # a new directory inherits attributes from the one above
+        lost = lost_attributes(fd, dest.state if dest.state >= 0 else dest.parent)
+    if lost:
+        raise RootfsError(
+            f"{show(dest.path)} has file attributes that a new directory would not have (lsattr: {lost}); set them on"
+            f" {show(dest.location.parent)} if its file system lets new directories inherit them, remove them (chattr), or set"
+            " force: true to replace the directory"
         )
 
 

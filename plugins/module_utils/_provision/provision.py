@@ -23,7 +23,7 @@ from .._image.selection import select_image
 from .._registry.name import is_registry
 from .._registry.open import open_any
 from .._source.source import Source
-from .guard import check_plan, require_ours, require_stageable
+from .guard import check_plan, require_ours, require_plain, require_stageable
 from .options import Options
 from .outcome import Outcome
 from .plan import DestState, Plan, plan_image, plan_removal, plan_restore, to_wanted
@@ -124,6 +124,7 @@ def _provision_selected(target: Target, source: Source, image: Image) -> Outcome
     require_stageable(target)
     record = target.load()
     require_ours(target, record)
+    require_plain(target, record)
     selection = selection_of(target.options, source, image)
     wanted = to_wanted(source, image, target.options.unpack, selection)
     return finish(target, plan_image(target, record, wanted))

@@ -16,6 +16,7 @@ from .._dest.record import Record, Tree, bind
 from .._errors import RootfsError
 from .._fs.descriptors import opened
 from .._fs.syscalls import syncfs
+from .._rootfs.probe import require_storable
 from .._source.source import Spooled
 from .._unpack import Kept, unpack
 from .cache import open_cache, scope_of
@@ -37,6 +38,9 @@ def unpack_image(target: Target, plan: Unpack) -> Outcome | UploadRequest | None
     """Return the outcome, or the blobs to upload first; ``None`` while another run uploads to the same dest."""
     source, image = plan.wanted.source, plan.wanted.image
     with open_cache(target, source) as cache:
+        if not target.dest.location.is_mount:
+            # before blobs are uploaded
+            require_storable(target.dest.state, target.options.unpack)
         require_room(target, image, source.spooled_size or 0, cache)
         if not target.options.offer:
             outcome = _unpack(target, plan, cache)
@@ -97,6 +101,9 @@ def _stage(target: Target, plan: Unpack, cache: BlobCache | None) -> tuple[Recor
 
 def _unpack_into(fd: int, target: Target, wanted: WantedImage, cache: BlobCache | None) -> Tree:
     """Unpack the image into the empty directory ``fd``, and return its tree."""
+    if target.dest.location.is_mount:
+        # the private folder is elsewhere
+        require_storable(fd, target.options.unpack)
     binding = bind(fd)
     # the spool is a file without a name, so it is not part of the tree
     with contextlib.closing(Spooled(wanted.source, fd)) as blobs, open_partials(

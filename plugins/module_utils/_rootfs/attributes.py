@@ -252,7 +252,7 @@ class Writer:
             if name == capability.NAME:
                 raise EntryError(
                     "the file system cannot store its file capability",
-                    "choose a dest on a file system with extended attributes",
+                    "choose a path on a file system with extended attributes",
                 ) from error
             if name == acl.ACCESS:
                 if self._policy.drop_acls:
@@ -260,7 +260,7 @@ class Writer:
                     return False
                 raise EntryError(
                     "the file system cannot store its access ACL, without which others would get more rights",
-                    "choose a dest with POSIX ACLs, or set acl: drop",
+                    "choose a file system with POSIX ACLs, or set acl: drop in oci_rootfs",
                 ) from error
             report.count("xattrs_unsupported")
             return True

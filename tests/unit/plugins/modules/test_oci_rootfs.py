@@ -164,6 +164,21 @@ def test_absent(tmp_path: Path, module: Module) -> None:
     assert os.listdir(tmp_path) == ["i.tar"]
 
 
+@pytest.mark.parametrize("end", ["/", "//"])
+def test_dest_without_a_slash_at_its_end(tmp_path: Path, module: Module, end: str) -> None:
+    src = write_oci_archive(tmp_path / "i.tar", ONE)
+    for params in ({"src": src}, {"src": src}, {"state": "absent"}, {"state": "absent"}):
+        result = module(f"{tmp_path}/x{end}", **params)
+        assert result["dest"] == result["ansible_facts"]["oci_rootfs"]["dest"] == f"{tmp_path}/x"
+
+
+def test_private_options_are_not_offered(tmp_path: Path, module: Module) -> None:
+    """Only the action plugin sets them."""
+    message = failed(module(tmp_path / "x", state="absent", unknown=1))
+    assert "Supported parameters include: acl, ca_path, " in message
+    assert " _" not in message
+
+
 def test_warnings_are_ansibles(tmp_path: Path, module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where they go from there depends on what else this process is."""
     told: list[str] = []

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError, show
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest import dest_path
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest_path import DestPath, resolve_dest
 from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root, needs_user
 
@@ -27,7 +29,7 @@ def refused(dest: str) -> str:
 
 @pytest.mark.parametrize("dest", ["", "relative", "./x", "~/x", "\0", "/srv/a\0b"])
 def test_no_absolute_path(dest: str) -> None:
-    assert refused(dest) == f"dest {dest!r} is not an absolute path; give one"
+    assert refused(dest) == f"dest {show(dest)} is not an absolute path; give one"
 
 
 @pytest.mark.parametrize(
@@ -38,26 +40,47 @@ def test_no_absolute_path(dest: str) -> None:
         "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/usr/bin",
         "/usr/lib", "/usr/local", "/usr/sbin", "/usr/share", "/var/lib", "/var/log", "/var/tmp",
         "/var/lib/lxc", "/var/lib/machines",
+        # and whatever lies below the first ones
+        "/etc/ssh", "/etc/ssh/", "/usr/local/bin", "/usr/share/a/b", "/boot/grub", "/bin/x", "/lib64/x", "/dev/x",
+        "/dev/shm", "/proc/1", "/proc/self/root", "/sys/fs", "/var/lib/dpkg", "/var/lib/dpkg/info", "/var/lib/apt/lists",
+        "/var/lib/rpm", "/var/lib/systemd/timers", "/var/lib/hypervisor.oci", "/var/lib/hypervisor.oci/containers/web",
     ],
 )  # fmt: skip
 def test_directories_of_the_system(dest: str) -> None:
     """Section 7: ``/`` and the system's own directories are errors, however they are written."""
-    assert refused(dest) == (
-        f"dest {dest!r} is a directory of the system itself;" " choose one that belongs to the container alone"
-    )
+    assert refused(dest) == f"dest '{dest}' is a directory of the system; choose one for the container alone"
 
 
-@pytest.mark.parametrize("name", ["etc", "usr", "srv"])
+@pytest.mark.parametrize("name", ["etc", "usr", "srv", "etc/new", "var/lib/dpkg/x"])
 def test_directories_of_the_system_behind_a_link(tmp_path: Path, name: str) -> None:
     os.symlink("/", tmp_path / "link")
-    assert "is a directory of the system itself" in refused(f"{tmp_path}/link/{name}")
+    assert "is a directory of the system;" in refused(f"{tmp_path}/link/{name}")
 
 
-@pytest.mark.parametrize("dest", ["/srv/x", "/var/lib/lxc/web", "/var/lib/machines/web", "/etcetera", "/opt/x"])
+@pytest.mark.parametrize(
+    "dest",
+    ["/srv/x", "/var/lib/lxc/web", "/var/lib/machines/web", "/etcetera", "/opt/x", "/var/lib/aptly", "/dev/shm/x"],
+)
 def test_what_may_be_a_dest(dest: str) -> None:
     if os.path.realpath(os.path.dirname(dest)) != os.path.dirname(dest):
         pytest.skip("this machine has a link there")
     assert resolve_dest(dest).path == dest
+
+
+def test_a_directory_that_contains_what_runs_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section 7: on a controller, for example, the folder with the collections."""
+    (tmp_path / "ansible/collections").mkdir(parents=True)
+    os.symlink("ansible", tmp_path / "link")
+    module = tmp_path / "ansible/collections/module.py"
+    for owner, name in ((dest_path, "__file__"), (sys, "prefix")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, str(tmp_path / "link/collections/module.py"))
+            for dest in ("ansible", "ansible/collections", "link/collections"):
+                assert refused(f"{tmp_path}/{dest}") == (
+                    f"dest '{tmp_path}/{dest}' contains '{module}', which runs this module;"
+                    " choose one for the container alone"
+                )
+            assert resolve_dest(f"{tmp_path}/ansible/coll").name == "coll"
 
 
 # -- resolving
@@ -87,7 +110,7 @@ def test_dest_as_something_else(tmp_path: Path, kind: str) -> None:
         if kind == "link":
             (tmp_path / "real").mkdir()
         os.symlink("real", tmp_path / "x")
-    assert refused(f"{tmp_path}/x") == ("'x' is a link or a file, not a directory; remove it or choose another dest")
+    assert refused(f"{tmp_path}/x") == ("'x' is a link or a file, not a directory; remove it or choose another path")
 
 
 @pytest.mark.parametrize("kind", ["file", "loop"])
@@ -96,7 +119,7 @@ def test_a_parent_that_is_no_directory(tmp_path: Path, kind: str) -> None:
         (tmp_path / "a").touch()
     else:
         os.symlink("a", tmp_path / "a")
-    assert refused(f"{tmp_path}/a/x") == (f"'{tmp_path}/a' is not a directory; choose another dest")
+    assert refused(f"{tmp_path}/a/x") == (f"'{tmp_path}/a' is not a directory; remove it or choose another path")
 
 
 @needs_root

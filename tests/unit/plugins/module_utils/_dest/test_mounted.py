@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -45,7 +44,9 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_oci_archive,
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import (
+    command,
     contents,
+    loop_mounted,
     mounted,
     needs_root,
     owned,
@@ -740,24 +741,3 @@ def test_a_container_cannot_keep_its_mount(lab: Lab, tmp_path: Path, kind: str) 
             assert (result["changed"], result["warnings"]) == (True, [])
             expected = {"d", "f"} if "src" in changes else set()
             assert {*lab.names()} - {"lost+found"} == expected
-
-
-def command(*words: str) -> None:
-    """Run a program that has to succeed."""
-    subprocess.run(words, check=True, capture_output=True)
-
-
-@contextlib.contextmanager
-def loop_mounted(point: Path, image: Path, kind: str) -> t.Iterator[None]:
-    """A file system of its own in a file. Skips the test where there is nothing to make one with."""
-    program = shutil.which(f"mkfs.{kind}")
-    if program is None or shutil.which("chattr") is None:
-        pytest.skip(f"mkfs.{kind} or chattr is not installed")
-    with open(image, "wb") as sparse:
-        sparse.truncate(128 << 20)
-    command(program, "-q", str(image))
-    try:
-        with mounted(point, "-t", kind, "-o", "loop", str(image)):
-            yield
-    finally:
-        image.unlink()

@@ -69,7 +69,7 @@ def test_a_component_that_is_no_directory(tmp_path: Path, kind: str, below: str)
         os.symlink("real", tmp_path / "a")
     with pytest.raises(RootfsError) as caught:
         open_existing(os.fsencode(f"{tmp_path}/a{below}"))
-    assert caught.value.message == (f"'{tmp_path}/a' is not a directory; choose another dest")
+    assert caught.value.message == (f"'{tmp_path}/a' is not a directory; remove it or choose another path")
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
@@ -142,8 +142,8 @@ def test_a_private_folder_that_is_open_to_others(tmp_path: Path, above: int, mod
         with pytest.raises(RootfsError) as caught:
             open_it(above, b"x")
         assert caught.value.message == (
-            "the folder 'x' beside dest belongs to another user or is open to others, so its records"
-            " cannot be trusted; inspect it, remove it and run again"
+            "the private folder 'x' belongs to another user or is open to others, so its content cannot be"
+            " trusted; inspect it, remove it and run again"
         )
 
 
@@ -165,7 +165,7 @@ def test_a_private_folder_that_is_none(tmp_path: Path, above: int, kind: str) ->
     for open_it in (make_private, open_private):
         with pytest.raises(RootfsError) as caught:
             open_it(above, b"x")
-        assert caught.value.message == ("'x' beside dest is not a directory; remove it and run again")
+        assert caught.value.message == ("'x' is not a directory; remove it and run again")
 
 
 def test_a_private_folder_that_is_missing(above: int) -> None:
@@ -183,7 +183,7 @@ def test_dest_as_something_else(tmp_path: Path, above: int, kind: str) -> None:
         os.symlink("real", tmp_path / "x")
     with pytest.raises(RootfsError) as caught:
         open_or_none(above, b"x")
-    assert caught.value.message == ("'x' is a link or a file, not a directory; remove it or choose another dest")
+    assert caught.value.message == ("'x' is a link or a file, not a directory; remove it or choose another path")
     assert open_or_none(above, b"missing") is None
 
 

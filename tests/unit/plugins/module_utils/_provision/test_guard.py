@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
 from ansible_collections.hypervisor.oci.tests.images.builder import write_oci_archive
-from ansible_collections.hypervisor.oci.tests.unit.support import contents, run, tree
+from ansible_collections.hypervisor.oci.tests.unit.support import command, contents, loop_mounted, needs_root, run, tree
 from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 from ansible_collections.hypervisor.oci.tests.unit.provision_runs import ONE, refused, beside_of
 
@@ -146,3 +146,56 @@ def test_a_process_in_the_tree(dest: Path, one: str, two: str) -> None:
         process.communicate("")
     assert contents(dest)["bin/app"] == b"two"
     assert os.listdir(beside_of(dest)) == ["record.json"]
+
+
+PREPARED = {
+    "subvolume": "is a btrfs subvolume, which a plain directory without its quota and properties would replace; mount it",
+    "C": "has file attributes that a new directory would not have (lsattr: C); set them on",
+    "dA": "has file attributes that a new directory would not have (lsattr: dA); set them on",
+}
+
+
+@needs_root
+@pytest.mark.parametrize("kind", list(PREPARED))
+def test_a_prepared_dest(tmp_path: Path, one: str, kind: str) -> None:
+    """Section 7: its properties are never lost in silence."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with loop_mounted(disk, tmp_path / "image", "btrfs"):
+        disk.chmod(0o700)
+        dest = disk / "x"
+        if kind == "subvolume":
+            command("btrfs", "subvolume", "create", str(dest))
+        else:
+            dest.mkdir()
+            command("chattr", f"+{kind}", str(dest))
+        inode = dest.stat().st_ino
+        for state in ("present", "staged"):
+            for check_mode in (True, False):
+                message = refused(dest, src=one, state=state, check_mode=check_mode)
+                assert message.startswith(f"'{dest}' {PREPARED[kind]}")
+        assert (dest.stat().st_ino, os.listdir(dest), os.listdir(disk)) == (inode, [], ["x"])
+        if kind == "subvolume":
+            command("mount", "--bind", str(dest), str(dest))
+            try:
+                assert run(dest, src=one)["changed"]
+                assert not run(dest, src=one)["changed"]
+            finally:
+                command("umount", str(dest))
+            assert (dest.stat().st_ino, os.path.exists(dest / "bin/app")) == (inode, True)
+        else:
+            # on btrfs new directories inherit C alone
+            command("chattr", *([f"+{kind}", str(disk)] if kind == "C" else [f"-{kind}", str(dest)]))
+            assert run(dest, src=one)["changed"]
+            assert not run(dest, src=one)["changed"]
+
+
+@needs_root
+def test_force_replaces_a_prepared_dest(tmp_path: Path, one: str, two: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with loop_mounted(disk, tmp_path / "image", "btrfs"):
+        disk.chmod(0o700)
+        command("btrfs", "subvolume", "create", str(disk / "x"))
+        assert run(disk / "x", src=one, force=True)["changed"]
+        assert run(disk / "x", src=two)["changed"]

@@ -25,7 +25,7 @@ def test_a_dest_that_is_none(tmp_path: Path, one: str) -> None:
     for name in ("link", "file"):
         for changes in ({"src": one}, {"state": "absent", "force": True}):
             assert refused(tmp_path / name, **changes) == (
-                f"'{name}' is a link or a file, not a directory; remove it or choose another dest"
+                f"'{name}' is a link or a file, not a directory; remove it or choose another path"
             )
 
 

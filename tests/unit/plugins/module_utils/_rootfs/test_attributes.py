@@ -378,7 +378,7 @@ def test_a_file_system_without_capabilities(tmp_path: Path, monkeypatch: pytest.
     text = refused(tmp_path, members, preserve=True)
     assert text == (
         "'f': the file system cannot store its file capability;"
-        " choose a dest on a file system with extended attributes"
+        " choose a path on a file system with extended attributes"
     )
 
 
@@ -561,7 +561,7 @@ def test_the_kernel_judges_alike(tmp_path: Path, entries: list[t.Any]) -> None:
 
 NO_ACL = (
     "the file system cannot store its access ACL, without which others would get more rights;"
-    " choose a dest with POSIX ACLs, or set acl: drop"
+    " choose a file system with POSIX ACLs, or set acl: drop in oci_rootfs"
 )
 
 
