@@ -174,9 +174,13 @@ _TEXTS = _weighted(
             b"x/" + b"n" * 300,
             b".wh.a",
             b"a/.wh..wh..opq/b",
+            b".wh..wh.plnk",
+            b"/.wh..wh.plnk/a",
         ],
     ),
 )
+# What a hard link of AUFS names.
+_KEPT_ASIDE = [b".wh..wh.plnk/a"] * 20
 _BAD_TEXTS = [b"", b"n/" * 2200]
 
 _DATA = [b"", *(b"%d" % number for number in range(40)), b"x" * 511, b"y" * 70_000]
@@ -189,8 +193,8 @@ _MARKS = _weighted(
     (1, [b".wh." + name for name in _HIDDEN[4:]]),
     (16, [b".wh..wh..opq"]),
     (8, [b".wh.."]),
-    (3, [b".wh...", b".wh..wh..opq/a"]),
-    (1, [b".wh..wh.plnk", b".wh..wh.aufs", b".wh..wh.", b".wh..wh.plnk/a", b".wh.....", b".wh.wh.a"]),
+    (3, [b".wh...", b".wh..wh..opq/a", b".wh..wh.plnk/a"]),
+    (1, [b".wh..wh.plnk", b".wh..wh.aufs", b".wh..wh.", b".wh..wh.plnk/b/c", b".wh.....", b".wh.wh.a"]),
 )
 _MARK_FOLDERS = _weighted(
     (14, [b""]),
@@ -325,7 +329,7 @@ def _thing(probe: Model, choice: tuple[str, int, int, int, int, int]) -> Thing:
         target = slash + targets[extra % len(targets)]
         attributes.update(kind=HARD_LINK, link=target)
     elif kind == HARD_LINK:
-        targets = [*_TEXTS, *_ROOTS]
+        targets = [*_TEXTS, *_ROOTS, *_KEPT_ASIDE]
         attributes.update(kind=HARD_LINK, link=targets[extra % len(targets)])
     elif kind in ("whiteout", "marked"):
         attributes["kind"] = [FILE, FILE, FILE, DIRECTORY, CHAR, SYMLINK][extra % 6]
