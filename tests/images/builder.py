@@ -32,6 +32,7 @@ from .documents import (
     index_json,
     to_json,
 )
+from .shapes import SHAPES
 from .tarfiles import (
     ZERO_BLOCK,
     Entry,
@@ -59,6 +60,7 @@ from .tarfiles import (
 __all__ = [
     "ABSENT",
     "OCI_LAYOUT",
+    "SHAPES",
     "ZERO_BLOCK",
     "Blob",
     "Entry",

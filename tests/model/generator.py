@@ -33,15 +33,20 @@ from ansible_collections.hypervisor.oci.tests.model.model import (
     Options,
     Thing,
 )
+from ansible_collections.hypervisor.oci.tests.images.builder import SHAPES
 from hypothesis import strategies as st
 
 
 @dataclass(frozen=True, repr=False)
 class Image:
-    """What is unpacked: layers from the lowest up, and how."""
+    """What is unpacked: layers from the lowest up, and how.
+
+    With a ``shape``, one of the builder's ``SHAPES``, the product gets an archive of that kind; without, its layers alone.
+    """
 
     layers: tuple[tuple[Thing, ...], ...]
     options: Options
+    shape: str = ""
 
     def __repr__(self) -> str:
         # hypothesis would print every byte; C(compare.to_code) shows an image
@@ -174,9 +179,13 @@ _TEXTS = _weighted(
             b"x/" + b"n" * 300,
             b".wh.a",
             b"a/.wh..wh..opq/b",
+            b".wh..wh.plnk",
+            b"/.wh..wh.plnk/a",
         ],
     ),
 )
+# What a hard link of AUFS names.
+_KEPT_ASIDE = [b".wh..wh.plnk/a"] * 20
 _BAD_TEXTS = [b"", b"n/" * 2200]
 
 _DATA = [b"", *(b"%d" % number for number in range(40)), b"x" * 511, b"y" * 70_000]
@@ -189,8 +198,8 @@ _MARKS = _weighted(
     (1, [b".wh." + name for name in _HIDDEN[4:]]),
     (16, [b".wh..wh..opq"]),
     (8, [b".wh.."]),
-    (3, [b".wh...", b".wh..wh..opq/a"]),
-    (1, [b".wh..wh.plnk", b".wh..wh.aufs", b".wh..wh.", b".wh..wh.plnk/a", b".wh.....", b".wh.wh.a"]),
+    (3, [b".wh...", b".wh..wh..opq/a", b".wh..wh.plnk/a"]),
+    (1, [b".wh..wh.plnk", b".wh..wh.aufs", b".wh..wh.", b".wh..wh.plnk/b/c", b".wh.....", b".wh.wh.a"]),
 )
 _MARK_FOLDERS = _weighted(
     (14, [b""]),
@@ -319,13 +328,15 @@ def _thing(probe: Model, choice: tuple[str, int, int, int, int, int]) -> Thing:
         attributes["kind"] = DIRECTORY
         attributes.setdefault("mode", 0o755)
     elif kind == "existing":
-        targets = _paths_of(probe.top, _LINKABLE) or [b"a"]
+        aside = [b".wh..wh.plnk/" + kept for layer, kept in probe.aside if layer == probe.layer]
+        # what AUFS kept is linked to, nearly always
+        targets = aside if aside and extra % 8 else _paths_of(probe.top, _LINKABLE) or [b"a"]
         # now and then the absolute form
         slash = b"/" if extra % 7 == 6 else b""
         target = slash + targets[extra % len(targets)]
         attributes.update(kind=HARD_LINK, link=target)
     elif kind == HARD_LINK:
-        targets = [*_TEXTS, *_ROOTS]
+        targets = [*_TEXTS, *_ROOTS, *_KEPT_ASIDE]
         attributes.update(kind=HARD_LINK, link=targets[extra % len(targets)])
     elif kind in ("whiteout", "marked"):
         attributes["kind"] = [FILE, FILE, FILE, DIRECTORY, CHAR, SYMLINK][extra % 6]
@@ -361,9 +372,9 @@ def _numbers(table: t.Sequence[t.Any]) -> st.SearchStrategy[int]:
     return st.integers(0, len(table) - 1)
 
 
-def _build(choice: tuple[t.Any, int, Options]) -> Image:
+def _build(choice: tuple[t.Any, int, Options, str]) -> Image:
     """The image of these choices; since an error ends an image, most have their refused entries left out."""
-    layers, refusals, options = choice
+    layers, refusals, options, shape = choice
     probe = Model(options)
     kept: list[tuple[Thing, ...]] = []
     failed = False
@@ -381,7 +392,7 @@ def _build(choice: tuple[t.Any, int, Options]) -> Image:
                     failed = True
             layer.append(thing)
         kept.append(tuple(layer))
-    return Image(tuple(kept), options)
+    return Image(tuple(kept), options, shape)
 
 
 def _paths_of(directory: Directory, kinds: t.Container[str]) -> list[bytes]:
@@ -406,8 +417,12 @@ _ENTRIES = st.tuples(
 )
 
 
+# Most images come without an archive, which costs ten times as much.
+_SHAPES = _weighted((40, [""]), (1, list(SHAPES)))
+
+
 def images(most_layers: int = 5, most_entries: int = 10) -> st.SearchStrategy[Image]:
     """Images of one to ``most_layers`` layers, as root or, for who is not, with `ownership: ignore`."""
     options = _ROOT_OPTIONS if os.geteuid() == 0 else _OTHER_OPTIONS
     layers = st.lists(st.lists(_ENTRIES, max_size=most_entries), min_size=1, max_size=most_layers)
-    return st.tuples(layers, st.integers(0, 7), st.sampled_from(options)).map(_build)
+    return st.tuples(layers, st.integers(0, 7), st.sampled_from(options), st.sampled_from(_SHAPES)).map(_build)

@@ -164,6 +164,8 @@ class Model:
         self.counts: Counter[str] = Counter()
         self.top = Directory(DIRECTORY, self.missing_parent())
         self.top.parent = self.top
+        # 5: what AUFS's folder of links holds in a layer, by number of the layer and name
+        self.aside: dict[tuple[int, bytes], Inode] = {}
 
     # -- 4: entries
 
@@ -181,6 +183,11 @@ class Model:
                 raise ModelError("root is no directory")
             self.top.meta = self.metadata(thing)
             self.watch("entry", "root")
+            return
+        if parts[:-1] == [b".wh..wh.plnk"] and thing.kind == FILE:
+            # 5: kept for the hard links of this layer
+            self.aside[self.layer, parts[-1]] = Inode(FILE, self.metadata(thing), thing.data)
+            self.ignored("aufs_leftovers")
             return
         if self.whiteout(parts):
             return
@@ -236,6 +243,11 @@ class Model:
         target = [part for part in thing.link.split(b"/") if part not in (b"", b".")]
         if not target or target[-1] == b"..":
             raise ModelError("hard link to a directory")
+        aside = self.aside.get((self.layer, target[-1])) if target[:-1] == [b".wh..wh.plnk"] else None
+        if aside is not None:
+            self.watch("hard link to", "file kept aside")
+            self.put(parent, name, aside)
+            return
         folder = self.resolve(target[:-1])
         slot = folder.children.get(target[-1]) if folder is not None else None
         if folder is None or slot is None:

@@ -54,6 +54,8 @@ class Tally:
         self.images += 1
         self.layers += len(image.layers)
         self.entries += sum(map(len, image.layers))
+        if image.shape:
+            self.watch("archive", image.shape)
         for layer in image.layers:
             self._add_orders(layer)
 

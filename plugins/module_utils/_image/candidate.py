@@ -24,7 +24,7 @@ from .._source.tar_index import clean
 INDEX_JSON = "index.json"
 MANIFEST_JSON = "manifest.json"
 
-_HEX_NAME = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?\Z")
+_HEX_NAME = re.compile(r"(?:blobs/sha256/|sha256:)?([0-9a-f]{64})(?:\.json)?\Z")
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import stat
 import typing as t
 
 from .._errors import EntryError, LayerError, RootfsError, os_advice, os_phrase, show
+from .._fs.descriptors import opened
 from .._layer.budget import Budget
 from .._layer.entry import BLOCK_DEVICE, CHARACTER_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK, Entry
 from .._layer.tar_entries import TarReader
 from .._unpack_options import UnpackOptions
+from .aside import ASIDE, Aside
 from .attributes import Attributes, Policy, Writer, first_mode
 from .devices import SAFE_CHARACTER_DEVICES
 from .root import WHITEOUT, Directory, Names, Root
@@ -48,6 +51,7 @@ class Applier:
         self._devices = options.devices
         self._keep_dirlinks = options.keep_dirlinks
         self._held = 0
+        self._aside = Aside(root.fd(root.top))
 
     def apply_layer(self, chunks: t.Iterable[bytes], digest: str) -> None:
         """Apply one layer, whose tar archive comes in ``chunks``; read them to their end."""
@@ -58,14 +62,15 @@ class Applier:
         entry: Entry | None = None
         entries = iter(reader)
         try:
-            while True:
-                # errors of the reader name their position themselves
-                entry = None
-                entry = next(entries, None)
-                if entry is None:
-                    return
-                report.entries += 1
-                self._apply(entry, reader)
+            with contextlib.closing(self._aside):
+                while True:
+                    # errors of the reader name their position themselves
+                    entry = None
+                    entry = next(entries, None)
+                    if entry is None:
+                        return
+                    report.entries += 1
+                    self._apply(entry, reader)
         except EntryError as error:
             name = entry.name if entry is not None else None
             raise LayerError(error.what, digest, name, error.advice) from error
@@ -94,7 +99,9 @@ class Applier:
         if not name:
             self._apply_to_top(entry)
             return
-        if WHITEOUT in entry.name and self._apply_whiteout(above, name):
+        if WHITEOUT in entry.name and (
+            self._keep_aside(entry, above, name, reader) or self._apply_whiteout(above, name)
+        ):
             return
         kind = entry.type
         if kind == FILE:
@@ -127,6 +134,19 @@ class Applier:
                 f"the extended attributes of the image's directories take more than {_MOST_HELD} bytes, a fixed limit"
             )
         return attributes
+
+    def _keep_aside(self, entry: Entry, above: Names, name: bytes, reader: TarReader) -> bool:
+        """Keep a file of AUFS's links for the hard links of this layer; return false for anything else."""
+        if entry.type != FILE or list(above) != [ASIDE]:
+            return False
+        attributes = self._policy.for_entry(entry)
+        with opened(self._aside.create(name, first_mode(attributes))) as fd:
+            _write_content(fd, entry, reader)
+            self._writer.to_new_file(fd, attributes)
+        self._report.count("aufs_leftovers")
+        if attributes.mode & _SET_IDS:
+            self._report.count("setid_files")
+        return True
 
     # -- whiteouts
 
@@ -178,17 +198,7 @@ class Applier:
         fd = root.create_file(parent, name, first_mode(attributes))
         # not in a with statement, which costs 1 % of the time for each small file
         try:
-            if entry.regions is not None:
-                written = _write_sparse(fd, entry, reader)
-            else:
-                written = entry.size
-                whole = reader.whole()
-                # most files are small and need a single write
-                for data in reader.data() if whole is None else (whole,):
-                    done = os.write(fd, data) if data else 0
-                    # a write may be short
-                    while done < len(data):
-                        done += os.write(fd, memoryview(data)[done:])
+            written = _write_content(fd, entry, reader)
             self._writer.to_new_file(fd, attributes)
         finally:
             os.close(fd)
@@ -239,9 +249,14 @@ class Applier:
         if not target or target[-1] == b"..":
             raise EntryError(f"it is a hard link to {show(entry.link)}, which is a directory")
         parent = root.make_parent(above)
+        if target[:-1] == [ASIDE] and len(target[-1]) <= _LONGEST and self._aside.has(target[-1]):
+            root.remove(parent, name)
+            self._aside.link(target[-1], root.fd(parent), name)
+            root.add(parent, name)
+            return
         source = root.find(target[:-1])
         old = target[-1]
-        if source is None or len(old) > 255:
+        if source is None or len(old) > _LONGEST or old == ASIDE:
             raise EntryError(f"it is a hard link to {show(entry.link)}, which does not exist")
         if source is parent and old == name:
             raise EntryError("it is a hard link to itself")
@@ -313,6 +328,20 @@ def _components(path: bytes) -> Names:
     if len(path) > _LONGEST and max(map(len, names), default=0) > _LONGEST:
         raise EntryError(_TOO_LONG)
     return tuple(names)
+
+
+def _write_content(fd: int, entry: Entry, reader: TarReader) -> int:
+    """Write a file's content, and return how many bytes that took."""
+    if entry.regions is not None:
+        return _write_sparse(fd, entry, reader)
+    whole = reader.whole()
+    # most files are small and need a single write
+    for data in reader.data() if whole is None else (whole,):
+        done = os.write(fd, data) if data else 0
+        # a write may be short
+        while done < len(data):
+            done += os.write(fd, memoryview(data)[done:])
+    return entry.size
 
 
 def _write_sparse(fd: int, entry: Entry, reader: TarReader) -> int:

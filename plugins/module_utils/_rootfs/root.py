@@ -21,6 +21,7 @@ import typing as t
 from collections import OrderedDict
 
 from .._errors import EntryError, show
+from .aside import ASIDE
 from .attributes import Attributes, CreationDefaults
 from .._fs.descriptors import opened
 from .._fs.directories import some_names_in
@@ -199,7 +200,7 @@ class Root:
         child = above.children.get(name)
         added = self._is_added(above, name)
         if child is None:
-            if not added:
+            if not added and name != ASIDE:
                 os.unlink(name, dir_fd=self.fd(above))
         elif added or child.layer == self._layer:
             if not added:

@@ -25,11 +25,13 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     ADVICE,
+    IS_ROOT,
     SECOND,
     Members,
     Node,
     contents,
     names,
+    owned,
     refused,
     tree,
     unpack,
@@ -320,3 +322,68 @@ def test_an_opaque_xattr_is_data(tmp_path: Path) -> None:
     assert names(tmp_path) == ALL
     assert tree(tmp_path)["d"].xattrs == {}
     assert report.to_dict()["counts"] == {"xattrs_filtered": 2}
+
+
+# -- AUFS
+
+
+PLINK = ".wh..wh.plnk/162.654"
+
+
+def test_hard_links_to_files_of_aufs(tmp_path: Path) -> None:
+    """Section 5: files in .wh..wh.plnk are kept aside for the hard links of their layer, and land nowhere else."""
+    layer = [
+        directory(".wh..wh.plnk"),
+        file(PLINK, b"content", 0o4755, uid=3, gid=4, mtime=5),
+        hardlink("bin/a", PLINK),
+        hardlink("b", "/" + PLINK),
+        file(".wh..wh.plnk/unused", b"x"),
+        opaque(),
+        hardlink("bin/c", "./" + PLINK),
+    ]
+    report = unpack(tmp_path, [file("lower", b"l"), file("b", b"old")], layer)
+    found = tree(tmp_path)
+    assert names(tmp_path) == ["b", "bin", "bin/a", "bin/c"]
+    for name in ("b", "bin/a", "bin/c"):
+        assert (found[name].content, found[name].mtime, found[name].links) == (b"content", 5 * 10**9, 3)
+        assert (found[name].uid, found[name].gid) == owned(3, 4)
+    counts = report.to_dict()["counts"]
+    assert counts["aufs_leftovers"] == 3
+    # what links may bring counts for who reaches the tree
+    assert IS_ROOT is False or (found["b"].mode, counts["setid_files"]) == (0o4755, 1)
+
+
+def test_a_file_of_aufs_that_comes_twice(tmp_path: Path) -> None:
+    """Section 4: the last one counts, for what links to it afterwards."""
+    unpack(tmp_path, [file(PLINK, b"1"), hardlink("a", PLINK), file(PLINK, b"2" * 3000), hardlink("b", PLINK)])
+    assert contents(tmp_path) == {"a": b"1", "b": b"2" * 3000}
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [[hardlink("a", PLINK)]],
+        [[file(PLINK, b"1"), hardlink("x", PLINK)], [hardlink("a", PLINK)]],
+        [[file(PLINK, b"1"), hardlink("a", ".wh..wh.plnk")]],
+        [[file(PLINK, b"1"), hardlink("a", ".wh..wh.plnk/other")]],
+        [[file(PLINK, b"1"), hardlink("a", ".wh..wh.plnk/" + "n" * 300)]],
+        [[file(PLINK, b"1"), symlink("l", ".wh..wh.plnk"), hardlink("a", "l/162.654")]],
+        [[file("d/" + PLINK, b"1"), hardlink("a", "d/" + PLINK)]],
+        [[symlink(PLINK, "/etc/passwd"), hardlink("a", PLINK)]],
+    ],
+)
+def test_hard_links_to_what_aufs_did_not_keep(tmp_path: Path, layers: list[t.Any]) -> None:
+    assert ", which does not exist; " in refused(tmp_path, *layers)
+
+
+def test_nothing_goes_through_what_is_kept_aside(tmp_path: Path) -> None:
+    """Hostile: neither a link nor an opaque mark meets it."""
+    escape = [file(PLINK, b"1"), symlink("l", ".wh..wh.plnk"), file("l/162.654", b"2")]
+    assert "its path leads through the whiteout '.wh..wh.plnk'" in refused(tmp_path / "a", escape)
+    unpack(tmp_path / "b", [file("lower")], [file(PLINK, b"1"), opaque(), whiteout("lower"), hardlink("a", PLINK)])
+    assert contents(tmp_path / "b") == {"a": b"1"}
+
+
+def test_an_error_leaves_the_folder_to_who_empties_the_tree(tmp_path: Path) -> None:
+    refused(tmp_path, [file(PLINK, b"1"), file("../x")])
+    assert names(tmp_path) == []
