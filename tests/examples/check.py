@@ -67,7 +67,7 @@ def _run(page: str) -> bool:
     """Run a page in new namespaces."""
     began = time.monotonic()
     folder = tempfile.mkdtemp(prefix="hypervisor_oci_examples.", dir="/var/tmp")
-    command = ["unshare", *_NAMESPACES, sys.executable, os.path.abspath(__file__), "--inside", folder, page]
+    command = ["unshare", *_NAMESPACES, sys.executable, "-B", os.path.abspath(__file__), "--inside", folder, page]
     try:
         done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     finally:
@@ -80,9 +80,8 @@ def _inside(folder: str, page: str) -> int:
     """Run a page in the namespaces that ``_run`` made."""
     project = os.path.join(folder, "project")
     os.mkdir(project)
-    os.environ.setdefault("ANSIBLE_COLLECTIONS_PATH", _collections(folder))
     try:
-        print(run_page(Project(page, project, Node(folder)), examples()[page]))
+        print(run_page(Project(page, project, _collections(folder), Node(folder)), examples()[page]))
     except Broken as error:
         print(f"BROKEN: {error}")
         return 1

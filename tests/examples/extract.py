@@ -53,15 +53,20 @@ class Example:
 
 
 def examples() -> dict[str, list[Example]]:
-    """Return all examples by page. Raises ``Unknown``."""
+    """Return all examples by page. Plays and variables that several pages show are left to the first. Raises ``Unknown``."""
     found: dict[str, list[Example]] = {}
+    shown: list[t.Any] = []
     for patterns, blocks_of in ((_PAGES, _blocks_of_page), (_PLUGINS, _blocks_of_plugin)):
         for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern)):
             page = os.fspath(path.relative_to(ROOT))
             for language, text in blocks_of(path):
                 if language in _OTHERS:
                     continue
-                found.setdefault(page, []).append(_example(page, language, text))
+                example = _example(page, language, text)
+                if not example.is_tasks and example.value in shown:
+                    continue
+                shown.append(example.value)
+                found.setdefault(page, []).append(example)
     return found
 
 

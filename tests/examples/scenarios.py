@@ -57,10 +57,11 @@ class Broken(Exception):
 
 @dataclass
 class Project:
-    """A folder with playbooks and archives, and the node that they are for."""
+    """A folder with playbooks and archives, the node that they are for, and the folder of collections."""
 
     page: str
     folder: str
+    collections: str
     node: Node
     digests: tuple[str, str] = ("", "")
     version: int = 0
@@ -95,20 +96,8 @@ class Project:
     def _play(self, plays: t.Any, substitutes: bool, extra: dict[str, t.Any]) -> tuple[int, str]:
         playbook = plays
         if not isinstance(plays, str):
-            playbook = os.path.join(self.folder, "play.yml")
-            with open(playbook, "w", encoding="utf-8") as file:
-                yaml.safe_dump(plays, file, sort_keys=False)
+            playbook = self._write("play.yml", yaml.safe_dump(plays, sort_keys=False))
         variables = {"web_digest": self.digests[0], "app_digest": self.digests[1], "rack": "rack1", **extra}
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
-            "ANSIBLE_CONFIG": self._write("ansible.cfg", _CONFIG),
-            "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
-            "ANSIBLE_HOME": os.path.join(self.folder, ".ansible"),
-            "ANSIBLE_NOCOLOR": "1",
-            "SSL_CERT_FILE": self.node.authorities,
-        }
-        if substitutes:
-            environment["PATH"] = self.node.programs + os.pathsep + environment["PATH"]
         inventory = {"hypervisors": {"hosts": {"node1": _HOST}}}
         command = [*_PLAYBOOK, "--inventory", self._write("inventory.yml", json.dumps(inventory))]
         command += ["--extra-vars", "@" + self._write("extra.json", json.dumps(variables)), playbook]
@@ -116,7 +105,7 @@ class Project:
             done = subprocess.run(
                 command,
                 cwd=self.folder,
-                env=environment,
+                env=self._environment(substitutes),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -127,6 +116,19 @@ class Project:
         except subprocess.TimeoutExpired as error:
             raise Broken(f"{self.page}: the playbook did not end in {_PATIENCE} seconds\n{error.output}") from error
         return done.returncode, done.stdout
+
+    def _environment(self, substitutes: bool) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        before = self.node.programs + os.pathsep if substitutes else ""
+        return {
+            **inherited,
+            "ANSIBLE_CONFIG": self._write("ansible.cfg", _CONFIG),
+            "ANSIBLE_COLLECTIONS_PATH": self.collections,
+            "ANSIBLE_HOME": os.path.join(self.folder, ".ansible"),
+            "ANSIBLE_NOCOLOR": "1",
+            "PATH": before + inherited["PATH"],
+            "SSL_CERT_FILE": self.node.authorities,
+        }
 
     def _write(self, name: str, text: str) -> str:
         path = os.path.join(self.folder, name)
@@ -186,7 +188,7 @@ def run_tasks(project: Project, tasks: list[t.Any]) -> None:
 
 
 def run_role(project: Project, play: list[t.Any]) -> None:
-    """Run a container: with an image, one that does not start, the first again; on the README also a new one."""
+    """Run a container: with an image, one that does not start, the first again; on the README also a new one, and none."""
     project.write_images(1)
     project.play(play, extra=_WITHOUT_SYSTEMD)
     project.write_images(2, starts=False)
@@ -196,8 +198,7 @@ def run_role(project: Project, play: list[t.Any]) -> None:
     if project.page == "README.md":
         project.write_images(4)
         project.play(play, extra=_WITHOUT_SYSTEMD)
-        project.changes_nothing(play, extra=_WITHOUT_SYSTEMD)
-    project.play(play, extra={**_WITHOUT_SYSTEMD, "container_state": "absent"})
+        project.play(play, extra={**_WITHOUT_SYSTEMD, "container_state": "absent"})
 
 
 def run_update(project: Project, plays: t.Any, name: str, extra: dict[str, t.Any]) -> None:

@@ -15,7 +15,9 @@ from ansible_collections.hypervisor.oci.tests.examples import extract
 
 def test_every_page_with_examples_is_found() -> None:
     found = extract.examples()
-    assert {"README.md", "docs/fleet.md", "roles/container/README.md", "docs/docsite/rst/guide_fleet.rst"} <= set(found)
+    assert {"README.md", "docs/fleet.md", "roles/container/README.md", "docs/docsite/rst/guide_container.rst"} <= set(
+        found
+    )
     plugins = {f"plugins/{kind}" for kind in ("modules", "filter")}
     for path in extract.ROOT.glob("plugins/*/*"):
         text = path.read_text("utf-8") if path.suffix in (".py", ".yml") else ""
@@ -33,7 +35,10 @@ def test_all_blocks_of_a_page_are_found(tmp_path: Path, monkeypatch: pytest.Monk
     (rst / "guide.rst").write_text(
         "Text\n\n.. code-block:: yaml\n\n    a: 1\n\n1. Step:\n\n   .. code-block:: yaml+jinja\n\n       - name: Two\n\nEnd\n"
     )
+    (tmp_path / "docs/again.md").write_text("```yaml\n- hosts: all\n```\n\n```yaml\n- name: One\n```\n")
     found = extract.examples()
+    # a play that another page shows runs once; tasks may need one another
+    assert [example.is_tasks for example in found["docs/again.md"]] == [True]
     tasks, play, configuration = found["README.md"]
     assert tasks.is_tasks and not tasks.is_play
     assert play.is_play and not play.is_tasks
