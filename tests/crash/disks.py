@@ -433,7 +433,7 @@ def _text(path: str) -> str:
 
 
 def read_only(lab: Laboratory, work: str) -> str:
-    """The file system is mounted read-only: an update is an error, and a run that changes nothing is none."""
+    """The file system is mounted read-only: an update is an error, a run that changes nothing is not."""
     with Disk(work, 16 * _MIB) as disk, _prepared(lab, _REPLACE, disk.path):
         disk.remount("ro")
         try:

@@ -77,7 +77,7 @@ class Run:
     counters: t.Mapping[str, Counters]
 
     def of(self, host: str, name: str = "rootfs") -> Task:
-        """The result of a task on a host; raises ``FleetError`` if there is none."""
+        """Return the result of a task on a host. Raises ``FleetError`` if the task has none."""
         found = [task for task in self.tasks if (task.host, task.name) == (host, name)]
         if not found:
             raise FleetError(f"no result of {name!r} from {host}:\n{self.output}")
@@ -235,7 +235,7 @@ class Playbook:
         os.killpg(self.process.pid, number)
 
     def finish(self, timeout: float = 180) -> Run:
-        """Wait for the end; raises ``FleetError`` if there is none."""
+        """Wait for the end. Raises ``FleetError`` if it does not come in time."""
         deadline = time.monotonic() + timeout
         while True:
             pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)

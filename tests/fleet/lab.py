@@ -105,12 +105,12 @@ class Lab:
         return os.path.join(self.fleet.nodes[name].disk, os.path.relpath(dest, DISK))
 
     def shows(self, name: str, dest: str, *samples: Sample) -> Sample:
-        """That one of the samples whose tree ``dest`` is, wholly; raises ``Broken`` if it is none."""
+        """Return the sample whose whole tree is at ``dest``. Raises ``Broken`` if no sample matches."""
         found = tree(self.path(name, dest))
         for one in samples:
             if found == one.files:
                 return one
-        raise Broken(f"{name}: {dest} is none of the {len(samples)} trees that it may be, but {sorted(found)}")
+        raise Broken(f"{name}: {dest} holds no whole tree of {len(samples)} samples, but {sorted(found)}")
 
     def is_tidy(self, name: str, dest: str) -> None:
         """Nothing but ``dest`` and its private folder; nothing in the user's temporary folder, nor the controller's."""

@@ -64,7 +64,7 @@ class DockerOptions(ArchiveOptions, total=False):
     """How a ``docker save`` archive is written.
 
     ``style``: ``new`` (the default) as of Docker 25, with an image layout in the same tar, or ``old``.
-    ``repo_tags``: those of each image in turn; null where there are none.
+    ``repo_tags``: the tags of each image in turn; null for an image without tags.
     ``manifest``: the bytes of manifest.json. ``index``: as in an OCI archive, in the new style.
     ``links``, in the old style: layers are links to ``DIFF_ID.tar``, as podman makes them.
     ``compressed``, in the old style: layers are stored as compressed as they say; else as plain tars.

@@ -565,7 +565,7 @@ def clean(name: bytes) -> list[bytes]:
 
 
 def is_leftover(name: bytes) -> bool:
-    """5: AUFS's own names; the opaque mark is none of them."""
+    """5: AUFS's own names, without the opaque mark."""
     return name.startswith(b".wh..wh.") and name != b".wh..wh..opq"
 
 

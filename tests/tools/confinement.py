@@ -15,7 +15,7 @@ import sys
 
 # Present in a sandbox only, where /run is a new file system.
 MARK = "/run/hypervisor.oci-tests"
-# Why there is none, for what runs without it all the same.
+# The variable with the reason, if commands run without a sandbox nevertheless.
 REFUSED = "OCI_TESTS_NO_SANDBOX"
 CANNOT = 3
 # Where sandbox_root.py keeps what is changed below /.
@@ -51,7 +51,7 @@ def why_not_here() -> str:
 
 
 def require() -> None:
-    """Start the program again in a sandbox if it must not run in this process, or end it where there is none."""
+    """Start the program again in a sandbox if it must not run in this process, or end it if no sandbox can be made."""
     reason = why_not_here()
     if not reason:
         return

@@ -18,6 +18,7 @@ from .._fs.descriptors import opened, opened_or_none
 from .._fs.directories import open_existing
 from .._fs.syscalls import is_subvolume, lost_attributes
 from .._image.image import Image
+from .._image.media_types import declared_compression
 from .._rootfs.ids import parse_id_maps
 from .plan import AlreadyAbsent, AlreadyStaged, Plan, Remove, Restore, Unchanged, UseStaged
 from .target import Target
@@ -105,6 +106,18 @@ def _root_of(target: Target, tree: Tree) -> MappedRoot | None:
         unpack = target.options.unpack
         return mapped_root(unpack.uids, unpack.gids)
     return mapped_root(*parse_id_maps(made_with["uid_map"], made_with["gid_map"]))
+
+
+def require_libraries(image: Image) -> None:
+    """Look for the libraries that the layers need before anything is sent. Raises ``MissingLibraryError``.
+
+    When a layer is unpacked, its bytes decide how; before, only its declared type is known.
+    """
+    # imported late: unchanged runs decompress nothing
+    from .._source.decompress import require_library
+
+    for kind in sorted({declared_compression(layer.media_type) or "none" for layer in image.layers} - {"none"}):
+        require_library(kind)
 
 
 def require_room(target: Target, image: Image, arriving: int, cache: BlobCache | None) -> None:

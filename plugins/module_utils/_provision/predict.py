@@ -31,6 +31,7 @@ def predict(target: Target, plan: Plan, warnings: t.Sequence[str]) -> Outcome:
     if isinstance(plan, Unpack):
         tree = predicted_tree(plan.wanted.image)
         source = plan.wanted.source
+        guard.require_libraries(plan.wanted.image)
         with open_cache(target, source) as cache:
             arriving = source.spooled_size or 0
             guard.require_room(target, plan.wanted.image, arriving, cache)

@@ -22,7 +22,7 @@ from .._unpack import Kept, unpack
 from .cache import open_cache, scope_of
 from .carry_out import kept_warning, remove_finished_transfers
 from .describe import identity_facts, image_outcome
-from .guard import judge_reach, require_room
+from .guard import judge_reach, require_libraries, require_room
 from .outcome import Outcome
 from .partials import open_partials
 from .plan import Unpack, WantedImage
@@ -56,6 +56,7 @@ def unpack_image(target: Target, plan: Unpack) -> Outcome | UploadRequest | None
                     return None
                 missing = transfer.missing()
                 if missing:
+                    require_libraries(image)
                     require_room(target, image, sum(missing.values()), cache)
                     return transfer.request()
                 with transfer.used():

@@ -11,6 +11,7 @@ All streams, members and frames are read, a stream that ends early is an error, 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import typing as t
 import zlib
@@ -68,6 +69,13 @@ def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
                 f"its {kind} stream holds more than {_FREE_CONTENT} bytes, and {_MOST_RATIO} times its own, a fixed limit"
             )
         yield piece
+
+
+def require_library(kind: str) -> None:
+    """Raise ``MissingLibraryError`` if no library reads this kind of stream."""
+    with contextlib.suppress(DecompressError):
+        # a decoder looks for its library before it reads anything
+        next(_decoder(kind)(iter(())), b"")
 
 
 def _decoder(kind: str) -> t.Callable[[t.Iterator[bytes]], t.Iterator[bytes]]:

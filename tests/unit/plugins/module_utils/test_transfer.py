@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import stat
 import time
@@ -18,7 +19,12 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError, LayerError, RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import (
+    ImageError,
+    LayerError,
+    MissingLibraryError,
+    RootfsError,
+)
 from ansible_collections.hypervisor.oci.plugins.module_utils._interrupt import InterruptedRunError
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision, unpacking
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import uploads
@@ -260,6 +266,30 @@ def test_no_room_is_told_before_anything_is_sent(dest: Path, one: Controller, mo
     with pytest.raises(RootfsError, match=f"at least .* bytes, .* has {size} free"):
         one.run(dest)
     assert names(dest.parent) == []
+
+
+@pytest.mark.parametrize("compression", ["zstd", "xz"])
+def test_a_missing_library_is_told_before_anything_is_sent(
+    tmp_path: Path, dest: Path, monkeypatch: pytest.MonkeyPatch, compression: t.Any
+) -> None:
+    """Nor does check mode predict what cannot be (section 8)."""
+    image = Image([Layer(file("a", "a"), compression="gzip"), Layer(file("b", "b"), compression=compression)])
+    controller = Controller(tmp_path, str(write_oci_archive(tmp_path / "image.tar", image)))
+    real = importlib.import_module
+
+    def hide(name: str, *more: t.Any) -> t.Any:
+        if name in ("compression.zstd", "zstandard", "lzma"):
+            raise ImportError(f"No module named {name!r}")
+        return real(name, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib, "import_module", hide)
+        for check_mode in (True, False):
+            with pytest.raises(MissingLibraryError, match="lzma|zstandard"):
+                controller.run(dest, check_mode=check_mode)
+            assert around(dest) == []
+    assert controller.run(dest, check_mode=True)["changed"]
+    assert controller.request(dest)[1] == paths(image)
 
 
 # -- what is sent is not believed

@@ -61,7 +61,7 @@ def sent(path: str, criteria: Criteria | None = None) -> OfferSource:
 
 
 def chosen(source: t.Any, platform: str, ref: str | None = None, digest: str | None = None) -> t.Any:
-    """The image, or the message of why there is none."""
+    """Return the image, or the message that says why no image was selected."""
     try:
         return select_image(source, ref, digest, parse_platform(platform))
     except OciError as error:
@@ -105,7 +105,7 @@ def test_an_offer_holds_what_can_be_asked_for_and_no_more(tmp_path: Path) -> Non
     for image in (AMD, ARM, SILENT):
         documents |= {image.path, image.config.path}
     assert set(made.documents) == documents
-    # nothing else was opened, and nothing twice: what tells that artifacts are none is no node's concern
+    # nothing else was opened, and nothing twice: nodes need no documents of artifacts
     assert sorted(opened) == sorted([*documents, "oci-layout", INDEX.path, artifact().path])
 
 

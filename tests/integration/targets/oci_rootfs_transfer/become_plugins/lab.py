@@ -21,13 +21,13 @@ options:
     keyword:
       - name: become_user
   become_exe:
-    description: There is none.
+    description: Not used.
     default: ""
   become_flags:
-    description: There are none.
+    description: Not used.
     default: ""
   become_pass:
-    description: There is none.
+    description: Not used.
 """
 
 from ansible.plugins.become import BecomeBase

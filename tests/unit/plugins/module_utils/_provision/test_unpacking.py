@@ -112,7 +112,7 @@ FAULTS: dict[str, tuple[t.Any, dict[str, t.Any], str]] = {
         "layer {digest}, entry 'f8': the image's layers hold more than 9 entries;"
         " raise max_entries if you trust this image",
     ),
-    "a capability that is none": (
+    "an invalid capability": (
         Layer(file("f", xattrs={"security.capability": "x"})), {},
         "layer {digest}, entry 'f': its security.capability has neither ",
     ),

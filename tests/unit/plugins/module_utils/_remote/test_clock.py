@@ -70,7 +70,7 @@ def test_nothing_that_a_server_sends_keeps_a_node_waiting() -> None:
     ("first", "again"), [(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000), (_BEGUN + b"0\r\n", b"X: y\r\n" * 1000)]
 )
 def test_nor_at_full_speed(first: bytes, again: bytes) -> None:
-    """Bytes that are none of the file are no progress, however many they are."""
+    """Bytes that do not belong to the file do not count as progress, however many come."""
     with talking(endless(first, again)) as port:
         url = f"http://127.0.0.1:{port}/x"
         message, took = waited(lambda: problem(url, retries=0, timeout=0.5))

@@ -115,7 +115,7 @@ FILES = (file("etc/passwd", PASSWD), file("etc/group", GROUP))
         (":staff", 0, 50, ()),
         (":0", 0, 0, ()),
         ("app:99", 1000, 99, ()),
-        # an empty group is none given
+        # an empty group counts as not given
         ("app:", 1000, 1000, (1, 10, 33, 50)),
         (":", 0, 0, ()),
     ],
