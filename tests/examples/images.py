@@ -51,7 +51,7 @@ def _write(path: str, *contents: t.Any) -> None:
 
 
 def _index(version: int, damaged: bool, starts: bool) -> Index:
-    config = {
+    config: dict[str, t.Any] = {
         "Entrypoint": _SERVE if starts else ["/bin/missing"],
         "Env": ["PATH=/usr/bin:/bin"],
         # the user is root in one version, and an account in the next

@@ -176,7 +176,7 @@ def run_tasks(project: Project, tasks: list[t.Any]) -> None:
     ]
     project.write_images(1)
     project.play(play)
-    if any("hypervisor.oci.oci_rootfs" in task for task in play[0]["tasks"]):
+    if any("hypervisor.oci.oci_rootfs" in task for task in tasks):
         project.write_images(2, damaged=True)
         project.must_fail(play, "sha256:")
     project.write_images(3)

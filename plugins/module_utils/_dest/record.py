@@ -221,6 +221,6 @@ def _trees(values: list[t.Any]) -> tuple[Tree, ...]:
 def _tree(value: dict[str, t.Any] | None) -> Tree | None:
     if value is None:
         return None
-    selection = Selection(**value["selection"])
-    lists = {name: tuple(map(str, getattr(selection, name))) for name in ("indexes", "warnings")}
-    return Tree(**{**value, "binding": Binding(**value["binding"]), "selection": replace(selection, **lists)})
+    chosen = value["selection"]
+    lists = {name: tuple(map(str, chosen[name])) for name in ("indexes", "warnings")}
+    return Tree(**{**value, "binding": Binding(**value["binding"]), "selection": Selection(**{**chosen, **lists})})
