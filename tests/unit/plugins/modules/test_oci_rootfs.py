@@ -416,4 +416,4 @@ def test_an_unchanged_run_imports_little(tmp_path: Path) -> None:
     late = {"_dest.in_use", "_dest.mounted", "_dest.mounts", "_dest.uploads", "_fs.removal", "_provision.unpacking",
             "_remote.http", "_rootfs.apply", "_rootfs.root", "_rootfs.users", "_source.decompress"}  # fmt: skip
     assert late.isdisjoint(found)
-    assert len(found) <= 64
+    assert len(found) <= 68
