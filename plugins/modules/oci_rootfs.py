@@ -23,7 +23,8 @@ description:
 requirements:
   - Python 3.8 or newer on the node
   - Linux 3.15 or newer; if the kernel or the file system cannot exchange two directories, two renames replace the tree
-  - the Python library zstandard, for images with layers that are compressed by zstd, unless Python is 3.14 or newer
+  - the Python library zstandard or the program zstd, for images with layers that are compressed by zstd, unless Python is
+    3.14 or newer
 extends_documentation_fragment:
   - hypervisor.oci._attributes
   - hypervisor.oci._http

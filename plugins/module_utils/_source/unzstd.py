@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Decompress zstd streams with ``compression.zstd`` or ``zstandard`` (RFC 8878; docs/behaviour.md, section 3)."""
+"""Decompress zstd streams with ``compression.zstd``, ``zstandard`` or the program (RFC 8878; docs/behaviour.md, section 3)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ from .._errors import MissingLibraryError
 from .magic import ZSTD, is_skippable
 from .members import DecompressError, Members, read_members
 from .range_reader import CHUNK
+from .zstd_program import unzstd_by_program, zstd_program
 
 WINDOW_LOG = 27
 
 
 def unzstd(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
     """Yield the content of a zstd stream. Raises ``DecompressError``, ``MissingLibraryError``."""
-    library = _zstd_library()
+    try:
+        library = _zstd_library()
+    except MissingLibraryError:
+        program = zstd_program()
+        if program is None:
+            raise
+        yield from _unzstd_by_program(chunks, program)
+        return
     if not hasattr(library, "DecompressionParameter"):
         yield from _unzstd_by_reader(chunks, library)
         return
@@ -43,7 +51,30 @@ def _zstd_library() -> t.Any:
             return importlib.import_module(name)
         except ImportError as error:
             reason = error.msg
-    raise MissingLibraryError("zstandard", "to read what is compressed by zstd", reason)
+    raise MissingLibraryError(
+        "zstandard",
+        "to read what is compressed by zstd; install the package python3-zstandard or, for its program, zstd",
+        reason,
+    )
+
+
+def require_zstd() -> None:
+    """Raise ``MissingLibraryError`` if neither a library nor the program can read zstd."""
+    if zstd_program() is None:
+        _zstd_library()
+
+
+def _unzstd_by_program(chunks: t.Iterator[bytes], program: str) -> t.Iterator[bytes]:
+    """Decompress with the program, which also reads other formats than zstd; a ``FrameWalker`` refuses them."""
+    walker = FrameWalker()
+
+    def walked() -> t.Iterator[bytes]:
+        for chunk in chunks:
+            walker.feed(chunk)
+            yield chunk
+        walker.finish()
+
+    yield from unzstd_by_program(walked(), program, 1 << WINDOW_LOG)
 
 
 def _unzstd_by_reader(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[bytes]:

@@ -12,6 +12,7 @@ import os
 import typing as t
 
 import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import unzstd
 from ansible_collections.hypervisor.oci.plugins.modules import oci_image_info
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
@@ -134,6 +135,7 @@ def test_a_missing_library_is_named(tmp_path: Path, module: Module, monkeypatch:
 
     path = write_oci_archive(tmp_path / "archive", IMAGE, compression=zstd_stored_frame)
     monkeypatch.setattr(importlib, "import_module", refuse)
+    monkeypatch.setattr(unzstd, "zstd_program", lambda: None)
     result = module(src=path)
     assert result["failed"] is True
     assert "zstandard" in result["msg"]

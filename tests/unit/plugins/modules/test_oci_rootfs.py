@@ -288,10 +288,15 @@ def test_zstd_without_a_library(tmp_path: Path, module: Module, monkeypatch: pyt
             raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(unzstd, "importlib", NoLibraries)
+    monkeypatch.setattr(unzstd, "zstd_program", lambda: None)
     zstd = archive(tmp_path, Layer(file("f"), compression="zstd-stored"))
     message = failed(module(tmp_path / "x", src=zstd))
     assert "Failed to import the required Python library (zstandard)" in message
-    assert "to read what is compressed by zstd" in message
+    assert (
+        "to read what is compressed by zstd; install the package python3-zstandard or, for its program, zstd" in message
+    )
+    # told before anything is written, and in check mode
+    assert failed(module(tmp_path / "x", src=zstd, _ansible_check_mode=True)) == message
     assert os.listdir(tmp_path) == ["image.tar"]
     gzip = archive(tmp_path, Layer(file("f")))
     assert module(tmp_path / "x", src=gzip)["changed"] is True

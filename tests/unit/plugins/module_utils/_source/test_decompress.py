@@ -12,6 +12,7 @@ import importlib
 import lzma
 import os
 import random
+import subprocess
 import sys
 import tracemalloc
 import typing as t
@@ -24,6 +25,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.decompress 
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.members import DecompressError
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reader import CHUNK
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.unzstd import FrameWalker
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.zstd_program import zstd_program
+from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     compress,
     gzip_member,
@@ -36,9 +39,14 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 DATA = random.Random(7).getrandbits(8 * 300_000).to_bytes(300_000, "big") * 2
 
 
-@pytest.fixture(params=["zstandard", "standard library"])
+@pytest.fixture(params=["zstandard", "standard library", "program"])
 def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each library that reads zstd, in turn; backports.zstd is what Python 3.14 has."""
+    if request.param == "program":
+        if zstd_program() is None:
+            pytest.skip("the program zstd is not installed")
+        monkeypatch.setattr(unzstd, "_zstd_library", _no_library)
+        return
     names = ["zstandard"] if request.param == "zstandard" else ["compression.zstd", "backports.zstd"]
     for name in names:
         with contextlib.suppress(ImportError):
@@ -46,6 +54,10 @@ def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.setattr(unzstd, "_zstd_library", lambda it=library: it)
             return
     pytest.skip(f"none of {', '.join(names)} is installed")
+
+
+def _no_library() -> t.NoReturn:
+    raise MissingLibraryError("zstandard", "to read it")
 
 
 @pytest.fixture(params=["zlib", "isal", "zlib-ng"])
@@ -255,6 +267,8 @@ def test_a_zstd_bomb_comes_in_small_pieces() -> None:
 
 @pytest.mark.usefixtures("_library")
 def test_small_frames_do_not_copy_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    if unzstd._zstd_library is _no_library:
+        pytest.skip("the program reads on by itself")
     library = unzstd._zstd_library()
     if not hasattr(library, "DecompressionParameter"):
         pytest.skip("zstandard's reader walks over frames itself")
@@ -288,11 +302,40 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError(f"No module named '{name}'")
 
     monkeypatch.setattr(importlib, "import_module", refuse)
+    monkeypatch.setattr(unzstd, "zstd_program", lambda: None)
     with pytest.raises(MissingLibraryError, match="library zstandard is missing") as e:
         whole(zstd_stored_frame(b"data"), "zstd")
     assert e.value.library == "zstandard"
     # gzip needs none
     assert whole(gzip_member(b"data"), "gzip") == b"data"
+
+
+@pytest.mark.skipif(zstd_program() is None, reason="the program zstd is not installed")
+@pytest.mark.parametrize("how", ["closed early", "damaged", "other format behind"])
+def test_the_program_ends_with_the_stream(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """It is gone however the stream ends, and reads no format but zstd."""
+    monkeypatch.setattr(unzstd, "_zstd_library", _no_library)
+    before = open_descriptors()
+    started = []
+    real = subprocess.Popen.__init__
+
+    def note(process: t.Any, *arguments: t.Any, **options: t.Any) -> None:
+        started.append(process)
+        real(process, *arguments, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", note)
+    data = zstd_frame(DATA)
+    if how == "closed early":
+        stream = t.cast("t.Generator[bytes, None, None]", decompressed(pieces(data, 1000), "zstd"))
+        assert next(stream)
+        stream.close()
+    else:
+        data = data[:-9] + b"?" + data[-8:] if how == "damaged" else data + gzip_member(b"x")
+        with pytest.raises(DecompressError, match="is damaged" if how == "damaged" else "is followed by other data"):
+            whole(data, "zstd")
+    (process,) = started
+    assert process.returncode is not None
+    assert open_descriptors() == before
 
 
 def test_the_fastest_inflater_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
