@@ -209,7 +209,8 @@ def _check_diff_id(stream: LayerStream, diff_ids: t.Collection[str]) -> None:
         raise LayerError(
             f"its content has the diff_id {stream.diff_id}, which is not in the image config",
             layer.digest,
-            advice="the archive is damaged: fetch the image again",
+            # a blob that is known by its own digest is what was built
+            advice="fetch the image again" if layer.digest_is_diff_id else "build the image again",
         )
 
 
@@ -255,8 +256,9 @@ def _by_content(blobs: _Blobs, layers: t.Sequence[Layer], options: UnpackOptions
     ordered = []
     for position in layers:
         if position.diff_id not in found:
+            action = "fetch" if position.digest_is_diff_id else "build"
             raise ImageError(
-                f"no layer of the image yields the diff_id {position.diff_id} of its config; fetch the image again"
+                f"no layer of the image yields the diff_id {position.diff_id} of its config; {action} the image again"
             )
         ordered.append(replace(found[position.diff_id], diff_id=position.diff_id))
     return ordered

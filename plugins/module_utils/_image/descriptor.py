@@ -71,14 +71,16 @@ def read_document(source: Source, descriptor: Descriptor, where: str) -> bytes:
     data = descriptor.data
     if data is None:
         data = source.document(descriptor.digest.blob_name)
+    found = descriptor.digest.of(data)
+    # a descriptor that contradicts the content of its digest, or holds it, was built so
+    action = "build" if found == descriptor.digest or descriptor.data is not None else "fetch"
     if len(data) != descriptor.size:
         raise ImageError(
             f"{where} {descriptor.digest} has {len(data)} bytes, but its descriptor says {descriptor.size};"
-            " fetch the image again"
+            f" {action} the image again"
         )
-    found = descriptor.digest.of(data)
     if found != descriptor.digest:
-        raise ImageError(f"{where} {descriptor.digest} has content with the digest {found}; fetch the image again")
+        raise ImageError(f"{where} {descriptor.digest} has content with the digest {found}; {action} the image again")
     return data
 
 

@@ -216,5 +216,5 @@ def _check_layer(source: Source, descriptor: Descriptor) -> None:
     if size != descriptor.size:
         raise ImageError(
             f"the layer {descriptor.digest} has {size} bytes, but its descriptor says {descriptor.size};"
-            " fetch the image again"
+            " fetch the image again or, if that does not help, build it again"
         )

@@ -150,7 +150,7 @@ class _VerifiedBlob:
             raise LayerError(
                 f"the blob has {error.size} bytes, but its descriptor says {self._layer.size}",
                 self._layer.digest,
-                advice="fetch the image again",
+                advice="fetch the image again or, if that does not help, build it again",
             ) from error
         except DigestMismatchError as error:
             raise LayerError(

@@ -55,12 +55,12 @@ def test_inline_data_needs_no_blob(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("blob", "message"),
     [
-        (Blob(TEXT, edit_stored=append(b" ")), "has 9 bytes, but its descriptor says 8"),
+        (Blob(TEXT, edit_stored=append(b" ")), "has 9 bytes, but its descriptor says 8; fetch the image again"),
         (Blob(TEXT, edit_stored=cut(3)), "has 3 bytes, but its descriptor says 8; fetch"),
-        (Blob(TEXT, descriptor={"size": 7}), "has 8 bytes, but its descriptor says 7"),
+        (Blob(TEXT, descriptor={"size": 7}), "has 8 bytes, but its descriptor says 7; build the image again"),
         (Blob(TEXT, edit_stored=flip(2)), "has content with the digest sha256:"),
         (Blob(TEXT, algorithm="sha512", edit_stored=flip(2)), "has content with the digest sha512:"),
-        (Blob(TEXT, inline=b"{}"), "has 2 bytes, but its descriptor says 8"),
+        (Blob(TEXT, inline=b"{}"), "has 2 bytes, but its descriptor says 8; build the image again"),
         (Blob(TEXT, inline=b'{"b": 1}'), "has content with the digest sha256:"),
         (Blob(TEXT, descriptor={"size": 2**22 + 1}), "has 4194305 bytes, more than 4194304, a fixed limit"),
     ],

@@ -395,7 +395,8 @@ def test_missing_blobs_are_errors_before_any_layer_is_read(choose: Choose) -> No
 def test_the_size_of_a_layer_is_checked_before_it_is_read(choose: Choose) -> None:
     short = Layer(file("a"), edit_stored=cut(5))
     assert choose.problem(oci_archive(image(layers=[short]))) == (
-        f"the layer {short.digest} has 5 bytes, but its descriptor says {short.size};" " fetch the image again"
+        f"the layer {short.digest} has 5 bytes, but its descriptor says {short.size};"
+        " fetch the image again or, if that does not help, build it again"
     )
 
 

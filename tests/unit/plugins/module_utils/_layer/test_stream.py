@@ -209,7 +209,8 @@ def test_a_blob_of_another_content(compression: t.Any) -> None:
 def test_a_blob_of_another_size(size: int) -> None:
     layer = Layer(*MEMBERS)
     assert refused(layer, size=size) == (
-        f"the blob has {layer.size} bytes, but its descriptor says {size}; fetch the image again"
+        f"the blob has {layer.size} bytes, but its descriptor says {size};"
+        " fetch the image again or, if that does not help, build it again"
     )
 
 
