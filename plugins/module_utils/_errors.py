@@ -12,7 +12,10 @@ module turns them into ``fail_json``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import sys
 import typing as t
 
 # How much of a name is shown: its end, too, since that is what tells one path from another.
@@ -30,6 +33,10 @@ def visible(text: bytes | str, limit: int) -> str:
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
+    elif sys.getfilesystemencoding() != "utf-8":
+        # a path in the encoding of the locale; other text does not become UTF-8 by this
+        with contextlib.suppress(UnicodeError):
+            text = os.fsencode(text).decode("utf-8")
     if len(text) > limit:
         end = limit * 3 // 10
         text = f"{text[: limit - end]}...{text[-end:]}"

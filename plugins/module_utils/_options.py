@@ -12,6 +12,7 @@ import os
 import typing as t
 from dataclasses import fields
 
+from ._native_path import native_path
 from ._errors import OciError, show
 from ._image.platform import parse_platform
 from ._provision.options import Options
@@ -30,22 +31,22 @@ def options_from(params: dict[str, t.Any]) -> Options:
         raise OciError("xattrs names the xattr that binds a tree to its record; leave it out")
     for name, least in (("keep", 0), ("lock_timeout", 0), ("max_size", 1), ("max_entries", 1)):
         _require_at_least(params, name, least)
-    cache_dir = params.get("cache_dir") or ""
+    cache_dir = native_path(params.get("cache_dir") or "")
     if cache_dir:
         _check_cache(cache_dir, params)
     given = {field.name: params[field.name] for field in fields(Options) if field.name in params}
     checked: dict[str, t.Any] = dict(
         # a result names it without a slash at the end
-        dest=params["dest"].rstrip("/") or params["dest"],
+        dest=native_path(params["dest"].rstrip("/") or params["dest"]),
         unpack=unpack,
-        src=params["src"] or "",
+        src=native_path(params["src"] or ""),
         ref=params["ref"] or None,
         digest=params["digest"] or None,
         platform=parse_platform(params["platform"]) if params["platform"] else None,
         ignore_use=params["in_use"] == "ignore",
         lock_timeout=float(params["lock_timeout"]),
-        offer=params.get("_offer") or "",
-        upload_folder=params.get("_upload_folder") or "",
+        offer=native_path(params.get("_offer") or ""),
+        upload_folder=native_path(params.get("_upload_folder") or ""),
         http=fetch_options(params),
         cache_dir=cache_dir,
         cache_max_size=params["cache_max_size"] if cache_dir else 0,

@@ -23,6 +23,7 @@ from ._image.image import Image, Layer
 from ._interrupt import InterruptedRunError
 from ._fs.descriptors import opened
 from ._fs.directories import DIRECTORY
+from ._native_path import task_path
 from ._dest.uploads import UploadFolder, load_upload_folders, make_upload_folder, remove_upload_folder
 from ._dest.dest import Dest
 from ._source.offer import OfferSource
@@ -43,7 +44,7 @@ class UploadRequest:
     def to_result(self) -> dict[str, t.Any]:
         """Return what the action plugin parses."""
         blobs = [{"name": name, "size": size} for name, size in self.blobs.items()]
-        return {"folder": self.folder, "blobs": blobs}
+        return {"folder": task_path(self.folder), "blobs": blobs}
 
 
 @dataclass(frozen=True)

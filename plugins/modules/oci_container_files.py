@@ -163,6 +163,7 @@ import typing as t
 
 from ..module_utils._container.files import Directory, File, difference, provide, restore
 from ..module_utils._mask import MASK
+from ..module_utils._native_path import native_path, task_path
 from ..module_utils._errors import OciError, RootfsError, show
 from ..module_utils._interrupt import interruptible
 from ..module_utils._quiet_module import QuietModule
@@ -241,11 +242,12 @@ def _invalid_mode(text: str) -> RootfsError:
 def _present(params: dict[str, t.Any], check_mode: bool, diff_mode: bool) -> tuple[list[str], list[dict[str, str]]]:
     """Make directories and files; return the changed paths, and diffs if they are wanted."""
     directories = [
-        Directory(item["path"], _mode(item["mode"]), item["passable"], item["shared"]) for item in params["directories"]
+        Directory(native_path(item["path"]), _mode(item["mode"]), item["passable"], item["shared"])
+        for item in params["directories"]
     ]
     files = [
         File(
-            path=item["path"],
+            path=native_path(item["path"]),
             content=item["content"].encode("utf-8", "surrogateescape"),
             mode=_mode(item["mode"]),
             uid=item["owner"],
@@ -259,7 +261,7 @@ def _present(params: dict[str, t.Any], check_mode: bool, diff_mode: bool) -> tup
         texts = map(difference, files, kinds)
         diff = [{"prepared": text} for text in texts if text]
     root = mapped_root(*parse_id_maps(params["uid_map"], params["gid_map"]))
-    return provide(directories, files, params["keep"], check_mode, root), diff
+    return provide(directories, files, native_path(params["keep"]), check_mode, root), diff
 
 
 def main() -> None:
@@ -275,12 +277,12 @@ def main() -> None:
     try:
         with interruptible():
             if params["state"] == "restored":
-                changed = restore(params["keep"], module.check_mode)
+                changed = restore(native_path(params["keep"]), module.check_mode)
             else:
                 changed, diff = _present(params, module.check_mode, module._diff)
     except OciError as error:
         module.fail_json(msg=error.message)
-    result = {"changed": bool(changed), "changed_paths": changed}
+    result = {"changed": bool(changed), "changed_paths": task_path(changed)}
     if module._diff:
         result["diff"] = diff
     module.exit_json(**result)

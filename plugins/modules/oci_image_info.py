@@ -175,6 +175,7 @@ import typing as t
 
 from ansible.module_utils.basic import missing_required_lib
 
+from ..module_utils._native_path import native_path
 from ..module_utils._errors import MissingLibraryError, OciError, SourceChangedError
 from ..module_utils._image.listing import list_images
 from ..module_utils._image.platform import parse_platform
@@ -213,7 +214,9 @@ def main() -> None:
 
 def _list(params: dict[str, t.Any]) -> tuple[str, list[dict[str, t.Any]]]:
     platform = parse_platform(params["platform"]) if params["platform"] else None
-    source = open_any(params["src"], fetch_options(params), parse_max_size(params), params["digest"] or None)
+    source = open_any(
+        native_path(params["src"]), fetch_options(params), parse_max_size(params), params["digest"] or None
+    )
     with contextlib.closing(source):
         digest = params["digest"] or None
         # one that the source was asked for, and has verified

@@ -126,6 +126,7 @@ mounts:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._native_path import native_path, task_path
 from ..module_utils._errors import OciError
 from ..module_utils._interrupt import interruptible
 from ..module_utils._result import to_json_safe
@@ -154,17 +155,17 @@ ARGUMENT_SPEC = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    rootfs = module.params["rootfs"]
+    rootfs, mounts = native_path((module.params["rootfs"], module.params["mounts"]))
     try:
         with interruptible():
-            points = provide_mount_points(rootfs, module.params["mounts"], module.check_mode)
+            points = provide_mount_points(rootfs, mounts, module.check_mode)
             # after the mount points, because a mount may contain one of them
-            made = provide_directories(rootfs, module.params["directories"], module.check_mode)
+            made = provide_directories(rootfs, native_path(module.params["directories"]), module.check_mode)
     except OciError as error:
         module.fail_json(msg=error.message)
     for warning in points.ignored:
         module.warn(warning)
-    module.exit_json(changed=points.changed or made, mounts=to_json_safe(points.mounts))
+    module.exit_json(changed=points.changed or made, mounts=to_json_safe(task_path(points.mounts)))
 
 
 if __name__ == "__main__":

@@ -139,6 +139,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._native_path import native_path
 from ..module_utils._errors import OciError, RootfsError, os_phrase, show
 from ..module_utils._result import to_json_safe
 from ..module_utils._container.accounts import TreeOnDisk, judge_getent
@@ -168,7 +169,7 @@ def look_up_user(rootfs: str, user: str) -> dict[str, t.Any]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    rootfs = module.params["rootfs"]
+    rootfs = native_path(module.params["rootfs"])
     try:
         found = look_up_user(rootfs, module.params["user"])
     except OciError as error:

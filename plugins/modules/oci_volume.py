@@ -136,6 +136,7 @@ ignored:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._native_path import native_path
 from ..module_utils._errors import OciError, show
 from ..module_utils._interrupt import interruptible
 from ..module_utils._rootfs.ids import parse_id_maps
@@ -164,13 +165,13 @@ def main() -> None:
         with interruptible():
             root = mapped_root(*parse_id_maps(params["uid_map"], params["gid_map"]))
             volume = Volume(
-                path=params["path"],
-                rootfs=params["rootfs"],
-                target=params["target"],
+                path=native_path(params["path"]),
+                rootfs=native_path(params["rootfs"]),
+                target=native_path(params["target"]),
                 fill_empty=params["fill"] == "empty",
                 ignore_users=params["in_use"] == "ignore",
                 from_image=params["from_image"],
-                writable=tuple(params["writable"]),
+                writable=tuple(native_path(params["writable"])),
                 reach=ReachRule(params["reachable"], root),
             )
             provided = provide_volume(volume, module.check_mode)

@@ -12,6 +12,7 @@ import typing as t
 
 from .._dest.record import Binding, Tree
 from .._image.image import Image
+from .._native_path import task_path
 from .diff import diff_trees
 from .outcome import Outcome
 from .plan import ImagePlan, Restore, UseStaged, Unpack
@@ -48,9 +49,9 @@ def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Seque
     facts["ref"] = wanted.ref
     return Outcome(
         changed=isinstance(plan, (UseStaged, Unpack)),
-        dest=target.options.dest,
+        dest=task_path(target.options.dest),
         facts=facts,
-        diff=diff_trees(target.options.dest, plan.current, tree),
+        diff=diff_trees(task_path(target.options.dest), plan.current, tree),
         warnings=(*wanted.warnings, *found, *warnings, *target.dest.warnings),
     )
 
@@ -61,9 +62,9 @@ def restore_outcome(target: Target, plan: Restore, warnings: t.Sequence[str]) ->
     facts.pop("warnings", None)
     return Outcome(
         changed=True,
-        dest=target.options.dest,
+        dest=task_path(target.options.dest),
         facts=facts,
-        diff=diff_trees(target.options.dest, plan.current, plan.previous),
+        diff=diff_trees(task_path(target.options.dest), plan.current, plan.previous),
         warnings=(*warnings, *target.dest.warnings),
     )
 
@@ -72,7 +73,7 @@ def absent_outcome(target: Target, changed: bool, current: Tree | None, warnings
     """Return the outcome of a removal."""
     return Outcome(
         changed=changed,
-        dest=target.options.dest,
-        diff=diff_trees(target.options.dest, current, None),
+        dest=task_path(target.options.dest),
+        diff=diff_trees(task_path(target.options.dest), current, None),
         warnings=(*warnings, *target.dest.warnings),
     )
