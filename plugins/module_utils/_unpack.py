@@ -209,7 +209,10 @@ def _check_diff_id(stream: LayerStream, diff_ids: t.Collection[str]) -> None:
         raise LayerError(
             f"its content has the diff_id {stream.diff_id}, which is not in the image config",
             layer.digest,
-            advice="the archive is damaged: fetch the image again",
+            # a blob whose digest matched is as its builder made it
+            advice=(
+                "the archive is damaged: fetch the image again" if layer.digest_is_diff_id else "build the image again"
+            ),
         )
 
 
@@ -256,7 +259,7 @@ def _by_content(blobs: _Blobs, layers: t.Sequence[Layer], options: UnpackOptions
     for position in layers:
         if position.diff_id not in found:
             raise ImageError(
-                f"no layer of the image yields the diff_id {position.diff_id} of its config; fetch the image again"
+                f"no layer of the image yields the diff_id {position.diff_id} of its config; build the image again"
             )
         ordered.append(replace(found[position.diff_id], diff_id=position.diff_id))
     return ordered

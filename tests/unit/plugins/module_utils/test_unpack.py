@@ -127,7 +127,7 @@ def test_a_diff_id_that_no_layer_yields(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         run.unpack()
     assert caught.value.message == (
-        f"no layer of the image yields the diff_id {BASE.diff_id} of its config; fetch the image again"
+        f"no layer of the image yields the diff_id {BASE.diff_id} of its config; build the image again"
     )
 
 
@@ -138,7 +138,7 @@ def test_content_that_is_in_no_diff_id(tmp_path: Path) -> None:
         run.unpack()
     assert caught.value.message == (
         f"layer {TOP.digest}: its content has the diff_id {TOP.diff_id}, which is not in the image config;"
-        " the archive is damaged: fetch the image again"
+        " build the image again"
     )
 
 
