@@ -24,6 +24,7 @@ FREE_SECONDS = 40.0
 STORED_SECONDS = 150.0
 MOST_MEMORY = 512
 
+_STREAMS = "more than 65536 parts, and one for each KiB of its content, a fixed limit"
 _SIZE = "bytes when decompressed; raise max_size"
 _WHOLE = "bytes of max_size; raise max_size if you trust it"
 _ENTRIES = "entries; raise max_entries"
@@ -121,6 +122,12 @@ FAST = (
     ),
     _case("a gzip bomb", images.gzip_bomb, 4, error=_SIZE, options=_SMALL),
     _case("a zstd bomb", images.zstd_bomb, 4000, error=_SIZE, options=_SMALL),
+    _case("a bzip2 bomb", images.bzip2_bomb, 6, error=_SIZE, options=_SMALL),
+    _case("an xz bomb", images.xz_bomb, 4, error=_SIZE, options=_SMALL),
+    _case("a dictionary of xz", images.xz_dictionary, 128 << 20, memory=160),
+    _case("a larger dictionary", images.xz_dictionary, 256 << 20, error="134217728 bytes, a fixed"),
+    _case("streams of xz", images.empty_streams, "xz", 20_000),
+    _case("streams of bzip2", images.empty_streams, "bzip2", 20_000),
     _case("a zstd window", images.zstd_window, 28, error="134217728 bytes, a fixed"),
     _case("a larger window", images.zstd_window, 41, error="134217728 bytes, a fixed"),
     _case("gzip members", images.gzip_members, 20_000),
@@ -219,6 +226,10 @@ HEAVY = (
     _case("extended attributes", images.many_xattrs, 20_000),
     _case("a gzip bomb", images.gzip_bomb, 200, error=_SIZE, options={"max_size": 8 << 30}, seconds=60),
     _case("a zstd bomb", images.zstd_bomb, 100_000, error=_SIZE, options={"max_size": 8 << 30}, seconds=60),
+    _case("a bzip2 bomb", images.bzip2_bomb, 1000, error="and 32768 times its own, a fixed limit", seconds=60),
+    _case("an xz bomb", images.xz_bomb, 200, error=_SIZE, options={"max_size": 8 << 30}, seconds=60),
+    _case("streams of xz", images.empty_streams, "xz", 1_000_000, error=_STREAMS),
+    _case("streams of bzip2", images.empty_streams, "bzip2", 1_000_000, error=_STREAMS),
     _case("gzip members", images.gzip_members, 1_000_000, seconds=30),
     _case("zstd frames", images.zstd_frames, 1_000_000, seconds=30),
     _case("a million entries", images.many_entries, 1_000_000, memory=96, seconds=300),

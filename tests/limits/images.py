@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import json
+import lzma
 import os
 import typing as t
 import zlib
@@ -17,6 +19,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Index,
     Layer,
+    digest as digest_of,
     directory,
     file,
     gzip_member,
@@ -137,6 +140,32 @@ def zstd_bomb(folder: str, count: int) -> str:
     end = (1 | 1 << 1 | 1 << 3).to_bytes(3, "little") + b"\0"
     frame = b"\x28\xb5\x2f\xfd" + bytes([0, (20 - 10) << 3]) + block * count + end
     return _blob(folder, start + frame, "zstd")
+
+
+def bzip2_bomb(folder: str, count: int) -> str:
+    """``count`` times 43 MiB in 45 bytes each."""
+    first = bz2.compress(header(b"f", b"0", 8**11 - 1))
+    return _blob(folder, first + bz2.compress(bytes(43 * MIB)) * count, "bzip2")
+
+
+def xz_bomb(folder: str, count: int) -> str:
+    """``count`` times 64 MiB in a seven thousandth of it."""
+    first = lzma.compress(header(b"f", b"0", 8**11 - 1))
+    return _blob(folder, first + lzma.compress(bytes(64 * MIB)) * count, "xz")
+
+
+def xz_dictionary(folder: str, size: int) -> str:
+    """A stream that claims to need a large dictionary."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": size}]
+    data = tar([file("f", b"x")])
+    return _blob(folder, lzma.compress(data, filters=filters), "xz", digest_of(data))
+
+
+def empty_streams(folder: str, kind: str, count: int) -> str:
+    """A layer before very many streams of nothing."""
+    compress: t.Callable[[bytes], bytes] = lzma.compress if kind == "xz" else bz2.compress
+    data = tar([file("f", b"x")])
+    return _blob(folder, compress(data) + compress(b"") * count, kind, digest_of(data))
 
 
 def zstd_window(folder: str, log: int) -> str:

@@ -51,7 +51,10 @@ KNOWN: dict[str, list[tuple[str, re.Pattern[str]]]] = {
         ("whiteout of .", re.compile(r"whiteout of \.|ignored: whiteouts_of_root")),
         ("AUFS leftovers", re.compile(r"ignored: aufs_leftovers")),
         ("'..' in a link", re.compile(r"link followed: .* with \.\.")),
-        ("mixed directory", re.compile(r"opaque: .*lower and own|whiteout: of lower directory, .*own")),
+        (
+            "mixed directory",
+            re.compile(r"opaque: .*lower and own|whiteout: of lower directory, .*own|whiteout: of own directory"),
+        ),
     ],
     _BUILDAH: [
         ("other parents", re.compile(r"parent made: (?!nothing)")),

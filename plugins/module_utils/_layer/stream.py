@@ -13,8 +13,9 @@ import typing as t
 from .._errors import LayerError
 from .._image.media_types import declared_compression
 from .budget import Budget
-from .._source.decompress import DecompressError, decompressed
+from .._source.decompress import decompressed
 from .._source.magic import detect
+from .._source.members import DecompressError, StreamLimitError
 from .._source.range_reader import CHUNK
 from .._source.tar_header import BLOCK, ZERO_BLOCK, is_tar
 from .._source.verified import DigestMismatchError, Readable, SizeMismatchError, VerifiedReader
@@ -67,6 +68,10 @@ class LayerStream:
     def _decompressed(self, chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
         try:
             yield from decompressed(chunks, self.compression)
+        except StreamLimitError as error:
+            raise LayerError(
+                str(error), self.layer.digest, advice="build the image with layers compressed anew"
+            ) from error
         except DecompressError as error:
             raise LayerError(str(error), self.layer.digest, advice="fetch or build the image again") from error
 

@@ -14,7 +14,8 @@ import typing as t
 from .._errors import SourceChangedError, SourceError, show
 from .._fs.descriptors import closed_on_error
 from .archive import Archive, require_list, require_tar
-from .decompress import DecompressError, OverheadError, decompressed
+from .decompress import decompressed
+from .members import DecompressError, StreamLimitError
 from .range_reader import CHUNK, FileAccess, RandomAccess, RangeReader
 from .source import DOCUMENT_LIMIT, bound_document, bound_values, missing
 from .tar_header import BLOCK, HeaderError
@@ -70,7 +71,7 @@ class StreamedArchive:
         bound_document(self, name, member.size)
         kept = self._documents.get(member.offset)
         if kept is None:
-            raise SourceError(f"{show(self.path)}: {show(name)} is not a JSON document; fetch the image again")
+            raise SourceError(f"{show(self.path)}: {show(name)} is not a JSON document; do not use this archive")
         bound_values(self, kept)
         return kept
 
@@ -164,7 +165,7 @@ def inflated(chunks: t.Iterator[bytes], kind: str, path: str) -> t.Iterator[byte
     """Yield the content of a compressed stream. Raises ``SourceError``, which names ``path``."""
     try:
         yield from decompressed(chunks, kind)
-    except OverheadError as error:
+    except StreamLimitError as error:
         raise SourceError(f"{show(path)}: {error}; compress it anew") from error
     except DecompressError as error:
         raise SourceError(f"{show(path)}: {error}; fetch it again") from error

@@ -18,7 +18,7 @@ import zlib
 
 from .._errors import MissingLibraryError
 from .magic import BZIP2, GZIP, XZ
-from .members import FIRST_PIECE, DecompressError, Members, end_of_zeros, read_members
+from .members import FIRST_PIECE, DecompressError, Members, StreamLimitError, end_of_zeros, read_members
 from .range_reader import CHUNK
 
 # How many more bytes a stream may have than its content: empty members, skippable frames.
@@ -27,6 +27,8 @@ _OVERHEAD_LIMIT = 64 * 1024 * 1024
 # alone, of which 100 GiB would take 100 KB and minutes.
 _FREE_CONTENT = 4 * 1024**3
 _MOST_RATIO = 32_768
+# How many streams of little content may follow each other in xz and bzip2.
+_MOST_STREAMS = 65_536
 # The memory of an xz decoder: a dictionary of 128 MiB, as a window of zstd, and what it needs besides.
 _XZ_DICTIONARY = 128 * 1024 * 1024
 _XZ_MEMORY = _XZ_DICTIONARY + 2 * 1024 * 1024
@@ -35,10 +37,6 @@ _XZ_MEMORY = _XZ_DICTIONARY + 2 * 1024 * 1024
 _INFLATERS = (("isal", "isal.isal_zlib"), ("zlib-ng", "zlib_ng.zlib_ng"))
 # makes zlib expect a gzip header
 _GZIP_BITS = 16 + zlib.MAX_WBITS
-
-
-class OverheadError(DecompressError):
-    """A stream has too many bytes without content."""
 
 
 def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
@@ -56,7 +54,7 @@ def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
             overhead += len(chunk)
             room += _MOST_RATIO * len(chunk)
             if overhead > _OVERHEAD_LIMIT:
-                raise OverheadError(
+                raise StreamLimitError(
                     f"its {kind} stream has more than {_OVERHEAD_LIMIT} bytes beyond its content, a fixed limit"
                 )
             yield chunk
@@ -65,7 +63,7 @@ def decompressed(chunks: t.Iterator[bytes], kind: str) -> t.Iterator[bytes]:
         overhead -= len(piece)
         room -= len(piece)
         if room < 0:
-            raise OverheadError(
+            raise StreamLimitError(
                 f"its {kind} stream holds more than {_FREE_CONTENT} bytes, and {_MOST_RATIO} times its own, a fixed limit"
             )
         yield piece
@@ -166,10 +164,10 @@ def _unxz(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
 
     try:
-        yield from read_members(chunks, Members("xz", begin, lzma.LZMAError, XZ, padded=True))
+        yield from read_members(chunks, Members("xz", begin, lzma.LZMAError, XZ, padded=True, most=_MOST_STREAMS))
     except lzma.LZMAError as error:
         if "emory usage limit" in str(error):
-            raise DecompressError(
+            raise StreamLimitError(
                 f"its xz stream needs a dictionary of more than {_XZ_DICTIONARY} bytes, a fixed limit"
             ) from error
         raise DecompressError(f"its xz stream is damaged ({error})") from error
@@ -178,7 +176,9 @@ def _unxz(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
 def _bunzip2(chunks: t.Iterator[bytes]) -> t.Iterator[bytes]:
     bz2 = _standard("bz2", "bzip2")
     try:
-        yield from read_members(chunks, Members("bzip2", bz2.BZ2Decompressor, OSError, BZIP2, padded=True))
+        yield from read_members(
+            chunks, Members("bzip2", bz2.BZ2Decompressor, OSError, BZIP2, padded=True, most=_MOST_STREAMS)
+        )
     except (OSError, ValueError) as error:
         if isinstance(error, DecompressError):
             raise

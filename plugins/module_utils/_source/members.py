@@ -23,6 +23,10 @@ class DecompressError(ValueError):
     """A stream is damaged; the text is a phrase, and the caller adds which stream."""
 
 
+class StreamLimitError(DecompressError):
+    """A stream exceeds a fixed limit."""
+
+
 class Decompressor(t.Protocol):
     """What ``lzma``, ``bz2`` and ``compression.zstd`` have in common."""
 
@@ -37,7 +41,8 @@ class Decompressor(t.Protocol):
 class Members(t.NamedTuple):
     """How the streams of one format are read: ``begin`` returns a decompressor for one, which raises ``error``.
 
-    ``magic`` is how each begins; empty if the decompressor checks that. Zeros may follow each if it is ``padded``.
+    ``magic`` is how each begins; empty if the decompressor checks that. Zeros may follow each if it is ``padded``. With
+    ``most``, there may be so many, and one more for each KiB of content: beginning one takes time.
     """
 
     name: str
@@ -45,12 +50,14 @@ class Members(t.NamedTuple):
     error: type[Exception]
     magic: bytes = b""
     padded: bool = False
+    most: int | None = None
 
 
 def read_members(chunks: t.Iterator[bytes], members: Members) -> t.Iterator[bytes]:
     """Yield the content of all streams in pieces of at most ``CHUNK`` bytes. Raises ``DecompressError`` and their error."""
     member = members.begin()
     fresh = True
+    begun = size = 0
     for chunk in chunks:
         position = 0
         while True:
@@ -61,6 +68,12 @@ def read_members(chunks: t.Iterator[bytes], members: Members) -> t.Iterator[byte
                     break
                 if members.magic and not members.magic.startswith(chunk[position : position + len(members.magic)]):
                     raise DecompressError(f"its {members.name} stream is followed by other data")
+                begun += 1
+                if members.most is not None and begun > members.most + size // 1024:
+                    raise StreamLimitError(
+                        f"its {members.name} stream consists of more than {members.most} parts, and one for each KiB of its"
+                        " content, a fixed limit"
+                    )
                 member = members.begin()
                 fresh = True
             piece = b""
@@ -74,6 +87,7 @@ def read_members(chunks: t.Iterator[bytes], members: Members) -> t.Iterator[byte
             if member.eof:
                 position -= len(member.unused_data)
             if data:
+                size += len(data)
                 yield data
     if not member.eof:
         raise DecompressError(f"its {members.name} stream ends too early")

@@ -14,7 +14,7 @@ import typing as t
 
 from .._errors import MissingLibraryError
 from .magic import ZSTD, is_skippable
-from .members import DecompressError, Members, read_members
+from .members import DecompressError, Members, StreamLimitError, read_members
 from .range_reader import CHUNK
 from .zstd_program import unzstd_by_program, zstd_program
 
@@ -100,7 +100,7 @@ def _unzstd_by_reader(chunks: t.Iterator[bytes], library: t.Any) -> t.Iterator[b
 
 def _zstd_error(error: Exception) -> DecompressError:
     if "too much memory" in str(error):
-        return DecompressError(f"its zstd stream needs a window of more than {1 << WINDOW_LOG} bytes, a fixed limit")
+        return StreamLimitError(f"its zstd stream needs a window of more than {1 << WINDOW_LOG} bytes, a fixed limit")
     return DecompressError(f"its zstd stream is damaged ({error})")
 
 

@@ -461,6 +461,14 @@ def test_xz_and_bzip2_streams_of_nothing(monkeypatch: pytest.MonkeyPatch, kind: 
     monkeypatch.setattr(decompress, "_OVERHEAD_LIMIT", limit)
     empty = STREAMS[kind](b"") * 50
     assert overheard(empty, kind, limit) <= limit + len(empty)
+    monkeypatch.setattr(decompress, "_MOST_STREAMS", 100)
+    many = STREAMS[kind](b"x") * 102
+    with pytest.raises(
+        DecompressError, match=f"its {kind} stream consists of more than 100 parts, and one for each KiB"
+    ):
+        whole(many, kind)
+    # content pays for as many
+    assert whole(STREAMS[kind](bytes(2048)) * 300, kind) == bytes(2048) * 300
 
 
 @pytest.mark.parametrize(("kind", "most"), [("gzip", 1040), ("zstd", 32_768), ("xz", 7100), ("bzip2", 32_768)])

@@ -128,7 +128,7 @@ def test_blobs_of_a_compressed_archive_need_a_spool(tmp_path: Path) -> None:
     with opened(tmp_path / "i", oci_archive(IMAGE, compression="gzip")) as source:
         with pytest.raises(SourceError, match="is compressed as a whole, so .* in place"):
             source.open(LAYER.path)
-        with pytest.raises(SourceError, match="is not a JSON document; fetch"):
+        with pytest.raises(SourceError, match="is not a JSON document; do not use"):
             source.document(LAYER.path)
         with pytest.raises(SourceError, match="holds no 'nothing'; fetch or save"):
             source.document("nothing")
