@@ -26,7 +26,7 @@ _DIRECTIVE = re.compile(r"^( *)\.\. code-block:: ([\w+]+)\n((?:\1 +.*\n|\n)+)", 
 _EXAMPLES = re.compile(r'^EXAMPLES = r?"""\n(.*?)^"""', re.MULTILINE | re.DOTALL)
 _YAML = ("yaml", "yaml+jinja")
 # Shown, but not for Ansible: commands, diagrams, and code of the tests.
-_OTHERS = ("", "console", "text", "python", "sh", "bash", "mermaid")
+_OTHERS = ("", "bash", "console", "json", "python", "sh", "shell", "text")
 
 
 class Unknown(Exception):

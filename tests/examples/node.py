@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The node of one page: empty folders, a network of its own, a mirror, and substitutes for LXC's programs.
+"""The node of one page: empty folders, a network of its own, a mirror, a registry, and substitutes for programs.
 
 Only to be used in namespaces of its own (``unshare --mount --net --pid``), inside the sandbox.
 """
@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import json
 import os
 import ssl
 import subprocess
+import tarfile
 import threading
 import typing as t
 
@@ -23,7 +25,13 @@ from .images import ON_NODE
 # Folders that an example, the role or a runtime writes to; each is an empty file system in memory.
 _EMPTY = ("/etc/pve", "/etc/systemd/nspawn", "/run/hypervisor.oci", "/run/lxc", "/srv", "/var/cache", "/var/lib/hypervisor.oci",
           "/var/lib/lxc", "/var/lib/machines", "/var/log")  # fmt: skip
-_MIRRORS = ("mirror.example.org", "mirror.rack1.example.org", "rack1.mirror.example.org")
+# The web servers and registries that the examples name.
+_MIRRORS = ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", "europe-west3-docker.pkg.dev", "images.example.org",
+            "mirror.example.org", "mirror.rack1.example.org", "rack1.mirror.example.org", "registry-1.docker.io",
+            "registry.example.org")  # fmt: skip
+# What login programs write, and the programs of clouds that print a password.
+_AUTH = "/root/.config/containers/auth.json"
+_CLOUDS = ("aws", "gcloud")
 # A container of Proxmox VE that an example changes.
 _PVE = "arch: amd64\nhostname: old\nmemory: 256\nrootfs: local:101/vm-101-disk-0.raw,size=4G\nunprivileged: 1\n"
 # Runs a process in the root file system, as a container does, so that the tree is in use. A file fail-NAME beside it
@@ -72,6 +80,7 @@ class Node:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self.programs = os.path.join(folder, "programs")
+        self.clouds = os.path.join(folder, "clouds")
         self.authorities = os.path.join(folder, "mirror.pem")
         self._make_folders()
         self._make_network()
@@ -79,7 +88,7 @@ class Node:
 
     @contextlib.contextmanager
     def mirror(self, archives: str) -> t.Iterator[None]:
-        """Serve the archives of a folder by https, under the names that the examples use."""
+        """Serve the archives of a folder by https, as files and as a registry, under the names that the examples use."""
         self._make_certificate()
         handler = functools.partial(_Handler, directory=archives)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -119,6 +128,9 @@ class Node:
             os.makedirs(path)
         with open("/etc/pve/lxc/101.conf", "w", encoding="utf-8") as file:
             file.write(_PVE)
+        os.makedirs(os.path.dirname(_AUTH), exist_ok=True)
+        with open(_AUTH, "w", encoding="utf-8") as file:
+            file.write('{"auths": {}}')
 
     def _make_network(self) -> None:
         # LXC looks for bridges in /sys, which otherwise shows the network of the process that mounted it
@@ -136,12 +148,16 @@ class Node:
         _run("mount", "--bind", hosts, "/etc/hosts")
 
     def _make_programs(self) -> None:
-        os.makedirs(self.programs)
-        for name in PROGRAMS:
-            path = os.path.join(self.programs, name)
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(_PROGRAM)
-            os.chmod(path, 0o755)
+        for folder, names, text in (
+            (self.programs, PROGRAMS, _PROGRAM),
+            (self.clouds, _CLOUDS, "#!/bin/sh\necho password\n"),
+        ):
+            os.makedirs(folder)
+            for name in names:
+                path = os.path.join(folder, name)
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(text)
+                os.chmod(path, 0o755)
 
     def _make_certificate(self) -> None:
         names = ",".join(f"DNS:{name}" for name in _MIRRORS)
@@ -155,13 +171,53 @@ class Node:
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Serve every archive at any path; without ranges, which the tests of the transfer cover."""
+    """Serve every archive at any path, without ranges, and one of them as every image of a registry, without tokens."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer a registry's request, or send a file."""
+        if self.path.startswith("/v2/"):
+            self._answer(True)
+        else:
+            super().do_GET()
+
+    def do_HEAD(self) -> None:
+        """Answer a registry's request, or tell about a file."""
+        if self.path.startswith("/v2/"):
+            self._answer(False)
+        else:
+            super().do_HEAD()
+
+    def _answer(self, with_body: bool) -> None:
+        kind, _, reference = self.path.rpartition("/")
+        with tarfile.open(os.path.join(self.directory, "web.oci.tar")) as archive:
+            (listed,) = json.loads(_content(archive, "index.json"))["manifests"]
+            digest = reference if reference.startswith("sha256:") else listed["digest"]
+            try:
+                body = _content(archive, "blobs/" + digest.replace(":", "/"))
+            except KeyError:
+                self.send_error(404)
+                return
+        media_type = json.loads(body).get("mediaType") if kind.endswith("/manifests") else "application/octet-stream"
+        self.send_response(200)
+        self.send_header("Content-Type", media_type or listed["mediaType"])
+        self.send_header("Docker-Content-Digest", digest)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
 
     def translate_path(self, path: str) -> str:
         return os.path.join(self.directory, os.path.basename(path))
 
     def log_message(self, *_arguments: t.Any) -> None:
         """Write nothing."""
+
+
+def _content(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    return b"" if file is None else file.read()
 
 
 def _run(*command: str) -> None:

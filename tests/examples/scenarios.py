@@ -36,6 +36,8 @@ inventory_unparsed_warning = false
 """
 # Variables that a page takes as given, because its text says where they come from.
 _GIVEN: dict[str, dict[str, t.Any]] = {"plugins/filter/visible.yml": {"log": {"stdout_lines": ["one", "two\x1b[2J"]}}}
+# Variables that every inventory of the examples has.
+_VARIABLES = {"rack": "rack1", "images_password": "password", "vault_registry_password": "password"}
 _UNPACKED = {"hypervisor.oci.oci_rootfs": {"src": "web.oci.tar", "dest": "/var/lib/lxc/web/rootfs"}, "register": "web"}
 # Pages whose tasks use the result of an earlier one that they do not show, by its name.
 _NEEDS_ROOTFS = {
@@ -97,7 +99,8 @@ class Project:
         playbook = plays
         if not isinstance(plays, str):
             playbook = self._write("play.yml", yaml.safe_dump(plays, sort_keys=False))
-        variables = {"web_digest": self.digests[0], "app_digest": self.digests[1], "rack": "rack1", **extra}
+        web, app = self.digests
+        variables = {**_VARIABLES, "web_digest": web, "nginx_digest": web, "app_digest": app, **extra}
         inventory = {"hypervisors": {"hosts": {"node1": _HOST}}}
         command = [*_PLAYBOOK, "--inventory", self._write("inventory.yml", json.dumps(inventory))]
         command += ["--extra-vars", "@" + self._write("extra.json", json.dumps(variables)), playbook]
@@ -119,14 +122,14 @@ class Project:
 
     def _environment(self, substitutes: bool) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-        before = self.node.programs + os.pathsep if substitutes else ""
+        first = [self.node.programs] if substitutes else []
         return {
             **inherited,
             "ANSIBLE_CONFIG": self._write("ansible.cfg", _CONFIG),
             "ANSIBLE_COLLECTIONS_PATH": self.collections,
             "ANSIBLE_HOME": os.path.join(self.folder, ".ansible"),
             "ANSIBLE_NOCOLOR": "1",
-            "PATH": before + inherited["PATH"],
+            "PATH": os.pathsep.join([*first, self.node.clouds, inherited["PATH"]]),
             "SSL_CERT_FILE": self.node.authorities,
         }
 
@@ -149,11 +152,11 @@ def run_page(project: Project, found: t.Sequence[Example]) -> str:
     with project.node.mirror(os.path.join(project.folder, "images")):
         if tasks:
             run_tasks(project, tasks)
-    for play in plays:
-        if any("roles" in one for one in play):
-            run_role(project, play)
-        else:
-            run_update(project, play, "web", {})
+        for play in plays:
+            if any("roles" in one for one in play):
+                run_role(project, play)
+            else:
+                run_update(project, play, "web", {})
     for update in updates:
         run_update(project, "hypervisor.oci.rolling_update", "app", update)
         run_interrupted_update(project, update)
