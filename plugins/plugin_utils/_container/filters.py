@@ -15,7 +15,7 @@ from dataclasses import fields
 
 from ansible.errors import AnsibleFilterError
 
-from .model import ContainerError
+from ...module_utils._errors import OciError
 
 Filter = t.Callable[..., t.Any]
 Options = t.TypeVar("Options")
@@ -28,7 +28,7 @@ def filter_module(*functions: Filter) -> type:
 
 
 def adapted(function: Filter) -> Filter:
-    """Return the function with wrong arguments and ``ContainerError`` as errors of Ansible: one sentence each."""
+    """Return the function with wrong arguments and ``OciError`` as errors of Ansible: one sentence each."""
 
     signature = inspect.signature(function)
 
@@ -40,7 +40,7 @@ def adapted(function: Filter) -> Filter:
             raise AnsibleFilterError(f"{function.__name__}: {error}") from error
         try:
             return function(*values, **options)
-        except ContainerError as error:
+        except OciError as error:
             raise AnsibleFilterError(error.message) from error
 
     return adapter

@@ -23,7 +23,7 @@ def test_what_can_be_verified(digest: str) -> None:
     checked = Digest(digest, "it")
     assert checked == digest
     assert str(checked) == digest
-    assert type(str(checked)) is str
+    assert str(checked).__class__ is str
     algorithm, _colon, encoded = digest.partition(":")
     assert (checked.algorithm, checked.hex) == (algorithm, encoded)
     assert checked.blob_name == f"blobs/{algorithm}/{encoded}"

@@ -312,7 +312,7 @@ def test_the_descriptor_wins_with_a_warning(choose: Choose) -> None:
     chosen = choose(oci_archive(one))
     assert str(chosen.platform) == "linux/amd64"
     assert chosen.warnings == (
-        "the image's index says linux/amd64, but its config says linux/arm64; using the" " index",
+        "the image's index says linux/amd64, but its config says linux/arm64; using the index",
     )
 
 
@@ -364,7 +364,7 @@ def test_an_index_that_is_not_there(choose: Choose) -> None:
     data = oci_archive(image("a", "linux/arm64"), missing)
     # what is known of it is its name
     assert choose.problem(oci_archive(missing)) == (
-        "SRC holds no image for linux/amd64; it holds 'app' for an unknown platform" " (not in this archive)"
+        "SRC holds no image for linux/amd64; it holds 'app' for an unknown platform (not in this archive)"
     )
     assert choose(data, platform="linux/arm64").config.labels == {"name": "a"}
 

@@ -50,5 +50,5 @@ def test_a_user_that_is_not_there(tmp_path: Path, dest: Path) -> None:
         image = result["image"]
         assert (image["user"], image["uid"], image["gid"], image["groups"]) == ("nobody", None, None, None)  # fmt: skip
         assert result["warnings"] == [
-            "the image's user 'nobody' is not in its /etc/passwd;" " choose another user before you start a container"
+            "the image's user 'nobody' is not in its /etc/passwd; choose another user before you start a container"
         ]
