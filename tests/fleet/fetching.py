@@ -28,6 +28,8 @@ _HERE: dict[str, t.Any] = {"fetch": "controller"}
 _REST = 0.11
 _DOCUMENTS = 60_000
 _CANARIES = {name: f"canary-{name.lower()}-7c1f" for name in ("USER", "PASSWORD", "QUERY", "HEADER")}
+# bcrypt's, of the password
+_HASH = "$2y$05$abcdefghijklmnopqrstuu0Wsj/BKoxaD5kq4fX8JfDhTjKhdbIvK"
 
 
 def _basic(user: str, password: str) -> str:
@@ -181,44 +183,79 @@ def _watch(playbook: Playbook) -> None:
     wait_for("the end of the playbook", ended, 120)
 
 
+def _fetch_in_secret(lab: Lab, part: Sample, refusal: str, **options: t.Any) -> str:
+    """Provision a node, fail to do so with a wrong password, and search for secrets; raises ``Broken``."""
+    settings = {f"CANARY_{name}": secret for name, secret in _CANARIES.items()}
+    settings["ANSIBLE_LOG_PATH"] = os.path.join(lab.controller.folder, "canary.log")
+    plays = [play(rootfs(**options, cache_dir=f"{DISK}/cache", **_HERE))]
+    lab.controller.disconnect()
+    playbook = lab.controller.start(plays, [ALPHA], ["-vvv"], **settings)
+    lab.wait_until_sent(playbook, ALPHA, part.size // 2)
+    during = _found(lab, ALPHA)
+    _watch(playbook)
+    done = lab.finish(playbook).must()
+    lab.shows(ALPHA, options["dest"], part)
+    # a failure tells none either
+    refused = lab.controller.run(plays, [ALPHA], ["-vvv"], **{**settings, "CANARY_PASSWORD": "wr0ng"})
+    require(refusal in failed(refused, ALPHA), f"another error: {refused.output}")
+    for what, found in (("during", during), ("after", _found(lab, ALPHA))):
+        require(not found, f"{what} the run, secrets are in {found}")
+    secrets = {*_CANARIES.values(), "wr0ng"}
+    # a registry's refusal says whom it refuses
+    named = secrets - ({_CANARIES["USER"]} if "url_username" in options else set())
+    for which, one, hidden in (("done", done, secrets), ("refused", refused, named)):
+        output = one.output + repr(one.tasks)
+        shown = [secret for secret in hidden if secret in output]
+        require(not shown, f"{which}: {shown} in the output of -vvv")
+    return f"nothing of {len(_CANARIES)} secrets in the files and processes of the controller and of a node"
+
+
+def _canary(name: str) -> str:
+    """An expression for a secret, so that the playbook itself holds none."""
+    return f"{{{{ lookup('ansible.builtin.env', 'CANARY_{name}') }}}}"
+
+
 def fetched_in_secret(lab: Lab) -> str:
     """No credential is on a node, in a log, in the output of -vvv, in a process list or in a temporary file."""
     part = sample("secret", 4 * _MB)
     write(lab.images, "secret.oci.tar", part)
-    dest = f"{DISK}/secret/rootfs"
-    # the playbook itself holds none
-    value = {name: f"{{{{ lookup('ansible.builtin.env', 'CANARY_{name}') }}}}" for name in _CANARIES}
-    url = lab.web.url("secret.oci.tar").replace("//", f"//{value['USER']}:{value['PASSWORD']}@")
-    options: dict[str, t.Any] = {
-        "src": f"{url}?{value['QUERY']}",
-        "dest": dest,
-        "headers": {"X-Canary": value["HEADER"]},
-        "cache_dir": f"{DISK}/cache",
-        **_HERE,
-    }
-    settings = {f"CANARY_{name}": secret for name, secret in _CANARIES.items()}
-    settings["ANSIBLE_LOG_PATH"] = os.path.join(lab.controller.folder, "canary.log")
+    url = lab.web.url("secret.oci.tar").replace("//", f"//{_canary('USER')}:{_canary('PASSWORD')}@")
     lab.web.start(authorization=_basic(_CANARIES["USER"], _CANARIES["PASSWORD"]))
     try:
-        lab.controller.disconnect()
-        playbook = lab.controller.start([play(rootfs(**options))], [ALPHA], ["-vvv"], **settings)
-        lab.wait_until_sent(playbook, ALPHA, 2 * _MB)
-        during = _found(lab, ALPHA)
-        _watch(playbook)
-        done = lab.finish(playbook).must()
-        lab.shows(ALPHA, dest, part)
-        # a failure tells none either
-        wrong = {**settings, "CANARY_PASSWORD": "wr0ng"}
-        refused = lab.controller.run([play(rootfs(**options))], [ALPHA], ["-vvv"], **wrong)
+        return _fetch_in_secret(
+            lab,
+            part,
+            "answered 401",
+            src=f"{url}?{_canary('QUERY')}",
+            dest=f"{DISK}/secret/rootfs",
+            headers={"X-Canary": _canary("HEADER")},
+        )
     finally:
         lab.web.stop()
-    require("answered 401" in failed(refused, ALPHA), f"another error: {refused.output}")
-    for what, found in (("during", during), ("after", _found(lab, ALPHA))):
-        require(not found, f"{what} the run, secrets are in {found}")
-    output = done.output + refused.output + repr(done.tasks) + repr(refused.tasks)
-    for secret in (*_CANARIES.values(), "wr0ng"):
-        require(secret not in output, f"{secret} is in the output of -vvv")
-    return f"nothing of {len(_CANARIES)} secrets in the files and processes of the controller and of a node"
+
+
+def fetched_in_secret_from_registry(lab: Lab) -> str:
+    """The same with a registry that wants a password."""
+    part = sample("secret-registry", 4 * _MB)
+    registry = Registry(lab.fleet)
+    registry.start()
+    registry.push(write(lab.images, "secret-registry.oci.tar", part), "fleet:secret-registry", "secret:1")
+    registry.stop()
+    registry.start(f"{_CANARIES['USER']}:{_HASH}")
+    try:
+        return _fetch_in_secret(
+            lab,
+            part,
+            "may not pull",
+            src=registry.url("secret:1"),
+            dest=f"{DISK}/secret-registry/rootfs",
+            url_username=_canary("USER"),
+            url_password=_canary("PASSWORD"),
+            headers={"X-Canary": _canary("HEADER")},
+            registry_plain_http=True,
+        )
+    finally:
+        registry.stop()
 
 
 # -- interrupted
@@ -376,6 +413,7 @@ CHECKS: tuple[t.Callable[[Lab], str], ...] = (
     fetched_from_registry,
     fetched_for_whom,
     fetched_in_secret,
+    fetched_in_secret_from_registry,
     fetch_interrupted,
     fetch_killed,
     fetch_node_killed,
