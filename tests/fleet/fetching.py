@@ -158,10 +158,10 @@ def fetched_for_whom(lab: Lab) -> str:
 # -- canaries
 
 
-def _found(lab: Lab, name: str) -> list[str]:
+def _found(lab: Lab, name: str, canaries: t.Collection[str]) -> list[str]:
     """The files of the controller and of a node that hold a canary or its encoded form, or are named after one."""
     node = lab.fleet.nodes[name]
-    secrets = [*_CANARIES.values(), _basic(_CANARIES["USER"], _CANARIES["PASSWORD"])[6:]]
+    secrets = [*canaries, _basic(_CANARIES["USER"], _CANARIES["PASSWORD"])[6:]]
     found = []
     for top in (lab.controller.folder, node.disk, os.path.join(node.folder, "upper")):
         for folder, _folders, names in os.walk(top):
@@ -197,18 +197,18 @@ def _fetch_in_secret(lab: Lab, part: Sample, refusal: str, **options: t.Any) -> 
     lab.controller.disconnect()
     playbook = lab.controller.start(plays, [ALPHA], ["-vvv"], **settings)
     lab.wait_until_sent(playbook, ALPHA, part.size // 2)
-    during = _found(lab, ALPHA)
+    secrets = {*_CANARIES.values(), "wr0ng"}
+    during = _found(lab, ALPHA, secrets)
     _watch(playbook)
     done = lab.finish(playbook).must()
     lab.shows(ALPHA, options["dest"], part)
     # a failure tells none either
     refused = lab.controller.run(plays, [ALPHA], ["-vvv"], **{**settings, "CANARY_PASSWORD": "wr0ng"})
     require(refusal in failed(refused, ALPHA), f"another error: {refused.output}")
-    for what, found in (("during", during), ("after", _found(lab, ALPHA))):
-        require(not found, f"{what} the run, secrets are in {found}")
-    secrets = {*_CANARIES.values(), "wr0ng"}
     # a registry's refusal says whom it refuses
     named = secrets - ({_CANARIES["USER"]} if "url_username" in options else set())
+    for what, found in (("during", during), ("after", _found(lab, ALPHA, named))):
+        require(not found, f"{what} the run, secrets are in {found}")
     for which, one, hidden in (("done", done, secrets), ("refused", refused, named)):
         output = one.output + repr(one.tasks)
         shown = [secret for secret in hidden if secret in output]
