@@ -37,7 +37,7 @@ class KeptDocuments:
     def __init__(self, partials: Partials, name_of: t.Callable[[str], str], registry: str) -> None:
         self._partials = partials
         self._name_of = name_of
-        self._realm = derive(b"realm", registry)
+        self._realm = derive(b"the realm of a registry", registry)
 
     def find(self, digest: Digest) -> tuple[str, bytes] | None:
         """Return the media type, which is empty for a config, and the verified document."""

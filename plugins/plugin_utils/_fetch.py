@@ -107,6 +107,9 @@ class FetchedImage:
                 self.partials = open_partials()
             except SourceError as error:
                 self._options.notes.add(f"an interrupted transfer will start over: {error.message}")
+                return
+            with contextlib.suppress(OSError):
+                self.partials.prune()
 
     def close(self) -> None:
         """Close that folder."""
@@ -160,7 +163,7 @@ class FetchedStaging(Staging):
 
     @contextlib.contextmanager
     def _turn(self, path: str) -> t.Iterator[bool]:
-        with self._flight.turn(lambda: os.path.exists(path)) as mine:
+        with self._flight.turn(path) as mine:
             yield mine
 
     def _stages_all(self) -> bool:
@@ -183,6 +186,7 @@ class FetchedStaging(Staging):
         self._fetched.prepare()
         progress = self._progress({name: sizes[name] for names in missing for name in names})
         for names in missing:
+            self._flight.path = self._bundle(names).path
             with progress.sending(names, self._kept_path(names)):
                 try:
                     super()._stage([names])

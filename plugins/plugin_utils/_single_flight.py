@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import time
 import typing as t
@@ -24,26 +25,30 @@ from ..module_utils._errors import OciError, SourceError
 # Seconds that a fork with a session may let the others wait without fetching, and between two looks.
 _PATIENCE = 10.0
 _POLL = 0.05
-_FAILURE = "failure"
 
 
 class SingleFlight:
-    """The turns of the forks that share ``folder``, a private directory."""
+    """The turns of the forks that share ``folder``, a private directory.
+
+    ``path`` is the file that is being fetched; whoever fetches several sets it anew for each of them.
+    """
 
     def __init__(self, folder: str) -> None:
+        self.path = ""
         self._folder = folder
         self._session: int | None = None
 
     @contextlib.contextmanager
-    def turn(self, is_done: t.Callable[[], bool]) -> t.Iterator[bool]:
-        """Yield true when it is this fork's turn to fetch, and false once another fork has done it.
+    def turn(self, path: str) -> t.Iterator[bool]:
+        """Yield true when it is this fork's turn to fetch a file, and false once another fork has done it.
 
-        Raises ``SourceError`` if another fork has tried since then and failed. Raises ``OSError``.
+        Raises ``SourceError`` if another fork has tried to fetch that very file since then and failed. Raises ``OSError``.
         """
-        lock = self._wait(is_done)
+        lock = self._wait(path)
         if lock is None:
             yield False
             return
+        self.path = path
         try:
             yield True
         except OciError as error:
@@ -58,13 +63,13 @@ class SingleFlight:
             os.close(self._session)
             self._session = None
 
-    def _wait(self, is_done: t.Callable[[], bool]) -> int | None:
-        """Return the lock of whoever fetches, or ``None`` when it is done."""
+    def _wait(self, path: str) -> int | None:
+        """Return the lock of whoever fetches, or ``None`` once the file is there."""
         began = time.time_ns()
         had_session = self._session is not None
         deadline = time.monotonic() + _PATIENCE
-        while not is_done():
-            self._raise_failure(began)
+        while not os.path.exists(path):
+            self._raise_failure(path, began)
             if self._session is None:
                 self._session = self._lock("session")
             lock = self._lock("fetching")
@@ -72,7 +77,7 @@ class SingleFlight:
                 deadline = time.monotonic() + _PATIENCE
             elif self._session is not None or time.monotonic() > deadline:
                 # the other one may have finished between the two looks
-                if not is_done():
+                if not os.path.exists(path):
                     return lock
                 os.close(lock)
             else:
@@ -94,18 +99,21 @@ class SingleFlight:
         return fd
 
     def _note(self, message: str) -> None:
-        """Leave a failure to the forks that are waiting."""
-        path = os.path.join(self._folder, _FAILURE)
+        """Leave a failure to the forks that are waiting for the same file."""
+        path = self._failure(self.path)
         with contextlib.suppress(OSError):
             with open(f"{path}.new", "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(message)
             os.rename(f"{path}.new", path)
 
-    def _raise_failure(self, began: int) -> None:
+    def _failure(self, path: str) -> str:
+        """Return the file that tells why another one could not be fetched."""
+        return os.path.join(self._folder, "failure-" + hashlib.sha256(os.fsencode(path)).hexdigest())
+
+    def _raise_failure(self, path: str, began: int) -> None:
         """Raise the failure of another fork since ``began``, in nanoseconds of the clock of files."""
-        path = os.path.join(self._folder, _FAILURE)
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(self._failure(path), encoding="utf-8") as file:
                 if os.fstat(file.fileno()).st_mtime_ns >= began:
                     raise SourceError(file.read())
         except FileNotFoundError:

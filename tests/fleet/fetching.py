@@ -19,7 +19,7 @@ from .fleet import DISK, HUB, arguments_of, pids, run, wait_for
 from .lab import ALPHA, BRAVO, CROWD, Broken, Lab, failed, require
 from .registry import Registry
 from .samples import Sample, sample, write
-from .sending import MODULE_RUNS, NEW_IMAGE, UP_TO_DATE, within
+from .sending import MODULE_RUNS, NEW_IMAGE, within
 
 _MB = 1_000_000
 _BLOB = 20 * _MB
@@ -27,7 +27,12 @@ _HERE: dict[str, t.Any] = {"fetch": "controller"}
 # What may be fetched again of a blob that was interrupted at 90 %, and what an archive's index and documents take.
 _REST = 0.11
 _DOCUMENTS = 60_000
+# Bytes on a node's link beside those of a push from a file, and without a run of the module.
+_ABOUT = 1.05
+_NOTHING = 50_000
 _CANARIES = {name: f"canary-{name.lower()}-7c1f" for name in ("USER", "PASSWORD", "QUERY", "HEADER")}
+# bcrypt's, of the password
+_HASH = "$2y$05$abcdefghijklmnopqrstuu0Wsj/BKoxaD5kq4fX8JfDhTjKhdbIvK"
 
 
 def _basic(user: str, password: str) -> str:
@@ -61,8 +66,10 @@ def fetched_once(lab: Lab) -> str:
     """Eight nodes cost the server what one costs, at once and by batches, and each node what a push costs."""
     amd64 = sample("fetched", _MB, layers=3)
     arm64 = sample("fetched", _MB, layers=2, platform="linux/arm64")
-    write(lab.images, "fetched.oci.tar", amd64, arm64)
+    path = write(lab.images, "fetched.oci.tar", amd64, arm64)
     dest = f"{DISK}/fetched/rootfs"
+    pushes = [lab.provision(ALPHA, src=path, dest=f"{DISK}/pushed/rootfs").must() for _turn in range(2)]
+    new, same = (_ABOUT * run_.counters[ALPHA].total for run_ in pushes)
     lab.web.start()
     try:
         url = lab.web.url("fetched.oci.tar")
@@ -80,8 +87,9 @@ def fetched_once(lab: Lab) -> str:
         lab.web.stop()
     require(documents <= _DOCUMENTS, f"{documents} bytes for nodes that were up to date")
     for name in CROWD:
-        within(many, name, NEW_IMAGE * amd64.size + MODULE_RUNS, "new image")
-        within(again, name, UP_TO_DATE, "up to date")
+        for run_, push, what in ((many, new, "new"), (again, same, "up to date")):
+            total = run_.counters[name].total
+            require(total <= push, f"{name}: {what}: {total} bytes, at most {push:.0f} for a push from a file")
         require(not again.of(name).changed, f"{name}: a second run changed something")
         for place in (dest, f"{DISK}/batches/rootfs"):
             lab.shows(name, place, amd64)
@@ -143,17 +151,17 @@ def fetched_for_whom(lab: Lab) -> str:
     lab.shows(ALPHA, dest, part)
     top = os.path.dirname(lab.path(BRAVO, dest))
     require(not os.path.exists(top), "the one that may not has got something")
-    within(run_, BRAVO, UP_TO_DATE, "not entitled")
+    within(run_, BRAVO, _NOTHING, "not entitled")
     return repr(message[:100])
 
 
 # -- canaries
 
 
-def _found(lab: Lab, name: str) -> list[str]:
+def _found(lab: Lab, name: str, canaries: t.Collection[str]) -> list[str]:
     """The files of the controller and of a node that hold a canary or its encoded form, or are named after one."""
     node = lab.fleet.nodes[name]
-    secrets = [*_CANARIES.values(), _basic(_CANARIES["USER"], _CANARIES["PASSWORD"])[6:]]
+    secrets = [*canaries, _basic(_CANARIES["USER"], _CANARIES["PASSWORD"])[6:]]
     found = []
     for top in (lab.controller.folder, node.disk, os.path.join(node.folder, "upper")):
         for folder, _folders, names in os.walk(top):
@@ -181,44 +189,79 @@ def _watch(playbook: Playbook) -> None:
     wait_for("the end of the playbook", ended, 120)
 
 
+def _fetch_in_secret(lab: Lab, part: Sample, refusal: str, **options: t.Any) -> str:
+    """Provision a node, fail to do so with a wrong password, and search for secrets; raises ``Broken``."""
+    settings = {f"CANARY_{name}": secret for name, secret in _CANARIES.items()}
+    settings["ANSIBLE_LOG_PATH"] = os.path.join(lab.controller.folder, "canary.log")
+    plays = [play(rootfs(**options, cache_dir=f"{DISK}/cache", **_HERE))]
+    lab.controller.disconnect()
+    playbook = lab.controller.start(plays, [ALPHA], ["-vvv"], **settings)
+    lab.wait_until_sent(playbook, ALPHA, part.size // 2)
+    secrets = {*_CANARIES.values(), "wr0ng"}
+    during = _found(lab, ALPHA, secrets)
+    _watch(playbook)
+    done = lab.finish(playbook).must()
+    lab.shows(ALPHA, options["dest"], part)
+    # a failure tells none either
+    refused = lab.controller.run(plays, [ALPHA], ["-vvv"], **{**settings, "CANARY_PASSWORD": "wr0ng"})
+    require(refusal in failed(refused, ALPHA), f"another error: {refused.output}")
+    # a registry's refusal says whom it refuses
+    named = secrets - ({_CANARIES["USER"]} if "url_username" in options else set())
+    for what, found in (("during", during), ("after", _found(lab, ALPHA, named))):
+        require(not found, f"{what} the run, secrets are in {found}")
+    for which, one, hidden in (("done", done, secrets), ("refused", refused, named)):
+        output = one.output + repr(one.tasks)
+        shown = [secret for secret in hidden if secret in output]
+        require(not shown, f"{which}: {shown} in the output of -vvv")
+    return f"nothing of {len(_CANARIES)} secrets in the files and processes of the controller and of a node"
+
+
+def _canary(name: str) -> str:
+    """An expression for a secret, so that the playbook itself holds none."""
+    return f"{{{{ lookup('ansible.builtin.env', 'CANARY_{name}') }}}}"
+
+
 def fetched_in_secret(lab: Lab) -> str:
     """No credential is on a node, in a log, in the output of -vvv, in a process list or in a temporary file."""
     part = sample("secret", 4 * _MB)
     write(lab.images, "secret.oci.tar", part)
-    dest = f"{DISK}/secret/rootfs"
-    # the playbook itself holds none
-    value = {name: f"{{{{ lookup('ansible.builtin.env', 'CANARY_{name}') }}}}" for name in _CANARIES}
-    url = lab.web.url("secret.oci.tar").replace("//", f"//{value['USER']}:{value['PASSWORD']}@")
-    options: dict[str, t.Any] = {
-        "src": f"{url}?{value['QUERY']}",
-        "dest": dest,
-        "headers": {"X-Canary": value["HEADER"]},
-        "cache_dir": f"{DISK}/cache",
-        **_HERE,
-    }
-    settings = {f"CANARY_{name}": secret for name, secret in _CANARIES.items()}
-    settings["ANSIBLE_LOG_PATH"] = os.path.join(lab.controller.folder, "canary.log")
+    url = lab.web.url("secret.oci.tar").replace("//", f"//{_canary('USER')}:{_canary('PASSWORD')}@")
     lab.web.start(authorization=_basic(_CANARIES["USER"], _CANARIES["PASSWORD"]))
     try:
-        lab.controller.disconnect()
-        playbook = lab.controller.start([play(rootfs(**options))], [ALPHA], ["-vvv"], **settings)
-        lab.wait_until_sent(playbook, ALPHA, 2 * _MB)
-        during = _found(lab, ALPHA)
-        _watch(playbook)
-        done = lab.finish(playbook).must()
-        lab.shows(ALPHA, dest, part)
-        # a failure tells none either
-        wrong = {**settings, "CANARY_PASSWORD": "wr0ng"}
-        refused = lab.controller.run([play(rootfs(**options))], [ALPHA], ["-vvv"], **wrong)
+        return _fetch_in_secret(
+            lab,
+            part,
+            "answered 401",
+            src=f"{url}?{_canary('QUERY')}",
+            dest=f"{DISK}/secret/rootfs",
+            headers={"X-Canary": _canary("HEADER")},
+        )
     finally:
         lab.web.stop()
-    require("answered 401" in failed(refused, ALPHA), f"another error: {refused.output}")
-    for what, found in (("during", during), ("after", _found(lab, ALPHA))):
-        require(not found, f"{what} the run, secrets are in {found}")
-    output = done.output + refused.output + repr(done.tasks) + repr(refused.tasks)
-    for secret in (*_CANARIES.values(), "wr0ng"):
-        require(secret not in output, f"{secret} is in the output of -vvv")
-    return f"nothing of {len(_CANARIES)} secrets in the files and processes of the controller and of a node"
+
+
+def fetched_in_secret_from_registry(lab: Lab) -> str:
+    """The same with a registry that wants a password."""
+    part = sample("secret-registry", 4 * _MB)
+    registry = Registry(lab.fleet)
+    registry.start()
+    registry.push(write(lab.images, "secret-registry.oci.tar", part), "fleet:secret-registry", "secret:1")
+    registry.stop()
+    registry.start(f"{_CANARIES['USER']}:{_HASH}")
+    try:
+        return _fetch_in_secret(
+            lab,
+            part,
+            "may not pull",
+            src=registry.url("secret:1"),
+            dest=f"{DISK}/secret-registry/rootfs",
+            url_username=_canary("USER"),
+            url_password=_canary("PASSWORD"),
+            headers={"X-Canary": _canary("HEADER")},
+            registry_plain_http=True,
+        )
+    finally:
+        registry.stop()
 
 
 # -- interrupted
@@ -376,6 +419,7 @@ CHECKS: tuple[t.Callable[[Lab], str], ...] = (
     fetched_from_registry,
     fetched_for_whom,
     fetched_in_secret,
+    fetched_in_secret_from_registry,
     fetch_interrupted,
     fetch_killed,
     fetch_node_killed,

@@ -233,6 +233,8 @@ class Node:
             raise FleetError(f"{self.name} does not boot: {said} {rest}".strip())
         self.pid = int(said)
         self._plug_in()
+        # it tells its pid just before it changes its root, in which programs are started
+        wait_for(f"{self.name}: its root", lambda: os.path.exists(f"/proc/{self.pid}/root/run/node/host"))
         if self.spec.sshd:
             self.start_sshd()
 

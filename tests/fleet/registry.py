@@ -31,7 +31,7 @@ class Answer(t.NamedTuple):
 
 
 class Registry:
-    """Runs on the node that is a web server at other times; ``http`` only, and open to everybody."""
+    """Runs on the node that is a web server at other times, by ``http`` only."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._node = fleet.nodes[WEB]
@@ -44,15 +44,20 @@ class Registry:
         """The ``src`` of an image."""
         return f"docker://{self._node.address}:{PORT}/fleet/{name}"
 
-    def start(self) -> None:
-        """Serve what was pushed before."""
+    def start(self, user: str = "") -> None:
+        """Serve what was pushed before, to everybody or to one user, given as a line of htpasswd with bcrypt's hash."""
         os.makedirs(self._folder, exist_ok=True)
-        config = {
+        config: dict[str, t.Any] = {
             "version": "0.1",
             "log": {"level": "error", "accesslog": {"disabled": False}},
             "storage": {"filesystem": {"rootdirectory": os.path.join(self._folder, "data")}},
             "http": {"addr": f"{self._node.address}:{PORT}"},
         }
+        if user:
+            users = os.path.join(self._folder, "htpasswd")
+            with open(users, "w", encoding="ascii") as file:
+                file.write(f"{user}\n")
+            config["auth"] = {"htpasswd": {"realm": "fleet", "path": users}}
         path = os.path.join(self._folder, "config.yml")
         with open(path, "w", encoding="ascii") as file:
             # JSON is YAML

@@ -10,6 +10,7 @@ import base64
 import concurrent.futures
 import os
 import stat
+import time
 import typing as t
 from pathlib import Path
 
@@ -117,6 +118,38 @@ def test_forks_cost_the_server_one_pull(tmp_path: Path, controller: Controller, 
     assert len(sizes) == 1
     assert (len(web.asked), web.sent) == cost
     assert cost[1] < 1.01 * sum(layer.size for layer in IMAGE.layers) + 20_000
+
+
+def test_a_server_that_fails_is_asked_once_for_all_who_wait(controller: Controller, web: Web) -> None:
+    def fail(handler: t.Any) -> bool:
+        time.sleep(0.5)
+        handler.status(404)
+        return True
+
+    def fork(_number: int) -> str:
+        with controller.staging(web.url) as staging, pytest.raises(SourceError) as caught:
+            staging.offer()
+        return caught.value.message
+
+    web.handle = fail
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        (message,) = set(pool.map(fork, range(8)))
+    assert "answered 404" in message
+    assert len(web.asked) == 1
+    # a task with retries tries again
+    web.handle = lambda _handler: False
+    with controller.staging(web.url) as staging:
+        staging.offer()
+
+
+def test_old_files_go_although_no_blob_is_fetched(controller: Controller, web: Web, cache: Path) -> None:
+    old = cache / "hypervisor.oci" / ("0" * 64)
+    old.parent.mkdir(mode=0o700, parents=True)
+    old.write_bytes(b"old")
+    os.utime(old, (0, 0))
+    with controller.staging(web.url) as staging:
+        staging.offer()
+    assert not old.exists()
 
 
 def test_later_plays_and_batches_ask_nobody(controller: Controller, web: Web) -> None:

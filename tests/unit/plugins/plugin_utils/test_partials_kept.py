@@ -111,7 +111,8 @@ def test_a_run_goes_on_at_the_byte(server: Server, partials: Partials, cache: Pa
 def test_a_poisoned_file_heals_in_one_run(
     server: Server, partials: Partials, cache: Path, tmp_path: Path, size: int
 ) -> None:
-    (cache / "hypervisor.oci" / NAME).write_bytes(bytes(size))
+    poison = bytes([DATA[0] ^ 1]) + DATA[1:] + bytes(2 * len(DATA))
+    (cache / "hypervisor.oci" / NAME).write_bytes(poison[:size])
     assert partials.stage(NAME, server.blob(), str(tmp_path / "target"))
     assert (tmp_path / "target").read_bytes() == DATA
     assert server.asked == ([size, 0] if size < len(DATA) else [0])

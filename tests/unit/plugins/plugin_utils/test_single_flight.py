@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 import time
 import typing as t
 from pathlib import Path
@@ -28,7 +29,7 @@ def test_one_of_many_does_it(tmp_path: Path, flight: t.Callable[[], SingleFlight
 
     def fork(_number: int) -> bool:
         one = flight()
-        with one.turn(done.exists) as mine:
+        with one.turn(str(done)) as mine:
             if mine:
                 time.sleep(0.2)
                 done.touch()
@@ -45,7 +46,7 @@ def test_a_failure_is_that_of_all_who_waited(tmp_path: Path, flight: t.Callable[
     def fork(_number: int) -> str:
         one = flight()
         try:
-            with one.turn(lambda: False) as mine:
+            with one.turn("x") as mine:
                 assert mine
                 tries.append(1)
                 time.sleep(0.5)
@@ -68,20 +69,20 @@ def test_whoever_has_a_session_is_left_to_it_for_a_while(
 ) -> None:
     monkeypatch.setattr(_single_flight, "_PATIENCE", 0.5)
     first, second = flight(), flight()
-    with first.turn(lambda: False):
+    with first.turn("x"):
         pass
     began = time.monotonic()
     # its node hangs
-    with second.turn(lambda: False) as mine:
+    with second.turn("x") as mine:
         assert mine
     assert 0.5 <= time.monotonic() - began < 3
     # it has none, and the first one still has its own
     began = time.monotonic()
-    with first.turn(lambda: False) as mine:
+    with first.turn("x") as mine:
         assert mine
     assert time.monotonic() - began < 0.4
     first.end_session()
-    with second.turn(lambda: False) as mine:
+    with second.turn("x") as mine:
         assert mine
     assert time.monotonic() - began < 0.4
 
@@ -92,11 +93,11 @@ def test_patience_has_no_end_while_something_is_fetched(
     monkeypatch.setattr(_single_flight, "_PATIENCE", 0.1)
     first, second = flight(), flight()
     done = tmp_path / "done"
-    with concurrent.futures.ThreadPoolExecutor(1) as pool, first.turn(done.exists) as mine:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, first.turn(str(done)) as mine:
         assert mine
 
         def wait() -> bool:
-            with second.turn(done.exists) as its:
+            with second.turn(str(done)) as its:
                 return its
 
         waiting = pool.submit(wait)
@@ -106,16 +107,42 @@ def test_patience_has_no_end_while_something_is_fetched(
         assert not waiting.result()
 
 
-def test_who_only_waited_keeps_no_session(tmp_path: Path, flight: t.Callable[[], SingleFlight]) -> None:
+def test_who_only_waited_keeps_no_session(
+    tmp_path: Path, flight: t.Callable[[], SingleFlight], monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second, third = flight(), flight(), flight()
-    done = tmp_path / "done"
     looks = iter([False, False, True])
-    with first.turn(lambda: False):
+    with first.turn("x"):
         first.end_session()
         # it gets the session while the first one still fetches
-        with second.turn(lambda: next(looks)) as mine:
-            assert not mine
+        with monkeypatch.context() as patch:
+            patch.setattr(_single_flight.os.path, "exists", lambda _path: next(looks))
+            with second.turn("x") as mine:
+                assert not mine
     began = time.monotonic()
-    with third.turn(done.exists) as mine:
+    with third.turn("x") as mine:
         assert mine
     assert time.monotonic() - began < 1
+
+
+def test_a_failure_is_nobody_elses(tmp_path: Path, flight: t.Callable[[], SingleFlight]) -> None:
+    """Whoever waits for another file, such as a layer of another platform, tries itself."""
+    ready = threading.Barrier(2)
+
+    def fork(path: str) -> str:
+        one = flight()
+        try:
+            ready.wait(10)
+            with one.turn(path) as mine:
+                assert mine
+                # the one that it waited for is fetched, and the next one fails
+                one.path = f"{path}-2"
+                time.sleep(0.3)
+                raise SourceError(path)
+        except SourceError as error:
+            return error.message
+        finally:
+            one.end_session()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(fork, ("arm64", "amd64"))) == ["arm64", "amd64"]
