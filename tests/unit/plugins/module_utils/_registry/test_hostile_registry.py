@@ -109,7 +109,7 @@ def test_redirects_that_lead_nowhere(location: str, kind: str) -> None:
     with serving(Registry()) as registry, serving(TokenServer()) as tokens:
 
         def redirect(handler: Handler) -> bool:
-            handler.send(302, **({"Location": location} if location else {}))
+            handler.send(302, b"", **({"Location": location} if location else {}))
             return True
 
         if kind == "token":
@@ -196,7 +196,9 @@ def test_passwords_are_in_no_result(
 
 
 @pytest.mark.parametrize("module", [oci_rootfs, oci_image_info])
-@pytest.mark.parametrize("wrong", [{}, {"timeout": "abc"}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{}, {"timeout": "abc"}, {"unknown": 1}, {"registry_mirrors": ["us3r:canary@mirror"]}]
+)
 def test_a_name_with_a_password_is_not_shown(
     module: t.Any,
     wrong: dict[str, t.Any],
