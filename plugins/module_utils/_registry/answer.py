@@ -12,7 +12,7 @@ import contextlib
 import json
 import typing as t
 
-from .._errors import SourceError, visible
+from .._errors import visible
 from .._remote.exchange import Exchange, PassingError, Request
 
 _LONGEST_CODE = 60
@@ -24,16 +24,19 @@ def read_bounded(exchange: Exchange, request: Request, limit: int) -> tuple[t.An
     """Return headers and body of one answer. Raises ``PassingError``, ``RefusedError``, ``SourceError``."""
     response = exchange.open(request)
     with contextlib.closing(response):
-        data = b""
+        pieces, size = [], 0
         while piece := response.read(_PIECE):
-            data += piece
-            if len(data) > limit:
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
                 raise exchange.problem(f"the server sent more than {limit} bytes, a fixed limit", "check the server")
+        # one copy, however small the pieces were
+        data = b"".join(pieces)
         length = response.headers.get("Content-Length", "").strip()
         if length.isdecimal() and request.method != "HEAD" and len(data) < int(length[:20]):
             raise PassingError("it broke off too early")
         if (response.headers.get("Content-Encoding") or "identity").strip().lower() != "identity":
-            raise SourceError("the server encodes an answer although it was asked for as it is; switch that off there")
+            raise exchange.problem("the server encodes it although it was asked for as it is", "switch that off there")
         return response.headers, data
 
 

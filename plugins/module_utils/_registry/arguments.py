@@ -12,6 +12,7 @@ import typing as t
 
 from .._errors import SourceError
 from .._remote.arguments import HTTP_ARGUMENTS, http_options, http_values, without_secrets as without_url_secrets
+from .._remote.url import MASK
 from .._secrets import register
 from .name import is_registry, masked_name
 
@@ -55,4 +56,9 @@ def without_secrets(params: dict[str, t.Any]) -> dict[str, t.Any]:
     if isinstance(src, str) and is_registry(src) and masked_name(src) != src:
         shown["src"] = masked_name(src)
         register([src])
+    mirrors = params.get("registry_mirrors")
+    if isinstance(mirrors, list) and any("@" in str(mirror) for mirror in mirrors):
+        # one that is refused, because it may name a password
+        shown["registry_mirrors"] = MASK
+        register(map(str, mirrors))
     return shown

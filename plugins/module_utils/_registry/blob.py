@@ -41,7 +41,6 @@ class RemoteBlob:
         self._position = 0
         self._since = 0
         self._response: Response | None = None
-        self._ranges = True
         self._select()
 
     @property
@@ -77,6 +76,8 @@ class RemoteBlob:
         self._hang_up()
 
     def _select(self) -> None:
+        """Begin with the next server, which knows nothing of the faults of the one before."""
+        self._ranges = True
         self._exchange = self.endpoint.exchange(self._path)
         self._retries = Retries(self._exchange)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .._errors import OciError, SourceError, show
+from .._errors import SourceError, show
 from .._image.digest import Digest
 
 _SCHEME = "docker://"
@@ -24,8 +24,6 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?\Z")
 _LONGEST = 255
-# What parsing looks at, before a pattern does.
-_LONGEST_TEXT = 1024
 
 _DOCKER_HUB = "docker.io"
 _DOCKER_HUB_HOST = "registry-1.docker.io"
@@ -104,18 +102,6 @@ def masked_name(src: str) -> str:
         return src
     rest, _at, digest = src.partition("@")
     return src if re.match(r"[a-z0-9]+:[0-9a-f]+\Z", digest) and "@" not in rest else MASKED
-
-
-def looks_like_name(text: str) -> bool:
-    """Return whether a ``src`` that is no file may be a name without its scheme."""
-    if text.startswith(("/", ".", "~")) or len(text) > _LONGEST_TEXT or "@" in text.partition("@")[2]:
-        return False
-    try:
-        name = parse_name(_SCHEME + text)
-    except OciError:
-        return False
-    # a bare word is a file that is missing
-    return ":" in text or "@" in text or text.startswith(f"{name.registry}/")
 
 
 def _split(rest: str) -> tuple[str, str]:

@@ -8,13 +8,11 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 
-from .._errors import SourceError, show
 from .._source.source import DEFAULT_MAX_SIZE, Source
 from .._source.sources import open_source
-from .name import is_registry, looks_like_name
+from .name import is_registry
 
 if t.TYPE_CHECKING:
     from .._remote.options import HttpOptions
@@ -34,11 +32,4 @@ def open_any(
 
         known = options if isinstance(options, RegistryOptions) else RegistryOptions()
         return open_registry(src, known, digest)
-    require_path(src)
     return open_source(src, options, max_size)
-
-
-def require_path(src: str) -> None:
-    """Refuse a name that lacks its scheme, unless there is such a file. Raises ``SourceError``."""
-    if looks_like_name(src) and not os.path.lexists(src):
-        raise SourceError(f"src {show(src)} is no file; for an image in a registry, write docker://{src}")

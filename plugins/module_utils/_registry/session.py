@@ -78,11 +78,11 @@ class Session:
         return ""
 
     def _key(self, challenge: Challenge) -> TokenKey:
-        who = self.credentials
-        account = "" if who is None else f"{who.username}:{'token' if who.identity_token else 'password'}"
         parameters = challenge.parameters
         # what a challenge asks for beyond this is not granted
-        return TokenKey(self.registry.origin, parameters["realm"], parameters.get("service", ""), self._scope, account)
+        return TokenKey(
+            self.registry.origin, parameters["realm"], parameters.get("service", ""), self._scope, self.credentials
+        )
 
     def _require_known(self, realm: Url) -> None:
         """Refuse to show credentials to a realm elsewhere that has changed since the last run. Raises ``SourceError``."""

@@ -45,7 +45,7 @@ class TokenKey:
     realm: str
     service: str
     scope: str
-    account: str
+    account: Credentials | None
 
 
 @dataclass(frozen=True)

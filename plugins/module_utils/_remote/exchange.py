@@ -136,8 +136,10 @@ class Login(t.Protocol):
 class UrlLogin:
     """The user and password of a URL, of the options, or of a .netrc."""
 
-    def __init__(self, options: HttpOptions) -> None:
+    def __init__(self, options: HttpOptions, url: Url) -> None:
         self._options = options
+        self._username = options.username or url.username
+        self._password = options.password or url.password
 
     def authorize(self) -> bool:
         """Return false: nothing has to be obtained."""
@@ -145,10 +147,7 @@ class UrlLogin:
 
     def prepare(self, url: Url) -> tuple[dict[str, str], Handlers]:
         """Return headers, and urllib's handlers that answer challenges. Raises ``netrc.NetrcParseError``."""
-        options = self._options
-        return credentials(
-            url, options.username or url.username, options.password or url.password, options.force_basic_auth
-        )
+        return credentials(url, self._username, self._password, self._options.force_basic_auth)
 
     def renew(self, headers: t.Any) -> bool:
         """Return false: urllib's handlers have answered what they could."""
@@ -180,7 +179,7 @@ class Exchange:
         self._located = url
         self._name = name
         self._advice = advice
-        self._login = login or UrlLogin(options)
+        self._login = login or UrlLogin(options, url)
         self._trusted: dict[tuple[bool, bool], ssl.SSLContext] = {}
         self._cookies = http.cookiejar.CookieJar()
 
@@ -273,7 +272,7 @@ class Exchange:
         given = {"User-Agent": options.agent}
         if home:
             # The user's headers and credentials are sent to the origin that they were given for, and no other.
-            login, answering = self._login.prepare(self._url)
+            login, answering = self._login.prepare(url)
             given.update({**options.headers, **headers, **login})
             handlers += answering
         else:

@@ -156,7 +156,8 @@ def of_missing(path: str) -> Foreign | None:
     # the grammar of names leaves nothing that a shell would obey
     return Foreign(
         "the name of an image, not an archive or directory",
-        f"save the image with: skopeo copy docker://{reference} oci-archive:image.tar; then set src to image.tar",
+        f"set src to docker://{reference}, or save the image with: skopeo copy docker://{reference} oci-archive:image.tar;"
+        " then set src to image.tar",
     )
 
 

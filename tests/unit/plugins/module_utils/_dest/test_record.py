@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import typing as t
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import
     STAGED,
     Binding,
     Record,
+    Selection,
     Tree,
     bind,
     from_json,
@@ -242,3 +244,31 @@ def test_an_error_that_says_nothing_of_xattrs_is_raised(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "setxattr", broken)
     with pytest.raises(OSError, match="Input/output error"):
         bind(fd)
+
+
+SELECTION = Selection("linux/amd64", ("sha256:a", "sha256:b"), ("a warning",), {"r.example": "https://auth.example"})
+
+
+def test_how_an_image_was_chosen_is_remembered() -> None:
+    record = Record(tree=replace(TREE, selection=SELECTION), generations=(replace(TREE, selection=SELECTION),))
+    assert from_json(to_json(record), "x") == record
+
+
+@pytest.mark.parametrize("selection", [7, "x", {"platform": "x", "other": 1}, {"indexes": 7}, None])
+def test_a_damaged_selection(selection: object) -> None:
+    value = json.loads(to_json(Record(tree=TREE)))
+    value["tree"]["selection"] = selection
+    with pytest.raises(RootfsError, match="is damaged"):
+        from_json(json.dumps(value).encode(), "x")
+
+
+def test_selections_are_joined() -> None:
+    newer = Selection("linux/amd64", ("sha256:c", "sha256:a"), ("another",), {"s.example": "https://s.example"})
+    realms = {"r.example": "https://auth.example", "s.example": "https://s.example"}
+    assert newer.joined(SELECTION) == Selection(
+        "linux/amd64", ("sha256:c", "sha256:a", "sha256:b"), ("another",), realms
+    )
+    other = replace(newer, platform="linux/arm64")
+    assert other.joined(SELECTION) == replace(other, realms=realms)
+    many = Selection("linux/amd64", tuple(map(str, range(16))))
+    assert newer.joined(many).indexes == (*newer.indexes, *map(str, range(14)))

@@ -79,6 +79,22 @@ def guarded(scheme: str) -> t.Callable[[t.Any], bool]:
     return guard
 
 
+@pytest.mark.parametrize(("scheme", "user"), [("basic", "%C3%BCser:p%40ss%3Aword"), ("digest", "user:secret")])
+def test_a_challenge_behind_a_redirect_of_the_same_origin(web: Web, scheme: str, user: str) -> None:
+    guard = guarded(scheme)
+
+    def redirect(handler: t.Any) -> bool:
+        if handler.path == "/image.tar":
+            handler.status(302, Location="/other/place")
+            return True
+        return guard(handler)
+
+    web.handle = redirect
+    with opened(web.url.replace("//", f"//{user}@"), retries=0):
+        pass
+    assert web.asked[-1].path == "/other/place" and web.asked[-1].status == 206
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_basic_authentication(web: Web, force: bool) -> None:
     web.handle = guarded("basic")

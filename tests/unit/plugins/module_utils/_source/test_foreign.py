@@ -167,7 +167,10 @@ def test_other_lists(tmp_path: Path, manifest: bytes, said: str) -> None:
 @pytest.mark.parametrize(
     ("src", "said"),
     [
-        ("alpine:3.20", "skopeo copy docker://alpine:3.20 oci-archive:image.tar; then set src to image.tar"),
+        (
+            "alpine:3.20",
+            "set src to docker://alpine:3.20, or save the image with: skopeo copy docker://alpine:3.20 oci-archive:image.tar; then set src to image.tar",
+        ),
         ("docker://alpine", "skopeo copy docker://alpine oci-archive:image.tar"),
         ("docker://quay.io/me/app:1", "skopeo copy docker://quay.io/me/app:1 oci-archive:image.tar"),
         ("localhost:5000/me/app:1", "skopeo copy docker://localhost:5000/me/app:1 oci-archive:image.tar"),
