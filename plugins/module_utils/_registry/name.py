@@ -19,6 +19,7 @@ _SCHEME = "docker://"
 MASKED = f"{_SCHEME}********"
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_DIGEST_SHAPE = re.compile(r"[a-z0-9]+:[0-9a-f]+\Z")
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -101,7 +102,7 @@ def masked_name(src: str) -> str:
     if "@" not in src:
         return src
     rest, _at, digest = src.partition("@")
-    return src if re.match(r"[a-z0-9]+:[0-9a-f]+\Z", digest) and "@" not in rest else MASKED
+    return src if _DIGEST_SHAPE.match(digest) and "@" not in rest else MASKED
 
 
 def _split(rest: str) -> tuple[str, str]:
