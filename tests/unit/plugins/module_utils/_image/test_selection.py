@@ -311,9 +311,7 @@ def test_the_descriptor_wins_with_a_warning(choose: Choose) -> None:
     one = image(platform="linux/arm64").listed(platform="linux/amd64")
     chosen = choose(oci_archive(one))
     assert str(chosen.platform) == "linux/amd64"
-    assert chosen.warnings == (
-        "the image's index says linux/amd64, but its config says linux/arm64; using the index",
-    )
+    assert chosen.warnings == ("the image's index says linux/amd64, but its config says linux/arm64; using the index",)
 
 
 def test_a_config_without_platform_contradicts_nothing(choose: Choose) -> None:
