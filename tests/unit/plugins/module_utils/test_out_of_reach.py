@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import tempfile
@@ -204,6 +205,38 @@ def test_a_folder_of_another_map_is_refused(top: Path, src: str) -> None:
         f" close '{dest.parent}' to all but the container's root (chown root:200000, chmod 0710),"
         " choose another dest, or set reachable: warn or allow"
     )
+
+
+@pytest.mark.parametrize("maps", [{}, _MAPS], ids=["plain", "mapped"])
+@pytest.mark.parametrize("mode", [0o755, 0o711, 0o750])
+def test_advice_that_is_followed_helps(top: Path, src: str, maps: dict[str, t.Any], mode: int) -> None:
+    """Section 7: neither the advice of an error, nor what docs/rendering.md recommends, ends in a warning."""
+    folder = open_folder(top)
+    os.chown(folder, 0, _STRANGER)
+    os.chmod(folder, mode)
+    dest = folder / "web"
+    message = refused(dest, src=src, **maps)
+    found = re.search(r"\(chown (root:\w+), chmod (0[0-7]{3})\)", message)
+    assert found is not None
+    for program, value in zip(("chown", "chmod"), found.groups()):
+        subprocess.run([program, value, folder], check=True)
+    for changed in (True, False):
+        result = run(dest, src=src, **maps)
+        assert (result["changed"], result["warnings"]) == (changed, [])
+    assert attack(dest / "data/id") == "denied"
+
+
+def test_a_folder_that_several_maps_share(top: Path, src: str) -> None:
+    """docs/rendering.md: both roots pass by an ACL, and the folders in it are closed themselves."""
+    folder = open_folder(top)
+    os.chmod(folder, 0o700)
+    for number, base in enumerate((_BASE, _BASE + 65536)):
+        subprocess.run(["setfacl", "-m", f"u:{base}:x", folder], check=True)
+        maps: dict[str, t.Any] = {name: [f"0:{base}:65536"] for name in ("uid_map", "gid_map")}
+        dest = folder / str(number) / "rootfs"
+        for changed in (True, False):
+            result = run(dest, src=src, **maps)
+            assert (result["changed"], result["warnings"]) == (changed, [])
 
 
 def test_going_back_needs_no_map(top: Path, src: str) -> None:

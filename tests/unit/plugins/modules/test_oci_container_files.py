@@ -307,6 +307,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, run: Run, monkeypatch: 
         ({"directories": [{"path": "a/b"}]}, "'a/b' is not absolute"),
         ({"files": [{"path": "a/b", "content": ""}]}, "'a/b' is not absolute"),
         ({"state": "restored", "keep": "kept"}, "'kept' is not absolute"),
+        ({"files": [{"path": "/x/y", "content": ""}], "keep": "kept"}, "'kept' is not absolute"),
         ({"files": [{"path": "/x", "content": "", "mode": "rw"}]}, "invalid mode"),
         ({"files": [{"path": "/x", "content": "", "mode": "77777"}]}, "invalid mode"),
         ({"files": [{"path": "/dev/null", "content": ""}]}, "not a regular"),
