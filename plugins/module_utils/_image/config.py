@@ -96,17 +96,14 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
     if dropped:
         warnings.append(f"{dropped} environment entries of the image have no '=' and were dropped")
     left_out: list[str] = []
-    signal = documents.text(run, "StopSignal", where)
-    default = _default_signal((*entrypoint, *cmd))
-    stop_signal = normalise_signal(signal) if signal else default
-    if stop_signal is None:
-        warnings.append(f"unknown stop signal {show(signal or '')}, using {default}")
+    stop_signal, unknown_signal = _stop_signal(run, (*entrypoint, *cmd), where)
+    if unknown_signal:
+        warnings.append(f"unknown stop signal {unknown_signal}, using {stop_signal}")
     exposed_ports = normalise_ports(_names(run, "ExposedPorts", where, PORTS), left_out)
     healthcheck = parse_healthcheck(run, left_out)
     if left_out:
-        warnings.append(
-            f"invalid settings of the image were left out ({len(left_out)}): {', '.join(dict.fromkeys(left_out))}"
-        )
+        names = ", ".join(dict.fromkeys(left_out))
+        warnings.append(f"invalid settings of the image were left out ({len(left_out)}): {names}")
     return ImageConfig(
         platform=platform_of(value, where),
         diff_ids=tuple(documents.strings(rootfs, "diff_ids", where)),
@@ -117,16 +114,23 @@ def parse_config(data: bytes, where: str) -> ImageConfig:
         env_dropped=dropped,
         working_dir=_working_dir(_text(run, "WorkingDir", where, LONGEST_PATH) or ""),
         user=_text(run, "User", where, LONGEST_NAME) or "",
-        stop_signal=stop_signal or default,
+        stop_signal=stop_signal,
         exposed_ports=exposed_ports,
         volumes=_names(run, "Volumes", where, VOLUMES),
         labels=_labels(run, where),
         healthcheck=healthcheck,
-        settings_dropped=len(left_out) + (stop_signal is None),
+        settings_dropped=len(left_out) + bool(unknown_signal),
         created=_text(value, "created", where, LONGEST_NAME),
         history=_history(value, where),
         warnings=tuple(warnings),
     )
+
+
+def _stop_signal(run: documents.Object, argv: t.Sequence[str], where: str) -> tuple[str, str]:
+    """Return the stop signal, and the image's own one for a message if it is unknown. Raises ``ImageError``."""
+    signal = documents.text(run, "StopSignal", where)
+    known = normalise_signal(signal) if signal else None
+    return known or _default_signal(argv), show(signal) if signal and known is None else ""
 
 
 def _default_signal(argv: t.Sequence[str]) -> str:
