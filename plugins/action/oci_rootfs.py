@@ -21,8 +21,7 @@ from ansible.utils.display import Display
 
 from ..module_utils._errors import OciError, visible
 from ..module_utils._size_arguments import parse_max_size
-from ..module_utils._registry.name import is_registry
-from ..module_utils._remote.url import is_url
+from ..module_utils._remote.url import is_registry, is_url
 from ..module_utils._source.sources import missing_source
 from ..plugin_utils._answer import check_tmp, parse_request, remove_foreign_keys
 from ..plugin_utils._fetch import FetchedImage, FetchedStaging, arguments_for_node, is_fetched_here

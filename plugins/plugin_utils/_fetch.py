@@ -28,13 +28,13 @@ from ..module_utils._errors import OciError, SourceChangedError, SourceError, os
 from ..module_utils._image.digest import Digest
 from ..module_utils._registry.arguments import FETCH_ARGUMENTS, fetch_options
 from ..module_utils._registry.client import RegistryClient
-from ..module_utils._registry.name import is_registry, parse_name
+from ..module_utils._registry.name import parse_name
 from ..module_utils._registry.open import open_any
 from ..module_utils._registry.options import RegistryOptions
 from ..module_utils._registry.source import RegistrySource
 from ..module_utils._remote.credentials import credentials
 from ..module_utils._remote.options import HttpOptions, Notes
-from ..module_utils._remote.url import is_url, parse_url
+from ..module_utils._remote.url import is_registry, is_url, parse_url
 from ..module_utils._size_arguments import parse_max_size
 from ..module_utils._source.range_reader import RangeReader
 from ..module_utils._source.sent import blob_digest

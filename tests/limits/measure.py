@@ -22,7 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget impor
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision as provisioning
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
-from ansible_collections.hypervisor.oci.plugins.module_utils._registry.open import open_any
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
 from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_folder
@@ -95,7 +95,7 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     budgets: list[Budget] = []
     _unpack.Budget = _noted(budgets)  # type: ignore[misc]
     documents: list[int] = []
-    provisioning.open_any = _counting(documents)
+    provisioning.open_source = _counting(documents)
     before = _start_of_peak()
     start = time.process_time()
     error = ""
@@ -139,10 +139,10 @@ def _noted(budgets: list[Budget]) -> type[Budget]:
 
 
 def _counting(documents: list[int]) -> t.Callable[..., Source]:
-    """``open_any``, for sources that add the size of each document that they give to the list."""
+    """``open_source``, for sources that add the size of each document that they give to the list."""
 
     def opened(*arguments: t.Any) -> Source:
-        source = open_any(*arguments)
+        source = open_source(*arguments)
         real = source.document
 
         def document(name: str) -> bytes:

@@ -13,7 +13,7 @@ import os
 import typing as t
 
 from .._errors import RootfsError, show
-from .._registry.name import is_registry
+from .._remote.url import is_registry
 from .._source.source import Source
 from .options import Options
 from .target import Target

@@ -18,7 +18,7 @@ from .._fs.descriptors import closed_on_error, opened
 from .._fs.directories import make_private, open_private
 from .._fs.removal import empty_directory
 from .._image.image import Image
-from .._registry.name import is_registry
+from .._remote.url import is_registry
 from .._source.source import Source
 from .cache import fetched_scope
 from .options import Options

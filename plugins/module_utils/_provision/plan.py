@@ -14,9 +14,15 @@ from dataclasses import dataclass
 from .._dest.dest import PARTIALS, UPLOADS, Dest
 from .._dest.record import FORMAT, Record, Selection, Tree
 from .._image.image import Image
+from .._image.platform import node_platform
+from .._remote.url import is_registry
 from .._source.source import Source
 from .._unpack_options import UnpackOptions
+from .options import Options
 from .target import Target
+
+if t.TYPE_CHECKING:
+    from .._registry.source import RegistrySource
 
 
 @dataclass(frozen=True)
@@ -165,3 +171,27 @@ def plan_removal(target: Target, record: Record, before: DestState) -> AlreadyAb
     if not unfinished and not target.replacement.has_something(record, force):
         return AlreadyAbsent()
     return Remove(record, target.replacement.current(record), before)
+
+
+def selection_of(options: Options, source: Source, image: Image) -> Selection:
+    """Return how the image was chosen."""
+    indexes = dict.fromkeys([source.pinned, *image.indexes])
+    return Selection(
+        platform=asked_platform(options),
+        indexes=tuple(str(digest) for digest in indexes if digest and digest != image.manifest_digest),
+        warnings=image.warnings,
+        realms=_realms(options, source),
+    )
+
+
+def asked_platform(options: Options) -> str:
+    """Return the platform that a task asks for, by default the node's own."""
+    return str(options.platform or node_platform())
+
+
+def _realms(options: Options, source: Source) -> dict[str, str]:
+    if options.offer or not is_registry(options.src):
+        return {}
+    client = t.cast("RegistrySource", source).client
+    realm = client.registry.session.realm
+    return {client.name.registry: realm} if realm else {}

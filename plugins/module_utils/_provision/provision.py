@@ -20,14 +20,13 @@ from dataclasses import replace
 from .._errors import RootfsError, SourceChangedError, os_advice, os_phrase, show
 from .._image.image import Image
 from .._image.selection import select_image
-from .._registry.name import is_registry
-from .._registry.open import open_any
+from .._remote.url import is_registry
 from .._source.source import Source
+from .._source.sources import open_source
 from .guard import check_plan, require_ours, require_plain, require_stageable
 from .options import Options
 from .outcome import Outcome
-from .plan import DestState, Plan, plan_image, plan_removal, plan_restore, to_wanted
-from .recall import recall, selection_of
+from .plan import DestState, Plan, plan_image, plan_removal, plan_restore, to_wanted, selection_of
 from .target import Target, open_target
 
 if t.TYPE_CHECKING:
@@ -101,7 +100,12 @@ def _select_and_provision(options: Options, check_mode: bool) -> Outcome | Uploa
 
 def _open_source(options: Options) -> Source:
     if not options.offer:
-        return open_any(options.src, options.http, options.unpack.max_size, options.digest)
+        if is_registry(options.src):
+            # imported late: most sources are files
+            from .._registry.open import open_any
+
+            return open_any(options.src, options.http, options.unpack.max_size, options.digest)
+        return open_source(options.src, options.http, options.unpack.max_size)
     from .._source.offer import OfferSource, read_offer
 
     offer, status = read_offer(options.offer)
@@ -112,6 +116,8 @@ def _recall(options: Options, check_mode: bool, source: Source) -> Outcome | Non
     """Return the outcome if the record alone shows that the image of a registry is there; else ``None``."""
     if options.offer or not is_registry(options.src):
         return None
+    from .recall import recall
+
     with open_target(options, check_mode) as target:
         require_stageable(target)
         record = target.load()

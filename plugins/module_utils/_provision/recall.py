@@ -10,28 +10,14 @@ from __future__ import annotations
 
 import typing as t
 
-from .._dest.record import FORMAT, Record, Selection, Tree
-from .._image.image import Image
-from .._image.platform import node_platform
-from .._registry.name import is_registry
+from .._dest.record import FORMAT, Record, Tree
 from .._source.source import Source
 from .options import Options
-from .plan import KnownPlan, Wanted, plan_known
+from .plan import KnownPlan, Wanted, asked_platform, plan_known
 from .target import Target
 
 if t.TYPE_CHECKING:
     from .._registry.source import RegistrySource
-
-
-def selection_of(options: Options, source: Source, image: Image) -> Selection:
-    """Return how the image was chosen."""
-    indexes = dict.fromkeys([source.pinned, *image.indexes])
-    return Selection(
-        platform=_asked_platform(options),
-        indexes=tuple(str(digest) for digest in indexes if digest and digest != image.manifest_digest),
-        warnings=image.warnings,
-        realms=_realms(options, source),
-    )
 
 
 def recall(target: Target, record: Record, source: Source) -> KnownPlan | None:
@@ -73,17 +59,5 @@ def _is_comparable(options: Options, tree: Tree) -> bool:
     return (
         made.get("format") == FORMAT
         and made.get("options") == options.unpack.to_fingerprint()
-        and tree.selection.platform == _asked_platform(options)
+        and tree.selection.platform == asked_platform(options)
     )
-
-
-def _asked_platform(options: Options) -> str:
-    return str(options.platform or node_platform())
-
-
-def _realms(options: Options, source: Source) -> dict[str, str]:
-    if options.offer or not is_registry(options.src):
-        return {}
-    client = t.cast("RegistrySource", source).client
-    realm = client.registry.session.realm
-    return {client.name.registry: realm} if realm else {}

@@ -12,9 +12,8 @@ import typing as t
 
 from .._errors import SourceError
 from .._remote.arguments import HTTP_ARGUMENTS, http_options, http_values, without_secrets as without_url_secrets
-from .._remote.url import MASK
+from .._remote.url import MASK, is_registry, masked_name
 from .._secrets import register
-from .name import is_registry, masked_name
 
 if t.TYPE_CHECKING:
     from .._remote.options import HttpOptions

@@ -13,13 +13,9 @@ from dataclasses import dataclass
 
 from .._errors import SourceError, show
 from .._image.digest import Digest
-
-_SCHEME = "docker://"
-# What is shown of a name that may hold a password.
-MASKED = f"{_SCHEME}********"
+from .._remote.url import REGISTRY, masked_name
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_DIGEST_SHAPE = re.compile(r"[a-z0-9]+:[0-9a-f]+\Z")
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -29,11 +25,6 @@ _LONGEST = 255
 _DOCKER_HUB = "docker.io"
 _DOCKER_HUB_HOST = "registry-1.docker.io"
 _DOCKER_HUB_NAMES = (_DOCKER_HUB, "index.docker.io", _DOCKER_HUB_HOST)
-
-
-def is_registry(src: str) -> bool:
-    """Return whether ``src`` names an image in a registry."""
-    return src.startswith(_SCHEME)
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class ImageName:
 
 def parse_name(src: str) -> ImageName:
     """Parse ``docker://[HOST[:PORT]/]NAME[:TAG][@DIGEST]``. Raises ``SourceError`` and ``ImageError``."""
-    text = src[len(_SCHEME) :]
+    text = src[len(REGISTRY) :]
     rest, at, digest = text.partition("@")
     if at and ("@" in digest or "/" in digest or not re.match(r"[a-z0-9+._-]+:[A-Za-z0-9=_-]+\Z", digest)):
         # whatever is wrong with it may be a part of a password, so it is not quoted
@@ -71,7 +62,10 @@ def parse_name(src: str) -> ImageName:
         path = f"library/{path}"
     _check(src, host, path, tag)
     return ImageName(
-        registry=host, repository=path, tag=tag or "latest", digest=Digest(digest, f"src {show(src)}") if at else None
+        registry=host,
+        repository=path,
+        tag=tag or "latest",
+        digest=Digest(digest, f"src {show(masked_name(src))}") if at else None,
     )
 
 
@@ -97,14 +91,6 @@ def check_repository(path: str, what: str) -> None:
         )
 
 
-def masked_name(src: str) -> str:
-    """Return a name as it may be shown: without anything that may be a password."""
-    if "@" not in src:
-        return src
-    rest, _at, digest = src.partition("@")
-    return src if _DIGEST_SHAPE.match(digest) and "@" not in rest else MASKED
-
-
 def _split(rest: str) -> tuple[str, str]:
     first, slash, path = rest.partition("/")
     is_host = first == "localhost" or first != first.lower() or {".", ":"} & {*first}
@@ -121,7 +107,7 @@ def _split_tag(path: str) -> tuple[str, str]:
 
 
 def _check(src: str, host: str, path: str, tag: str) -> None:
-    what = f"src {show(src)}"
+    what = f"src {show(masked_name(src))}"
     if len(host) + 1 + len(path) > _LONGEST:
         raise SourceError(f"{what} has a host and name of more than {_LONGEST} characters; check it")
     check_host(host, what)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import typing as t
 
+from .._remote.url import is_registry
 from .._source.source import DEFAULT_MAX_SIZE, Source
 from .._source.sources import open_source
-from .name import is_registry
 
 if t.TYPE_CHECKING:
     from .._remote.options import HttpOptions

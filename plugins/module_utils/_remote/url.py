@@ -15,6 +15,10 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from .._errors import SourceError
 
+# How the name of an image in a registry begins.
+REGISTRY = "docker://"
+# the only text that may follow an @
+_DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _NOT_IN_HOST = re.compile(r"[^a-z0-9._:\[\]%-]")
 # What the domain name system allows.
@@ -22,6 +26,17 @@ _LONGEST_HOST = 253
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # What stands in the place of a secret.
 MASK = "********"
+
+
+def is_registry(src: str) -> bool:
+    """Return whether ``src`` names an image in a registry."""
+    return src.startswith(REGISTRY)
+
+
+def masked_name(src: str) -> str:
+    """Return the name of an image in a registry as it may be shown: without anything that may be a password."""
+    rest, at, digest = src.partition("@")
+    return src if not at or _DIGEST.match(digest) else REGISTRY + MASK
 
 
 def is_url(src: str) -> bool:

@@ -298,6 +298,11 @@ def test_the_name_of_an_image_without_its_scheme(tmp_path: Path, node: Node) -> 
     assert (node.files, node.modules) == ({}, [])
 
 
+def test_the_name_of_an_image_goes_to_the_node(tmp_path: Path, node: Node) -> None:
+    run(node, tmp_path, src="docker://alpine:3.20", dest="/srv/x")
+    assert node.files == {} and len(node.modules) == 1
+
+
 def test_what_is_no_image_never_reaches_a_node(tmp_path: Path, node: Node) -> None:
     path = tmp_path / "no.tar"
     path.write_bytes(b"no tar at all")

@@ -173,7 +173,7 @@ def main() -> None:
         ports["token"] = lab.serve("token", {"auth": {"token": token}}, "data", True)
         push = ("skopeo", "--insecure-policy", "copy", "-q", "--all", "--dest-tls-verify=false")
         lab.call(*push, f"oci-archive:{sys.argv[2]}", f"docker://127.0.0.1:{ports['open']}/team/app:1")
-        auths = {f"127.0.0.1:{ports['htpasswd']}": {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}}
+        auths = {f"127.0.0.1:{ports['token']}": {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}}
         lab.write("auth.json", json.dumps({"auths": auths}))
         lab.write("ready.new", json.dumps({**ports, "pid": os.getpid()}))
         os.rename(lab.path("ready.new"), lab.path("ready.json"))

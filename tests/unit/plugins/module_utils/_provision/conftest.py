@@ -50,5 +50,5 @@ def fixture_sources(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
         seen.append(watched(open_source(path)))
         return seen[-1]
 
-    monkeypatch.setattr(provision, "open_any", opened)
+    monkeypatch.setattr(provision, "open_source", opened)
     return seen

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._registry.name import (
-    MASKED,
-    is_registry,
-    masked_name,
-    parse_name,
-)
+from ansible_collections.hypervisor.oci.plugins.module_utils._registry.name import parse_name
+from ansible_collections.hypervisor.oci.plugins.module_utils._remote.url import MASK, REGISTRY, is_registry, masked_name
 
 HEX = "0123456789abcdef" * 4
 
@@ -95,6 +91,8 @@ def test_what_is_not_a_name(src: str, words: str) -> None:
         "user:ses/ame@host/x",
         "sesame@host",
         "x@sesame",
+        "user:sesame@localhost:5000",
+        "user:sesame@host:5000@x",
         "x@",
         "x@sha256:sesame/y",
     ],
@@ -103,7 +101,7 @@ def test_a_password_in_a_name_is_refused_and_not_quoted(src: str) -> None:
     with pytest.raises(OciError) as caught:
         parse_name(f"docker://{src}")
     assert "sesame" not in caught.value.message
-    assert masked_name(f"docker://{src}") == MASKED
+    assert masked_name(f"docker://{src}") == REGISTRY + MASK
 
 
 def test_255_characters_are_enough() -> None:
