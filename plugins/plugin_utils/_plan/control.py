@@ -8,12 +8,16 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+import typing as t
 
 from .etc_files import MADE
 from .quoting import shell
 from .runtime import Context
 
+_SHELLS = ("ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh")
+_SHELL_ENDS = "a shell without a terminal ends at once: set container_command to what is to run"
 _FIELD = re.compile("@([a-z]+)@")
 _HEAD = "#!/bin/sh\n" + MADE + """\
 # Starts, stops and watches one container on a node without systemd: start, stop, status, log.
@@ -27,9 +31,40 @@ signal=@signal@
 plain=
 env --default-signal true 2>/dev/null && plain='env --default-signal'
 
-# a line may be as long as the container likes
+# for a container whose command is a shell
+hint=@hint@
+
+length() {
+    { wc -c <"$1"; } 2>/dev/null || echo 0
+}
+
+# notes how long the logs are, so that what earlier starts wrote is not shown
+begin() {
+    mkdir -p -m 0700 "$run"
+    rm -f "$run/$name.pid" "$run/$name.ended"
+    echo "$(length "$log") $(length "$log.lxc")" >"$run/$name.begun"
+}
+
+# FILE FIRST|SECOND: where the last start begins in it, which is at 0 if the file was rotated
+first_byte() {
+    first=0 second=0
+    [ ! -r "$run/$name.begun" ] || read -r first second <"$run/$name.begun"
+    [ "$2" = first ] || first=$second
+    [ "$first" -le "$(length "$1")" ] || first=0
+    echo "$first"
+}
+
+# the end of FILE; a line may be as long as the container likes
 last() {
-    tail -c 2048 "$1" 2>/dev/null | tail -n 10
+    from=$(first_byte "$1" "$2")
+    end=$(length "$1")
+    [ "$((end - from))" -le 2048 ] || from=$((end - 2048))
+    tail -c "+$((from + 1))" "$1" 2>/dev/null | head -c 2048 | tail -n 10
+}
+
+explain() {
+    echo "exit status $1"
+    [ "$1" != 0 ] || [ -z "$hint" ] || echo "$hint"
 }
 
 # what a terminal would obey: C0 but for TAB and line ends, DEL, and C1 as UTF-8 has it
@@ -48,17 +83,16 @@ started() {
 
 alive() {
     [ -r "$run/$name.pid" ] || return 1
-    read -r pid begun <"$run/$name.pid"
+    read -r pid begun watcher <"$run/$name.pid"
     [ "$(started "$pid")" = "$begun" ]
 }
 
 start() {
-    mkdir -p -m 0700 "$run"
-    rm -f "$run/$name.pid"
+    begin
 @prepare@\
     : >>"$log"
     # an empty pipe: crun makes a mapped user the owner of what it reads from, and /dev/null is the node's own
-    : | setsid --fork "$0" run >>"$log" 2>&1
+    : | setsid --fork "$0" watch >>"$log" 2>&1
     tries=50
     until [ -e "$run/$name.pid" ]; do
         tries=$((tries - 1))
@@ -67,8 +101,17 @@ start() {
     done
 }
 
+# waits for the runtime and notes how it ended, and which of these notes it: it may be an earlier one
+watch() {
+    status=0
+    "$0" run || status=$?
+    echo "$$ $status" >"$run/$name.ended.new"
+    mv "$run/$name.ended.new" "$run/$name.ended"
+}
+
+# a process of its own, in the foreground: the shell would let one in the background ignore signals
 run() {
-    echo "$$ $(started $$)" >"$run/$name.pid.new"
+    echo "$$ $(started $$) $PPID" >"$run/$name.pid.new"
     mv "$run/$name.pid.new" "$run/$name.pid"
     exec $plain @command@
 }
@@ -86,8 +129,16 @@ stop() {
 @stop@\
 }
 
+ended() {
+    ! alive || return 0
+    [ -r "$run/$name.pid" ] && [ -r "$run/$name.ended" ] || return 0
+    read -r pid begun watcher <"$run/$name.pid"
+    read -r by status <"$run/$name.ended"
+    [ "$by" != "$watcher" ] || explain "$status"
+}
+
 log() {
-    last "$log" | printable
+    { ended; last "$log" first; } | printable
 }
 
 """
@@ -98,7 +149,7 @@ case ${1-} in
     stop)
         alive || exit 3
         stop
-@forget@\
+        rm -f "$run/$name.pid" "$run/$name.ended" "$run/$name.begun"
         ;;
     status)
         alive || exit 3
@@ -128,13 +179,17 @@ def control_script(context: Context, functions: str) -> str:
         log=shell(context.places.log),
         timeout=str(context.request.stop_timeout),
         signal=shell(context.container.stop_signal.removeprefix("SIG")),
+        hint=shell(_hint(context.container.argv)),
     )
-    tail = _fill(
-        _TAIL,
-        forget='        rm -f "$run/$name.pid"\n' if is_foreground else "",
-        run="    run) run ;;\n" if is_foreground else "",
-    )
+    tail = _fill(_TAIL, run="    watch) watch ;;\n    run) run ;;\n" if is_foreground else "")
     return head + functions + tail
+
+
+def _hint(argv: t.Sequence[str]) -> str:
+    """Return what to say if a container with this command ends at once, empty if it is not a shell without a script."""
+    is_shell = posixpath.basename(argv[0]) in _SHELLS
+    is_interactive = all(word.startswith("-") and "c" not in word for word in argv[1:])
+    return _SHELL_ENDS if is_shell and is_interactive else ""
 
 
 def _fill(text: str, **values: str) -> str:

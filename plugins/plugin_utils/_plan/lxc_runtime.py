@@ -30,15 +30,16 @@ _DEVICES = ("1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "136:*")
 _SECCOMP = "/usr/share/lxc/config/common.seccomp"
 # LXC asks newuidmap, which asks these files, for root too
 _RANGES = (("/etc/subuid", "uid_map"), ("/etc/subgid", "gid_map"))
-_FUNCTIONS = """\
-folder=@folder@
+_FUNCTIONS = r"""folder=@folder@
 
 alive() {
     [ "$(lxc-info -P "$folder" -n "$name" -s -H 2>/dev/null)" = RUNNING ]
 }
 
 start() {
-    $plain lxc-start -d -P "$folder" -n "$name" -o "$log.lxc" -l WARN
+    begin
+    # INFO: at that level LXC says how the container ended
+    $plain lxc-start -d -P "$folder" -n "$name" -o "$log.lxc" -l INFO
 }
 
 stop() {
@@ -46,8 +47,28 @@ stop() {
     lxc-stop -P "$folder" -n "$name" -t "$timeout"
 }
 
+# what LXC wrote of the last start; its lines begin with program, container, time, level, part and place
+said() {
+    tail -c "+$(($(first_byte "$log.lxc" second) + 1))" "$log.lxc" 2>/dev/null | head -c 262144
+}
+
+ended() {
+    ! alive || return 0
+    status=$(said | sed -n -e 's/^lxc-start [^ ]* [^ ]* NOTICE *start - [^ ]* - Started .*/0/p' \
+        -e 's/^lxc-start [^ ]* [^ ]* [A-Z]* *error - [^ ]* - Child <[0-9]*> ended on error (\([0-9]*\))$/\1/p' \
+        -e 's/^lxc-start [^ ]* [^ ]* [A-Z]* *error - [^ ]* - Child <[0-9]*> ended on signal .*(\([0-9]*\))$/128 + \1/p' |
+        tail -n 1)
+    [ -z "$status" ] || explain "$(($status))"
+}
+
+# the first errors are the reason; later ones, and those of the program lxc-start, only follow from it
+errors() {
+    said | sed -n -e '/^[^ ]* [^ ]* [^ ]* ERROR *lxc_start - /d' -e 's/^[^ ]* [^ ]* [^ ]* ERROR *[^ ]* - [^ ]* - //p' |
+        head -n 3 | cut -c 1-500
+}
+
 log() {
-    { last "$log.lxc"; last "$log"; } | printable
+    { ended; errors; last "$log" first; } | printable
 }
 
 """

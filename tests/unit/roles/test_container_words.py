@@ -145,7 +145,7 @@ def test_names_with_a_line_end(tmp_path: Path) -> None:
 
 def test_what_a_container_says_is_one_visible_line(tmp_path: Path) -> None:
     """The very templates of the role, with an output of a megabyte; and a node whose resolv.conf is line ends alone."""
-    message = task_of("Fail because the container did not stay")["ansible.builtin.fail"]["msg"]
+    message = task_of("Note what its log says")["ansible.builtin.set_fact"]["__container_last_words"]
     reason = task_of("Note the reason")["ansible.builtin.set_fact"]["__container_reason"]
     lines = [_HOSTILE, *[""] * 1000, "x" * 10**6, "the reason"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -158,7 +158,7 @@ def test_what_a_container_says_is_one_visible_line(tmp_path: Path) -> None:
         },
         {
             "ansible.builtin.debug": {"msg": "REASON " + reason},
-            "vars": {"ansible_failed_result": {"msg": _HOSTILE * 10**5}},
+            "vars": {"ansible_failed_result": {"msg": _HOSTILE * 10**5}, "ansible_failed_task": {"name": "Start"}},
         },
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -168,7 +168,7 @@ def test_what_a_container_says_is_one_visible_line(tmp_path: Path) -> None:
     assert "\\\\x1b]0;pwned\\\\x07\\\\x9b2J\\\\x7f\\\\u202etxt | xxx" in said
     assert said.endswith('x | the reason"')
     assert len(said) < 10_000
-    assert "REASON \\\\x1b]0;pwned" in written
+    assert "REASON Start: \\\\x1b]0;pwned" in written
     assert len(written) < 150_000
     assert all(c.isprintable() or c == "\n" for c in written)
     assert after.ru_utime - before.ru_utime < 20

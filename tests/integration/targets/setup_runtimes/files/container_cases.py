@@ -141,7 +141,7 @@ class Container:
             f"/etc/systemd/nspawn/{self.name}.nspawn",
             f"/var/log/hypervisor.oci/{self.name}.log",
             f"/var/log/hypervisor.oci/{self.name}.log.lxc",
-            f"/run/hypervisor.oci/{self.name}.pid",
+            *(f"/run/hypervisor.oci/{self.name}.{end}" for end in ("pid", "begun", "ended")),
         ):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
@@ -188,6 +188,7 @@ class Cases:
         self.overrides()
         self.damaged_image()
         self.image_that_does_not_start()
+        self.command_that_ends()
         self.update()
         self.stop()
         self.remove()
@@ -389,14 +390,39 @@ class Cases:
         say("a damaged image leaves the container running")
 
     def image_that_does_not_start(self) -> None:
+        self.runs.written = ""
         errors = self.runs.fail("was started again", src=self.image("three"), only=self.privileged)
         for name, error in errors.items():
             require("/bin/nothing" in error, "the reason", error)
-            container = self.containers[name]
-            report = container.report()
-            require(report["version"] == "1\n", "image one is back", report["version"])
-            require(container.is_running(), "it runs", container.name)
+            for noise in ("To get more details", "File exists", "non-zero return code"):
+                require(noise not in error, "no noise", error)
+            require(self.runs.written.count(f"{self.containers[name].name}: Fail") == 1, "it is printed once", error)
+            self._require_image_one(name)
+        require(self.runs.written.count("from its log") == len(errors), "it is printed once", self.runs.written)
         say("an image that does not start is taken back, and the reason told")
+
+    def command_that_ends(self) -> None:
+        """Also of a shell that waits for nobody; LXC gives it a console, so that there it would stay."""
+        ends = {"container_entrypoint": ["/bin/sh", "-c"], "container_command": ["echo '{{ 1 + 1 }}' ended; exit 7"]}
+        shell = {"container_entrypoint": ["/bin/sh"], "container_command": []}
+        shells = [name for name, item in self.containers.items() if item.is_mapped and item.runtime != "lxc"]
+        extra = {name: shell if name in shells else ends for name in self.containers}
+        errors = self.runs.fail("was started again, and runs", src=self.image("one"), extra=extra)
+        for name, error in errors.items():
+            words = ["exit status 7", "{{ 1 + 1 }} ended"]
+            if name in shells:
+                words = ["exit status 0", "a shell without a terminal ends at once"]
+            for text in words:
+                require(text in error, "how it ended", error)
+            require("/bin/nothing" not in error, "nothing of an earlier start", error)
+            self._require_image_one(name)
+        say("a command that ends is told with its exit status")
+
+    def _require_image_one(self, name: str) -> None:
+        container = self.containers[name]
+        report = container.report()
+        require(report["version"] == "1\n", "image one is back", report["version"])
+        require(container.is_running(), "it runs", container.name)
 
     def update(self) -> None:
         for container in self.containers.values():
@@ -431,6 +457,7 @@ class Cases:
 
     def remove(self) -> None:
         purge = {name: {"container_purge": True} for name in self.privileged}
+        self.runs.written = ""
         changes = self.runs.succeed(state="absent", extra=purge)
         require(all(changes.values()), "something is removed", changes)
         for name, container in self.containers.items():
@@ -442,6 +469,7 @@ class Cases:
             require(kept is container.is_mapped, "volumes stay unless purged", name)
         changes = self.runs.succeed(state="absent", only=self.privileged[:1])
         require(not any(changes.values()), "and then nothing changes", changes)
+        require("[WARNING]" not in self.runs.written, "no warning", self.runs.written)
         say("absent removes all but the volumes, and purge those, too")
 
     def attacks(self) -> None:

@@ -6,10 +6,73 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
+import typing as t
+from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.tests.unit.container_plans import file_of, planned
+
+_SAYS = "a shell without a terminal ends at once: set container_command to what is to run"
+_RUNC = """\
+#!/bin/sh
+[ "$1" = run ] || exit 0
+cat {folder}/words
+read -r status <{folder}/status
+exit "$status"
+"""
+# what LXC's own log holds of a start, in its words
+_LXC_START = """\
+#!/bin/sh
+cat {folder}/words >>{folder}/web.log.lxc
+"""
+_LXC_STOPPED = "#!/bin/sh\necho STOPPED\n"
+_LINE = "lxc-start web 20260101000000.000 "
+_FAILED = f"""\
+{_LINE}WARN     start - start.c:lxc_spawn:1 - File exists - Failed to allocate
+{_LINE}ERROR    start - start.c:start:1 - No such file or directory - Failed to exec "/x"
+{_LINE}ERROR    sync - sync.c:sync_wait:1 - An error occurred in another process
+{_LINE}ERROR    lxc_start - lxc_start.c:main:1 - The container failed to start
+{_LINE}ERROR    start - start.c:__lxc_start:1 - Failed to spawn container
+{_LINE}WARN     start - start.c:lxc_abort:1 - No such process
+"""
+_STARTED = f'{_LINE}NOTICE   start - start.c:post_start:1 - Started "/bin/sh" with pid "7"\n'
+_ENDED = f"{_LINE}INFO     error - error.c:lxc_error_set_and_log:1 - Child <7> ended on "
+
+
+class Started:
+    """A container of a runtime that does nothing but say its words and end."""
+
+    def __init__(self, folder: Path, runtime: str, **variables: t.Any) -> None:
+        self._folder = folder
+        text = file_of(planned(runtime, log_folder=str(folder), **variables), "/control")["content"]
+        programs = {"runc": {"runc": _RUNC}, "lxc": {"lxc-start": _LXC_START, "lxc-info": _LXC_STOPPED}}[runtime]
+        programs["control"] = text.replace("run=/run/hypervisor.oci\n", f"run={folder}/run\n")
+        for name, content in programs.items():
+            (folder / name).write_text(content.replace("{folder}", str(folder)) if name != "control" else content)
+            (folder / name).chmod(0o755)
+
+    def log_of_start(self, words: str, status: int = 0) -> list[str]:
+        """Start it, and return what its log says once it has ended."""
+        (self._folder / "words").write_text(words)
+        (self._folder / "status").write_text(f"{status}\n")
+        self._control("start")
+        deadline = time.monotonic() + 20
+        while self._is_running() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self._control("log").splitlines()
+
+    def _is_running(self) -> bool:
+        has_status = (self._folder / "run/web.ended").exists() or (self._folder / "lxc-start").exists()
+        return not has_status
+
+    def _control(self, verb: str) -> str:
+        env = {**os.environ, "PATH": f"{self._folder}:{os.environ['PATH']}"}
+        return subprocess.run(
+            [self._folder / "control", verb], env=env, check=True, capture_output=True, text=True
+        ).stdout
 
 
 @pytest.mark.parametrize("runtime", ["lxc", "nspawn", "runc", "crun"])
@@ -22,3 +85,51 @@ def test_it_is_a_shell_script(runtime: str) -> None:
     assert done.returncode == 0, done.stderr
     assert "signal=QUIT\n" in script["content"]
     assert "log='/var/log/it'\"'\"'s $HOME `id` %n/web.log'\n" in script["content"]
+
+
+def test_its_log_is_that_of_the_last_start(tmp_path: Path) -> None:
+    container = Started(tmp_path, "runc")
+    assert container.log_of_start("one\n", 7) == ["exit status 7", "one"]
+    assert container.log_of_start("two\x1b[2J\n", 130) == ["exit status 130", "two?[2J"]
+    # rotated
+    (tmp_path / "web.log").write_text("")
+    assert container.log_of_start("three\n") == ["exit status 0", "three"]
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "is_explained"),
+    [
+        (["/bin/sh"], 0, True),
+        (["bash", "-l"], 0, True),
+        (["/bin/sh"], 1, False),
+        (["/bin/sh", "-c", "true"], 0, False),
+        (["/bin/sh", "script"], 0, False),
+        (["/bin/true"], 0, False),
+    ],
+)
+def test_a_shell_without_a_terminal_ends(tmp_path: Path, command: list[str], status: int, is_explained: bool) -> None:
+    container = Started(tmp_path, "runc", command=command)
+    assert container.log_of_start("", status) == [f"exit status {status}", *([_SAYS] if is_explained else [])]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (_STARTED + _ENDED + "error (3)\n", ["exit status 3"]),
+        (_STARTED + _ENDED + "signal SIGKILL(9)\n", ["exit status 137"]),
+        (_STARTED + _ENDED + "signal (15)\n", ["exit status 143"]),
+        (_STARTED, ["exit status 0"]),
+        (
+            _FAILED,
+            [
+                'No such file or directory - Failed to exec "/x"',
+                "An error occurred in another process",
+                "Failed to spawn container",
+            ],
+        ),
+    ],
+)
+def test_what_lxc_says_of_the_last_start(tmp_path: Path, words: str, expected: list[str]) -> None:
+    container = Started(tmp_path, "lxc")
+    container.log_of_start(_FAILED)
+    assert container.log_of_start(words) == expected
