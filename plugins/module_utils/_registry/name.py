@@ -18,6 +18,7 @@ from .._remote.url import REGISTRY, masked_name
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+_DIGEST = re.compile(r"[a-z0-9+._-]+:[A-Za-z0-9=_-]+\Z")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?\Z")
 _LONGEST = 255
@@ -50,7 +51,7 @@ def parse_name(src: str) -> ImageName:
     """Parse ``docker://[HOST[:PORT]/]NAME[:TAG][@DIGEST]``. Raises ``SourceError`` and ``ImageError``."""
     text = src[len(REGISTRY) :]
     rest, at, digest = text.partition("@")
-    if at and ("@" in digest or "/" in digest or not re.match(r"[a-z0-9+._-]+:[A-Za-z0-9=_-]+\Z", digest)):
+    if at and ("@" in digest or "/" in digest or _DIGEST.match(digest) is None):
         # whatever is wrong with it may be a part of a password, so it is not quoted
         raise SourceError(
             "src names a user, a password or an invalid digest, with an @; give credentials as url_username and"
