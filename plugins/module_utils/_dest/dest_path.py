@@ -30,8 +30,8 @@ _SYSTEM = (
     ),
     *(f"/var/lib/{name}" for name in ["apt", "dpkg", "hypervisor.oci", "rpm", "systemd"]),
 )
-# A file system for any files, below a directory of the system.
-_SHARED_MEMORY = "/dev/shm"
+# Folders for any files in them: shared memory, and the root file systems of the role container.
+_FREE = ("/dev/shm/", "/var/lib/hypervisor.oci/bundles/")
 # Directories that hold those of many programs or users.
 _SHARED = (
     *("/", "/home", "/lost+found", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"),
@@ -107,7 +107,7 @@ def resolve_dest(dest: str) -> DestPath:
 
 
 def _is_of_system(path: str) -> bool:
-    if path.startswith(_SHARED_MEMORY + "/"):
+    if path.startswith(_FREE):
         return False
     return any(path == folder or path.startswith(folder + "/") for folder in _SYSTEM)
 

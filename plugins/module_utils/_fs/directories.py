@@ -175,7 +175,8 @@ def open_temporary(fd: int) -> int:
         return os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=fd)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-            raise
+            # without the name, which tells nothing
+            raise OSError(error.errno, error.strerror) from error
     # a file system without such files, as NFS and FUSE
     name = b".probe-" + os.urandom(16).hex().encode()
     file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd)

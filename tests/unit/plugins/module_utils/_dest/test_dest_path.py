@@ -43,7 +43,7 @@ def test_no_absolute_path(dest: str) -> None:
         # and whatever lies below the first ones
         "/etc/ssh", "/etc/ssh/", "/usr/local/bin", "/usr/share/a/b", "/boot/grub", "/bin/x", "/lib64/x", "/dev/x",
         "/dev/shm", "/proc/1", "/proc/self/root", "/sys/fs", "/var/lib/dpkg", "/var/lib/dpkg/info", "/var/lib/apt/lists",
-        "/var/lib/rpm", "/var/lib/systemd/timers", "/var/lib/hypervisor.oci", "/var/lib/hypervisor.oci/containers/web",
+        "/var/lib/rpm", "/var/lib/systemd/timers", "/var/lib/hypervisor.oci", "/var/lib/hypervisor.oci/containers/web", "/var/lib/hypervisor.oci/bundles",
     ],
 )  # fmt: skip
 def test_directories_of_the_system(dest: str) -> None:
@@ -59,7 +59,16 @@ def test_directories_of_the_system_behind_a_link(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize(
     "dest",
-    ["/srv/x", "/var/lib/lxc/web", "/var/lib/machines/web", "/etcetera", "/opt/x", "/var/lib/aptly", "/dev/shm/x"],
+    [
+        "/srv/x",
+        "/var/lib/lxc/web",
+        "/var/lib/machines/web",
+        "/etcetera",
+        "/opt/x",
+        "/var/lib/aptly",
+        "/dev/shm/x",
+        "/var/lib/hypervisor.oci/bundles/web/rootfs",
+    ],
 )
 def test_what_may_be_a_dest(dest: str) -> None:
     if os.path.realpath(os.path.dirname(dest)) != os.path.dirname(dest):
