@@ -41,6 +41,7 @@ if t.TYPE_CHECKING:
 
 LAYER = Layer(file("etc/issue", b"hello"), compression="none")
 NODE = parse_platform("linux/amd64")
+PLATFORM = {"os": "linux", "architecture": "amd64"}
 
 
 def image(label: str, platform: str = "linux/amd64", **options: t.Any) -> Image:
@@ -310,3 +311,28 @@ def test_the_name_that_was_asked_for(choose: Choose) -> None:
     data = oci_archive(one, one.listed(ref="2"), one.listed(ref="quay.io/me/app:3", name="quay.io/me/app:3"))
     for ref, name in (("app:1", "docker.io/library/app:1"), ("2", "2"), ("quay.io/me/app:3", "quay.io/me/app:3")):
         assert choose(data, ref=ref).ref == name
+
+
+# -- what is not an image
+
+HELM = "application/vnd.cncf.helm.config.v1+json"
+
+
+def test_an_artifact_with_a_platform_is_not_an_image(choose: Choose) -> None:
+    """The message does not say that the source holds what it does not hold."""
+    chart = artifact(ref="0.1.0", config_media_type=HELM, artifact_type=HELM, descriptor={"platform": PLATFORM})
+    said = choose.problem(oci_archive(chart), platform="linux/amd64")
+    assert said == f"SRC holds no image for linux/amd64; it holds '0.1.0', which is a Helm chart ('{HELM}')"
+    assert choose.listed(oci_archive(chart)) == []
+
+
+def test_what_was_passed_over_is_told_where_nothing_else_is(choose: Choose) -> None:
+    types = ["application/vnd.docker.distribution.manifest.v1+prettyjws", "application/vnd.example.thing", ""]
+    others = [Blob(b"{}", media_type) for media_type in [*types, types[1]]]
+    said = choose.problem(oci_archive(*others), platform="linux/amd64")
+    assert said == (
+        "SRC holds no image for linux/amd64; it holds a manifest of Docker's obsolete schema 1"
+        f" ('{types[0]}'); a descriptor of the type '{types[1]}' (2 times); a descriptor without a media type"
+    )
+    # beside an image, they are of no interest
+    assert "schema 1" not in choose.problem(oci_archive(*others, image("a", "linux/arm64")), platform="linux/amd64")
