@@ -122,6 +122,7 @@ def _recall(options: Options, check_mode: bool, source: Source) -> Outcome | Non
         require_stageable(target)
         record = target.load()
         require_ours(target, record)
+        require_plain(target, record)
         plan = recall(target, record, source)
         return None if plan is None else t.cast("Outcome", finish(target, plan))
 

@@ -13,7 +13,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError, RootfsError
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote import retries
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Index, Layer, attestation, file
 from ansible_collections.hypervisor.oci.tests.unit.registry import (
@@ -230,6 +231,23 @@ def test_what_was_not_made_by_this_module_is_judged_first(registry: Registry, tm
     (tmp_path / "dest" / "root" / "mine").write_text("mine")
     with pytest.raises(OciError, match="not made by this module"):
         pull(registry, tmp_path, digest=MULTI.digest)
+    assert registry.asked == []
+
+
+@pytest.mark.parametrize("judge", ["require_stageable", "require_ours", "require_plain"])
+def test_a_dest_is_judged_before_anything_is_asked(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judge: str
+) -> None:
+    """As for archives, also where a staged tree is all that is needed."""
+    pull(registry, tmp_path, state="staged")
+    registry.asked.clear()
+
+    def refuse(*_arguments: t.Any) -> None:
+        raise RootfsError("not this dest")
+
+    monkeypatch.setattr(provision, judge, refuse)
+    for pinned in ({}, {"digest": MULTI.digest}):
+        assert problem(registry, tmp_path, **pinned) == "not this dest"
     assert registry.asked == []
 
 
