@@ -20,7 +20,7 @@ from .._fs.syscalls import is_subvolume, lost_attributes
 from .._image.image import Image
 from .._image.media_types import declared_compression
 from .._rootfs.ids import parse_id_maps
-from .plan import AlreadyAbsent, AlreadyStaged, Plan, Remove, Restore, Unchanged, Unpack, UseStaged
+from .plan import AlreadyAbsent, AlreadyStaged, Plan, Remove, Restore, Unchanged, UseStaged
 from .target import Target
 
 if t.TYPE_CHECKING:
@@ -69,22 +69,11 @@ def require_plain(target: Target, record: Record) -> None:
         )
 
 
-def require_decompressors(image: Image) -> None:
-    """Raise ``MissingLibraryError`` before a transfer if layers are compressed by zstd and nothing can read it."""
-    if any(layer.data is None and layer.media_type.endswith("zstd") for layer in image.layers):
-        # imported late: most images are compressed by gzip
-        from .._source.unzstd import require_zstd
-
-        require_zstd()
-
-
 def check_plan(target: Target, plan: Plan) -> list[str]:
     """Return warnings about the plan. Raises ``RootfsError`` if it must not be carried out."""
     warnings: list[str] = []
     if isinstance(plan, AlreadyAbsent):
         return warnings
-    if isinstance(plan, Unpack):
-        require_decompressors(plan.wanted.image)
     if isinstance(plan, Unchanged):
         return judge_reach(target, plan.current, filling=False)
     if isinstance(plan, Restore):

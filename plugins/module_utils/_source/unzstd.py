@@ -58,12 +58,6 @@ def _zstd_library() -> t.Any:
     )
 
 
-def require_zstd() -> None:
-    """Raise ``MissingLibraryError`` if neither a library nor the program can read zstd."""
-    if zstd_program() is None:
-        _zstd_library()
-
-
 def _unzstd_by_program(chunks: t.Iterator[bytes], program: str) -> t.Iterator[bytes]:
     """Decompress with the program, which also reads other formats than zstd; a ``FrameWalker`` refuses them."""
     walker = FrameWalker()

@@ -33,6 +33,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.sent import
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._offer import make_offer, pack
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._criteria import Criteria
+from ansible_collections.hypervisor.oci.plugins.module_utils._source import unzstd
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Index,
@@ -284,6 +285,7 @@ def test_a_missing_library_is_told_before_anything_is_sent(
 
     with monkeypatch.context() as patch:
         patch.setattr(importlib, "import_module", hide)
+        patch.setattr(unzstd, "zstd_program", lambda: None)
         for check_mode in (True, False):
             with pytest.raises(MissingLibraryError, match="lzma|zstandard"):
                 controller.run(dest, check_mode=check_mode)
