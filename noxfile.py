@@ -129,6 +129,9 @@ def add(kind: str, core: str, params: list[str]) -> None:
         # runs in the copy, which is removed at exit: what is registered later runs earlier, and after a failure too
         atexit.register(keep_results, Path.cwd() / "tests" / "output" / "junit", name)
         seed_pip()
+        if kind == "units" and os.environ.get("OCI_SIGNATURES"):
+            # ansible-test hides the environment from its tests
+            Path("tests", "unit", "signatures_folder.txt").write_text(os.path.abspath(os.environ["OCI_SIGNATURES"]))
         if kind == "integration":
             some = ["--topics", *TOPICS_WITH_EACH] if newest_runs_more(core) else []
             subprocess.run([sys.executable, "tests/tools/integration_config.py", *some], check=True)

@@ -10,6 +10,7 @@ requested blobs have been sent (docs/architecture.md).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 
@@ -22,16 +23,17 @@ from ansible.utils.display import Display
 from ..module_utils._errors import OciError, visible
 from ..module_utils._size_arguments import parse_max_size
 from ..module_utils._remote.url import is_registry, is_url
-from ..module_utils._source.sources import missing_source
+from ..module_utils._source.sources import missing_source, open_source
 from ..plugin_utils._answer import check_tmp, parse_request, remove_foreign_keys
 from ..plugin_utils._fetch import FetchedImage, FetchedStaging, arguments_for_node, is_fetched_here
 from ..plugin_utils._output import shorten_output, summarize
 from ..plugin_utils._progress import Progress, running_module
+from ..plugin_utils._signing import TaskSigning, node_arguments, parse_signing
 from ..plugin_utils._staging import LocalImage, Staging
 from ..plugin_utils._criteria import parse_criteria
 
 _STATES_WITH_SRC = ("present", "staged")
-_PRIVATE = ("_offer", "_upload_folder")
+_PRIVATE = ("_offer", "_upload_folder", "_verdict")
 # Another run may finish the same work, or the node may lose what was sent: then the module runs again.
 _MOST_ROUNDS = 3
 # How many characters of a node's answer an error message quotes.
@@ -58,20 +60,23 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"{private[0]} is private to this action; leave it out of the task")
         self._task_vars = task_vars or {}
         try:
+            signing = parse_signing(args, self._find_file)
             if self._needs_no_transfer(args):
-                return self._run_module(args)
+                return self._run_module(node_arguments(args, signing))
             if is_fetched_here(args, bool(self._task.async_val)):
-                return self._fetch(args)
+                return self._fetch(args, signing)
             if self._node_reads(args):
-                return self._run_module(args)
+                return self._run_module(node_arguments(args, signing))
+            if signing is not None:
+                args = signing.arguments(args)
             source = self._find_source(str(args["src"]))
             if self._connection.transport == "local" and not self._is_become_unprivileged():  # fmt: skip
-                return self._read_in_place(args, source)
+                return self._read_in_place(args, source, signing)
             if self._task.async_val:
                 raise AnsibleActionFail(
                     "async cannot send src from the controller; copy it to the node first and set remote_src: true"
                 )
-            return self._offer(args, source)
+            return self._offer(args, source, signing)
         except OciError as error:
             raise AnsibleActionFail(error.message) from error
         finally:
@@ -96,6 +101,9 @@ class ActionModule(ActionBase):
                 raise
             raise meant from None
 
+    def _find_file(self, path: str) -> str:
+        return str(self._find_needle("files", os.path.expanduser(path)))
+
     def _run_module(self, args: Args, work: str = "at work on the node") -> Args:
         """Run the module, and report in the meantime that it does this work."""
         with running_module(self._host(), work, self._show_progress):
@@ -113,17 +121,21 @@ class ActionModule(ActionBase):
             display.v(f"[{self._host()}] {summary}")
         return shorten_output(result, display.verbosity)
 
-    def _read_in_place(self, args: Args, source: str) -> Args:
+    def _read_in_place(self, args: Args, source: str, signing: TaskSigning | None) -> Args:
         """Run the module on the image itself: the node is the controller, as the same user or root."""
         real = source if os.path.isdir(source) else self._loader.get_real_file(source)
         if self._task.async_val and not os.path.samefile(real, source):
             raise AnsibleActionFail("async cannot read an src that is encrypted by ansible-vault; decrypt it first")
         try:
+            if signing is not None:
+                with contextlib.closing(open_source(real, max_size=parse_max_size(args))) as image:
+                    judged = signing.judge(image, parse_criteria(args))
+                args = {**args, "_verdict": judged.verdict.to_argument()}
             return self._run_module({**args, "src": real, "remote_src": True})
         finally:
             self._loader.cleanup_tmp_file(real)
 
-    def _fetch(self, args: Args) -> Args:
+    def _fetch(self, args: Args, signing: TaskSigning | None) -> Args:
         """Offer an image that the controller fetches; the node is told nothing of how it is fetched."""
 
         def tell(note: str) -> None:
@@ -132,9 +144,9 @@ class ActionModule(ActionBase):
         image = FetchedImage(args, self._loader.path_dwim, tell)
         local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
         with FetchedStaging(image, local_tmp, parse_criteria(args), self._fetch_progress) as staging:
-            return self._offer_and_send(arguments_for_node(args), staging)
+            return self._offer_and_send(arguments_for_node(args), staging, signing)
 
-    def _offer(self, args: Args, source: str) -> Args:
+    def _offer(self, args: Args, source: str, signing: TaskSigning | None) -> Args:
         decrypted: list[str] = []
 
         def real_path() -> str:
@@ -148,13 +160,19 @@ class ActionModule(ActionBase):
             max_size = parse_max_size(args)
             image = LocalImage(source, real_path, max_size)
             with Staging(image, local_tmp, parse_criteria(args)) as staging:
-                return self._offer_and_send({**args, "src": source}, staging)
+                return self._offer_and_send({**args, "src": source}, staging, signing)
         finally:
             for path in decrypted:
                 self._loader.cleanup_tmp_file(path)
 
-    def _offer_and_send(self, args: Args, staging: Staging) -> Args:
+    def _offer_and_send(self, args: Args, staging: Staging, signing: TaskSigning | None) -> Args:
         offer = staging.offer()
+        sizes = staging.sizes()
+        if signing is not None:
+            judged = staging.judged(signing)
+            args["_verdict"] = judged.verdict.to_argument()
+            # whatever a node requests, no layer of an image that is not approved is sent
+            sizes = {name: size for name, size in sizes.items() if name in judged.layers}
         tmp = check_tmp(self._connection._shell.tmpdir or self._make_tmp_path())
         args["_offer"] = self._connection._shell.join_path(tmp, "offer")
         self._put(offer, args["_offer"])
@@ -166,7 +184,7 @@ class ActionModule(ActionBase):
             )
             if result.get("_upload_request") is None:
                 return result
-            request = parse_request(result["_upload_request"], staging.sizes())
+            request = parse_request(result["_upload_request"], sizes)
             if not rounds_left:
                 break
             args["_upload_folder"] = request.folder or tmp

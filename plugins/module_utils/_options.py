@@ -20,6 +20,18 @@ from ._registry.arguments import fetch_options
 from ._dest.record import is_token
 from ._unpack_options import unpack_options_from
 
+if t.TYPE_CHECKING:
+    from ._signed.signing import Signing
+
+SIGNATURE_ARGUMENTS: dict[str, t.Any] = {
+    # public keys are not secret, whatever the option's name looks like
+    "signature_keys": {"type": "list", "elements": "str", "no_log": False},
+    "signature_threshold": {"type": "int"},
+    "signature_identity": {"type": "str"},
+    "signatures": {"type": "list", "elements": "path"},
+    "_verdict": {"type": "dict"},
+}
+
 
 def options_from(params: dict[str, t.Any]) -> Options:
     """Check the module's arguments against each other. Raises ``OciError`` that names the option.
@@ -52,8 +64,18 @@ def options_from(params: dict[str, t.Any]) -> Options:
         cache_max_size=params["cache_max_size"] if cache_dir else 0,
         cache_max_age=params["cache_max_age"] if cache_dir else 0,
         cache_scope=params.get("cache_scope") or "",
+        signing=_signing_options(params),
     )
     return Options(**{**given, **checked})
+
+
+def _signing_options(params: dict[str, t.Any]) -> Signing | None:
+    if all(params.get(name) is None for name in SIGNATURE_ARGUMENTS):
+        return None
+    # imported late: most tasks have no keys
+    from ._signature_arguments import signing_options
+
+    return signing_options(params)
 
 
 def _check_cache(path: str, params: dict[str, t.Any]) -> None:

@@ -23,12 +23,14 @@ description:
 requirements:
   - Python 3.8 or newer on the node
   - Linux 3.15 or newer; if the kernel or the file system cannot exchange two directories, two renames replace the tree
+  - the Python library cryptography, if O(signature_keys) is used with O(remote_src=true)
   - the Python library zstandard or the program zstd, for images with layers that are compressed by zstd, unless Python is
     3.14 or newer
 extends_documentation_fragment:
   - hypervisor.oci._attributes
   - hypervisor.oci._http
   - hypervisor.oci._registry
+  - hypervisor.oci._signatures
 attributes:
   check_mode:
     support: full
@@ -270,6 +272,11 @@ options:
         image. V(0) means never.
     type: int
     default: 30
+  _verdict:
+    description:
+      - B(Not for tasks), only the action plugin sets it.
+      - Which images the controller has verified the signatures of.
+    type: dict
   _offer:
     description:
       - B(Not for tasks), only the action plugin sets it.
@@ -316,6 +323,14 @@ EXAMPLES = r"""
     ref: registry.example.org/web:2.1
     platform: linux/arm64
     digest: "{{ web_digest }}"
+
+- name: Install only what the release team has signed
+  hypervisor.oci.oci_rootfs:
+    src: images/web.oci.tar
+    dest: /var/lib/machines/web
+    signature_keys:
+      - keys/release.pub
+    signature_identity: registry.example.org/web
 
 - name: Unpack on the node while the old container runs
   hypervisor.oci.oci_rootfs:
@@ -389,6 +404,13 @@ platform:
   returned: O(state) is not V(absent)
   type: str
   sample: linux/amd64
+signed_by:
+  description:
+    - The fingerprints of the keys by which signatures of the image were verified, each as C(sha256:) and the SHA-256 of the
+      key's SubjectPublicKeyInfo. Empty if O(signature_keys) was never used for this tree.
+  returned: O(state) is not V(absent)
+  type: list
+  elements: str
 layers:
   description: The image's layers in the order of their application.
   returned: O(state) is not V(absent)
@@ -526,7 +548,7 @@ from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._errors import MissingLibraryError, OciError
 from ..module_utils._interrupt import interruptible
-from ..module_utils._options import options_from
+from ..module_utils._options import SIGNATURE_ARGUMENTS, options_from
 from ..module_utils._provision.outcome import Outcome
 from ..module_utils._provision.provision import provision
 from ..module_utils._quiet_module import QuietModule
@@ -557,6 +579,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "cache_max_size": {"type": "str", "default": "20G"},
     "cache_max_age": {"type": "int", "default": 30},
     "fetch": {"type": "str", "choices": ["node", "controller"]},
+    **SIGNATURE_ARGUMENTS,
     **FETCH_ARGUMENTS,
     "_offer": {"type": "str"},
     "_upload_folder": {"type": "str"},

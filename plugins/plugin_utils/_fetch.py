@@ -51,6 +51,7 @@ if t.TYPE_CHECKING:
     from ._criteria import Criteria
     from ._partial import Partials
     from ._progress import Progress
+    from ._signing import Judged, TaskSigning
 
 Args = t.Mapping[str, t.Any]
 
@@ -157,6 +158,11 @@ class FetchedStaging(Staging):
         self._at_exit.callback(self._flight.end_session)
         self._at_exit.callback(self._fetched.close)
         return self
+
+    def judged(self, signing: TaskSigning) -> Judged:
+        """Return the verdict about the images that a node may choose. Raises ``OciError``."""
+        self._fetched.prepare()
+        return super().judged(signing)
 
     def _remove_blobs(self, in_use: int) -> None:
         """Keep them: a server should not be asked again."""

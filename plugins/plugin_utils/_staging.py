@@ -34,11 +34,13 @@ from ..module_utils._source.source import DEFAULT_MAX_SIZE, missing
 from ..module_utils._source.sources import open_source
 from ..module_utils._source.verified import VerificationError, VerifiedReader
 from ._offer import make_offer, pack
+from ._signing import pack_judged, staged_name, unpack_judged
 
 if t.TYPE_CHECKING:
     from ..module_utils._source.range_reader import RangeReader
     from ..module_utils._source.source import Source
     from ._criteria import Criteria
+    from ._signing import Judged, TaskSigning
 
 # When one of these files changes, the image is a new one.
 _KEY_FILES = ("", "index.json", "manifest.json")
@@ -142,6 +144,17 @@ class Staging:
             if mine and not os.path.exists(path):
                 self._write(self._offer_name, iter([pack(self._make_offer())]))
         return path
+
+    def judged(self, signing: TaskSigning) -> Judged:
+        """Return the verdict about the images that a node may choose, found once for all forks. Raises ``OciError``."""
+        name = staged_name(signing, self._criteria)
+        path = os.path.join(self._folder, name)
+        with self._os_errors():
+            with self._turn(path) as mine:
+                if mine and not os.path.exists(path):
+                    self._write(name, iter([pack_judged(signing.judge(self._open(), self._criteria))]))
+            with open(path, "rb") as file:
+                return unpack_judged(file.read())
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of each offered layer by name."""

@@ -13,6 +13,7 @@ import subprocess
 import typing as t
 
 from ..images.builder import Image, Index, Layer, directory, file, flip, symlink, write_oci_archive
+from ..images.signatures import signer, tagged
 
 _OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(platform.machine(), f"linux/{platform.machine()}")
 _OTHER = "linux/arm64" if _OWN != "linux/arm64" else "linux/amd64"
@@ -21,6 +22,9 @@ _SERVE = ["/bin/sh", "-c", "trap 'exit 0' TERM QUIT; while :; do sleep 1; done"]
 # Every archive that an example names, relative to the playbook.
 _ARCHIVES = ("app.oci.tar", "files/app.oci.tar", "images/app-2.oci.tar", "images/app.oci.tar", "images/web.oci.tar",
              "nginx.oci.tar", "web.oci.tar")  # fmt: skip
+# Those that are signed by the key in these files.
+_SIGNED = ("images/web.oci.tar", "web.oci.tar")
+_KEYS = ("cosign.pub", "keys/build.pub", "keys/release.pub")
 _SEVERAL = "images/all.oci.tar"
 # An update of app.oci.tar: an image of its own, so many versions later.
 _UPDATE = "images/app-2.oci.tar"
@@ -37,8 +41,15 @@ def write_all(folder: str, version: int, damaged: bool = False, starts: bool = T
     for name in (*_ARCHIVES, _SEVERAL):
         path = os.path.join(folder, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        contents = [index, _other(version)] if name == _SEVERAL else [update if name == _UPDATE else index]
+        contents: list[t.Any] = [index, _other(version)] if name == _SEVERAL else [update if name == _UPDATE else index]
+        if name in _SIGNED:
+            contents.append(tagged(index, signer()))
         _write(path, *contents)
+    for name in _KEYS:
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="ascii") as file_of_key:
+            file_of_key.write(signer().public_pem)
     os.makedirs(os.path.dirname(ON_NODE), exist_ok=True)
     _write(ON_NODE, update)
     return index.index_digest, update.index_digest

@@ -152,7 +152,7 @@ def _build(groups: sandbox_cgroups.Groups) -> None:
 
 def _needed(home: str) -> list[str]:
     """Return folders that the tests read, wherever they are."""
-    named = [os.environ.get(name) for name in ("OCI_REAL_IMAGES", "PYENV_ROOT")]
+    named = [os.environ.get(name) for name in ("OCI_REAL_IMAGES", "OCI_SIGNATURES", "PYENV_ROOT")]
     return [home, os.getcwd(), sys.base_prefix, *filter(None, named)]
 
 

@@ -131,7 +131,8 @@ class Tree:
 
     ``name`` is its name in the private folder or, for a staging directory, in the mount point; it is empty for the tree
     at ``dest``. ``fingerprint`` and ``result`` are empty for a foreign tree. ``mtime`` is the modification time of the
-    root directory in nanoseconds. ``selection`` is empty for a foreign tree, too.
+    root directory in nanoseconds. ``selection`` is empty for a foreign tree, too. ``signers`` are the fingerprints of the
+    keys by which signatures of its image were verified, with the references that each has signed.
     """
 
     binding: Binding
@@ -140,6 +141,7 @@ class Tree:
     name: str = ""
     mtime: int = 0
     selection: Selection = field(default_factory=Selection)
+    signers: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -223,4 +225,9 @@ def _tree(value: dict[str, t.Any] | None) -> Tree | None:
         return None
     chosen = value["selection"]
     lists = {name: tuple(map(str, chosen[name])) for name in ("indexes", "warnings")}
-    return Tree(**{**value, "binding": Binding(**value["binding"]), "selection": Selection(**{**chosen, **lists})})
+    checked = {
+        "binding": Binding(**value["binding"]),
+        "selection": Selection(**{**chosen, **lists}),
+        "signers": {str(key): list(map(str, names)) for key, names in dict(value["signers"]).items()},
+    }
+    return Tree(**{**value, **checked})

@@ -15,7 +15,7 @@ from .._errors import ImageError, show
 from . import documents
 from .descriptor import Descriptor, check_kind, parse_descriptor, read_document
 from .digest import Digest, sha256_of
-from .media_types import CONFIGS, kind_of_artifact
+from .media_types import CONFIGS, is_artifact, kind_of_artifact
 from .platform import Platform
 from .._source.source import Source
 from .._source.tar_index import clean
@@ -83,7 +83,7 @@ class Candidate:
         """Return the config of a manifest, or None if it is an artifact. Raises ``ImageError``."""
         where = f"the config descriptor of {self.manifest.digest if self.manifest else 'the image'}"
         value = documents.mapping(manifest, "config", where)
-        if not value:
+        if not value or manifest.get("subject") or _artifact_layer(manifest):
             return None
         descriptor = parse_descriptor(value, where)
         return descriptor if descriptor.media_type in CONFIGS else None
@@ -92,7 +92,8 @@ class Candidate:
         """Return what an artifact is, for a message. Raises ``ImageError``."""
         where = "the manifest"
         config = documents.mapping(manifest, "config", where)
-        types = (documents.text(manifest, "artifactType", where), documents.text(config, "mediaType", where))
+        own_type = documents.text(manifest, "artifactType", where)
+        types = (own_type, _artifact_layer(manifest), documents.text(config, "mediaType", where))
         own = next((media_type for media_type in types if media_type), "")
         return kind_of_artifact(own)
 
@@ -102,3 +103,10 @@ class Candidate:
             return self.saved.named_digest or self.saved.read_config(source)[0]
         descriptor = self.config_descriptor(self.manifest_document(source))
         return None if descriptor is None else descriptor.digest
+
+
+def _artifact_layer(manifest: documents.Object) -> str:
+    """Return the type of the first layer that no image has, otherwise an empty text."""
+    layers = manifest.get("layers")
+    types = [item.get("mediaType") for item in layers if isinstance(item, dict)] if isinstance(layers, list) else []
+    return next((kind for kind in types if isinstance(kind, str) and is_artifact(kind)), "")

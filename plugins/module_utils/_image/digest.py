@@ -18,6 +18,8 @@ from .._errors import ImageError, show
 _USUAL = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)\Z")
 _HEX = re.compile(r"[0-9a-f]+\Z")
+# Tags by which cosign, and the fallback of the referrers API, store what belongs to another digest.
+_TAG = re.compile(r"(?:.*:)?(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})(?:\.(?:sig|att|sbom))?\Z")
 _LENGTHS = {"sha256": 64, "sha512": 128}
 
 if t.TYPE_CHECKING:
@@ -67,6 +69,12 @@ class Digest(str):
 def sha256_of(data: bytes) -> Digest:
     """Return the sha256 digest of data."""
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def digest_of_tag(name: str) -> Digest | None:
+    """Return the digest to which something with the tag ``sha256-HEX.sig`` or a similar one belongs, otherwise None."""
+    match = _TAG.match(name)
+    return Digest(match.group(1).replace("-", ":")) if match else None
 
 
 def _check(text: str, where: str) -> None:

@@ -15,7 +15,7 @@ from .._errors import ImageError, SourceChangedError, SourceError
 from . import documents
 from .candidate import INDEX_JSON, Candidate
 from .descriptor import Descriptor, blob_size, check_kind, parse_descriptor, read_document
-from .digest import Digest
+from .digest import Digest, digest_of_tag
 from .media_types import INDEXES, MANIFESTS, kind_of_descriptor
 from .._source.source import Source
 
@@ -91,7 +91,11 @@ class IndexWalk:
         if _is_attestation(descriptor):
             self._pass_over("an attestation")
             return []
-        refs = tuple(dict.fromkeys([*item.refs, *_refs(descriptor.annotations)]))
+        own = list(_refs(descriptor.annotations))
+        if any(map(digest_of_tag, own)):
+            self._pass_over("what belongs to another image by its tag")
+            return []
+        refs = tuple(dict.fromkeys([*item.refs, *own]))
         is_there = blob_size(self._source, descriptor) is not None
         if media_type in MANIFESTS or not is_there:
             self._add(descriptor.digest, item, Candidate(refs, descriptor.platform, descriptor, present=is_there))

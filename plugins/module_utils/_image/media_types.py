@@ -43,12 +43,37 @@ _LAYERS = {
     for suffix, compression in _COMPRESSIONS.items()
 }
 
+SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
+_BUNDLE = "application/vnd.dev.sigstore.bundle"
+# Layers of signatures, attestations, bills of materials and other artifacts, some of which have an image's config.
+_NOT_IMAGES = frozenset(
+    [
+        SIMPLE_SIGNING,
+        "application/cose",
+        "application/jose+json",
+        "application/spdx+json",
+        "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+        "application/vnd.cyclonedx",
+        "application/vnd.cyclonedx+json",
+        "application/vnd.cyclonedx+xml",
+        "application/vnd.dsse.envelope.v1+json",
+        "application/vnd.in-toto+json",
+        "application/vnd.oci.empty.v1+json",
+        "application/vnd.syft+json",
+        "application/vnd.wasm.content.layer.v1+wasm",
+        "application/wasm",
+        "text/spdx",
+        "text/spdx+json",
+        "text/spdx+xml",
+    ]
+)
 # What else registries and layouts hold, by a part of the media type.
 _ARTIFACTS = {
     "cncf.helm.config": "a Helm chart",
     "cncf.helm.chart": "a Helm chart",
     "in-toto": "an attestation",
     "cosign": "a signature",
+    "sigstore": "a signature",
     "notary": "a signature",
     "wasm": "a WebAssembly module",
     "spdx": "a bill of materials",
@@ -61,6 +86,16 @@ PLAIN_LAYER = "application/vnd.oci.image.layer.v1.tar"
 def is_layer(media_type: str) -> bool:
     """Return whether a blob of this type is a layer that can be applied."""
     return media_type in _LAYERS
+
+
+def is_bundle(media_type: str) -> bool:
+    """Return whether this is the type of a sigstore bundle, of any version."""
+    return media_type.startswith(_BUNDLE)
+
+
+def is_artifact(media_type: str) -> bool:
+    """Return whether a layer of this type belongs to an artifact that is known not to be an image."""
+    return media_type in _NOT_IMAGES or is_bundle(media_type)
 
 
 def is_encrypted(media_type: str) -> bool:

@@ -18,6 +18,7 @@ from .plan import AlreadyAbsent, AlreadyStaged, DestState, Plan, Remove, Restore
 from .target import Target
 
 if t.TYPE_CHECKING:
+    from .._dest.record import Record
     from .._transfer import UploadRequest
 
 
@@ -34,9 +35,10 @@ def carry_out(target: Target, plan: Plan, warnings: t.Sequence[str]) -> Outcome 
         _tidy(target, plan)
         return image_outcome(target, plan, plan.current, warnings)
     if isinstance(plan, AlreadyStaged):
+        _remember_signers(target, plan)
         return image_outcome(target, plan, plan.staged, warnings)
     if isinstance(plan, UseStaged):
-        record = target.replacement.commit(plan.record)
+        record = target.replacement.commit(_remember_signers(target, plan))
         kept = map(kept_warning, target.replacement.path_of_kept(record))
         return image_outcome(target, plan, plan.staged, [*warnings, *kept])
     # imported late: unchanged runs need none of the code that unpacks
@@ -45,9 +47,18 @@ def carry_out(target: Target, plan: Plan, warnings: t.Sequence[str]) -> Outcome 
     return unpack_image(target, plan)
 
 
+def _remember_signers(target: Target, plan: Unchanged | AlreadyStaged | UseStaged) -> Record:
+    """Return the record, in which a task that asks for signatures notes what it has verified."""
+    if plan.signers is None:
+        return target.dest.load()
+    from .signed import remember_signers
+
+    return remember_signers(target, plan)
+
+
 def _tidy(target: Target, plan: Unchanged) -> None:
     """Remove what an unchanged dest no longer needs."""
-    record = plan.record
+    record = _remember_signers(target, plan)
     selection = plan.wanted.selection.joined(plan.current.selection)
     if selection != plan.current.selection and record.tree is not None:
         record = replace(record, tree=replace(record.tree, selection=selection))

@@ -32,12 +32,13 @@ def identity_facts(image: Image) -> dict[str, t.Any]:
     }
 
 
-def predicted_tree(image: Image) -> Tree:
+def predicted_tree(plan: Unpack) -> Tree:
     """Return the tree that an image becomes, without the user and the report, which unpacking finds."""
+    image = plan.wanted.image
     user = {"uid": None, "gid": None, "groups": None, "home": None}
     facts = {**image.config.to_facts(), **user}
     result = {**identity_facts(image), "image": facts, "report": None, "warnings": []}
-    return Tree(binding=_NO_BINDING, result=result)
+    return Tree(binding=_NO_BINDING, result=result, signers=plan.signers or {})
 
 
 def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Sequence[str]) -> Outcome:
@@ -47,6 +48,7 @@ def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Seque
     found = facts.pop("warnings", [])
     # the image may have another name today
     facts["ref"] = wanted.ref
+    facts["signed_by"] = sorted(tree.signers if plan.signers is None else plan.signers)
     return Outcome(
         changed=isinstance(plan, (UseStaged, Unpack)),
         dest=task_path(target.options.dest),
@@ -60,6 +62,7 @@ def restore_outcome(target: Target, plan: Restore, warnings: t.Sequence[str]) ->
     """Return the outcome of a return to the previous tree."""
     facts = dict(plan.previous.result)
     facts.pop("warnings", None)
+    facts["signed_by"] = sorted(plan.previous.signers)
     return Outcome(
         changed=True,
         dest=task_path(target.options.dest),

@@ -25,14 +25,21 @@ _Facts = t.Dict[str, t.Any]
 
 def diff_trees(dest: str, before: Tree | None, after: Tree | None) -> _Facts:
     """Return digests, layers added and dropped, and the config fields that change."""
-    old = before.result if before is not None else {}
-    new = after.result if after is not None else {}
+    old = _described(before)
+    new = _described(after)
     return {
         "before_header": f"{dest} (before)",
         "after_header": f"{dest} (after)",
         "before": _side(old, new, MASK),
         "after": _side(new, old, CHANGED),
     }
+
+
+def _described(tree: Tree | None) -> _Facts:
+    """Return the result of a tree with who has signed its image."""
+    if tree is None:
+        return {}
+    return {**tree.result, "signed_by": sorted(tree.signers)} if tree.signers else tree.result
 
 
 def _side(one: _Facts, other: _Facts, changed: str) -> _Facts:
@@ -43,6 +50,8 @@ def _side(one: _Facts, other: _Facts, changed: str) -> _Facts:
     if not one:
         return {}
     shown: _Facts = {key: one.get(key) for key in ("manifest_digest", "config_digest", "platform")}
+    if "signed_by" in one:
+        shown["signed_by"] = one["signed_by"]
     others = [layer["digest"] for layer in other.get("layers", [])]
     layers = [layer["digest"] for layer in one.get("layers", [])]
     shown["layers"] = [digest for digest in layers if digest not in others]

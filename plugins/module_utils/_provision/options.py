@@ -17,6 +17,7 @@ from .._unpack_options import UnpackOptions
 if t.TYPE_CHECKING:
     from .._image.platform import Platform
     from .._remote.options import HttpOptions
+    from .._signed.signing import Signing
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Options:
     controller's offer, ``upload_folder`` the folder that it has uploaded blobs to. ``reachable`` is ``fail``,
     ``warn`` or ``allow``. ``cache_dir`` is empty without a cache; ``cache_max_size`` is in bytes,
     ``cache_max_age`` in days, 0 for no limit. Only images of one ``cache_scope`` share blobs; an empty scope stands
-    for the source itself.
+    for the source itself. ``signing`` is ``None`` if no signature is demanded.
     """
 
     dest: str
@@ -51,3 +52,4 @@ class Options:
     cache_max_size: int = 0
     cache_max_age: int = 0
     cache_scope: str = ""
+    signing: Signing | None = None

@@ -24,6 +24,9 @@ from .target import Target
 if t.TYPE_CHECKING:
     from .._registry.source import RegistrySource
 
+# Who has signed the image of a plan's tree, see ``Tree.signers``; a plan has ``None`` if the task does not ask.
+Signers = t.Dict[str, t.List[str]]
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -67,6 +70,7 @@ class Unchanged:
     wanted: Wanted
     record: Record
     current: Tree
+    signers: Signers | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class AlreadyStaged:
     wanted: Wanted
     current: Tree | None
     staged: Tree
+    signers: Signers | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class UseStaged:
     record: Record
     current: Tree | None
     staged: Tree
+    signers: Signers | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class Unpack:
     wanted: WantedImage
     record: Record
     current: Tree | None
+    signers: Signers | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ class Restore:
     record: Record
     current: Tree | None
     previous: Tree
+    signers: Signers | None = None
 
 
 @dataclass(frozen=True)

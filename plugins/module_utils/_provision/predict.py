@@ -29,7 +29,7 @@ def predict(target: Target, plan: Plan, warnings: t.Sequence[str]) -> Outcome:
         return restore_outcome(target, plan, warnings)
     tree: Tree
     if isinstance(plan, Unpack):
-        tree = predicted_tree(plan.wanted.image)
+        tree = predicted_tree(plan)
         source = plan.wanted.source
         guard.require_libraries(plan.wanted.image)
         with open_cache(target, source) as cache:

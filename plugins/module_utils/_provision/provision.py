@@ -26,7 +26,7 @@ from .._source.sources import open_source
 from .guard import check_plan, require_ours, require_plain, require_stageable
 from .options import Options
 from .outcome import Outcome
-from .plan import DestState, Plan, plan_image, plan_removal, plan_restore, to_wanted, selection_of
+from .plan import DestState, KnownPlan, Plan, Unchanged, plan_image, plan_removal, plan_restore, to_wanted, selection_of
 from .target import Target, open_target
 
 if t.TYPE_CHECKING:
@@ -124,7 +124,15 @@ def _recall(options: Options, check_mode: bool, source: Source) -> Outcome | Non
         require_ours(target, record)
         require_plain(target, record)
         plan = recall(target, record, source)
-        return None if plan is None else t.cast("Outcome", finish(target, plan))
+        if plan is None or not _is_recorded_as_signed(options, plan):
+            return None
+        return t.cast("Outcome", finish(target, plan))
+
+
+def _is_recorded_as_signed(options: Options, plan: KnownPlan) -> bool:
+    """Return whether the record of an existing tree shows the signatures that the task asks for."""
+    tree = plan.current if isinstance(plan, Unchanged) else plan.staged
+    return options.signing is None or options.signing.policy.is_met_by(tree.signers)
 
 
 def _provision_selected(target: Target, source: Source, image: Image) -> Outcome | UploadRequest | None:
@@ -139,6 +147,11 @@ def _provision_selected(target: Target, source: Source, image: Image) -> Outcome
 
 def finish(target: Target, plan: Plan) -> Outcome | UploadRequest | None:
     """Check the plan, then carry it out; a run that may not write predicts its outcome."""
+    if target.options.signing is not None:
+        # imported late: most tasks have no keys
+        from .signed import require_signatures
+
+        plan = require_signatures(target, target.options.signing, plan)
     warnings = check_plan(target, plan)
     # imported late: a run needs one of the two
     if target.dest.writable:

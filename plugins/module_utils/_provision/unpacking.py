@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import typing as t
+from dataclasses import replace
 
 from .._dest.record import Record, Tree, bind
 from .._errors import RootfsError
@@ -91,7 +92,7 @@ def _stage(target: Target, plan: Unpack, cache: BlobCache | None) -> tuple[Recor
     try:
         record, staging = replacement.stage(record)
         with opened(staging) as fd:
-            tree = _unpack_into(fd, target, plan.wanted, cache)
+            tree = replace(_unpack_into(fd, target, plan.wanted, cache), signers=plan.signers or {})
         record = replacement.staged(record, tree)
         return record, tree
     except BaseException:

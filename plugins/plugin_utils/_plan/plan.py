@@ -160,6 +160,13 @@ def _shown_places(case: _Case) -> dict[str, str]:
     }
 
 
+# Arguments of ``oci_rootfs`` that have no default.
+_GIVEN = (
+    *("registry_auth_file", "registry_mirrors", "registry_plain_http"),
+    *("signature_keys", "signature_threshold", "signature_identity", "signatures"),
+)
+
+
 def _look(case: _Case) -> Look:
     runtime = case.runtime
     texts = [RESOLV_CONF, UPLINK] if case.request.resolv_conf else []
@@ -180,7 +187,7 @@ def _rootfs_arguments(request: Request, places: Places) -> Facts:
     arguments = {
         **request.rootfs_options,
         **{name: getattr(request, name) for name in names},
-        **_registry_arguments(request),
+        **_given_arguments(request),
         "src": request.src if request.state != "absent" else None,
         "dest": places.rootfs,
         # the former tree must stay until the new container runs
@@ -189,10 +196,9 @@ def _rootfs_arguments(request: Request, places: Places) -> Facts:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _registry_arguments(request: Request) -> Facts:
-    """Return the arguments for a registry that are given; ``rootfs_options`` may hold the others."""
-    names = ("registry_auth_file", "registry_mirrors", "registry_plain_http")
-    found = {name: getattr(request, name) for name in names}
+def _given_arguments(request: Request) -> Facts:
+    """Return the arguments for registries and signatures that are given; ``rootfs_options`` may hold the others."""
+    found = {name: getattr(request, name) for name in _GIVEN}
     return {name: value for name, value in found.items() if value is not None}
 
 

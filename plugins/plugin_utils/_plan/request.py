@@ -34,6 +34,8 @@ _CHOICES = {
     "network": ("private", "host"),
 }
 _PATHS = ("folder", "rootfs", "state_folder", "volumes_folder", "log_folder")
+# Without one of these an image with fewer signatures would do, so an empty or undefined value must not count as not given.
+_NEVER_EMPTY = ("signature_keys", "signature_threshold", "signature_identity")
 _NOT_NEGATIVE = ("keep", "stop_timeout", "start_wait")
 
 
@@ -60,6 +62,10 @@ class Request:
     registry_auth_file: str | None = None
     registry_mirrors: list[str] | None = None
     registry_plain_http: bool | None = None
+    signature_keys: list[str] | None = None
+    signature_threshold: int | None = None
+    signature_identity: str | None = None
+    signatures: list[str] | None = None
     env: Facts = field(default_factory=dict)
     entrypoint: list[str] | None = None
     command: list[str] | None = None
@@ -117,6 +123,7 @@ def parse_request(variables: Facts, own: t.Mapping[str, t.Mapping[str, str]]) ->
     """
     kinds = variables_with(own)
     _require_known(variables, kinds)
+    _require_not_empty(variables)
     given = {name: variables.get(name) for name in kinds}
     values = {name: _parse(name, kinds[name], value) for name, value in given.items() if value is not None}
     values = {name: value for name, value in values.items() if value is not None}
@@ -135,6 +142,12 @@ def _require_known(variables: Facts, kinds: t.Collection[str]) -> None:
         near = difflib.get_close_matches(name, kinds, 1)
         advice = f"did you mean {PREFIX}{near[0]}?" if near else "the role's README lists them"
         raise ContainerError(f"{PREFIX}{name} is not a variable of this role; {advice}")
+
+
+def _require_not_empty(variables: Facts) -> None:
+    for name in _NEVER_EMPTY:
+        if name in variables and variables[name] in (None, "", []):
+            raise ContainerError(Option(name), " is empty or undefined; give a value, or leave the variable out")
 
 
 def _require_choice(name: str, value: t.Any, allowed: t.Sequence[str | None]) -> None:

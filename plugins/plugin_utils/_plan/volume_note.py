@@ -14,13 +14,14 @@ import typing as t
 from collections.abc import Mapping
 
 from ...module_utils._registry.arguments import FETCH_ARGUMENTS
+from ...module_utils._options import SIGNATURE_ARGUMENTS
 from .known import Facts, Node, Places, Root
 from .request import Request
 from .runtime import File, Runtime
 
 # parts of a result that belong to one run
 _PASSING = ("changed", "ansible_facts", "invocation", "diff", "warnings")
-_FETCHING = {*FETCH_ARGUMENTS, "fetch"}
+_FETCHING = {*FETCH_ARGUMENTS, *SIGNATURE_ARGUMENTS, "fetch"}
 _OF_REQUEST = ("uid_map", "gid_map", "user", "working_dir", "mounts", "volumes", "image_volumes")
 
 
@@ -45,7 +46,7 @@ def volume_key(request: Request, runtime: Runtime, node: Node, root: Root) -> st
     key: dict[str, t.Any] = {
         "volume": runtime.volume(request, node),
         "image": [root.result.get(name) for name in ("manifest_digest", "config_digest", "platform")],
-        # how the image is fetched does not decide the content, and holds secrets
+        # how the image is fetched and who signed it does not decide the content, and holds secrets
         "rootfs_options": {name: value for name, value in request.rootfs_options.items() if name not in _FETCHING},
         **{name: getattr(request, name) for name in _OF_REQUEST},
     }

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils import basic
-from ansible_collections.hypervisor.oci.plugins.doc_fragments import _http, _registry
+from ansible_collections.hypervisor.oci.plugins.doc_fragments import _http, _registry, _signatures
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import apply
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import unzstd
 from ansible_collections.hypervisor.oci.plugins.modules import oci_rootfs
@@ -93,6 +93,7 @@ def test_present_and_present_again(tmp_path: Path, module: Module) -> None:
     assert facts == {"oci_rootfs": first}
     assert set(first) == {
         "dest", "manifest_digest", "config_digest", "ref", "platform", "layers", "image", "report",
+            "signed_by",
     }  # fmt: skip
     assert first["image"]["uid"] == 7
     again = module(tmp_path / "x", src=src)
@@ -106,6 +107,7 @@ def test_what_is_returned_is_documented() -> None:
         **yaml.safe_load(oci_rootfs.DOCUMENTATION)["options"],
         **yaml.safe_load(_http.ModuleDocFragment.DOCUMENTATION)["options"],
         **yaml.safe_load(_registry.ModuleDocFragment.DOCUMENTATION)["options"],
+        **yaml.safe_load(_signatures.ModuleDocFragment.DOCUMENTATION)["options"],
     }
     assert set(documented) == set(oci_rootfs.ARGUMENT_SPEC)
     specs: t.Any = oci_rootfs.ARGUMENT_SPEC

@@ -154,3 +154,22 @@ def test_the_arguments_for_a_registry() -> None:
     }
     assert planned("runc", registry_plain_http="no")["rootfs_arguments"]["registry_plain_http"] is False
     assert not any(name.startswith("registry_") for name in planned("runc")["rootfs_arguments"])
+
+
+def test_signatures_are_demanded_as_the_variables_say() -> None:
+    given: dict[str, t.Any] = {
+        "signature_keys": ["keys/a.pub", "keys/b.pub"],
+        "signature_threshold": "2",
+        "signature_identity": "registry.example.org/web",
+        "signatures": ["web.sigstore.json"],
+    }
+    arguments = planned("runc", **given)["rootfs_arguments"]
+    assert {name: arguments[name] for name in given} == {**given, "signature_threshold": 2}
+    assert not {*given} & {*planned("runc")["rootfs_arguments"]}
+
+
+@pytest.mark.parametrize("name", ["signature_keys", "signature_threshold", "signature_identity"])
+@pytest.mark.parametrize("value", [None, "", []])
+def test_an_empty_value_never_means_that_none_are(name: str, value: t.Any) -> None:
+    with pytest.raises(ContainerError, match="is empty or undefined"):
+        planned("runc", **{name: value})

@@ -1,0 +1,86 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""Require the signatures that a task asks for, before anything is changed (docs/behaviour.md, section 12)."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import replace
+
+from .._errors import RootfsError, show
+from .._signature.policy import merge_signers
+from .plan import AlreadyAbsent, Plan, Remove, Restore, Signers, Unchanged, Unpack
+from .target import Target
+
+if t.TYPE_CHECKING:
+    from .._dest.record import Record, Tree
+    from .._signed.signing import Signing
+    from .options import Options
+    from .plan import AlreadyStaged, UseStaged, WantedImage
+
+
+def require_signatures(target: Target, signing: Signing, plan: Plan) -> Plan:
+    """Return the plan with who has signed its tree. Raises ``OciError`` if that does not satisfy the task.
+
+    What the record says of the tree is enough; otherwise the signatures are verified again.
+    """
+    if isinstance(plan, (AlreadyAbsent, Remove)):
+        return plan
+    tree = _tree_of(plan)
+    known: Signers = tree.signers if tree is not None else {}
+    if tree is not None and signing.policy.is_met_by(known):
+        return replace(plan, signers=known)
+    if isinstance(plan, Restore):
+        raise RootfsError(
+            f"the earlier tree of {show(target.dest.path)} was not signed, when it was made, as signature_keys,"
+            " signature_threshold and signature_identity ask for now; use state: present with its image and signatures"
+        )
+    return replace(
+        plan, signers=merge_signers(known, _verified(target.options, signing, t.cast("WantedImage", plan.wanted)))
+    )
+
+
+def remember_signers(target: Target, plan: Unchanged | AlreadyStaged | UseStaged) -> Record:
+    """Save who has signed an existing tree, if that was not known; return the record."""
+    record = target.dest.load()
+    tree = _tree_of(plan)
+    if tree is None or plan.signers is None or tree.signers == plan.signers:
+        return record
+    if isinstance(plan, Unchanged) and record.tree is not None:
+        record = replace(record, tree=replace(record.tree, signers=plan.signers))
+    elif not isinstance(plan, Unchanged) and record.next is not None:
+        record = replace(record, next=replace(record.next, signers=plan.signers))
+    target.dest.save(record)
+    return record
+
+
+def _tree_of(plan: Unchanged | AlreadyStaged | UseStaged | Unpack | Restore) -> Tree | None:
+    """Return the tree that would be at dest, if it exists."""
+    if isinstance(plan, Unpack):
+        return None
+    if isinstance(plan, Unchanged):
+        return plan.current
+    return plan.previous if isinstance(plan, Restore) else plan.staged
+
+
+def _verified(options: Options, signing: Signing, wanted: WantedImage) -> Signers:
+    image = wanted.image
+    digest = str(image.manifest_digest or image.config_digest)
+    if signing.verdict is not None:
+        return signing.verdict.signers_of(digest, str(image.platform))
+    # imported late: nodes seldom verify by themselves
+    from .._image.candidates import find_candidates
+    from .._image.selection import select
+    from .._signed.signing import make_judge, parse_own_keys
+    from .._signed.verdict import Verdict
+
+    keys = parse_own_keys(signing)
+    source = wanted.source
+    loaded = select(source, find_candidates(source), options.ref, options.digest, options.platform)
+    approval = make_judge(source, keys, signing.policy, signing.paths).approve(loaded)
+    # the source may have changed since the image was selected
+    return Verdict({str(loaded.identity): approval}).signers_of(digest, str(image.platform))

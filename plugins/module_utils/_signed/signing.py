@@ -1,0 +1,113 @@
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is PRIVATE to the collection.
+
+"""What a task asks of signatures, with the signatures that it names beside the image (docs/behaviour.md, section 12)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+from dataclasses import dataclass
+
+from .._errors import ImageError, OciError, SourceError, show
+from .._signature.identity import parse_identity
+from .._signature.keys import MOST_KEYS, PublicKey, fingerprint_of, parse_keys
+from .._signature.policy import Policy
+from .._signature.strict import PAYLOAD_LIMIT
+from .._signature.verify import Bundle, Signature
+from .._source.range_reader import open_regular
+from .._source.sources import open_source
+from .layout import StoredSignatures, find_signatures
+from .registry import registry_signatures
+from .verdict import Judge, Verdict
+
+if t.TYPE_CHECKING:
+    from .._image.digest import Digest
+    from .._registry.source import RegistrySource
+    from .._source.source import Source
+
+
+@dataclass(frozen=True)
+class Signing:
+    """The public ``keys`` as canonical PEM texts, the policy, and the ``paths`` of signatures beside the image.
+
+    ``verdict`` is what the controller found; without it, signatures are verified here when that is needed.
+    """
+
+    keys: tuple[str, ...]
+    policy: Policy
+    paths: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+
+
+def to_policy(fingerprints: t.Sequence[str], threshold: int, identity: str | None) -> Policy:
+    """Return the policy of a task's options. Raises ``OciError``."""
+    if not 1 <= threshold <= len(fingerprints):
+        raise OciError(
+            f"signature_threshold is {threshold}, and signature_keys has {len(fingerprints)} different keys; give a number"
+            " from 1 to that of the keys"
+        )
+    return Policy(tuple(fingerprints), threshold, parse_identity(identity) if identity is not None else None)
+
+
+def fingerprints_of(keys: t.Sequence[str]) -> tuple[str, ...]:
+    """Return the fingerprints of canonical PEM texts, which need no library, without doubles. Raises ``OciError``."""
+    if not keys or len(keys) > MOST_KEYS:
+        raise OciError(f"signature_keys has {len(keys)} keys; give 1 to {MOST_KEYS}")
+    return tuple(dict.fromkeys(map(fingerprint_of, keys)))
+
+
+def make_judge(source: Source, keys: t.Sequence[PublicKey], policy: Policy, paths: t.Sequence[str]) -> Judge:
+    """Return who judges the images of a source, by its signatures, a registry's or those beside it at ``paths``.
+
+    Raises ``ImageError`` and ``SourceError``.
+    """
+    is_registry = source.form == "registry"
+    found = StoredSignatures() if is_registry else find_signatures(source)
+    for path in paths:
+        found.join(_signatures_at(path))
+
+    def signatures_of(digest: Digest) -> t.Iterator[list[Signature]]:
+        yield found.of(digest)
+        if is_registry:
+            # imported late: most sources are files
+            from .client import ClientSignatures
+
+            client = t.cast("RegistrySource", source).client
+            yield from registry_signatures(ClientSignatures(client), digest)
+
+    return Judge(source, signatures_of, keys, policy)
+
+
+def parse_own_keys(signing: Signing) -> tuple[PublicKey, ...]:
+    """Return the keys of a task, to verify by them. Raises ``OciError`` and ``MissingLibraryError``."""
+    return parse_keys([(f"signature_keys[{number}]", text) for number, text in enumerate(signing.keys)])
+
+
+def _signatures_at(path: str) -> StoredSignatures:
+    """Return the signatures in a bundle's file, a layout or an archive. Raises ``ImageError`` and ``SourceError``."""
+    try:
+        data = None if os.path.isdir(path) else _read_bundle(path)
+        if data is None:
+            with contextlib.closing(open_source(path)) as source:
+                return find_signatures(source)
+    except (ImageError, SourceError) as error:
+        raise SourceError(f"the signatures in {show(path)} cannot be read: {error.message}") from error
+    found = StoredSignatures()
+    found.add(None, [Bundle(data)])
+    return found
+
+
+def _read_bundle(path: str) -> bytes | None:
+    """Return the content of a file if it may be JSON, otherwise ``None``. Raises ``SourceError``."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        data = file.read(PAYLOAD_LIMIT + 1)
+    if not data.lstrip().startswith(b"{"):
+        return None
+    if len(data) > PAYLOAD_LIMIT:
+        raise SourceError(f"{show(path)} has more than {PAYLOAD_LIMIT} bytes, a fixed limit for bundles")
+    return data
