@@ -105,6 +105,8 @@ start() {
 watch() {
     status=0
     "$0" run || status=$?
+    # nobody asks for it after a stop
+    [ -e "$run/$name.pid" ] || return 0
     echo "$$ $status" >"$run/$name.ended.new"
     mv "$run/$name.ended.new" "$run/$name.ended"
 }

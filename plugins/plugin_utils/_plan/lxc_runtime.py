@@ -68,7 +68,8 @@ errors() {
 }
 
 log() {
-    { ended; errors; last "$log" first; } | printable
+    # the lines of a console end with CR LF
+    { ended; errors; last "$log" first | tr -d '\r'; } | printable
 }
 
 """
