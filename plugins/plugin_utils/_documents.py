@@ -31,7 +31,7 @@ _LONGEST = DOCUMENT_LIMIT + 1024
 class KeptDocuments:
     """The documents in ``partials``; ``name_of`` makes the names of files, which differ for each source and credentials.
 
-    The realm of ``registry`` is kept whoever asks: new credentials are no reason to trust a new one.
+    The realm of ``registry`` is kept whoever asks: new credentials give no reason to trust a new one.
     """
 
     def __init__(self, partials: Partials, name_of: t.Callable[[str], str], registry: str) -> None:

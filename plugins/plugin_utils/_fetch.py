@@ -122,7 +122,7 @@ class FetchedImage:
         return derive(self._secret, f"staging {self._src}")[:32]
 
     def scope(self) -> str:
-        """Return what stands for this source on nodes; a new password is no new source."""
+        """Return what stands for this source on nodes; a new password does not make it another source."""
         return derive(self._scope.encode(), "scope")
 
     def partial_name(self, what: str) -> str:

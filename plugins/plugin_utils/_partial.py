@@ -122,7 +122,7 @@ class Partials:
         return False
 
     def read(self, name: str, most: int) -> bytes | None:
-        """Return the content of a small file, and let it stay for longer; ``None`` if there is none to be read."""
+        """Return the content of a small file, and let it stay for longer; ``None`` if it cannot be read."""
         try:
             with opened(os.open(name, _READ, dir_fd=self._fd)) as fd:
                 status = os.fstat(fd)

@@ -41,7 +41,7 @@ def read_bounded(exchange: Exchange, request: Request, limit: int) -> tuple[t.An
 
 
 def said_by_registry(body: bytes) -> str:
-    """Return the code and message of a registry's error as a part of a sentence, empty if there are none."""
+    """Return the code and message of a registry's error as a part of a sentence, empty if it does not give any."""
     try:
         value = json.loads(body)
         # a list by the specification, an object by token servers

@@ -88,7 +88,7 @@ class RegistryClient:
     def manifest(self, reference: str) -> Manifest:
         """Return the manifest or index of a tag or digest, the latter verified.
 
-        Raises ``MissingError`` if there is none, ``SourceError`` and ``ImageError``.
+        Raises ``MissingError`` if it does not exist, ``SourceError`` and ``ImageError``.
         """
         wanted = reference if isinstance(reference, Digest) else None
         if wanted is not None:
@@ -128,7 +128,7 @@ class RegistryClient:
         return bool(mirrors)
 
     def ask(self, path: str, accept: str, limit: int) -> tuple[t.Any, bytes] | None:
-        """Return headers and body of another document of the registry, ``None`` if there is none (404).
+        """Return headers and body of another document of the registry, ``None`` if it does not exist (404).
 
         ``path`` is below the repository, such as ``referrers/sha256:…``. Raises ``SourceError``.
         """

@@ -140,7 +140,7 @@ def _parse(data: bytes, received: float, realm: Url) -> Token:
     except ImageError as error:
         raise SourceError(f"{error.message}; check the token server") from None
     if not text or len(text) > _LONGEST_TOKEN or not is_header_value(text) or not text.isascii():
-        raise SourceError(f"{where} holds no usable token; check the token server")
+        raise SourceError(f"{where} does not hold a usable token; check the token server")
     seconds = _LIFE if life is None or life <= 0 else min(life, 24 * 60 * 60)
     return Token(text, received + seconds - min(seconds * _REST, _MOST_REST))
 

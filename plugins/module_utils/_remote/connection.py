@@ -27,13 +27,10 @@ if t.TYPE_CHECKING:
 
 
 def send(
-    url: str,
-    headers: t.Mapping[str, str],
+    request: urllib.request.Request,
     clock: Clock,
     context: ssl.SSLContext,
     handlers: t.Iterable[urllib.request.BaseHandler],
-    method: str = "GET",
-    data: bytes | None = None,
 ) -> t.Any:
     """Send a request and return its ``HTTPResponse``, of which the headers have been read.
 
@@ -49,7 +46,6 @@ def send(
         *handlers,
     ):
         opener.add_handler(handler)
-    request = urllib.request.Request(url, data, dict(headers), method=method)
     return opener.open(request, timeout=clock.timeout)
 
 

@@ -249,7 +249,8 @@ class Exchange:
         try:
             headers, handlers = self._prepare(url, request.headers, home)
             trust = self._trust(url.origin[0] == "https", home)
-            raw = send(url.text, headers, clock, trust, handlers, request.method, request.data)
+            sent = urllib.request.Request(url.text, request.data, dict(headers), method=request.method)
+            raw = send(sent, clock, trust, handlers)
         except urllib.error.HTTPError as error:
             t.cast(t.Any, error).beginning = _beginning(error)
             return error

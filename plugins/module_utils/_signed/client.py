@@ -30,7 +30,7 @@ class ClientSignatures:
         self._client = client
 
     def manifest(self, reference: str) -> bytes | None:
-        """Return the manifest or index of a tag or digest, the latter verified; ``None`` if there is none."""
+        """Return the manifest or index of a tag or digest, the latter verified; ``None`` if it does not exist."""
         try:
             return self._client.manifest(Digest(reference) if ":" in reference else reference).data
         except MissingError:

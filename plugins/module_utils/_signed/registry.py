@@ -27,7 +27,7 @@ class SignatureRegistry(t.Protocol):
     """What a registry answers about signatures. All methods raise ``SourceError`` for what fails."""
 
     def manifest(self, reference: str) -> bytes | None:
-        """Return the manifest or index of a tag, or of a digest and verified; ``None`` if there is none."""
+        """Return the manifest or index of a tag, or of a digest and verified; ``None`` if it does not exist."""
 
     def blob(self, digest: Digest, size: int) -> bytes:
         """Return a verified blob. Raises ``ImageError`` if it does not match."""

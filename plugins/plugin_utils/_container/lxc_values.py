@@ -7,7 +7,7 @@
 """What a line of LXC's can hold, and how (docs/behaviour.md, section 9); Proxmox VE copies such lines as they stand.
 
 LXC trims a value and takes one pair of equal quotes off its ends. ``lxc.init.cmd`` is split into words after that, where
-only a whole word can be quoted, and there are no escapes. Before LXC 6.0, words of it could not be quoted at all.
+only a whole word can be quoted, and nothing can be escaped. Before LXC 6.0, words of it could not be quoted at all.
 """
 
 from __future__ import annotations
