@@ -119,8 +119,8 @@ class _Blobs:
         """
         cache = self.cache
         if cache is None or layer.data is not None:
-            with self._fetching(layer) as blob:
-                yield blob
+            with contextlib.ExitStack() as stack:
+                yield stack.enter_context(self._fetching(layer))
             return
         # the cache holds blobs by their own digest, which is unknown for a compressed blob of an old archive
         known = not layer.digest_is_diff_id or cache.has(layer.digest, layer.size)
@@ -135,10 +135,9 @@ class _Blobs:
                     cache.discard(cached)
                     raise _DamagedEntry from error
             return
-        with self._fetching(layer) as blob:
-            kept = cache.keeping(t.cast(RangeReader, blob), layer.digest, layer.size)
-            with contextlib.closing(kept):
-                yield kept
+        with contextlib.ExitStack() as stack:
+            blob = t.cast(RangeReader, stack.enter_context(self._fetching(layer)))
+            yield stack.enter_context(contextlib.closing(cache.keeping(blob, layer.digest, layer.size)))
 
     @contextlib.contextmanager
     def _fetching(self, layer: Layer) -> t.Iterator[PartialBlob | RangeReader]:

@@ -190,7 +190,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             super().do_HEAD()
 
     def _answer(self, with_body: bool) -> None:
-        kind, _, reference = self.path.rpartition("/")
+        kind, _slash, reference = self.path.rpartition("/")
         with tarfile.open(os.path.join(self.directory, "web.oci.tar")) as archive:
             (listed,) = json.loads(_content(archive, "index.json"))["manifests"]
             digest = reference if reference.startswith("sha256:") else listed["digest"]

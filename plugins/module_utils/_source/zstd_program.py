@@ -34,7 +34,8 @@ def unzstd_by_program(chunks: t.Iterator[bytes], program: str, most_memory: int)
     The caller checks that ``chunks`` are frames of zstd alone, since the program reads other formats as well.
     """
     command = [program, "-d", "-c", "-q", "--no-sparse", f"--memory={most_memory}"]
-    with subprocess.Popen(
+    # run_command would hold all of the content in memory
+    with subprocess.Popen(  # pylint: disable=ansible-bad-function
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", env=_ENVIRONMENT
     ) as process:
         try:
