@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Carry out a plan."""
+"""Carry out the plan for an image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import typing as t
 from dataclasses import replace
 
 from .._dest.dest import PARTIALS, UPLOADS, Dest
-from .describe import absent_outcome, image_outcome, restore_outcome
+from .describe import image_outcome
 from .outcome import Outcome
-from .plan import AlreadyAbsent, AlreadyStaged, DestState, Plan, Remove, Restore, Unchanged, UseStaged
+from .plan import AlreadyStaged, ImagePlan, Unchanged, UseStaged
 from .target import Target
 
 if t.TYPE_CHECKING:
@@ -22,15 +22,8 @@ if t.TYPE_CHECKING:
     from .._transfer import UploadRequest
 
 
-def carry_out(target: Target, plan: Plan, warnings: t.Sequence[str]) -> Outcome | UploadRequest | None:
+def carry_out(target: Target, plan: ImagePlan, warnings: t.Sequence[str]) -> Outcome | UploadRequest | None:
     """Return the outcome, or the blobs to upload first; ``None`` while another run uploads to the same dest."""
-    if isinstance(plan, AlreadyAbsent):
-        return absent_outcome(target, False, None, warnings)
-    if isinstance(plan, Remove):
-        return _remove(target, plan, warnings)
-    if isinstance(plan, Restore):
-        target.replacement.restore_previous(plan.record)
-        return restore_outcome(target, plan, warnings)
     if isinstance(plan, Unchanged):
         _tidy(target, plan)
         return image_outcome(target, plan, plan.current, warnings)
@@ -67,15 +60,6 @@ def _tidy(target: Target, plan: Unchanged) -> None:
         record = target.replacement.discard_next(record)
     target.replacement.prune(record)
     remove_finished_transfers(target.dest)
-
-
-def _remove(target: Target, plan: Remove, warnings: t.Sequence[str]) -> Outcome:
-    had_content = target.replacement.has_content(plan.record)
-    remove_finished_transfers(target.dest, active=True)
-    kept = target.replacement.remove(plan.record, target.options.force)
-    # a tree that could not be removed before and still cannot be is not a change
-    changed = had_content or DestState.read(target.dest) != plan.before
-    return absent_outcome(target, changed, plan.current, [*warnings, *map(kept_warning, kept)])
 
 
 def remove_finished_transfers(dest: Dest, active: bool = False) -> None:

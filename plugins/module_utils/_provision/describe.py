@@ -15,7 +15,7 @@ from .._image.image import Image
 from .._native_path import task_path
 from .diff import diff_trees
 from .outcome import Outcome
-from .plan import ImagePlan, Restore, UseStaged, Unpack
+from .plan import ImagePlan, UseStaged, Unpack
 from .target import Target
 
 _NO_BINDING = Binding(None, 0, None)
@@ -58,16 +58,16 @@ def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Seque
     )
 
 
-def restore_outcome(target: Target, plan: Restore, warnings: t.Sequence[str]) -> Outcome:
+def restore_outcome(target: Target, current: Tree | None, previous: Tree, warnings: t.Sequence[str]) -> Outcome:
     """Return the outcome of a return to the previous tree."""
-    facts = dict(plan.previous.result)
+    facts = dict(previous.result)
     facts.pop("warnings", None)
-    facts["signed_by"] = sorted(plan.previous.signers)
+    facts["signed_by"] = sorted(previous.signers)
     return Outcome(
         changed=True,
         dest=task_path(target.options.dest),
         facts=facts,
-        diff=diff_trees(task_path(target.options.dest), plan.current, plan.previous),
+        diff=diff_trees(task_path(target.options.dest), current, previous),
         warnings=(*warnings, *target.dest.warnings),
     )
 

@@ -20,7 +20,7 @@ from .._fs.syscalls import is_subvolume, lost_attributes
 from .._image.image import Image
 from .._image.media_types import declared_compression
 from .._rootfs.ids import parse_id_maps
-from .plan import AlreadyAbsent, AlreadyStaged, Plan, Remove, Restore, Unchanged, UseStaged
+from .plan import AlreadyStaged, ImagePlan, Unchanged, UseStaged
 from .target import Target
 
 if t.TYPE_CHECKING:
@@ -69,21 +69,16 @@ def require_plain(target: Target, record: Record) -> None:
         )
 
 
-def check_plan(target: Target, plan: Plan) -> list[str]:
+def check_plan(target: Target, plan: ImagePlan) -> list[str]:
     """Return warnings about the plan. Raises ``RootfsError`` if it must not be carried out."""
-    warnings: list[str] = []
-    if isinstance(plan, AlreadyAbsent):
-        return warnings
     if isinstance(plan, Unchanged):
         return judge_reach(target, plan.current, filling=False)
-    if isinstance(plan, Restore):
-        warnings = judge_reach(target, plan.previous)
-    if isinstance(plan, (Restore, Remove)) or target.options.state == "present":
+    if target.options.state == "present":
         target.replacement.check_use()
     if isinstance(plan, (AlreadyStaged, UseStaged)):
-        warnings = judge_reach(target, plan.staged)
+        return judge_reach(target, plan.staged)
     # the tree of ``Unpack`` is judged when it is unpacked
-    return warnings
+    return []
 
 
 def judge_reach(target: Target, tree: Tree, filling: bool = True) -> list[str]:

@@ -53,3 +53,8 @@ class Options:
     cache_max_age: int = 0
     cache_scope: str = ""
     signing: Signing | None = None
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether the state is made from an image; otherwise ``states`` has its plan."""
+        return self.state in ("present", "staged")

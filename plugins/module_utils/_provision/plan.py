@@ -104,33 +104,8 @@ class Unpack:
     signers: Signers | None = None
 
 
-@dataclass(frozen=True)
-class Restore:
-    """Put the newest earlier tree into dest."""
-
-    record: Record
-    current: Tree | None
-    previous: Tree
-    signers: Signers | None = None
-
-
-@dataclass(frozen=True)
-class AlreadyAbsent:
-    """There is nothing to remove."""
-
-
-@dataclass(frozen=True)
-class Remove:
-    """Remove the tree at dest, and everything that belongs to it."""
-
-    record: Record
-    current: Tree | None
-    before: DestState
-
-
 KnownPlan = t.Union[Unchanged, AlreadyStaged, UseStaged]
 ImagePlan = t.Union[KnownPlan, Unpack]
-Plan = t.Union[ImagePlan, Restore, AlreadyAbsent, Remove]
 
 
 def to_wanted(source: Source, image: Image, options: UnpackOptions, selection: Selection) -> WantedImage:
@@ -164,21 +139,6 @@ def plan_known(target: Target, record: Record, wanted: Wanted) -> KnownPlan | No
     if options.state == "staged":
         return AlreadyStaged(wanted, current, staged)
     return UseStaged(wanted, record, current, staged)
-
-
-def plan_restore(target: Target, record: Record) -> Restore:
-    """Plan the state ``previous``. Raises ``RootfsError`` if no earlier tree is kept."""
-    current = target.replacement.current(record)
-    return Restore(record, current, target.replacement.previous(record))
-
-
-def plan_removal(target: Target, record: Record, before: DestState) -> AlreadyAbsent | Remove:
-    """Plan the state ``absent``; ``before`` is the state that the run found."""
-    force = target.options.force
-    unfinished = before.uploads is not None or before.partials
-    if not unfinished and not target.replacement.has_something(record, force):
-        return AlreadyAbsent()
-    return Remove(record, target.replacement.current(record), before)
 
 
 def selection_of(options: Options, source: Source, image: Image) -> Selection:

@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Check mode: describe what a plan would change."""
+"""Check mode: describe what the plan for an image would change."""
 
 from __future__ import annotations
 
@@ -13,20 +13,14 @@ import typing as t
 from .._dest.record import Tree
 from . import guard
 from .cache import open_cache
-from .describe import absent_outcome, image_outcome, predicted_tree, restore_outcome
+from .describe import image_outcome, predicted_tree
 from .outcome import Outcome
-from .plan import AlreadyAbsent, Plan, Remove, Restore, Unchanged, Unpack
+from .plan import ImagePlan, Unchanged, Unpack
 from .target import Target
 
 
-def predict(target: Target, plan: Plan, warnings: t.Sequence[str]) -> Outcome:
+def predict(target: Target, plan: ImagePlan, warnings: t.Sequence[str]) -> Outcome:
     """Return the outcome that carrying out the plan would have. Raises ``OciError`` if it is known to fail."""
-    if isinstance(plan, AlreadyAbsent):
-        return absent_outcome(target, False, None, warnings)
-    if isinstance(plan, Remove):
-        return absent_outcome(target, True, plan.current, warnings)
-    if isinstance(plan, Restore):
-        return restore_outcome(target, plan, warnings)
     tree: Tree
     if isinstance(plan, Unpack):
         tree = predicted_tree(plan)

@@ -26,7 +26,7 @@ from .._source.sources import open_source
 from .guard import check_plan, require_ours, require_plain, require_stageable
 from .options import Options
 from .outcome import Outcome
-from .plan import DestState, KnownPlan, Plan, Unchanged, plan_image, plan_removal, plan_restore, to_wanted, selection_of
+from .plan import DestState, ImagePlan, KnownPlan, Unchanged, plan_image, selection_of, to_wanted
 from .target import Target, open_target
 
 if t.TYPE_CHECKING:
@@ -42,7 +42,7 @@ def provision(options: Options, check_mode: bool) -> Outcome | UploadRequest:
     Returns the blobs to upload if the controller's image is needed. Raises ``OciError``.
     """
     try:
-        if options.state in ("present", "staged"):
+        if options.needs_image:
             return _provision_image(options, check_mode)
         return _provision_state(options, check_mode)
     except OSError as error:
@@ -53,16 +53,17 @@ def provision(options: Options, check_mode: bool) -> Outcome | UploadRequest:
         raise RootfsError(f"{show(options.dest)} could not be worked on: {os_phrase(error)}{name}; {advice}") from error
 
 
-def _provision_state(options: Options, check_mode: bool) -> Outcome | UploadRequest:
-    """Provision the states that need no image, ``previous`` and ``absent``."""
+def _provision_state(options: Options, check_mode: bool) -> Outcome:
+    # imported late: most tasks have an image
+    from .states import plan_state
+
     with open_target(options, check_mode) as target:
         before = DestState.read(target.dest)
         record = target.load()
         require_ours(target, record)
-        plan: Plan = (
-            plan_restore(target, record) if options.state == "previous" else plan_removal(target, record, before)
-        )
-        return t.cast("Outcome", finish(target, plan))
+        plan = plan_state(target, record, before)
+        act = plan.carry_out if target.dest.writable else plan.predict
+        return act(target, plan.check(target))
 
 
 def _provision_image(options: Options, check_mode: bool) -> Outcome | UploadRequest:
@@ -126,7 +127,7 @@ def _recall(options: Options, check_mode: bool, source: Source) -> Outcome | Non
         plan = recall(target, record, source)
         if plan is None or not _is_recorded_as_signed(options, plan):
             return None
-        return t.cast("Outcome", finish(target, plan))
+        return t.cast("Outcome", _finish(target, plan))
 
 
 def _is_recorded_as_signed(options: Options, plan: KnownPlan) -> bool:
@@ -142,10 +143,10 @@ def _provision_selected(target: Target, source: Source, image: Image) -> Outcome
     require_plain(target, record)
     selection = selection_of(target.options, source, image)
     wanted = to_wanted(source, image, target.options.unpack, selection)
-    return finish(target, plan_image(target, record, wanted))
+    return _finish(target, plan_image(target, record, wanted))
 
 
-def finish(target: Target, plan: Plan) -> Outcome | UploadRequest | None:
+def _finish(target: Target, plan: ImagePlan) -> Outcome | UploadRequest | None:
     """Check the plan, then carry it out; a run that may not write predicts its outcome."""
     if target.options.signing is not None:
         # imported late: most tasks have no keys

@@ -11,9 +11,8 @@ from __future__ import annotations
 import typing as t
 from dataclasses import replace
 
-from .._errors import RootfsError, show
 from .._signature.policy import merge_signers
-from .plan import AlreadyAbsent, Plan, Remove, Restore, Signers, Unchanged, Unpack
+from .plan import ImagePlan, Signers, Unchanged, Unpack
 from .target import Target
 
 if t.TYPE_CHECKING:
@@ -23,22 +22,15 @@ if t.TYPE_CHECKING:
     from .plan import AlreadyStaged, UseStaged, WantedImage
 
 
-def require_signatures(target: Target, signing: Signing, plan: Plan) -> Plan:
+def require_signatures(target: Target, signing: Signing, plan: ImagePlan) -> ImagePlan:
     """Return the plan with who has signed its tree. Raises ``OciError`` if that does not satisfy the task.
 
     What the record says of the tree is enough; otherwise the signatures are verified again.
     """
-    if isinstance(plan, (AlreadyAbsent, Remove)):
-        return plan
     tree = _tree_of(plan)
     known: Signers = tree.signers if tree is not None else {}
     if tree is not None and signing.policy.is_met_by(known):
         return replace(plan, signers=known)
-    if isinstance(plan, Restore):
-        raise RootfsError(
-            f"the earlier tree of {show(target.dest.path)} was not signed, when it was made, as signature_keys,"
-            " signature_threshold and signature_identity ask for now; use state: present with its image and signatures"
-        )
     return replace(
         plan, signers=merge_signers(known, _verified(target.options, signing, t.cast("WantedImage", plan.wanted)))
     )
@@ -58,13 +50,11 @@ def remember_signers(target: Target, plan: Unchanged | AlreadyStaged | UseStaged
     return record
 
 
-def _tree_of(plan: Unchanged | AlreadyStaged | UseStaged | Unpack | Restore) -> Tree | None:
+def _tree_of(plan: ImagePlan) -> Tree | None:
     """Return the tree that would be at dest, if it exists."""
     if isinstance(plan, Unpack):
         return None
-    if isinstance(plan, Unchanged):
-        return plan.current
-    return plan.previous if isinstance(plan, Restore) else plan.staged
+    return plan.current if isinstance(plan, Unchanged) else plan.staged
 
 
 def _verified(options: Options, signing: Signing, wanted: WantedImage) -> Signers:

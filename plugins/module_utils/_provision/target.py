@@ -48,7 +48,7 @@ def open_target(options: Options, check_mode: bool) -> t.Iterator[Target]:
     """Open and lock dest; in check mode nothing is made. Raises ``RootfsError``."""
     location = resolve_dest(options.dest)
     # nothing is made above a dest that is to be absent
-    dry_run = check_mode or (options.state in ("absent", "previous") and not os.path.isdir(location.parent))
+    dry_run = check_mode or (not options.needs_image and not os.path.isdir(location.parent))
     root = mapped_root(options.unpack.uids, options.unpack.gids)
     mode, group = (_CLOSED, -1) if root is None else (_FOR_GROUP, root.gid)
     with lock_dest(location, options.lock_timeout, mode, dry_run, group) as dest:
