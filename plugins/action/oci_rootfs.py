@@ -144,7 +144,8 @@ class ActionModule(ActionBase):
         image = FetchedImage(args, self._loader.path_dwim, tell)
         local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
         with FetchedStaging(image, local_tmp, parse_criteria(args), self._fetch_progress) as staging:
-            return self._offer_and_send(arguments_for_node(args), staging, signing)
+            given = args if signing is None else signing.arguments(args)
+            return self._offer_and_send(arguments_for_node(given), staging, signing)
 
     def _offer(self, args: Args, source: str, signing: TaskSigning | None) -> Args:
         decrypted: list[str] = []

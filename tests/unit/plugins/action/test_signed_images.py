@@ -171,6 +171,7 @@ class Fleet(t.NamedTuple):
     def key(self, by: signatures.Signer, name: str = "key.pub") -> str:
         """Write a public key."""
         path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text(by.public_pem)
         return str(path)
 
@@ -526,6 +527,15 @@ def test_what_the_controller_fetches_is_verified(fleet: Fleet, registry: Referri
     assert registry.paths() == []
     fleet.refuses("its signatures name", signature_identity="example.org/db", **task)
     assert not fleet.run(signature_identity="example.org/web", **task)["changed"]
+
+
+def test_a_node_gets_keys_and_no_path_of_the_controller(fleet: Fleet, registry: ReferringRegistry) -> None:
+    """Also when the controller fetches: a key file has another name on nodes, or none."""
+    registry.push("web", signatures.signature_tag(INDEX.digest), signatures.tagged(INDEX, BY))
+    fleet.key(BY, "files/key.pub")
+    task = {**fetched(registry), "signature_keys": ["key.pub"]}
+    assert fleet.run(**task)["changed"]
+    assert not fleet.run(**task)["changed"]
 
 
 def test_bundles_of_a_registry(fleet: Fleet, registry: ReferringRegistry) -> None:
