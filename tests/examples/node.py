@@ -192,8 +192,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         kind, _slash, reference = self.path.rpartition("/")
         with tarfile.open(os.path.join(self.directory, "web.oci.tar")) as archive:
-            (listed,) = json.loads(_content(archive, "index.json"))["manifests"]
-            digest = reference if reference.startswith("sha256:") else listed["digest"]
+            # the image; its signatures follow it, and are not in this registry
+            listed = json.loads(_content(archive, "index.json"))["manifests"][0]
+            digest = reference if reference.startswith("sha256") else listed["digest"]
             try:
                 body = _content(archive, "blobs/" + digest.replace(":", "/"))
             except KeyError:

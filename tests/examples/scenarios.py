@@ -35,7 +35,14 @@ stdout_callback = default
 inventory_unparsed_warning = false
 """
 # Variables that a page takes as given, because its text says where they come from.
-_GIVEN: dict[str, dict[str, t.Any]] = {"plugins/filter/visible.yml": {"log": {"stdout_lines": ["one", "two\x1b[2J"]}}}
+_GIVEN: dict[str, dict[str, t.Any]] = {
+    "plugins/filter/visible.yml": {"log": {"stdout_lines": ["one", "two\x1b[2J"]}},
+    "plugins/modules/oci_container_plan.py": {
+        "container_name": "web",
+        "container_runtime": "runc",
+        "container_src": "web.oci.tar",
+    },
+}
 # Variables that every inventory of the examples has.
 _VARIABLES = {"rack": "rack1", "images_password": "password", "vault_registry_password": "password"}
 _UNPACKED = {"hypervisor.oci.oci_rootfs": {"src": "web.oci.tar", "dest": "/var/lib/lxc/web/rootfs"}, "register": "web"}

@@ -91,10 +91,8 @@ def test_present_and_present_again(tmp_path: Path, module: Module) -> None:
     assert contents(tmp_path / "x")["f"] == b"one"
     facts = first.pop("ansible_facts")
     assert facts == {"oci_rootfs": first}
-    assert set(first) == {
-        "dest", "manifest_digest", "config_digest", "ref", "platform", "layers", "image", "report",
-            "signed_by",
-    }  # fmt: skip
+    identity = {"manifest_digest", "config_digest", "ref", "platform", "layers"}
+    assert set(first) == {"dest", *identity, "image", "report", "signed_by"}
     assert first["image"]["uid"] == 7
     again = module(tmp_path / "x", src=src)
     assert again.pop("changed") is False
