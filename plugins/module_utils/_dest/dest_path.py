@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ _SYSTEM = (
 )
 # Folders for any files in them: shared memory, and the root file systems of the role container.
 _FREE = ("/dev/shm/", "/var/lib/hypervisor.oci/bundles/")
+# Where the role predicts in check mode what an image would be in a volume that is not mounted.
+_PROBE = re.compile(r"/var/lib/hypervisor\.oci/containers/[^/]+/probe/rootfs\Z")
 # Directories that hold those of many programs or users.
 _SHARED = (
     *("/", "/home", "/lost+found", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"),
@@ -107,7 +110,7 @@ def resolve_dest(dest: str) -> DestPath:
 
 
 def _is_of_system(path: str) -> bool:
-    if path.startswith(_FREE):
+    if path.startswith(_FREE) or _PROBE.match(path):
         return False
     return any(path == folder or path.startswith(folder + "/") for folder in _SYSTEM)
 

@@ -87,7 +87,8 @@ def test_a_step_that_fails_does_not_keep_the_former_container_down(
     (tmp_path / "control").write_text(_CONTROL.replace("{folder}", str(tmp_path)))
     (tmp_path / "control").chmod(0o755)
     (tmp_path / "play.json").write_text(json.dumps(_play(tmp_path, failing)))
-    program = os.path.join(os.path.dirname(sys.executable), "ansible-playbook")
+    # an environment of ansible-test has no entry points
+    program = [sys.executable, "-c", "from ansible.cli.playbook import main; main()"]
     environment = {
         **os.environ,
         "ANSIBLE_COLLECTIONS_PATH": __file__.partition("/ansible_collections/")[0],
@@ -97,7 +98,7 @@ def test_a_step_that_fails_does_not_keep_the_former_container_down(
         "ANSIBLE_REMOTE_TEMP": str(tmp_path / "remote"),
         "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
     }
-    command = [program, "--inventory", "localhost,", str(tmp_path / "play.json")]
+    command = [*program, "--inventory", "localhost,", str(tmp_path / "play.json")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     messages = re.findall(r'"msg": "(web: .*?)"', done.stdout)
     expected = f"web: {reason}; Ask whether the container runs: broken status; the former container was started again, and runs"

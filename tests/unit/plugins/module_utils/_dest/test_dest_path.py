@@ -44,6 +44,7 @@ def test_no_absolute_path(dest: str) -> None:
         "/etc/ssh", "/etc/ssh/", "/usr/local/bin", "/usr/share/a/b", "/boot/grub", "/bin/x", "/lib64/x", "/dev/x",
         "/dev/shm", "/proc/1", "/proc/self/root", "/sys/fs", "/var/lib/dpkg", "/var/lib/dpkg/info", "/var/lib/apt/lists",
         "/var/lib/rpm", "/var/lib/systemd/timers", "/var/lib/hypervisor.oci", "/var/lib/hypervisor.oci/containers/web", "/var/lib/hypervisor.oci/bundles",
+        "/var/lib/hypervisor.oci/containers/probe/rootfs", "/var/lib/hypervisor.oci/containers/web/probe/rootfs/x",
     ],
 )  # fmt: skip
 def test_directories_of_the_system(dest: str) -> None:
@@ -68,6 +69,7 @@ def test_directories_of_the_system_behind_a_link(tmp_path: Path, name: str) -> N
         "/var/lib/aptly",
         "/dev/shm/x",
         "/var/lib/hypervisor.oci/bundles/web/rootfs",
+        "/var/lib/hypervisor.oci/containers/web/probe/rootfs",
     ],
 )
 def test_what_may_be_a_dest(dest: str) -> None:
