@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
-import pytest
+import fcntl
+import typing as t
 
+import pytest
 from ansible_collections.hypervisor.oci.tests.tools.confinement import why_not_here
 
 
@@ -16,3 +18,12 @@ def pytest_configure() -> None:
     reason = why_not_here()
     if reason:
         pytest.exit(reason, returncode=4)
+
+
+@pytest.fixture(name="alone")
+def fixture_alone(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[None]:
+    """Tests that look for users of a tree run one after the other: a namespace of one copies the mounts of all."""
+    # workers that run beside each other have folders in the same one
+    with open(tmp_path_factory.getbasetemp().parent / "alone.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -36,6 +36,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.record import
     bind,
 )
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 BY_NAME = Binding(None, 0, None)
 
 

@@ -29,6 +29,8 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.mounts import
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 IN_NAMESPACE = ("unshare", "--mount", "--propagation", "private")
 
 

@@ -55,6 +55,8 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     tree,
 )
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 BY_NAME = Binding(None, 0, None)
 
 

@@ -16,6 +16,8 @@ import pytest
 from ansible_collections.hypervisor.oci.tests.unit.support import Watched, contents, mounted, names, needs_root, run
 from ansible_collections.hypervisor.oci.tests.unit.provision_runs import TWO, refused, beside_of, everything
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 
 def test_an_update(dest: Path, one: str, two: str) -> None:
     run(dest, src=one)

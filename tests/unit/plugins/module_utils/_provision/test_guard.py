@@ -22,6 +22,8 @@ from ansible_collections.hypervisor.oci.tests.unit.support import command, conte
 from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
 from ansible_collections.hypervisor.oci.tests.unit.provision_runs import ONE, refused, beside_of
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 
 def _copied(dest: Path) -> None:
     shutil.copytree(dest, dest.parent / "copy", symlinks=True)
