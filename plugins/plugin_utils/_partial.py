@@ -234,6 +234,7 @@ class _Resumed:
         self._position = 0
         self._blob = blob
         self._reader: RangeReader | None = None
+        self._parent = os.getppid()
 
     def read(self, count: int = -1) -> bytes:
         """Return at most ``count`` bytes, empty at the end. Raises ``SourceError`` and ``OSError``."""
@@ -243,6 +244,9 @@ class _Resumed:
         elif self._position < self._blob.size:
             if self._reader is None:
                 self._reader = self._blob.open_at(self._position)
+            if os.getppid() != self._parent:
+                # ansible-playbook was killed: leave the rest, and the file, to the next run
+                raise SourceError("the process that this fetch was for has ended; run again")
             data = self._reader.read(count)
             rest = memoryview(data)
             while rest:

@@ -107,6 +107,21 @@ def test_a_run_goes_on_at_the_byte(server: Server, partials: Partials, cache: Pa
     assert (tmp_path / "again").read_bytes() == DATA
 
 
+def test_an_orphan_leaves_the_rest_to_the_next_run(
+    server: Server, partials: Partials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker outlives an ansible-playbook that is killed, and must not keep the file to itself."""
+    target = str(tmp_path / "blob")
+    with monkeypatch.context() as patched:
+        parents = iter([100] * 11 + [1] * 100)
+        patched.setattr(os, "getppid", lambda: next(parents))
+        with pytest.raises(SourceError, match="has ended"):
+            partials.stage(NAME, server.blob(), target)
+    assert partials.stage(NAME, server.blob(), target)
+    assert server.asked == [0, 100_000]
+    assert Path(target).read_bytes() == DATA
+
+
 @pytest.mark.parametrize("size", [1, 500_000, len(DATA), len(DATA) + 1, 3 * len(DATA)])
 def test_a_poisoned_file_heals_in_one_run(
     server: Server, partials: Partials, cache: Path, tmp_path: Path, size: int
