@@ -95,7 +95,7 @@ def test_an_error_of_a_descriptor(monkeypatch: pytest.MonkeyPatch, code: int, wo
 
     class Some:
         dest = "/some/dest"
-        state = "present"
+        needs_image = True
 
     monkeypatch.setattr(provision, "_provision_image", fail)
     with pytest.raises(RootfsError) as caught:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ _FILES = {"CONTRIBUTING.md", "COPYING", "FILES.json", "MANIFEST.json", "README.m
 def test_the_package_holds_the_users_part(tmp_path: Path) -> None:
     program = [sys.executable, "-c", "from ansible.cli.galaxy import main; main()"]
     command = [*program, "collection", "build", "--output-path", str(tmp_path), str(_ROOT)]
-    subprocess.run(command, check=True, capture_output=True, env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"})
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HOME": str(tmp_path)})
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as package:
         names = package.getnames()
