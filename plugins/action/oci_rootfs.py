@@ -22,6 +22,7 @@ from ansible.utils.display import Display
 
 from ..module_utils._errors import OciError, visible
 from ..module_utils._size_arguments import parse_max_size
+from ..module_utils._provision.options import IMAGE_STATES
 from ..module_utils._remote.url import is_registry, is_url
 from ..module_utils._source.sources import missing_source, open_source
 from ..plugin_utils._answer import check_tmp, parse_request, remove_foreign_keys
@@ -32,7 +33,6 @@ from ..plugin_utils._signing import TaskSigning, node_arguments, parse_signing
 from ..plugin_utils._staging import LocalImage, Staging
 from ..plugin_utils._criteria import parse_criteria
 
-_STATES_WITH_SRC = ("present", "staged")
 _PRIVATE = ("_offer", "_upload_folder", "_verdict")
 # Another run may finish the same work, or the node may lose what was sent: then the module runs again.
 _MOST_ROUNDS = 3
@@ -85,7 +85,7 @@ class ActionModule(ActionBase):
 
     def _needs_no_transfer(self, args: Args) -> bool:
         """Return whether the task needs no image."""
-        return not args.get("src") or args.get("state", "present") not in _STATES_WITH_SRC
+        return not args.get("src") or args.get("state", "present") not in IMAGE_STATES
 
     def _node_reads(self, args: Args) -> bool:
         """Return whether the node has the image, or fetches it by itself."""

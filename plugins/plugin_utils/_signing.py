@@ -23,6 +23,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ..module_utils._errors import ImageError, OciError, SourceError, show
 from ..module_utils._image.loading import Loaded, load, to_image
 from ..module_utils._options import SIGNATURE_ARGUMENTS
+from ..module_utils._provision.options import IMAGE_STATES
 from ..module_utils._signature.keys import PublicKey, is_pem, parse_keys
 from ..module_utils._signature.policy import Policy
 from ..module_utils._signature_arguments import check_given
@@ -36,7 +37,6 @@ if t.TYPE_CHECKING:
 
 Args = t.Mapping[str, t.Any]
 
-_STATES_WITH_SRC = ("present", "staged")
 _LONGEST_KEY = 64 * 1024
 
 
@@ -105,7 +105,7 @@ def node_arguments(args: Args, signing: TaskSigning | None) -> dict[str, t.Any]:
     if signing is None:
         return dict(args)
     own = signing.arguments(args)
-    if args.get("state", "present") not in _STATES_WITH_SRC:
+    if args.get("state", "present") not in IMAGE_STATES:
         # the record is all that there is to compare
         return own
     if not _is_on_node(args):
@@ -128,7 +128,7 @@ def parse_signing(args: Args, find: t.Callable[[str], str]) -> TaskSigning | Non
     keys = parse_keys([_read_key(f"signature_keys[{number}]", text, find) for number, text in enumerate(texts)])
     identity = args.get("signature_identity")
     policy = to_policy([key.fingerprint for key in keys], _threshold(args), None if identity is None else str(identity))
-    paths = _signature_paths(args) if args.get("state", "present") in _STATES_WITH_SRC else []
+    paths = _signature_paths(args) if args.get("state", "present") in IMAGE_STATES else []
     return TaskSigning(keys, policy, tuple(paths if _is_on_node(args) else map(find, paths)))
 
 

@@ -19,6 +19,9 @@ if t.TYPE_CHECKING:
     from .._remote.options import HttpOptions
     from .._signed.signing import Signing
 
+# The states that are made from an image; the others need no src.
+IMAGE_STATES = ("present", "staged")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -57,4 +60,4 @@ class Options:
     @property
     def needs_image(self) -> bool:
         """Whether the state is made from an image; otherwise ``states`` has its plan."""
-        return self.state in ("present", "staged")
+        return self.state in IMAGE_STATES

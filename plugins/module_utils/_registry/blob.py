@@ -84,7 +84,7 @@ class RemoteBlob:
     def _read(self, count: int) -> bytes:
         while True:
             try:
-                self._check_allowance()
+                self._exchange.check_allowance()
                 data = self._receive(count)
                 break
             except PassingError as error:
@@ -111,14 +111,6 @@ class RemoteBlob:
         self._drop(left)
         self._select()
         return True
-
-    def _check_allowance(self) -> None:
-        allowance = self._exchange.allowance
-        if allowance.is_spent:
-            raise self._exchange.problem(
-                f"its answers together took more than {allowance.seconds:g} seconds, and one for each KiB",
-                "check the server and the network, or raise timeout",
-            )
 
     def _receive(self, count: int) -> bytes:
         """Return at most ``count`` bytes. Raises ``PassingError`` and ``SourceError``."""

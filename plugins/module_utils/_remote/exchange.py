@@ -203,6 +203,14 @@ class Exchange:
         """Return an error that names the file."""
         return SourceError(f"src '{self._name}' cannot be fetched: {what}; {advice}")
 
+    def check_allowance(self) -> None:
+        """Raise ``SourceError`` once the answers have taken all the time that they may take together."""
+        if self.allowance.is_spent:
+            raise self.problem(
+                f"its answers together took more than {self.allowance.seconds:g} seconds, and one for each KiB",
+                "check the server and the network, or raise timeout",
+            )
+
     def note_wait(self, error: PassingError) -> None:
         """Tell the user that the server wants to be left alone for a while."""
         host = self._located.origin[1]

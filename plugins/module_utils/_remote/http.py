@@ -17,7 +17,6 @@ import email.utils
 import re
 
 from .._errors import SourceChangedError, SourceError, show
-from .clock import Allowance
 from .exchange import Exchange, PassingError, RefusedError, Request, Response
 from .options import HttpOptions
 from .retries import Retries
@@ -63,11 +62,6 @@ class RemoteFile:
         self._condition: str | None = None
         self._known = False
         self._whole: Response | None = None
-
-    @property
-    def allowance(self) -> Allowance:
-        """What all requests for the file may take together."""
-        return self.exchange.allowance
 
     def first(self, count: int) -> bytes:
         """Return the first ``count`` bytes, fewer only at the end, and learn size and version.
@@ -234,7 +228,7 @@ class Download:
     def read(self, count: int) -> bytes:
         """Return at most ``count`` bytes; empty at the end. Raises ``SourceError``, at first ``NoRangesError``."""
         while self._end is None or self.position < self._end:
-            self._check_allowance()
+            self._file.exchange.check_allowance()
             try:
                 data = self._receive(count)
             except PassingError as error:
@@ -249,14 +243,6 @@ class Download:
             if data:
                 return data
         return b""
-
-    def _check_allowance(self) -> None:
-        allowance = self._file.allowance
-        if allowance.is_spent:
-            raise self._file.problem(
-                f"its answers together took more than {allowance.seconds:g} seconds, and one for each KiB",
-                "check the server and the network, or raise timeout",
-            )
 
     def _receive(self, count: int) -> bytes:
         """Return at most ``count`` bytes of the current answer, empty at its end. Raises ``PassingError``."""
