@@ -21,6 +21,7 @@ from ._dest.record import is_token
 from ._unpack_options import unpack_options_from
 
 if t.TYPE_CHECKING:
+    from ._inventory.policy import Policy
     from ._signed.signing import Signing
 
 SIGNATURE_ARGUMENTS: dict[str, t.Any] = {
@@ -65,6 +66,7 @@ def options_from(params: dict[str, t.Any]) -> Options:
         cache_max_age=params["cache_max_age"] if cache_dir else 0,
         cache_scope=params.get("cache_scope") or "",
         signing=_signing_options(params),
+        policy=_policy(params),
     )
     return Options(**{**given, **checked})
 
@@ -76,6 +78,15 @@ def _signing_options(params: dict[str, t.Any]) -> Signing | None:
     from ._signature_arguments import signing_options
 
     return signing_options(params)
+
+
+def _policy(params: dict[str, t.Any]) -> Policy | None:
+    if params.get("policy") is None:
+        return None
+    # imported late: most tasks have no policy
+    from ._inventory.policy import parse_policy
+
+    return parse_policy(params["policy"])
 
 
 def _check_cache(path: str, params: dict[str, t.Any]) -> None:

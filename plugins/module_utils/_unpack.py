@@ -20,6 +20,7 @@ from ._layer.budget import Budget
 from ._layer.pipeline import read_ahead
 from ._layer.stream import LayerStream, drain
 from ._process_name import named_after_progress
+from ._inventory.inventory import Inventory
 from ._report import Report
 from ._rootfs.apply import Applier
 from ._rootfs.attributes import Policy
@@ -27,6 +28,7 @@ from ._fs.early_sync import EarlySync
 from ._fs.removal import empty_directory
 from ._rootfs.root import Root
 from ._fs.syscalls import keep_freed_memory
+from ._rootfs.take_inventory import Ids, take_inventory
 from ._rootfs.users import ResolvedUser, resolve_user
 from ._source.decompress import gzip_library
 from ._source.range_reader import RangeReader
@@ -40,10 +42,11 @@ if t.TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The result of unpacking: the report and the image's user, resolved inside the tree."""
+    """The result of unpacking: the report, the image's user, resolved inside the tree, and files that give rights away."""
 
     report: Report
     user: ResolvedUser
+    inventory: Inventory
 
 
 class _OtherOrder(Exception):
@@ -198,8 +201,10 @@ def _unpack(blobs: _Blobs, layers: t.Sequence[Layer], user: str, fd: int, option
                 raise _OtherOrder
         resolved = resolve_user(user, root)
         applier.finish()
+        ids = Ids.read(root, options.uids, options.gids, options.preserve)
+        inventory = take_inventory(root, applier.candidates, ids)
     _report_losses(blobs, report)
-    return Unpacked(report, resolved)
+    return Unpacked(report, resolved, inventory)
 
 
 def _check_diff_id(stream: LayerStream, diff_ids: t.Collection[str]) -> None:

@@ -171,6 +171,20 @@ options:
     type: str
     choices: [fail, warn, allow]
     default: fail
+  policy:
+    description:
+      - Which files that give rights away the image may have. A kind of file without a key here is not judged; every file of a
+        judged kind that no pattern matches is an error before anything is exchanged.
+      - The kinds are V(setuid), V(setgid), V(capabilities), V(devices), V(world_writable) (files, and directories without
+        the sticky bit) and V(unowned) (files of a user or group that the image's own F(/etc/passwd) and F(/etc/group) do not
+        know). RV(report.inventory) lists what an image has.
+      - Each kind has a list of paths in the root; an empty list allows no file. V(*) stands for any characters of one name,
+        a name V(**) for any number of names.
+      - V(capabilities) is a mapping of such paths to lists of the capabilities that these files may have at most, such as
+        V(cap_net_raw).
+      - The tree at O(dest) is judged as well, also with O(state=staged) and O(state=previous), without unpacking it again.
+        In check mode, a new image is not judged.
+    type: dict
   lock_timeout:
     description:
       - The number of seconds to wait for another run on the same O(dest).
@@ -331,6 +345,16 @@ EXAMPLES = r"""
     signature_keys:
       - keys/release.pub
     signature_identity: registry.example.org/web
+
+- name: Refuse an image with setuid files, capabilities or devices that nobody has allowed
+  hypervisor.oci.oci_rootfs:
+    src: images/web.oci.tar
+    dest: /var/lib/machines/web
+    policy:
+      setuid: [/usr/bin/su]
+      capabilities:
+        /usr/bin/ping: [cap_net_raw]
+      devices: []
 
 - name: Unpack on the node while the old container runs
   hypervisor.oci.oci_rootfs:
@@ -536,6 +560,15 @@ report:
     gzip:
       description: The library that inflated layers, V(zlib), V(isal) or V(zlib-ng). Null if no layer was compressed by gzip.
       type: str
+    inventory:
+      description:
+        - Files of the tree that give rights away, by the kinds of O(policy). Each kind has C(count) and C(files), of which no
+          more than 1,000 are shown, sorted by C(path).
+        - What else is told of a file depends on its kind. It is C(uid) for C(setuid), C(gid) for C(setgid), C(permitted),
+          C(inheritable) and C(effective) for C(capabilities), C(device) for C(devices), C(type) for C(world_writable), and
+          C(uid) and C(gid) for C(unowned). Ids are those in the container, null for an id that it does not have.
+      type: dict
+      sample: {"setuid": {"count": 1, "files": [{"path": "/usr/bin/su", "uid": 0}]}}
     counts:
       description: Counts by kind of everything that was skipped, filtered, ignored or is remarkable.
       type: dict
@@ -571,6 +604,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "in_use": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
     "keep": {"type": "int", "default": 1},
     "reachable": {"type": "str", "choices": CHOICES, "default": FAIL},
+    "policy": {"type": "dict"},
     "lock_timeout": {"type": "int", "default": 300},
     **UNPACK_ARGUMENTS,
     **MAX_SIZE_ARGUMENTS,

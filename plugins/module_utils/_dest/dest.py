@@ -16,7 +16,15 @@ import typing as t
 
 from .._errors import RootfsError, show
 from .._fs.descriptors import closed_on_error, opened
-from .._fs.directories import make_directories, make_private, open_existing, open_or_none, open_private, remove_if_empty
+from .._fs.directories import (
+    make_directories,
+    make_private,
+    names_in,
+    open_existing,
+    open_or_none,
+    open_private,
+    remove_if_empty,
+)
 from .dest_path import RECORD, DestPath
 from .record import Record, from_json, to_json
 
@@ -24,6 +32,8 @@ from .record import Record, from_json, to_json
 UPLOADS = b"uploads.json"
 # The folder of blobs that came in part, see _provision/partials.py.
 PARTIALS = b"partial"
+# Where the inventory of a tree lies, after the name of its papers.
+INVENTORY = ".inventory"
 _NEW_FILE = b"record.json.new"
 _POLL_SECONDS = 0.1
 
@@ -86,8 +96,9 @@ class Dest:
         return from_json(data, self.location.state_path)
 
     def save(self, record: Record) -> None:
-        """Replace the record, which is durable when this returns."""
+        """Replace the record, which is durable when this returns; remove papers that it no longer names."""
         self.write(RECORD, to_json(record))
+        self._remove_papers(record.papers)
 
     def read(self, name: bytes) -> bytes | None:
         """Read a file of the private folder; return ``None`` if it is missing."""
@@ -127,7 +138,14 @@ class Dest:
         for name in (_NEW_FILE, RECORD):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self.state)
+        self._remove_papers(frozenset())
         os.fsync(self.state)
+
+    def _remove_papers(self, needed: t.AbstractSet[str]) -> None:
+        for name in names_in(self.state):
+            papers, dot, _kind = os.fsdecode(name).partition(INVENTORY)
+            if dot and papers not in needed:
+                os.unlink(name, dir_fd=self.state)
 
     def close(self) -> None:
         """Release the lock, and remove the private folder if it is empty."""

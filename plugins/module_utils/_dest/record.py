@@ -132,7 +132,8 @@ class Tree:
     ``name`` is its name in the private folder or, for a staging directory, in the mount point; it is empty for the tree
     at ``dest``. ``fingerprint`` and ``result`` are empty for a foreign tree. ``mtime`` is the modification time of the
     root directory in nanoseconds. ``selection`` is empty for a foreign tree, too. ``signers`` are the fingerprints of the
-    keys by which signatures of its image were verified, with the references that each has signed.
+    keys by which signatures of its image were verified, with the references that each has signed. ``papers`` is the random
+    name of a long inventory beside the record, see ``Dest.save``; otherwise it is empty.
     """
 
     binding: Binding
@@ -142,6 +143,7 @@ class Tree:
     mtime: int = 0
     selection: Selection = field(default_factory=Selection)
     signers: dict[str, list[str]] = field(default_factory=dict)
+    papers: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,12 @@ class Record:
     def is_empty(self) -> bool:
         """Return whether nothing is recorded."""
         return self == Record()
+
+    @property
+    def papers(self) -> frozenset[str]:
+        """Return the names of the papers that belong to trees which are still needed."""
+        trees = (self.tree, self.next, *self.generations)
+        return frozenset(tree.papers for tree in trees if tree is not None and tree.papers)
 
     def without_next(self) -> Record:
         """Return the record with the next tree in the trash, and without a foreign tree that it was to replace."""
@@ -229,5 +237,6 @@ def _tree(value: dict[str, t.Any] | None) -> Tree | None:
         "binding": Binding(**value["binding"]),
         "selection": Selection(**{**chosen, **lists}),
         "signers": {str(key): list(map(str, names)) for key, names in dict(value["signers"]).items()},
+        "papers": str(value.get("papers", "")),
     }
     return Tree(**{**value, **checked})

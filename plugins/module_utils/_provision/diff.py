@@ -27,11 +27,12 @@ def diff_trees(dest: str, before: Tree | None, after: Tree | None) -> _Facts:
     """Return digests, layers added and dropped, and the config fields that change."""
     old = _described(before)
     new = _described(after)
+    adds, takes_away = _rights(old, new)
     return {
         "before_header": f"{dest} (before)",
         "after_header": f"{dest} (after)",
-        "before": _side(old, new, MASK),
-        "after": _side(new, old, CHANGED),
+        "before": {**_side(old, new, MASK), **({"takes away": takes_away} if takes_away else {})},
+        "after": {**_side(new, old, CHANGED), **({"adds": adds} if adds else {})},
     }
 
 
@@ -40,6 +41,22 @@ def _described(tree: Tree | None) -> _Facts:
     if tree is None:
         return {}
     return {**tree.result, "signed_by": sorted(tree.signers)} if tree.signers else tree.result
+
+
+def _rights(old: _Facts, new: _Facts) -> tuple[list[str], list[str]]:
+    """Return which files that give rights away a new tree adds, and which it takes away, as ``setuid /usr/bin/su``.
+
+    They are known only of trees that were unpacked. Files beyond those that a result shows are not compared.
+    """
+    before, after = ((facts.get("report") or {}).get("inventory") for facts in (old, new))
+    if before is None or after is None:
+        return [], []
+    one, other = _lines(before), _lines(after)
+    return _bounded(sorted(other - one)), _bounded(sorted(one - other))
+
+
+def _lines(inventory: _Facts) -> set[str]:
+    return {f"{kind} {item['path']}" for kind, found in inventory.items() for item in found["files"]}
 
 
 def _side(one: _Facts, other: _Facts, changed: str) -> _Facts:

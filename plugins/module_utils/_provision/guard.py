@@ -72,13 +72,27 @@ def require_plain(target: Target, record: Record) -> None:
 def check_plan(target: Target, plan: ImagePlan) -> list[str]:
     """Return warnings about the plan. Raises ``RootfsError`` if it must not be carried out."""
     if isinstance(plan, Unchanged):
+        judge_policy(target, plan.current)
         return judge_reach(target, plan.current, filling=False)
     if target.options.state == "present":
         target.replacement.check_use()
     if isinstance(plan, (AlreadyStaged, UseStaged)):
+        judge_policy(target, plan.staged)
         return judge_reach(target, plan.staged)
     # the tree of ``Unpack`` is judged when it is unpacked
+    if target.options.policy is not None and not target.dest.writable:
+        return ["policy is judged by a real run, because it needs the new image's files"]
     return []
+
+
+def judge_policy(target: Target, tree: Tree) -> None:
+    """Require that the policy of the task allows a tree that this module made. Raises ``RootfsError``."""
+    policy = target.options.policy
+    if policy is not None:
+        # imported late: most tasks have no policy
+        from .inventory import inventory_of
+
+        policy.judge(inventory_of(target.dest, tree), target.dest.path)
 
 
 def judge_reach(target: Target, tree: Tree, filling: bool = True) -> list[str]:

@@ -17,6 +17,7 @@ from .._unpack_options import UnpackOptions
 if t.TYPE_CHECKING:
     from .._image.platform import Platform
     from .._remote.options import HttpOptions
+    from .._inventory.policy import Policy
     from .._signed.signing import Signing
 
 # The states that are made from an image; the others need no src.
@@ -32,7 +33,7 @@ class Options:
     controller's offer, ``upload_folder`` the folder that it has uploaded blobs to. ``reachable`` is ``fail``,
     ``warn`` or ``allow``. ``cache_dir`` is empty without a cache; ``cache_max_size`` is in bytes,
     ``cache_max_age`` in days, 0 for no limit. Only images of one ``cache_scope`` share blobs; an empty scope stands
-    for the source itself. ``signing`` is ``None`` if no signature is demanded.
+    for the source itself. ``signing`` is ``None`` if no signature is demanded, ``policy`` if no file is judged.
     """
 
     dest: str
@@ -56,6 +57,7 @@ class Options:
     cache_max_age: int = 0
     cache_scope: str = ""
     signing: Signing | None = None
+    policy: Policy | None = None
 
     @property
     def needs_image(self) -> bool:

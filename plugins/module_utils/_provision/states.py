@@ -15,7 +15,7 @@ from .._dest.record import Record, Tree
 from .._errors import RootfsError, show
 from .carry_out import kept_warning, remove_finished_transfers
 from .describe import absent_outcome, restore_outcome
-from .guard import judge_reach
+from .guard import judge_policy, judge_reach
 from .outcome import Outcome
 from .plan import DestState
 from .target import Target
@@ -50,6 +50,7 @@ class Restore:
                 f"the earlier tree of {show(target.dest.path)} was not signed, when it was made, as signature_keys,"
                 " signature_threshold and signature_identity ask for now; use state: present with its image and signatures"
             )
+        judge_policy(target, self.previous)
         warnings = judge_reach(target, self.previous)
         target.replacement.check_use()
         return warnings

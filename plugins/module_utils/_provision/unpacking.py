@@ -13,7 +13,8 @@ import os
 import typing as t
 from dataclasses import replace
 
-from .._dest.record import Record, Tree, bind
+from .._dest.dest import INVENTORY
+from .._dest.record import Record, Tree, bind, random_name
 from .._errors import RootfsError
 from .._fs.descriptors import opened
 from .._fs.syscalls import syncfs
@@ -23,7 +24,7 @@ from .._unpack import Kept, unpack
 from .cache import open_cache, scope_of
 from .carry_out import kept_warning, remove_finished_transfers
 from .describe import identity_facts, image_outcome
-from .guard import judge_reach, require_libraries, require_room
+from .guard import judge_policy, judge_reach, require_libraries, require_room
 from .outcome import Outcome
 from .partials import open_partials
 from .plan import Unpack, WantedImage
@@ -69,6 +70,7 @@ def _unpack(target: Target, plan: Unpack, cache: BlobCache | None) -> Outcome:
     record, tree = _stage(target, plan, cache)
     replacement = target.replacement
     try:
+        judge_policy(target, tree)
         warnings = judge_reach(target, tree)
         if target.options.state == "present":
             record = replacement.commit(record)
@@ -117,11 +119,15 @@ def _unpack_into(fd: int, target: Target, wanted: WantedImage, cache: BlobCache 
     result = {
         **identity_facts(wanted.image),
         "image": {**wanted.image.config.to_facts(), **user.to_facts()},
-        "report": report.to_dict(),
+        "report": {**report.to_dict(), "inventory": unpacked.inventory.to_result()},
         "warnings": [*report.warnings, *([user.warning] if user.warning else [])],
     }
     mtime = os.fstat(fd).st_mtime_ns
-    return Tree(binding, wanted.fingerprint, result, "", mtime, wanted.selection)
+    papers = ""
+    if not unpacked.inventory.is_shown:
+        papers = random_name()
+        target.dest.write((papers + INVENTORY).encode(), unpacked.inventory.to_bytes())
+    return Tree(binding, wanted.fingerprint, result, "", mtime, wanted.selection, papers=papers)
 
 
 def _abandon(target: Target) -> None:

@@ -22,6 +22,7 @@ from .._layer.tar_entries import TarReader
 from .._unpack_options import UnpackOptions
 from .aside import ASIDE, Aside
 from .attributes import Attributes, Policy, Writer, first_mode
+from .candidates import Candidates
 from .devices import SAFE_CHARACTER_DEVICES
 from .root import WHITEOUT, Directory, Names, Root
 
@@ -52,6 +53,8 @@ class Applier:
         self._keep_dirlinks = options.keep_dirlinks
         self._held = 0
         self._aside = Aside(root.fd(root.top))
+        # what may belong into the inventory of the finished tree
+        self.candidates = Candidates()
 
     def apply_layer(self, chunks: t.Iterable[bytes], digest: str) -> None:
         """Apply one layer, whose tar archive comes in ``chunks``; read them to their end."""
@@ -203,6 +206,7 @@ class Applier:
         finally:
             os.close(fd)
         root.add(parent, name)
+        self.candidates.note(parent, name, entry)
         report = self._report
         report.files += 1
         report.bytes += written
@@ -223,11 +227,12 @@ class Applier:
             known.attributes = attributes
         else:
             try:
-                root.make_directory(parent, name, attributes)
+                known = root.make_directory(parent, name, attributes)
             except FileExistsError:
                 root.remove(parent, name)
-                root.make_directory(parent, name, attributes)
+                known = root.make_directory(parent, name, attributes)
         root.add(parent, name)
+        self.candidates.note(known.parent or parent, known.name, entry)
 
     def _make_symlink(self, entry: Entry, above: Names, name: bytes) -> None:
         root = self._root
@@ -242,6 +247,7 @@ class Applier:
             os.symlink(entry.link, name, dir_fd=root.fd(parent))
         self._writer.to_symlink(root.fd(parent), name, attributes)
         root.add(parent, name)
+        self.candidates.note(parent, name, entry)
 
     def _make_hard_link(self, entry: Entry, above: Names, name: bytes) -> None:
         root = self._root
@@ -252,7 +258,7 @@ class Applier:
         if target[:-1] == [ASIDE] and len(target[-1]) <= _LONGEST and self._aside.has(target[-1]):
             root.remove(parent, name)
             self._aside.link(target[-1], root.fd(parent), name)
-            root.add(parent, name)
+            self._note_link(parent, name)
             return
         source = root.find(target[:-1])
         old = target[-1]
@@ -266,7 +272,11 @@ class Applier:
             root.link_file(source, old, parent, name)
         except FileNotFoundError:
             raise EntryError(f"it is a hard link to {show(entry.link)}, which does not exist") from None
-        root.add(parent, name)
+        self._note_link(parent, name)
+
+    def _note_link(self, parent: Directory, name: bytes) -> None:
+        self._root.add(parent, name)
+        self.candidates.note_link(parent, name)
 
     def _make_device(self, entry: Entry, above: Names, name: bytes) -> None:
         choice = self._devices
@@ -296,6 +306,7 @@ class Applier:
         os.mknod(name, kind | 0o600, number, dir_fd=root.fd(parent))
         self._writer.to_node(root.fd(parent), name, attributes)
         root.add(parent, name)
+        self.candidates.note(parent, name, entry)
 
 
 def split_name(name: bytes) -> tuple[Names, bytes]:

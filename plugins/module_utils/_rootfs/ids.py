@@ -42,6 +42,15 @@ class IdMap:
                 return host + container_id - container
         raise UnmappedError(f"no range of {self.what}_map contains the {self.what} {container_id}")
 
+    def to_container(self, host_id: int) -> int | None:
+        """Return the container's id of an id of the host, or ``None`` if it has none."""
+        if not self.ranges:
+            return host_id
+        for container, host, count in self.ranges:
+            if host <= host_id < host + count:
+                return container + host_id - host
+        return None
+
     def to_list(self) -> list[str]:
         """Return the ranges as the user writes them: ``container:host:count``."""
         return [":".join(map(str, numbers)) for numbers in self.ranges]

@@ -163,7 +163,7 @@ def _shown_places(case: _Case) -> dict[str, str]:
 # Arguments of ``oci_rootfs`` that have no default.
 _GIVEN = (
     *("registry_auth_file", "registry_mirrors", "registry_plain_http"),
-    *("signature_keys", "signature_threshold", "signature_identity", "signatures"),
+    *("policy", "signature_keys", "signature_threshold", "signature_identity", "signatures"),
 )
 
 
@@ -197,7 +197,7 @@ def _rootfs_arguments(request: Request, places: Places) -> Facts:
 
 
 def _given_arguments(request: Request) -> Facts:
-    """Return the arguments for registries and signatures that are given; ``rootfs_options`` may hold the others."""
+    """Return the arguments for registries, policy and signatures that are given; ``rootfs_options`` may hold the others."""
     found = {name: getattr(request, name) for name in _GIVEN}
     return {name: value for name, value in found.items() if value is not None}
 

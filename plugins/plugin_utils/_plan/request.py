@@ -34,8 +34,8 @@ _CHOICES = {
     "network": ("private", "host"),
 }
 _PATHS = ("folder", "rootfs", "state_folder", "volumes_folder", "log_folder")
-# Without one of these an image with fewer signatures would do, so an empty or undefined value must not count as not given.
-_NEVER_EMPTY = ("signature_keys", "signature_threshold", "signature_identity")
+# Without one of these an image with more rights or fewer signatures would do, so an empty or undefined value must not count as not given.
+_NEVER_EMPTY = ("policy", "signature_keys", "signature_threshold", "signature_identity")
 _NOT_NEGATIVE = ("keep", "stop_timeout", "start_wait")
 
 
@@ -62,6 +62,7 @@ class Request:
     registry_auth_file: str | None = None
     registry_mirrors: list[str] | None = None
     registry_plain_http: bool | None = None
+    policy: Facts | None = None
     signature_keys: list[str] | None = None
     signature_threshold: int | None = None
     signature_identity: str | None = None
@@ -194,7 +195,7 @@ def _parse(name: str, kind: str, value: t.Any) -> t.Any:
         return _strings(name, value)
     if kind == "list[Facts]":
         return _mappings(name, value)
-    if kind == "Facts":
+    if kind.startswith("Facts"):
         if not isinstance(value, Mapping):
             raise ContainerError(Option(name), " must be a mapping")
         return dict(value)

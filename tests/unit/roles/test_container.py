@@ -67,6 +67,7 @@ def test_the_plan_reads_all_variables(options: dict[str, t.Any]) -> None:
         "int": "int",
         "int | None": "int",
         "Facts": "dict",
+        "Facts | None": "dict",
         "str": "str",
         "str | None": "str",
     }

@@ -11,8 +11,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
-from ansible_collections.hypervisor.oci.plugins.module_utils._container import rights
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.removal import empty_directory
 from ansible_collections.hypervisor.oci.plugins.module_utils._container.rights import count_rights
 from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
@@ -86,39 +84,3 @@ def test_depth_costs_no_descriptors(tmp_path: Path) -> None:
         empty_directory(top)
         os.close(fd)
         os.close(top)
-
-
-def test_a_directory_that_moves_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a running container: nothing outside of the tree is counted in its place."""
-    (tmp_path / "top/a/b").mkdir(parents=True)
-    (tmp_path / "other").mkdir()
-    real = rights._Walk._count_in
-
-    def count_in(walk: rights._Walk, fd: int) -> list[bytes]:
-        names = real(walk, fd)
-        if not names:
-            os.rename(tmp_path / "top/a/b", tmp_path / "other/b")
-        return names
-
-    monkeypatch.setattr(rights._Walk, "_count_in", count_in)
-    with pytest.raises(RootfsError) as caught:
-        counted(tmp_path / "top")
-    assert caught.value.message.startswith("directories of the root file system are moved")
-
-
-@pytest.mark.parametrize("deep", [False, True])
-def test_names_that_are_held_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deep: bool) -> None:
-    """In one directory, or in several above each other; visited directories do not count."""
-    monkeypatch.setattr(rights, "_MOST_WAITING", 6)
-    for number in range(3):
-        (tmp_path / f"{number}/a/b").mkdir(parents=True)
-    assert counted(tmp_path) == {}
-    for number in range(6):
-        (tmp_path / ("0/a" if deep else ".") / f"more{number}").mkdir()
-    if deep:
-        for number in range(3):
-            (tmp_path / f"1/more{number}").mkdir()
-            (tmp_path / f"2/more{number}").mkdir()
-    with pytest.raises(RootfsError) as caught:
-        counted(tmp_path)
-    assert caught.value.message.startswith("more than 6 directories lie beside each other")

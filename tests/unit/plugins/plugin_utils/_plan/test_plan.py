@@ -168,7 +168,13 @@ def test_signatures_are_demanded_as_the_variables_say() -> None:
     assert not {*given} & {*planned("runc")["rootfs_arguments"]}
 
 
-@pytest.mark.parametrize("name", ["signature_keys", "signature_threshold", "signature_identity"])
+def test_a_policy_is_passed_on() -> None:
+    policy = {"setuid": ["/usr/bin/su"], "capabilities": {}}
+    assert planned("runc", policy=policy)["rootfs_arguments"]["policy"] == policy
+    assert "policy" not in planned("runc")["rootfs_arguments"]
+
+
+@pytest.mark.parametrize("name", ["policy", "signature_keys", "signature_threshold", "signature_identity"])
 @pytest.mark.parametrize("value", [None, "", []])
 def test_an_empty_value_never_means_that_none_are(name: str, value: t.Any) -> None:
     with pytest.raises(ContainerError, match="is empty or undefined"):
