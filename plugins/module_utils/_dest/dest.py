@@ -97,7 +97,7 @@ class Dest:
 
     def save(self, record: Record) -> None:
         """Replace the record, which is durable when this returns; remove papers that it no longer names."""
-        self.write(RECORD, to_json(record))
+        self.write(RECORD, to_json(record, self.path))
         self._remove_papers(record.papers)
 
     def read(self, name: bytes) -> bytes | None:
@@ -188,6 +188,30 @@ def lock_dest(location: DestPath, timeout: float, parent_mode: int, dry_run: boo
         for path in reversed(made):
             above, name = os.path.split(path)
             _remove_empty(above, os.fsencode(name))
+
+
+@contextlib.contextmanager
+def view_dest(location: DestPath) -> t.Iterator[tuple[Dest, bool]]:
+    """Open a dest for reading, without waiting; yield it, and whether another run is at work there.
+
+    Its files are replaced as a whole, so they can be read meanwhile. Raises ``RootfsError``.
+    """
+    parent, _made = _open_or_make(location.parent, _STATES, True)
+    dest = Dest(location, parent)
+    with contextlib.closing(dest):
+        above, missing = open_existing(os.fsencode(location.state_parent))
+        with opened(above):
+            state = None if missing else open_private(above, location.state_name)
+        dest.state = -1 if state is None else state
+        yield dest, dest.state >= 0 and not _is_free(dest.state)
+
+
+def _is_free(state: int) -> bool:
+    try:
+        fcntl.flock(state, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _open_or_make(path: str, access: Access, dry_run: bool) -> tuple[int, list[str]]:

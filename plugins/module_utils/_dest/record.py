@@ -133,7 +133,8 @@ class Tree:
     at ``dest``. ``fingerprint`` and ``result`` are empty for a foreign tree. ``mtime`` is the modification time of the
     root directory in nanoseconds. ``selection`` is empty for a foreign tree, too. ``signers`` are the fingerprints of the
     keys by which signatures of its image were verified, with the references that each has signed. ``papers`` is the random
-    name of a long inventory beside the record, see ``Dest.save``; otherwise it is empty.
+    name of a long inventory beside the record, see ``Dest.save``; otherwise it is empty. ``made`` is when the tree was
+    unpacked, in seconds since the epoch.
     """
 
     binding: Binding
@@ -144,6 +145,7 @@ class Tree:
     selection: Selection = field(default_factory=Selection)
     signers: dict[str, list[str]] = field(default_factory=dict)
     papers: str = ""
+    made: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,10 +194,19 @@ class Record:
         )
 
 
-def to_json(record: Record) -> bytes:
-    """Return the record as it is written to disk."""
+def to_json(record: Record, dest: str = "") -> bytes:
+    """Return the record as it is written to disk, with the path that it is for."""
     # not asdict, which copies each value of an image's config
-    return json.dumps({"format": FORMAT, **vars(record)}, default=vars).encode("utf-8")
+    return json.dumps({"format": FORMAT, "dest": dest, **vars(record)}, default=vars).encode("utf-8")
+
+
+def dest_of(data: bytes) -> str | None:
+    """Return the path that a stored record is for, or ``None`` if it does not say so."""
+    try:
+        dest = json.loads(data).get("dest")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return dest if isinstance(dest, str) else None
 
 
 def from_json(data: bytes, where: str) -> Record:
@@ -238,5 +249,6 @@ def _tree(value: dict[str, t.Any] | None) -> Tree | None:
         "selection": Selection(**{**chosen, **lists}),
         "signers": {str(key): list(map(str, names)) for key, names in dict(value["signers"]).items()},
         "papers": str(value.get("papers", "")),
+        "made": int(value.get("made", 0)),
     }
     return Tree(**{**value, **checked})

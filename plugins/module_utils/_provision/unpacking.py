@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import typing as t
 from dataclasses import replace
 
@@ -127,7 +128,7 @@ def _unpack_into(fd: int, target: Target, wanted: WantedImage, cache: BlobCache 
     if not unpacked.inventory.is_shown:
         papers = random_name()
         target.dest.write((papers + INVENTORY).encode(), unpacked.inventory.to_bytes())
-    return Tree(binding, wanted.fingerprint, result, "", mtime, wanted.selection, papers=papers)
+    return Tree(binding, wanted.fingerprint, result, "", mtime, wanted.selection, papers=papers, made=int(time.time()))
 
 
 def _abandon(target: Target) -> None:

@@ -1,0 +1,225 @@
+#!/usr/bin/python
+# Copyright (c) the hypervisor.oci authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: oci_rootfs_info
+short_description: Tell what is known of root file systems on a node
+version_added: 0.1.0
+author:
+  - the hypervisor.oci authors (@hypervisor-oci)
+description:
+  - Reads the records that M(hypervisor.oci.oci_rootfs) keeps of one root file system or of all in some folders, and changes
+    nothing.
+  - It tells which image a tree was made from, when and with which options, who has signed the image, which of its files give
+    rights away, which earlier trees are kept, and what an interrupted run has left.
+  - What a container has written into its root since is not looked at.
+requirements:
+  - Python 3.8 or newer
+extends_documentation_fragment:
+  - hypervisor.oci._attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Nothing is ever changed.
+  diff_mode:
+    support: N/A
+    details:
+      - Nothing is ever changed.
+  idempotent:
+    support: full
+  platform:
+    platforms: linux
+    support: full
+  facts:
+    support: none
+  action:
+    support: none
+  async:
+    support: full
+  safe_file_operations:
+    support: N/A
+    details:
+      - Nothing is written.
+options:
+  dest:
+    description:
+      - The root file system to describe, as O(hypervisor.oci.oci_rootfs#module:dest) names it.
+      - Without it, all root file systems are described whose records lie in O(folders).
+    type: path
+  folders:
+    description:
+      - Where to look for records, and up to two folders below. A record lies beside its root file system; that of a mount
+        point lies in F(/var/lib/hypervisor.oci).
+      - The default has the places where the role P(hypervisor.oci.container#role) puts root file systems.
+    type: list
+    elements: path
+    default:
+      - /var/lib/lxc
+      - /var/lib/machines
+      - /var/lib/hypervisor.oci
+      - /var/lib/hypervisor.oci/bundles
+  sizes:
+    description:
+      - Whether to add up how much each tree takes on disk, which reads the status of every file.
+    type: bool
+    default: false
+seealso:
+  - module: hypervisor.oci.oci_rootfs
+  - module: hypervisor.oci.oci_image_info
+"""
+
+EXAMPLES = r"""
+---
+- name: Describe one root file system
+  hypervisor.oci.oci_rootfs_info:
+    dest: /var/lib/lxc/app/rootfs
+  register: app
+
+- name: Show its image
+  ansible.builtin.debug:
+    msg: "{{ app.rootfs[0].ref }} ({{ app.rootfs[0].manifest_digest }}), unpacked at {{ app.rootfs[0].made }}"
+
+- name: Describe all of this node, with the space that they take
+  hypervisor.oci.oci_rootfs_info:
+    sizes: true
+  register: all
+
+- name: List what has setuid files
+  ansible.builtin.debug:
+    msg: "{{ item.dest }}: {{ item.report.inventory.setuid.files | map(attribute='path') | join(' ') }}"
+  loop: "{{ all.rootfs | selectattr('provisioned') }}"
+  loop_control:
+    label: "{{ item.dest }}"
+"""
+
+RETURN = r"""
+rootfs:
+  description: The root file systems, sorted by RV(rootfs[].dest).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    dest:
+      description: The resolved path.
+      type: str
+      sample: /var/lib/lxc/app/rootfs
+    exists:
+      description: Whether there is a directory.
+      type: bool
+    provisioned:
+      description:
+        - Whether the directory holds a tree that M(hypervisor.oci.oci_rootfs) made, as a whole. Otherwise all that is told of
+          the tree itself is null.
+      type: bool
+    busy:
+      description: Whether another run was at work on it.
+      type: bool
+    manifest_digest:
+      description: As RV(hypervisor.oci.oci_rootfs#module:manifest_digest).
+      type: str
+    config_digest:
+      description: As RV(hypervisor.oci.oci_rootfs#module:config_digest).
+      type: str
+    ref:
+      description: The name that the image had when it was unpacked.
+      type: str
+    platform:
+      description: As RV(hypervisor.oci.oci_rootfs#module:platform).
+      type: str
+    layers:
+      description: As RV(hypervisor.oci.oci_rootfs#module:layers).
+      type: list
+      elements: dict
+    image:
+      description: As RV(hypervisor.oci.oci_rootfs#module:image). It holds the image's environment.
+      type: dict
+    report:
+      description: As RV(hypervisor.oci.oci_rootfs#module:report), with the inventory.
+      type: dict
+    options:
+      description: The options that the tree was made with, as far as they change it.
+      type: dict
+    made:
+      description: When the tree was unpacked, in UTC. Null if the record does not tell.
+      type: str
+      sample: 2026-11-29T08:15:00Z
+    signed_by:
+      description: As RV(hypervisor.oci.oci_rootfs#module:signed_by).
+      type: list
+      elements: str
+    staged:
+      description:
+        - The tree that O(hypervisor.oci.oci_rootfs#module:state=staged) has prepared, or null.
+        - It has C(path), C(manifest_digest), C(config_digest), C(ref), C(platform), C(options), C(made), C(signed_by), and
+          with O(sizes) C(size).
+      type: dict
+    earlier:
+      description:
+        - Earlier trees that are kept, the newest first, with the keys of RV(rootfs[].staged). A tree of somebody else, which
+          O(hypervisor.oci.oci_rootfs#module:force) has replaced, has no digests.
+      type: list
+      elements: dict
+    unfinished:
+      description: What an interrupted run has left, which the next run of M(hypervisor.oci.oci_rootfs) finishes or removes.
+      type: dict
+      contains:
+        phase:
+          description: How far it came, such as V(unpacking), V(prepared) or V(removing). Null if nothing is unfinished.
+          type: str
+        transfers:
+          description: The number of folders of unfinished transfers.
+          type: int
+        partial_blobs:
+          description: Whether blobs are kept that came in part.
+          type: bool
+        to_remove:
+          description: Paths of trees that are no longer needed, but could not be removed.
+          type: list
+          elements: str
+    size:
+      description: How many bytes the tree takes on disk, without what is mounted in it. Null if it does not exist.
+      returned: with O(sizes)
+      type: int
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._dest.search import find_dests
+from ..module_utils._errors import OciError
+from ..module_utils._native_path import native_path
+from ..module_utils._provision.inspect import describe_dest
+from ..module_utils._result import to_json_safe
+
+ARGUMENT_SPEC: dict[str, t.Any] = {
+    "dest": {"type": "path"},
+    "folders": {
+        "type": "list",
+        "elements": "path",
+        "default": ["/var/lib/lxc", "/var/lib/machines", "/var/lib/hypervisor.oci", "/var/lib/hypervisor.oci/bundles"],
+    },
+    "sizes": {"type": "bool", "default": False},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    params = module.params
+    try:
+        given = params["dest"]
+        dests = [native_path(given)] if given else find_dests(map(native_path, params["folders"]))
+        found = [describe_dest(dest, params["sizes"]) for dest in dests]
+    except OciError as error:
+        module.fail_json(msg=error.message)
+    module.exit_json(changed=False, rootfs=to_json_safe(found))
+
+
+if __name__ == "__main__":
+    main()
