@@ -20,16 +20,16 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils._errors import OciError, visible
+from ..module_utils._errors import OciError, SourceError, visible
 from ..module_utils._size_arguments import parse_max_size
 from ..module_utils._provision.options import IMAGE_STATES
 from ..module_utils._remote.url import is_registry, is_url
 from ..module_utils._source.sources import missing_source, open_source
 from ..plugin_utils._answer import check_tmp, parse_request, remove_foreign_keys
-from ..plugin_utils._fetch import FetchedImage, FetchedStaging, arguments_for_node, is_fetched_here
+from ..plugin_utils._fetch import FetchedImage, FetchedStaging, arguments_for_node, arguments_to_ask, is_fetched_here
 from ..plugin_utils._output import shorten_output, summarize
 from ..plugin_utils._progress import Progress, running_module
-from ..plugin_utils._signing import TaskSigning, node_arguments, parse_signing
+from ..plugin_utils._signing import Judged, TaskSigning, node_arguments, parse_signing
 from ..plugin_utils._staging import LocalImage, Staging
 from ..plugin_utils._criteria import parse_criteria
 
@@ -66,7 +66,7 @@ class ActionModule(ActionBase):
             if is_fetched_here(args, bool(self._task.async_val)):
                 return self._fetch(args, signing)
             if self._node_reads(args):
-                return self._run_module(node_arguments(args, signing))
+                return self._let_node_read(args, signing)
             if signing is not None:
                 args = signing.arguments(args)
             source = self._find_source(str(args["src"]))
@@ -90,7 +90,10 @@ class ActionModule(ActionBase):
     def _node_reads(self, args: Args) -> bool:
         """Return whether the node has the image, or fetches it by itself."""
         source = str(args["src"])
-        return boolean(args.get("remote_src", False), strict=False) or is_url(source) or is_registry(source)
+        return self._is_on_node(args) or is_url(source) or is_registry(source)
+
+    def _is_on_node(self, args: Args) -> bool:
+        return boolean(args.get("remote_src", False), strict=False)
 
     def _find_source(self, src: str) -> str:
         try:
@@ -135,13 +138,40 @@ class ActionModule(ActionBase):
         finally:
             self._loader.cleanup_tmp_file(real)
 
+    def _let_node_read(self, args: Args, signing: TaskSigning | None) -> Args:
+        """Let the node read or fetch the image; it asks for a verdict if its record does not show that it is signed."""
+        own = node_arguments(args, signing)
+        may_ask = signing is not None and not self._is_on_node(args)
+        if not (may_ask and self._task.async_val):
+            result = self._run_module(own)
+            is_asked = result.pop("_verdict_request", None) is True
+            if signing is None or not (may_ask and is_asked):
+                return result
+        judged = self._ask(args, t.cast("TaskSigning", signing))
+        pinned = {} if args.get("digest") or not judged.resolved else {"digest": judged.resolved}
+        result = self._run_module({**own, **pinned, "_verdict": judged.verdict.to_argument()})
+        result.pop("_verdict_request", None)
+        return result
+
+    def _ask(self, args: Args, signing: TaskSigning) -> Judged:
+        """Return the verdict about an image that the node fetches, by its documents and signatures alone."""
+        try:
+            image = FetchedImage(arguments_to_ask(args), self._loader.path_dwim, self._tell)
+            local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
+            with FetchedStaging(image, local_tmp, parse_criteria(args), self._fetch_progress) as staging:
+                return staging.judged(signing)
+        except SourceError as error:
+            raise AnsibleActionFail(
+                f"the controller verifies signatures, and could not read them: {error.message}. It has none of the node's"
+                " files; set fetch: controller, with files of the controller, if it needs credentials or a certificate"
+            ) from error
+
+    def _tell(self, note: str) -> None:
+        self._show_progress(f"[{self._host()}] {note}", True)
+
     def _fetch(self, args: Args, signing: TaskSigning | None) -> Args:
         """Offer an image that the controller fetches; the node is told nothing of how it is fetched."""
-
-        def tell(note: str) -> None:
-            self._show_progress(f"[{self._host()}] {note}", True)
-
-        image = FetchedImage(args, self._loader.path_dwim, tell)
+        image = FetchedImage(args, self._loader.path_dwim, self._tell)
         local_tmp = t.cast(t.Any, constants).DEFAULT_LOCAL_TMP
         with FetchedStaging(image, local_tmp, parse_criteria(args), self._fetch_progress) as staging:
             given = args if signing is None else signing.arguments(args)

@@ -20,7 +20,10 @@ options:
         are verified on the node, by its Python library cryptography.
       - ECDSA keys on P-256, P-384 and P-521, RSA keys of 2048 to 8192 bits and Ed25519 keys; at most 16. Certificates, and
         signatures without keys (keyless), are not supported.
-      - If O(src) is a URL or an image in a registry, O(fetch=controller) is required.
+      - If a node fetches O(src) from a web server or a registry, it is asked first whether its record is enough. Otherwise the
+        controller reads the documents and signatures there, without layers, and the node gets the digests. The controller uses
+        O(url_username), O(url_password) and O(headers), but no file of the node. If that is not enough, set
+        O(fetch=controller).
       - An empty list is an error. A private key is an error, and is not shown.
       - With O(state=previous), and when nothing changes, the record of the tree must show that enough of these keys have
         signed it.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ._errors import OciError
+from ._remote.url import is_registry, is_url
 from ._signed.signing import Signing, fingerprints_of, to_policy
 from ._signed.verdict import parse_verdict
 
@@ -47,5 +48,12 @@ def signing_options(params: t.Mapping[str, t.Any]) -> Signing | None:
     threshold = params.get("signature_threshold")
     policy = to_policy(fingerprints_of(keys), 1 if threshold is None else threshold, params.get("signature_identity"))
     verdict = params.get("_verdict")
+    source = params.get("src") or ""
     paths = tuple(params.get("signatures") or ())
-    return Signing(keys, policy, paths, None if verdict is None else parse_verdict(verdict))
+    return Signing(
+        keys,
+        policy,
+        paths,
+        None if verdict is None else parse_verdict(verdict),
+        verifies=bool(params.get("remote_src")) or not (is_url(source) or is_registry(source)),
+    )

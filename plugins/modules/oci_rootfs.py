@@ -582,7 +582,7 @@ from ansible.module_utils.basic import missing_required_lib
 from ..module_utils._errors import MissingLibraryError, OciError
 from ..module_utils._interrupt import interruptible
 from ..module_utils._options import SIGNATURE_ARGUMENTS, options_from
-from ..module_utils._provision.outcome import Outcome
+from ..module_utils._provision.outcome import Outcome, VerdictRequest
 from ..module_utils._provision.provision import provision
 from ..module_utils._quiet_module import QuietModule
 from ..module_utils._registry.arguments import FETCH_ARGUMENTS, without_secrets
@@ -639,7 +639,9 @@ def main() -> None:
     except OciError as error:
         module.fail_json(msg=error.message)
     if not isinstance(outcome, Outcome):
-        # for the action plugin, which uploads the blobs and runs the module again
+        # for the action plugin, which does what is asked for and runs the module again
+        if isinstance(outcome, VerdictRequest):
+            module.exit_json(changed=False, _verdict_request=True)
         module.exit_json(changed=False, _upload_request=to_json_safe(outcome.to_result()))
     result = outcome.to_result()
     for warning in bounded_warnings(result.pop("warnings")):

@@ -56,7 +56,7 @@ if t.TYPE_CHECKING:
 Args = t.Mapping[str, t.Any]
 
 CHOICES = ("node", "controller")
-# Paths among the options, which are those of the controller.
+# Paths among the options, on the machine that fetches.
 _PATHS = ("ca_path", "client_cert", "client_key", "registry_auth_file")
 
 
@@ -77,6 +77,11 @@ def is_fetched_here(args: Args, is_async: bool) -> bool:
     if is_async:
         raise OciError("async cannot send what the controller fetches; leave async out, or set fetch: node")
     return True
+
+
+def arguments_to_ask(args: Args) -> dict[str, t.Any]:
+    """Return the arguments by which the controller asks for signatures when the node fetches, whose files it lacks."""
+    return {name: value for name, value in args.items() if name not in _PATHS}
 
 
 def arguments_for_node(args: Args) -> dict[str, t.Any]:

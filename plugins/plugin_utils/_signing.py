@@ -23,6 +23,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ..module_utils._errors import ImageError, OciError, SourceError, show
 from ..module_utils._image.loading import Loaded, load, to_image
 from ..module_utils._options import SIGNATURE_ARGUMENTS
+from ..module_utils._registry.source import RegistrySource
 from ..module_utils._provision.options import IMAGE_STATES
 from ..module_utils._signature.keys import PublicKey, is_pem, parse_keys
 from ..module_utils._signature.policy import Policy
@@ -42,10 +43,14 @@ _LONGEST_KEY = 64 * 1024
 
 @dataclass(frozen=True)
 class Judged:
-    """The verdict about a source, and the names of the ``layers`` of approved images, which alone may be sent."""
+    """The verdict about a source, and the names of the ``layers`` of approved images, which alone may be sent.
+
+    ``resolved`` is the digest that the name of a registry's image means; otherwise it is empty.
+    """
 
     verdict: Verdict
     layers: frozenset[str]
+    resolved: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,22 +89,24 @@ class TaskSigning:
                 continue
         verdict = judge_all(make_judge(source, self.keys, self.policy, self.paths), images, source.path)
         approved = [image for image in images if str(image.identity) in verdict.approvals]
-        return Judged(verdict, frozenset(name for image in approved for name in _layers(source, image)))
+        resolved = str(source.resolved or "") if isinstance(source, RegistrySource) else ""
+        return Judged(verdict, frozenset(name for image in approved for name in _layers(source, image)), resolved)
 
 
 def pack_judged(judged: Judged) -> bytes:
     """Return a verdict as JSON."""
-    return json.dumps({**judged.verdict.to_argument(), "layers": sorted(judged.layers)}).encode("ascii")
+    value = {**judged.verdict.to_argument(), "layers": sorted(judged.layers), "resolved": judged.resolved}
+    return json.dumps(value).encode("ascii")
 
 
 def unpack_judged(data: bytes) -> Judged:
     """Parse what ``pack_judged`` returned. Raises ``OciError``."""
     value = json.loads(data)
-    return Judged(parse_verdict(value), frozenset(map(str, value["layers"])))
+    return Judged(parse_verdict(value), frozenset(map(str, value["layers"])), str(value["resolved"]))
 
 
 def node_arguments(args: Args, signing: TaskSigning | None) -> dict[str, t.Any]:
-    """Return the arguments for a node that needs no image from the controller. Raises ``OciError``."""
+    """Return the arguments for a node that needs no image from the controller."""
     if args.get("state") == "absent":
         return {name: value for name, value in args.items() if name not in SIGNATURE_ARGUMENTS}
     if signing is None:
@@ -109,9 +116,8 @@ def node_arguments(args: Args, signing: TaskSigning | None) -> dict[str, t.Any]:
         # the record is all that there is to compare
         return own
     if not _is_on_node(args):
-        raise OciError(
-            "signature_keys needs fetch: controller here, since signatures are verified before a node fetches"
-        )
+        # the controller verifies, and reads these files
+        return own
     return {**own, **({"signatures": list(signing.paths)} if signing.paths else {})}
 
 

@@ -13,6 +13,15 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class VerdictRequest:
+    """The outcome of a run that needs to know from the controller which images are signed; it has changed nothing."""
+
+    def to_result(self) -> dict[str, t.Any]:
+        """Return what is told with it, nothing."""
+        return {}
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a run did, or would do in check mode (docs/behaviour.md, section 8).
 

@@ -25,7 +25,7 @@ from .._source.source import Source
 from .._source.sources import open_source
 from .guard import check_plan, require_ours, require_plain, require_stageable
 from .options import Options
-from .outcome import Outcome
+from .outcome import Outcome, VerdictRequest
 from .plan import DestState, ImagePlan, KnownPlan, Unchanged, plan_image, selection_of, to_wanted
 from .target import Target, open_target
 
@@ -36,10 +36,11 @@ if t.TYPE_CHECKING:
 _POLL_SECONDS = 1.0
 
 
-def provision(options: Options, check_mode: bool) -> Outcome | UploadRequest:
+def provision(options: Options, check_mode: bool) -> Outcome | UploadRequest | VerdictRequest:
     """Bring dest into the state asked for; in check mode, predict the outcome and write nothing.
 
-    Returns the blobs to upload if the controller's image is needed. Raises ``OciError``.
+    Returns the blobs to upload if the controller's image is needed, or a request for its verdict about signatures.
+    Raises ``OciError``.
     """
     try:
         if options.needs_image:
@@ -66,7 +67,7 @@ def _provision_state(options: Options, check_mode: bool) -> Outcome:
         return act(target, plan.check(target))
 
 
-def _provision_image(options: Options, check_mode: bool) -> Outcome | UploadRequest:
+def _provision_image(options: Options, check_mode: bool) -> Outcome | UploadRequest | VerdictRequest:
     try:
         outcome = _select_and_provision(options, check_mode)
     except SourceChangedError:
@@ -77,7 +78,19 @@ def _provision_image(options: Options, check_mode: bool) -> Outcome | UploadRequ
     return outcome
 
 
-def _select_and_provision(options: Options, check_mode: bool) -> Outcome | UploadRequest:
+def _select_and_provision(options: Options, check_mode: bool) -> Outcome | UploadRequest | VerdictRequest:
+    if options.signing is None or not options.signing.needs_verdict:
+        return _select(options, check_mode)
+    # imported late: most tasks have no keys
+    from .signed import VerdictNeeded
+
+    try:
+        return _select(options, check_mode)
+    except VerdictNeeded:
+        return VerdictRequest()
+
+
+def _select(options: Options, check_mode: bool) -> Outcome | UploadRequest:
     deadline = time.monotonic() + options.lock_timeout
     with contextlib.closing(_open_source(options)) as source:
         known = _recall(options, check_mode, source)
@@ -126,8 +139,17 @@ def _recall(options: Options, check_mode: bool, source: Source) -> Outcome | Non
         require_plain(target, record)
         plan = recall(target, record, source)
         if plan is None or not _is_recorded_as_signed(options, plan):
+            _require_verdict(options)
             return None
         return t.cast("Outcome", _finish(target, plan))
+
+
+def _require_verdict(options: Options) -> None:
+    """Let the controller read the documents first, so that the node asks a registry for approved ones alone."""
+    if options.signing is not None and options.signing.needs_verdict:
+        from .signed import VerdictNeeded
+
+        raise VerdictNeeded
 
 
 def _is_recorded_as_signed(options: Options, plan: KnownPlan) -> bool:

@@ -22,6 +22,10 @@ if t.TYPE_CHECKING:
     from .plan import AlreadyStaged, UseStaged, WantedImage
 
 
+class VerdictNeeded(Exception):
+    """Only the controller can say whether the image is signed as the task asks."""
+
+
 def require_signatures(target: Target, signing: Signing, plan: ImagePlan) -> ImagePlan:
     """Return the plan with who has signed its tree. Raises ``OciError`` if that does not satisfy the task.
 
@@ -62,6 +66,8 @@ def _verified(options: Options, signing: Signing, wanted: WantedImage) -> Signer
     digest = str(image.manifest_digest or image.config_digest)
     if signing.verdict is not None:
         return signing.verdict.signers_of(digest, str(image.platform))
+    if signing.needs_verdict:
+        raise VerdictNeeded
     # imported late: nodes seldom verify by themselves
     from .._image.candidates import find_candidates
     from .._image.selection import select

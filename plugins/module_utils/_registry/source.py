@@ -51,6 +51,7 @@ class RegistrySource:
         self.opened: list[str] = []
         self.documents_size = 0
         self._pinned = ""
+        self._resolved: Digest | None = None
         self._digest = digest
         self._documents: dict[str, bytes] = {}
         self._known: dict[str, _Known] = {}
@@ -72,6 +73,12 @@ class RegistrySource:
         """The digest of the manifest or index that was asked for, once verified; else empty. Raises ``SourceError``."""
         self._index()
         return self._pinned
+
+    @property
+    def resolved(self) -> Digest | None:
+        """The verified digest of the manifest or index that the name means. Raises ``SourceError``."""
+        self._index()
+        return self._resolved
 
     def size_of(self, name: str) -> int | None:
         """Return the size of a blob that a document names, or ``None``. Raises ``SourceError`` and ``ImageError``."""
@@ -113,6 +120,7 @@ class RegistrySource:
     def _index(self) -> bytes:
         if _INDEX not in self._documents:
             manifest = self._resolve()
+            self._resolved = manifest.digest
             self._documents[manifest.digest.blob_name] = manifest.data
             self._known[manifest.digest.blob_name] = _Known(manifest.digest, len(manifest.data), True)
             self._learn(manifest.data, f"the manifest {manifest.digest}")

@@ -17,6 +17,7 @@ from .._image import documents
 from .._image.digest import Digest
 from .._registry.client import MissingError, RegistryClient
 from .._source.source import DOCUMENT_LIMIT
+from .registry import Referrers
 
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _NEXT = re.compile(r'<([^<>]{1,4096})>\s*;\s*rel="?next"?', re.IGNORECASE)
@@ -40,8 +41,8 @@ class ClientSignatures:
         """Return a verified blob. Raises ``SourceError``."""
         return self._client.blob_data(digest, size)
 
-    def referrers(self, digest: Digest) -> bytes | None:
-        """Return the index of what refers to a digest, all pages joined; ``None`` without the API (404).
+    def referrers(self, digest: Digest) -> Referrers | None:
+        """Return what refers to a digest, up to ten pages joined; ``None`` without the API (404).
 
         Raises ``ImageError`` and ``SourceError``.
         """
@@ -51,13 +52,13 @@ class ClientSignatures:
         for _page in range(_MOST_PAGES):
             answer = self._client.ask(path, _INDEX, DOCUMENT_LIMIT) if path else None
             if answer is None:
-                return None if not manifests else _index(manifests)
+                return Referrers(_index(manifests)) if manifests else None
             headers, data = answer
             manifests += documents.objects(documents.parse_object(data, where), "manifests", where)
             path = _next_page(headers.get("Link") or "", digest)
             if path is None:
                 break
-        return _index(manifests)
+        return Referrers(_index(manifests), whole=path is None)
 
 
 def _index(manifests: list[documents.Object]) -> bytes:

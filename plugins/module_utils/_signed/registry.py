@@ -23,6 +23,13 @@ from .._signature.verify import MOST_SIGNATURES, Classic, Signature, Unjudged
 from . import stored
 
 
+class Referrers(t.NamedTuple):
+    """The index of what refers to a digest; it is not ``whole`` if there are more than are read."""
+
+    data: bytes
+    whole: bool = True
+
+
 class SignatureRegistry(t.Protocol):
     """What a registry answers about signatures. All methods raise ``SourceError`` for what fails."""
 
@@ -32,8 +39,8 @@ class SignatureRegistry(t.Protocol):
     def blob(self, digest: Digest, size: int) -> bytes:
         """Return a verified blob. Raises ``ImageError`` if it does not match."""
 
-    def referrers(self, digest: Digest) -> bytes | None:
-        """Return the index of what refers to a digest, all pages joined; ``None`` if the registry does not know."""
+    def referrers(self, digest: Digest) -> Referrers | None:
+        """Return what refers to a digest, its pages joined; ``None`` if the registry does not know."""
 
 
 def registry_signatures(registry: SignatureRegistry, digest: Digest) -> t.Iterator[list[Signature]]:
@@ -45,11 +52,12 @@ def registry_signatures(registry: SignatureRegistry, digest: Digest) -> t.Iterat
 
 
 def _bundles(registry: SignatureRegistry, digest: Digest) -> t.Iterator[Signature]:
-    data = registry.referrers(digest)
-    if data is None:
-        data = registry.manifest(f"{digest.algorithm}-{digest.hex}")
+    referrers = registry.referrers(digest)
+    data = registry.manifest(f"{digest.algorithm}-{digest.hex}") if referrers is None else referrers.data
     if data is None:
         return
+    if referrers is not None and not referrers.whole:
+        yield Unjudged("pages of referrers beyond a fixed limit")
     where = f"the referrers of {digest}"
     asked = 0
     for item in documents.objects(documents.parse_object(data, where), "manifests", where):

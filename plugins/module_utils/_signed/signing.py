@@ -35,13 +35,20 @@ if t.TYPE_CHECKING:
 class Signing:
     """The public ``keys`` as canonical PEM texts, the policy, and the ``paths`` of signatures beside the image.
 
-    ``verdict`` is what the controller found; without it, signatures are verified here when that is needed.
+    ``verdict`` is what the controller found. Without it, signatures are verified here when that is needed, or, unless
+    ``verifies``, the controller is asked for it.
     """
 
     keys: tuple[str, ...]
     policy: Policy
     paths: tuple[str, ...] = ()
     verdict: Verdict | None = None
+    verifies: bool = True
+
+    @property
+    def needs_verdict(self) -> bool:
+        """Whether the controller has to be asked before anything is installed that no record knows as signed."""
+        return self.verdict is None and not self.verifies
 
 
 def to_policy(fingerprints: t.Sequence[str], threshold: int, identity: str | None) -> Policy:

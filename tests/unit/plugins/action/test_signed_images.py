@@ -9,6 +9,7 @@ docs/behaviour.md, section 12. The node is this process: the module's own code w
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import types
@@ -28,7 +29,7 @@ from ansible.plugins.shell.sh import ShellModule
 from ansible_collections.hypervisor.oci.plugins.action.oci_rootfs import ActionModule
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision.outcome import Outcome
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.outcome import Outcome, VerdictRequest
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
 from ansible_collections.hypervisor.oci.tests.images import signatures
 from ansible_collections.hypervisor.oci.tests.images.builder import (
@@ -42,6 +43,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_oci_archive,
 )
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.unit import web
 from ansible_collections.hypervisor.oci.tests.unit.registry import Handler, Registry, serving
 from ansible_collections.hypervisor.oci.tests.unit.support import tree, without_waiting
 
@@ -136,6 +138,8 @@ class Action(ActionModule):
             return {"failed": True, "msg": error.message}
         if isinstance(outcome, Outcome):
             return outcome.to_result()
+        if isinstance(outcome, VerdictRequest):
+            return {"changed": False, "_verdict_request": True}
         return {"changed": False, "_upload_request": outcome.to_result()}
 
     def _make_tmp_path(self, remote_user: t.Any = None) -> str:
@@ -157,16 +161,30 @@ class Action(ActionModule):
 
 
 class Fleet(t.NamedTuple):
-    """A controller with files in ``folder``, and one node with a ``dest``."""
+    """A controller with files in ``folder``, one node with a ``dest``, and perhaps a registry."""
 
     folder: Path
     dest: Path
     sent: list[str]
+    registry: Registry | None = None
 
     def source(self, form: str, contents: t.Sequence[Blob], name: str = "image") -> str:
-        """Write an image."""
+        """Write an image, or push it."""
+        if self.registry is not None and form == "registry":
+            return self._pushed(self.registry, contents, name)
         path = self.folder / f"{name}-{form}"
         return write_layout(path, *contents) if form == "layout" else write_oci_archive(path, *contents)
+
+    def _pushed(self, registry: Registry, contents: t.Sequence[Blob], repository: str) -> str:
+        """Push what an archive would hold: each thing under its tag, and bundles as what they refer to has them."""
+        tags = []
+        for number, content in enumerate(contents):
+            ref = content.annotations.get("org.opencontainers.image.ref.name", f"untagged-{number}")
+            tags.append(ref.rpartition(":")[2])
+            registry.push(repository, tags[-1], content)
+            if isinstance(registry, ReferringRegistry) and ref.startswith("untagged"):
+                registry.referrers.append({**content.descriptor(), "artifactType": signatures.BUNDLE})
+        return f"docker://{registry.host}/{repository}:{tags[0]}"
 
     def key(self, by: signatures.Signer, name: str = "key.pub") -> str:
         """Write a public key."""
@@ -177,10 +195,13 @@ class Fleet(t.NamedTuple):
 
     def run(self, place: str = "controller", check_mode: bool = False, **args: t.Any) -> dict[str, t.Any]:
         """Run a task; raises ``AnsibleActionFail`` if it fails."""
-        if place == "node" and "src" in args:
+        async_val = args.pop("async_val", 0)
+        if args.get("src", "").startswith("docker://") and "fetch" not in args:
+            args = {**args, "fetch": place, "registry_plain_http": True}
+        elif place == "node" and "src" in args:
             args["remote_src"] = True
         task = types.SimpleNamespace(
-            args={"dest": str(self.dest), **args}, async_val=0, check_mode=check_mode, diff=False,
+            args={"dest": str(self.dest), **args}, async_val=async_val, check_mode=check_mode, diff=False,
             action="hypervisor.oci.oci_rootfs", environment=None, get_search_path=lambda: [str(self.folder)],
             _role=None, no_log=False, delegate_to=None,
         )  # fmt: skip
@@ -230,11 +251,34 @@ def fixture_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     return Fleet(tmp_path / "files", tmp_path / "srv" / "rootfs", [])
 
 
+@pytest.fixture(name="no_proxy")
+def fixture_no_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers on loopback are reached, and what is kept of them is the test's own."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_installed(fleet: Fleet, case: str, form: str, place: str) -> None:
-    """The table: fresh, unchanged, unchanged without signatures, key removed, threshold, identity, staged, previous."""
+    """The table, for files."""
+    _test_what_is_installed(fleet, case, form, place)
+
+
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize("place", ["controller", "node"])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "cosign save"])
+def test_what_is_installed_from_a_registry(fleet: Fleet, case: str, place: str) -> None:
+    """The table, by who fetches. Only a registry without the referrers API is asked for the fallback tag."""
+    with serving(ReferringRegistry() if "by a bundle" in case else Registry()) as registry:
+        _test_what_is_installed(fleet._replace(registry=registry), case, "registry", place)
+
+
+def _test_what_is_installed(fleet: Fleet, case: str, form: str, place: str) -> None:
+    """Fresh, unchanged, unchanged without signatures, key removed, threshold, identity, staged, previous, check mode."""
     contents, why_not = CASES[case]
     src = fleet.source(form, contents)
     key = fleet.key(BY)
@@ -440,12 +484,6 @@ def test_a_private_key_is_refused_and_not_shown(fleet: Fleet, as_file: bool) -> 
         assert secret.split("\n")[1] not in str(caught.value) and bare[:20] not in str(caught.value)
 
 
-def test_a_url_that_the_node_reads(fleet: Fleet) -> None:
-    for src in ("https://example.org/i.tar", "docker://registry.example.org/web:1"):
-        for further in ({}, {"fetch": "node"}):
-            fleet.refuses("needs fetch: controller", src=src, signature_keys=[BY.public_pem], **further)
-
-
 def test_the_diff_shows_who_signed(fleet: Fleet) -> None:
     key = fleet.key(BY)
     fleet.run(src=fleet.source("archive", [named(OLD)], "old"))
@@ -491,12 +529,9 @@ class ReferringRegistry(Registry):
 
 
 @pytest.fixture(name="registry")
-def fixture_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[ReferringRegistry]:
+def fixture_registry(no_proxy: None) -> t.Iterator[ReferringRegistry]:
     """A registry with an unsigned index."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    del no_proxy
     with serving(ReferringRegistry()) as registry:
         registry.push("web", "1", INDEX)
         yield registry
@@ -529,6 +564,157 @@ def test_what_the_controller_fetches_is_verified(fleet: Fleet, registry: Referri
     assert not fleet.run(signature_identity="example.org/web", **task)["changed"]
 
 
+class TestTheNodeFetches:
+    """With ``fetch: node``, the controller reads documents and signatures alone, and only if the node's record is not enough."""
+
+    @pytest.fixture(name="task")
+    def fixture_task(self, registry: ReferringRegistry, monkeypatch: pytest.MonkeyPatch) -> dict[str, t.Any]:
+        """A task for the image of the registry, which is signed; the requests of node and controller can be told apart."""
+        registry.push("web", signatures.signature_tag(INDEX.digest), signatures.tagged(INDEX, BY))
+        del monkeypatch
+        return {**fetched(registry), "fetch": "node"}
+
+    @pytest.fixture(name="asks")
+    def fixture_asks(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What the controller asks for, as the sources that it opens."""
+        asked: list[str] = []
+        real = ActionModule._ask
+
+        def ask(action: t.Any, args: t.Any, signing: t.Any) -> t.Any:
+            asked.append(args["src"])
+            return real(action, args, signing)
+
+        monkeypatch.setattr(ActionModule, "_ask", ask)
+        return asked
+
+    def test_unsigned(self, fleet: Fleet, registry: ReferringRegistry) -> None:
+        task = {**fetched(registry), "fetch": "node"}
+        for state in ("present", "staged"):
+            fleet.refuses("it has no signature", state=state, **task)
+        assert not [path for path in registry.paths() if any(layer.digest in path for layer in AMD64.layers)]
+        # over the same tree, installed without asking for signatures
+        fleet.run(src=task["src"], registry_plain_http=True)
+        fleet.refuses("it has no signature", **task)
+
+    def test_signed(self, fleet: Fleet, registry: ReferringRegistry, task: dict[str, t.Any], asks: list[str]) -> None:
+        assert fleet.run(check_mode=True, **task)["changed"]
+        assert not fleet.dest.exists()
+        result = fleet.run(**task)
+        assert result["changed"] and len(result["signed_by"]) == 1 and fleet.content() == "amd64"
+        assert fleet.sent == []
+        # by tag and there: the node asks for its digest, and nobody else is asked
+        asks.clear()
+        registry.asked.clear()
+        for check_mode in (True, False):
+            again = fleet.run(check_mode=check_mode, **task)
+            assert not again["changed"] and again["signed_by"] == result["signed_by"]
+        assert registry.paths() == ["HEAD /v2/web/manifests/1 200"] * 2
+        # pinned and there
+        registry.asked.clear()
+        assert not fleet.run(digest=INDEX.digest, **task)["changed"]
+        assert registry.paths() == [] and asks == []
+
+    def test_the_record_is_not_enough(self, fleet: Fleet, task: dict[str, t.Any], asks: list[str]) -> None:
+        fleet.run(**task)
+        asks.clear()
+        other = {**task, "signature_keys": [OTHER.public_pem]}
+        fleet.refuses("none of its signatures is by a key", **other)
+        both = {**task, "signature_keys": [BY.public_pem, OTHER.public_pem], "signature_threshold": 2}
+        fleet.refuses("only 1 of the 2 keys", **both)
+        fleet.refuses("its signatures name", signature_identity="registry.example.org/db", **task)
+        fleet.refuses("its signatures name", signature_identity="example.org/db", digest=INDEX.digest, **task)
+        assert len(asks) == 8
+        assert not fleet.run(signature_identity=signatures.REFERENCE, **task)["changed"]
+
+    def test_staged_and_previous(self, fleet: Fleet, registry: ReferringRegistry, task: dict[str, t.Any]) -> None:
+        fleet.run(**task)
+        registry.push("web", "2", OLD)
+        second = {**task, "src": task["src"][:-1] + "2"}
+        fleet.refuses("it has no signature", state="staged", **second)
+        registry.push("web", signatures.signature_tag(OLD.digest), signatures.tagged(OLD, BY, OTHER))
+        constants.DEFAULT_LOCAL_TMP += "2"  # type: ignore[attr-defined]
+        assert fleet.run(state="staged", **second)["changed"]
+        assert not fleet.run(state="staged", **second)["changed"]
+        assert fleet.run(**second)["changed"] and fleet.content() == "old"
+        fleet.refuses("was not signed", state="previous", signature_keys=[OTHER.public_pem])
+        assert fleet.run(state="previous", signature_keys=[BY.public_pem])["changed"]
+        assert fleet.content() == "amd64"
+
+    def test_the_tag_moves_meanwhile(
+        self, fleet: Fleet, registry: ReferringRegistry, task: dict[str, t.Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All nodes get what the tag meant when its signatures were verified."""
+        real = ActionModule._ask
+
+        def ask(action: t.Any, args: t.Any, signing: t.Any) -> t.Any:
+            judged = real(action, args, signing)
+            registry.push("web", "1", OLD)
+            return judged
+
+        monkeypatch.setattr(ActionModule, "_ask", ask)
+        result = fleet.run(**task)
+        assert result["changed"] and fleet.content() == "amd64"
+        assert result["ref"] == f"{registry.host}/web:1"
+
+    def test_requests(self, fleet: Fleet, registry: ReferringRegistry, task: dict[str, t.Any]) -> None:
+        """The first kind of signatures that is looked for is a bundle; here there is none."""
+        fleet.run(**task)
+        about = [path for path in registry.paths() if "referrers" in path or "sha256-" in path]
+        assert about == [
+            f"GET /v2/web/referrers/{INDEX.digest} 200",
+            f"GET /v2/web/manifests/sha256-{INDEX.digest[7:]}.sig 200",
+        ]
+        assert len([path for path in registry.paths() if AMD64.layers[0].digest in path]) == 1
+
+    def test_credentials_of_the_node(
+        self, fleet: Fleet, registry: ReferringRegistry, task: dict[str, t.Any], tmp_path: Path
+    ) -> None:
+        """The controller has no file of the node: it asks with what the task gives, and says so if that is not enough."""
+        registry.auth, registry.users = "basic", {"me": "secret"}
+        auth = tmp_path / "auth.json"
+        login = base64.b64encode(b"me:secret").decode()
+        auth.write_text(json.dumps({"auths": {registry.host: {"auth": login}}}))
+        fleet.refuses("the controller verifies signatures, and could not", registry_auth_file=str(auth), **task)
+        result = fleet.run(url_username="me", url_password="secret", **task)
+        assert result["changed"] and "secret" not in repr(result)
+        assert not fleet.run(registry_auth_file=str(auth), **task)["changed"]
+
+    def test_an_archive_on_a_web_server(self, fleet: Fleet, no_proxy: None, asks: list[str]) -> None:
+        """The controller reads its documents by ranges, and no layer."""
+        del no_proxy
+        content = Image([Layer(file("f", "amd64"), file("large", os.urandom(3_000_000)))])
+        path = fleet.source("archive", [named(content), signatures.tagged(content, BY)])
+        with web.serving(Path(path).read_bytes()) as server:
+            task: dict[str, t.Any] = {"src": server.url, "fetch": "node", "signature_keys": [BY.public_pem]}
+            fleet.refuses("none of its signatures is by a key", **{**task, "signature_keys": [OTHER.public_pem]})
+            before = server.sent
+            result = fleet.run(**task)
+            assert result["changed"] and len(result["signed_by"]) == 1 and fleet.sent == []
+            assert server.sent - before < len(content.layers[0].data) + 200_000
+            asks.clear()
+            assert not fleet.run(**task)["changed"]
+            assert asks == []
+
+    def test_in_the_background(self, fleet: Fleet, task: dict[str, t.Any], asks: list[str]) -> None:
+        """Nobody waits for the node's question, so the controller asks before."""
+        assert fleet.run(async_val=60, **task)["changed"]
+        assert len(asks) == 1
+
+    def test_a_node_that_asks_for_ever(
+        self, fleet: Fleet, task: dict[str, t.Any], asks: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answer = {"changed": False, "_verdict_request": True}
+        monkeypatch.setattr(Action, "_execute_module", lambda *_arguments, **_keywords: dict(answer))
+        assert fleet.run(**task) == {"changed": False}
+        assert len(asks) == 1
+
+    def test_a_node_that_asks_without_being_asked(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without keys there is nothing to verify."""
+        answer = {"changed": False, "_verdict_request": True}
+        monkeypatch.setattr(Action, "_execute_module", lambda *_arguments, **_keywords: dict(answer))
+        assert "_verdict_request" not in fleet.run("node", src="docker://registry.example.org/web:1")
+
+
 def test_a_node_gets_keys_and_no_path_of_the_controller(fleet: Fleet, registry: ReferringRegistry) -> None:
     """Also when the controller fetches: a key file has another name on nodes, or none."""
     registry.push("web", signatures.signature_tag(INDEX.digest), signatures.tagged(INDEX, BY))
@@ -547,6 +733,17 @@ def test_bundles_of_a_registry(fleet: Fleet, registry: ReferringRegistry) -> Non
     assert fleet.run(**fetched(registry))["changed"]
     asked = [path for path in registry.paths() if "referrers" in path or "manifests/sha256-" in path]
     assert len(asked) == 2 and all("referrers" in path for path in asked)
+
+
+def test_pages_beyond_the_limit(fleet: Fleet, registry: ReferringRegistry) -> None:
+    """They are not read; that is told if there are too few signatures before them."""
+    (manifest,) = signatures.bundled(INDEX, OTHER)
+    registry.push("web", "bundle", manifest)
+    listed = {**manifest.descriptor(), "artifactType": signatures.BUNDLE}
+    registry.referrers += [listed] * 11
+    with pytest.raises(AnsibleActionFail, match="2 not judged: pages of referrers beyond a fixed limit"):
+        fleet.run(**fetched(registry))
+    assert len([path for path in registry.paths() if "/referrers/" in path and INDEX.digest in path]) == 10
 
 
 def test_signatures_of_a_private_repository_get_the_same_credentials(fleet: Fleet, registry: ReferringRegistry) -> None:

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.digest import Digest
 from ansible_collections.hypervisor.oci.plugins.module_utils._signature.verify import Bundle, Classic, Unjudged
-from ansible_collections.hypervisor.oci.plugins.module_utils._signed.registry import registry_signatures
+from ansible_collections.hypervisor.oci.plugins.module_utils._signed.registry import Referrers, registry_signatures
 from ansible_collections.hypervisor.oci.tests.images.builder import Blob, Image, Index, Layer, artifact, file
 
 pytest.importorskip("cryptography", reason="signatures need the Python library cryptography")
@@ -48,9 +48,9 @@ class Registry:
             raise ImageError("no such blob")
         return self._blobs[str(digest)]
 
-    def referrers(self, digest: Digest) -> bytes | None:
+    def referrers(self, digest: Digest) -> Referrers | None:
         self.asked.append(f"referrers {digest}")
-        return self._referrers.data if self._referrers else None
+        return Referrers(self._referrers.data) if self._referrers else None
 
 
 def found(registry: Registry, batches: int = 2) -> list[t.Any]:
