@@ -70,6 +70,9 @@ def bind(fd: int, new_token: bool = True) -> Binding:
             if error.errno not in _NO_XATTRS:
                 raise
             token = None
+        if _read_token(fd) != token:
+            # a file system that only pretends to store it
+            token = None
     return Binding(token, os.fstat(fd).st_ino, birth_time(fd))
 
 

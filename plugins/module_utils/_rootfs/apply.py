@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import stat
@@ -272,6 +273,8 @@ class Applier:
             root.link_file(source, old, parent, name)
         except FileNotFoundError:
             raise EntryError(f"it is a hard link to {show(entry.link)}, which does not exist") from None
+        except OSError as error:
+            raise _no_link(error) from error
         self._note_link(parent, name)
 
     def _note_link(self, parent: Directory, name: bytes) -> None:
@@ -307,6 +310,16 @@ class Applier:
         self._writer.to_node(root.fd(parent), name, attributes)
         root.add(parent, name)
         self.candidates.note(parent, name, entry)
+
+
+def _no_link(error: OSError) -> EntryError | OSError:
+    """Return why a hard link cannot be made: some file systems have none."""
+    if error.errno in (errno.EPERM, errno.ENOTSUP):
+        return EntryError(
+            f"the file system of dest cannot store hard links ({os_phrase(error)})",
+            "choose a dest on another file system",
+        )
+    return error
 
 
 def split_name(name: bytes) -> tuple[Names, bytes]:

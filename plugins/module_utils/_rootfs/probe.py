@@ -4,7 +4,7 @@
 
 # Note that this module util is PRIVATE to the collection.
 
-"""Probe whether a file system stores owners and permissions, before anything is unpacked (docs/behaviour.md, section 6)."""
+"""Probe whether a file system stores owners, permissions and times, before anything is unpacked (docs/behaviour.md, section 6)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ from .ids import IdMap
 _OWNERS_ADVICE = "set ownership: ignore, or choose a dest on another file system"
 _MODE = 0o751
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
+# 2001-09-09, odd on purpose: some file systems store even seconds only
+_TIME = 1_000_000_001_123_456_789
+_COARSEST = 2_000_000_000
 
 
-def require_storable(fd: int, options: UnpackOptions) -> None:
+def require_storable(fd: int, options: UnpackOptions) -> list[str]:
     """Write the metadata that the options need to a temporary file in the directory ``fd``, and read it back.
 
     Some file systems in user space ignore owners: a setuid file of another user would become one of root. A server that
-    squashes root refuses them. Raises ``RootfsError`` that names the option that helps.
+    squashes root refuses them. Returns warnings about what an image can do without. Raises ``RootfsError`` that names the
+    option that helps.
     """
     with opened(open_temporary(fd)) as file:
         if options.preserve:
@@ -34,12 +38,17 @@ def require_storable(fd: int, options: UnpackOptions) -> None:
         # only with their own owners do files get these bits
         mode = _MODE | _SET_IDS if options.preserve else _MODE
         os.fchmod(file, mode)
-        found = stat.S_IMODE(os.fstat(file).st_mode)
+        os.utime(file, ns=(_TIME, _TIME))
+        status = os.fstat(file)
+    found = stat.S_IMODE(status.st_mode)
     if found != mode:
         raise RootfsError(
             f"the file system of dest does not store permissions: a file has the mode {found:04o} after it was set to"
             f" {mode:04o}; choose a dest on another file system"
         )
+    if abs(status.st_mtime_ns - _TIME) > _COARSEST:
+        return ["the file system of dest does not store modification times; the image's are lost"]
+    return []
 
 
 def _require_owners(file: int, uid: int, gid: int) -> None:

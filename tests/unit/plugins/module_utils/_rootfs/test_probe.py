@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import typing as t
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs import directories
-from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, write_oci_archive
+from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, hardlink, write_oci_archive
 from ansible_collections.hypervisor.oci.tests.unit.support import contents, needs_root, needs_user, run, without_waiting
 
 NOBODY = 65534
@@ -142,3 +143,50 @@ def test_a_temporary_file_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     finally:
         os.close(fd)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kept", [0, -(10**9), 10**9, 1_999_999_999])
+def test_times_that_are_rounded(dest: Path, src: str, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """By up to two seconds, as FAT does it."""
+    real = os.utime
+
+    def utime(path: t.Any, *args: t.Any, ns: tuple[int, int], **options: t.Any) -> None:
+        real(path, *args, ns=(ns[0], ns[1] + kept), **options)
+
+    monkeypatch.setattr(os, "utime", utime)
+    assert not [text for text in run(dest, src=src)["warnings"] if "times" in text]
+
+
+def test_times_that_are_ignored(dest: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image is unpacked all the same, and the next run does nothing."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", lambda *_args, **_options: None)
+        warnings = run(dest, src=src)["warnings"]
+    assert "the file system of dest does not store modification times; the image's are lost" in warnings
+    assert run(dest, src=src)["changed"] is False
+
+
+def test_a_token_that_is_not_kept(dest: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tree is recognised without it."""
+    real = os.getxattr
+
+    def getxattr(path: t.Any, name: t.Any, **options: t.Any) -> bytes:
+        if str(name).startswith("trusted."):
+            raise OSError(errno.ENODATA, "No data available")
+        return real(path, name, **options)
+
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    assert run(dest, src=src)["changed"] is True
+    assert run(dest, src=src)["changed"] is False
+
+
+def test_hard_links_that_are_refused(dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_args: t.Any, **_options: t.Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    linked = write_oci_archive(tmp_path / "l.tar", Image([Layer(file("f", b"x"), hardlink("g", "f"))]))
+    monkeypatch.setattr(os, "link", link)
+    assert refused(dest, src=linked).endswith(
+        "entry 'g': the file system of dest cannot store hard links (operation not permitted); choose a dest on another file"
+        " system"
+    )
