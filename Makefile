@@ -29,7 +29,7 @@ RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(SANDBOX) $(VENV)/bin/pyt
 # Debian packages that sessions use; they are installed before the sandbox is entered.
 PEERS := buildah skopeo umoci
 EXAMPLES_PACKAGES := iproute2 lxc openssl util-linux
-SERVERS := docker-registry
+SERVERS := docker-registry nginx
 FLEET_PACKAGES := docker-registry e2fsprogs iproute2 openssh-client openssh-server skopeo sudo util-linux
 # integration is for root
 PACKAGES_integration = $(if $(filter 0,$(shell id -u)),$(PACKAGES_root))
