@@ -24,7 +24,9 @@ from .registry import Registry
 from .samples import Sample, sample, write
 
 _MB = 1_000_000
-_BLOB = 20 * _MB
+_BLOB = 10 * _MB
+# So large that a client can be killed at 90 %.
+_KILLED = 20 * _MB
 LARGE = 200 * _MB
 NODE, CONTROLLER = "node", "controller"
 # What may be fetched again of a blob that was interrupted at 90 %; a fetch of documents, and a run with nothing to do.
@@ -179,7 +181,7 @@ def _cut_short(lab: Lab, pull: _Pull) -> str:
     return pull.converges(lab, _REST * pull.new.size)
 
 
-def _pull_killed(lab: Lab, fetch: str, size: int = _BLOB) -> str:
+def _pull_killed(lab: Lab, fetch: str, size: int = _KILLED) -> str:
     registry = Registry(lab.fleet)
     registry.start()
     try:
