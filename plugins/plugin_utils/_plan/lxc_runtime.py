@@ -13,6 +13,7 @@ import posixpath
 from ...module_utils._errors import show
 from .._container import lxc
 from .._container.model import ContainerError, Option
+from .control import told_script
 from .etc_files import MADE
 from .known import Places
 from .quoting import shell, systemd
@@ -38,8 +39,7 @@ alive() {
 
 start() {
     begin
-    # INFO: at that level LXC says how the container ended
-    $plain lxc-start -d -P "$folder" -n "$name" -o "$log.lxc" -l INFO
+    $plain lxc-start -d -P "$folder" -n "$name" -o "$log.lxc" -l @level@
 }
 
 stop() {
@@ -47,7 +47,15 @@ stop() {
     lxc-stop -P "$folder" -n "$name" -t "$timeout"
 }
 
-# what LXC wrote of the last start; its lines begin with program, container, time, level, part and place
+"""
+_ALIVE = """\
+alive() {
+    systemctl --quiet is-active @unit@
+}
+
+"""
+# How the last start ended, by the log of LXC; needs the function ``alive``.
+LXC_LOG = r"""# what LXC wrote of the last start; its lines begin with program, container, time, level, part and place
 said() {
     tail -c "+$(($(first_byte "$log.lxc" second) + 1))" "$log.lxc" 2>/dev/null | head -c 262144
 }
@@ -73,6 +81,8 @@ log() {
 }
 
 """
+# LXC tells at this level how a container ended.
+LOG_LEVEL = "INFO"
 
 
 class Lxc(ServedRuntime):
@@ -127,7 +137,7 @@ class Lxc(ServedRuntime):
         timeout = request.stop_timeout
         return MADE + (
             "[Unit]\nStartLimitIntervalSec=0\n\n[Service]\nExecStart=\n"
-            f"ExecStart=lxc-start -F -n {name} -P {folder} -o {log} -l WARN\n"
+            f"ExecStart=lxc-start -F -n {name} -P {folder} -o {log} -l {LOG_LEVEL}\n"
             "ExecStop=\n"
             f"ExecStop=-lxc-stop -n {name} -P {folder} -t {timeout}\n"
             f"TimeoutStopSec={timeout + 10}\n" + restart_lines(request)
@@ -135,12 +145,11 @@ class Lxc(ServedRuntime):
 
     def control(self, context: Context) -> str:
         folder = posixpath.dirname(context.places.folder)
-        return _FUNCTIONS.replace("@folder@", shell(folder))
+        return _FUNCTIONS.replace("@folder@", shell(folder)).replace("@level@", LOG_LEVEL) + LXC_LOG
 
-    def log(self, request: Request, places: Places) -> list[str]:
-        # LXC writes its own messages and the container's console to files
-        files = [f"{places.log}.lxc", places.log]
-        return ["tail", "--quiet", "--bytes=2048", *files]
+    def teller(self, context: Context) -> str:
+        alive = _ALIVE.replace("@unit@", shell(self.unit(context.request)))
+        return told_script(context, alive + LXC_LOG)
 
     def id_ranges(self, request: Request) -> list[dict[str, str]]:
         return [
