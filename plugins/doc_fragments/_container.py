@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """What every filter that describes a container takes: the image and what overrides it."""
+    """Options of filters that describe a container: the image and its overrides."""
 
     DOCUMENTATION = r"""
 options:
@@ -60,21 +60,21 @@ options:
     type: raw
   mounts:
     description:
-      - What is mounted, each with C(source) and C(target), and where wanted C(read_only), C(type) (V(bind), the default, or
-        V(tmpfs), which needs no C(source)), and C(options). What P(hypervisor.oci.volumes#filter) lists can be among them.
-      - At or below F(/proc), F(/sys) and F(/dev) only what the node has at the same place can be mounted, and V(tmpfs) below
+      - Mounts, each with C(source) and C(target), and optionally C(read_only), C(type) (V(bind), the default, or
+        V(tmpfs), which needs no C(source)), and C(options). The result of P(hypervisor.oci.volumes#filter) can be added to them.
+      - At or below F(/proc), F(/sys) and F(/dev), only the node's object of the same path can be mounted, and V(tmpfs) below
         F(/dev). A C(source) below O(rootfs), or below another one that is not C(read_only), is an error.
     type: list
     elements: dict
   uid_map:
     description:
-      - Ranges of user ids as V(CONTAINER:HOST:COUNT), the same as the root file system was unpacked with. Without any, ids
-        are the host's.
+      - Ranges of user ids as V(CONTAINER:HOST:COUNT), which must be those that the root file system was unpacked with. Without
+        a map, ids are those of the host.
     type: list
     elements: str
   gid_map:
     description:
-      - Ranges of group ids, as O(uid_map).
+      - Ranges of group ids, as in O(uid_map).
     type: list
     elements: str
 """

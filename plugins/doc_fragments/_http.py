@@ -8,15 +8,15 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """How a web server is spoken to, where ``src`` is a URL."""
+    """Options for requests to web servers and registries."""
 
     DOCUMENTATION = r"""
 options:
   url_username:
     description:
-      - The user for a URL or a registry that wants one. A user and password in a URL itself are understood, too.
-      - User, password, O(headers), client certificate and what F(.netrc) says are sent to the URL's own origin alone, never to
-        where it redirects. A registry's user and password are also sent to its token server. For registries, F(.netrc) is not read.
+      - The user for a URL or a registry. A user and password in the URL itself are used, too.
+      - User, password, O(headers), client certificate and credentials from F(.netrc) are sent only to the URL's own origin, never to
+        the target of a redirect. A registry's user and password are also sent to its token server. For registries, F(.netrc) is not read.
     type: str
   url_password:
     description:
@@ -24,13 +24,12 @@ options:
     type: str
   force_basic_auth:
     description:
-      - Send user and password at once, instead of once the server has asked for them, which costs a request each time.
+      - Send user and password with the first request. Otherwise the server has to ask for them, which costs one more request each time.
     type: bool
     default: false
   client_cert:
     description:
-      - A PEM file with a certificate that the module shows to the server, and its key unless O(client_key) has it.
-        It lies where the fetch runs.
+      - A PEM file with a client certificate, and its key unless O(client_key) is given. The file is on the host that fetches.
     type: path
   client_key:
     description:
@@ -38,11 +37,11 @@ options:
     type: path
   ca_path:
     description:
-      - A PEM file with the certificates of the authorities to trust, instead of the system's. It lies where the fetch runs.
+      - A PEM file with certificates of trusted authorities, instead of the system's. The file is on the host that fetches.
     type: path
   validate_certs:
     description:
-      - Whether the server's certificate must be valid. Without it, pin what may come by O(digest).
+      - Whether the server's certificate must be valid. If you turn this off, pin the image by O(digest).
     type: bool
     default: true
   use_proxy:
@@ -58,19 +57,19 @@ options:
   headers:
     description:
       - Headers for each request, for example a token. Their values are not shown.
-      - C(Range), C(If-Range) and C(Accept-Encoding) are the module's own.
+      - C(Range), C(If-Range) and C(Accept-Encoding) are set by the module and cannot be given.
     type: dict
   timeout:
     description:
       - How many seconds each wait for the server may last, from the connection to the end of an answer's headers, and for
-        each piece of a body. In so many seconds of waiting, a body must also bring 1 KiB a second on average.
-      - All requests together may wait 100 times as long, beside O(url_retries) failures and a second for each KiB that came.
+        each piece of a body. Averaged over as many seconds of waiting, a body must also arrive at 1 KiB a second.
+      - All requests together may take 100 times as long, plus O(url_retries) failures and a second for each KiB received.
     type: int
     default: 30
   url_retries:
     description:
-      - How often a request that failed is tried again, with growing pauses. A transfer goes on at the byte that it reached.
-      - What is tried again are lost connections, slow and short answers, and the statuses 408, 425, 429, 500, 502,
+      - How often a failed request is tried again, with growing pauses. A transfer resumes at the byte that it reached.
+      - Lost connections, slow and short answers are tried again, and so are the statuses 408, 425, 429, 500, 502,
         503 and 504.
     type: int
     default: 5

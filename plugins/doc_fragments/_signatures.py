@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Which signatures an image must have."""
+    """Options for the signatures that an image must have."""
 
     DOCUMENTATION = r"""
 options:
