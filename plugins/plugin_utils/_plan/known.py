@@ -44,6 +44,10 @@ class Places:
         return f"{self.own_folder}/previous"
 
     @property
+    def made(self) -> str:
+        return f"{self.own_folder}/made.json"
+
+    @property
     def note(self) -> str:
         return f"{self.own_folder}/volume.json"
 

@@ -15,6 +15,7 @@ from ...module_utils._errors import show
 from .._container.model import ContainerError, Option
 from .description import plan_files
 from .known import RESOLV_CONF, SYSTEMD, UPLINK, Facts, Node, Places, Root, places_of
+from .made import made_file, require_same_place
 from .merging import merged
 from .mounting import plan_directories, plan_mounts, plan_volumes, require_sources, writable_sources
 from .request import Request
@@ -103,6 +104,8 @@ def plan(request: Request, node: Node | None = None, root: Root | None = None) -
     places = places_of(request, folder, runtime.rootfs(request, folder))
     case = _Case(request, runtime, places, node, root)
     outline = _outline(case)
+    if node is not None:
+        require_same_place(request, places, runtime, node)
     if request.state == "absent":
         return replace(outline, **_served(case))
     _check(case)
@@ -177,7 +180,7 @@ def _look(case: _Case) -> Look:
         programs=["sh", "-c", _LOOK_FOR, "sh", *runtime.programs],
         version=[] if is_absent else list(runtime.version_command),
         paths=[SYSTEMD, *runtime.paths],
-        texts=texts,
+        texts=[case.places.made, *texts],
     )
 
 
@@ -226,7 +229,7 @@ def _served(case: _Case) -> dict[str, t.Any]:
 
 def _with_files(planned: Plan, case: _Case, context: Context) -> Plan:
     """Return the plan with the files that describe the container, and with what the volume remembers."""
-    files = plan_files(context, case.runtime)
+    files = [*plan_files(context, case.runtime), made_file(case.request, case.places, case.runtime)]
     directories = [*planned.directories, *_service_directories(planned.service)]
     planned = replace(planned, directories=directories)
     if not case.runtime.is_managed:

@@ -22,7 +22,7 @@ def test_which_files(runtime: str, systemd: bool) -> None:
     )
     if runtime != "proxmox":
         wanted |= {"hosts", "hostname", "resolv.conf", *([unit] if systemd else [])}
-    assert names == wanted | {"control"}
+    assert names == wanted | {"control", "made.json"}
 
 
 def test_the_wrapper_belongs_to_the_containers_user() -> None:
