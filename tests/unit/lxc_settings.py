@@ -25,88 +25,26 @@ _OTHER_NAMES = {"IOT": 6, "CLD": 17, "POLL": 29, "UNUSED": 31}
 _NUMBERS = {name: number for number, name in enumerate(_SIGNALS.split(), 1)}
 _SIGRTMIN = 34
 _SIGRTMAX = 64
+
+
+def _words(text: str) -> set[str]:
+    return set(text.split())
+
+
 # The keys of LXC 5.0 without families (config_jump_table), and what later releases added and removed.
-_KEYS_OF_5 = set(
-    [
-        "apparmor.allow_incomplete",
-        "apparmor.allow_nesting",
-        "apparmor.profile",
-        "apparmor.raw",
-        "arch",
-        "autodev",
-        "autodev.tmpfs.size",
-        "cap.drop",
-        "cap.keep",
-        "cgroup.dir",
-        "cgroup.dir.container",
-        "cgroup.dir.container.inner",
-        "cgroup.dir.monitor",
-        "cgroup.dir.monitor.pivot",
-        "cgroup.relative",
-        "console.buffer.size",
-        "console.logfile",
-        "console.path",
-        "console.rotate",
-        "console.size",
-        "environment",
-        "ephemeral",
-        "execute.cmd",
-        "group",
-        "hook.autodev",
-        "hook.clone",
-        "hook.destroy",
-        "hook.mount",
-        "hook.post-stop",
-        "hook.pre-mount",
-        "hook.pre-start",
-        "hook.start",
-        "hook.start-host",
-        "hook.stop",
-        "hook.version",
-        "idmap",
-        "include",
-        "init.cmd",
-        "init.cwd",
-        "init.gid",
-        "init.groups",
-        "init.uid",
-        "keyring.session",
-        "log.file",
-        "log.level",
-        "log.syslog",
-        "monitor.signal.pdeath",
-        "monitor.unshare",
-        "mount.auto",
-        "mount.entry",
-        "mount.fstab",
-        "namespace.clone",
-        "namespace.keep",
-        "no_new_privs",
-        "pty.max",
-        "rootfs.managed",
-        "rootfs.mount",
-        "rootfs.options",
-        "rootfs.path",
-        "sched.core",
-        "seccomp.allow_nesting",
-        "seccomp.notify.cookie",
-        "seccomp.notify.proxy",
-        "seccomp.profile",
-        "selinux.context",
-        "selinux.context.keyring",
-        "signal.halt",
-        "signal.reboot",
-        "signal.stop",
-        "start.auto",
-        "start.delay",
-        "start.order",
-        "time.offset.boot",
-        "time.offset.monotonic",
-        "tty.dir",
-        "tty.max",
-        "uts.name",
-    ]
-)
+_KEYS_OF_5 = _words("""
+    apparmor.allow_incomplete apparmor.allow_nesting apparmor.profile apparmor.raw arch autodev
+    autodev.tmpfs.size cap.drop cap.keep cgroup.dir cgroup.dir.container cgroup.dir.container.inner
+    cgroup.dir.monitor cgroup.dir.monitor.pivot cgroup.relative console.buffer.size console.logfile
+    console.path console.rotate console.size environment ephemeral execute.cmd group hook.autodev hook.clone
+    hook.destroy hook.mount hook.post-stop hook.pre-mount hook.pre-start hook.start hook.start-host hook.stop
+    hook.version idmap include init.cmd init.cwd init.gid init.groups init.uid keyring.session log.file
+    log.level log.syslog monitor.signal.pdeath monitor.unshare mount.auto mount.entry mount.fstab
+    namespace.clone namespace.keep no_new_privs pty.max rootfs.managed rootfs.mount rootfs.options rootfs.path
+    sched.core seccomp.allow_nesting seccomp.notify.cookie seccomp.notify.proxy seccomp.profile
+    selinux.context selinux.context.keyring signal.halt signal.reboot signal.stop start.auto start.delay
+    start.order time.offset.boot time.offset.monotonic tty.dir tty.max uts.name
+    """)
 _KEYS_SINCE_7 = {"environment.runtime", "environment.hooks"}
 _FAMILIES_OF_ALL = ("cgroup2.", "namespace.share.", "net.", "prlimit.", "proc.", "sysctl.")
 _FAMILIES_BEFORE_7 = ("cgroup.",)

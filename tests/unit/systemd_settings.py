@@ -16,25 +16,18 @@ from __future__ import annotations
 import re
 import typing as t
 
+
+def _words(text: str) -> set[str]:
+    return set(text.split())
+
+
 # What this collection writes and systemd 249 to 261 reads (nspawn-gperf.gperf).
 KNOWN = {
-    "Exec": set(
-        [
-            "Boot",
-            "Parameters",
-            "Environment",
-            "User",
-            "WorkingDirectory",
-            "KillSignal",
-            "Hostname",
-            "PrivateUsers",
-            "ResolvConf",
-            "Timezone",
-            "LinkJournal",
-        ]
-    ),
-    "Files": set(["PrivateUsersOwnership", "Bind", "BindReadOnly", "TemporaryFileSystem"]),
-    "Network": set(["Private", "VirtualEthernet"]),
+    "Exec": _words("""
+        Boot Parameters Environment User WorkingDirectory KillSignal Hostname PrivateUsers ResolvConf Timezone LinkJournal
+        """),
+    "Files": _words("PrivateUsersOwnership Bind BindReadOnly TemporaryFileSystem"),
+    "Network": _words("Private VirtualEthernet"),
 }
 SECTIONS = ("Exec", "Network", "Files")
 _BLANK = " \t\n\r"
