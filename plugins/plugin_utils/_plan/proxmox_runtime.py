@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from .._container import proxmox
 from .._container.model import Container, ContainerError, Option
@@ -72,8 +73,8 @@ class Proxmox:
             raise ContainerError(Option("vmid"), f": this node has no container {vmid}; create it with pct create")
         settings = {
             "onboot": 1 if request.starts_with_node else 0,
-            "lxc.console.logfile": context.places.log,
-            "lxc.log.file": f"{context.places.log}.lxc",
+            "lxc.console.logfile": _log(request),
+            "lxc.log.file": f"{_log(request)}.lxc",
             "lxc.log.level": LOG_LEVEL,
             **(request.own.get("proxmox_settings") or {}),
         }
@@ -109,6 +110,7 @@ class Proxmox:
 
     def service_files(self, context: Context) -> list[File]:
         text = _TELLER.replace("@vmid@", str(_vmid(context.request))).replace("@said@", shell(_said(context.request)))
+        context = replace(context, places=replace(context.places, log=_log(context.request)))
         return [File(context.places.control, told_script(context, text), mode="0700")]
 
     def id_ranges(self, request: Request) -> list[dict[str, str]]:
@@ -123,6 +125,11 @@ class Proxmox:
     def volume_commands(self, request: Request) -> dict[str, list[str]]:
         vmid = str(_vmid(request))
         return {"mount": ["pct", "mount", vmid], "unmount": ["pct", "unmount", vmid]}
+
+
+def _log(request: Request) -> str:
+    """Return the file of the console, in a folder that every node of a cluster has: the container may move to another."""
+    return f"/var/log/lxc/{_vmid(request)}.oci.log"
 
 
 def _said(request: Request) -> str:

@@ -71,7 +71,9 @@ class Served:
         self.folder = folder
         node = node_of(systemd=runtime != "proxmox")
         text = file_of(planned(runtime, node=node, log_folder=str(folder), **variables), "/control")["content"]
-        text = text.replace("/run/hypervisor.oci", f"{folder}/run")
+        text = text.replace("/run/hypervisor.oci", f"{folder}/run").replace(
+            "/var/log/lxc/100.oci.log", f"{folder}/web.log"
+        )
         programs = {
             "control": text,
             "journalctl": _JOURNALCTL,

@@ -24,6 +24,17 @@ def test_it_edits_the_file_of_the_manager() -> None:
     assert result["volume_commands"] == {"mount": ["pct", "mount", "100"], "unmount": ["pct", "unmount", "100"]}
 
 
+def test_its_logs_are_where_every_node_of_a_cluster_has_a_folder() -> None:
+    """LXC does not start a container whose log it cannot open, and the container may move to a node without the role."""
+    text = planned("proxmox", log_folder="/srv/log")["configuration"]
+    assert "lxc.log.file: /var/log/lxc/100.oci.log.lxc\nlxc.log.level: INFO\n" in text
+    assert "lxc.console.logfile: /var/log/lxc/100.oci.log\n" in text
+    script = next(item for item in planned("proxmox")["files"] if item["path"].endswith("/control"))
+    assert "log=/var/log/lxc/100.oci.log\n" in script["content"]
+    own = planned("proxmox", proxmox_settings={"lxc.log.level": "ERROR", "lxc.console.logfile": None})["configuration"]
+    assert "lxc.log.level: ERROR\n" in own and "lxc.console.logfile" not in own
+
+
 @pytest.mark.parametrize("vmid", [None, 0, 99, "x"])
 def test_a_number_is_required(vmid: object) -> None:
     with pytest.raises(ContainerError, match="^vmid "):
