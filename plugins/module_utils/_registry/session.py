@@ -85,16 +85,17 @@ class Session:
         )
 
     def _require_known(self, realm: Url) -> None:
-        """Refuse to show credentials to a realm elsewhere that has changed since the last run. Raises ``SourceError``."""
+        """Refuse to show credentials to a realm elsewhere if another one got them before. Raises ``SourceError``."""
         host = realm.origin[1]
         if same_domain(host, self.registry.origin[1]):
             return
         found = origin_in_words(realm)
         file = self.options.auth_file
-        if self.known_realm not in ("", found) and not (file and has_entry(file, _netloc(realm))):
+        known = self.realm or self.known_realm
+        if known not in ("", found) and not (file and has_entry(file, _netloc(realm))):
             raise SourceError(
                 f"the registry {self.registry.origin[1]} sends credentials to {show(found)} now, and sent them to"
-                f" {show(self.known_realm)} before; if that is right, add an entry for {show(_netloc(realm))} to"
+                f" {show(known)} before; if that is right, add an entry for {show(_netloc(realm))} to"
                 " registry_auth_file"
             )
         self.realm = found
