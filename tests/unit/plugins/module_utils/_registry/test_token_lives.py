@@ -127,9 +127,7 @@ def test_a_token_is_used_as_long_as_it_lives(registry: Registry, clock: FakeTime
 
 
 @pytest.mark.parametrize("life", [5, 30, 60])
-def test_a_token_lives_from_its_receipt_on(
-    registry: Registry, clock: FakeTime, tmp_path: Path, life: int
-) -> None:
+def test_a_token_lives_from_its_receipt_on(registry: Registry, clock: FakeTime, tmp_path: Path, life: int) -> None:
     """Its server was busy before: what was waited for that is no part of its life."""
     tokens = tokens_of(registry)
     tokens.life = life
