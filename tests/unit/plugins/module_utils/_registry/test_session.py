@@ -397,10 +397,11 @@ def test_a_realm_elsewhere_is_remembered_and_must_not_change(authority: Authorit
         assert "sends credentials" in problem(registry, tmp_path, ca_path=authority.ca, **USER)
 
 
-def test_a_realm_elsewhere_must_not_change_within_a_run_either(authority: Authority, tmp_path: Path) -> None:
-    """The first token expires, and the next challenge names another server."""
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_a_realm_must_not_change_within_a_run_either(authority: Authority, tmp_path: Path, address: str) -> None:
+    """The first realm, the registry's own or another one, gives a token, and the next challenge names a third server."""
     tls = authority.context()
-    with serving(Registry(), tls=tls) as registry, serving(TokenServer(), "127.0.0.2", tls=tls) as first, serving(
+    with serving(Registry(), tls=tls) as registry, serving(TokenServer(), address, tls=tls) as first, serving(
         TokenServer(), "127.0.0.3", tls=tls
     ) as second:
         registry.push("app", "1", IMAGE)
