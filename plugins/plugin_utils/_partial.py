@@ -24,7 +24,7 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from ..module_utils._errors import RootfsError, SourceError, os_phrase, show
+from ..module_utils._errors import RootfsError, SourceChangedError, SourceError, os_phrase, show
 from ..module_utils._fs.descriptors import closed_on_error, opened
 from ..module_utils._fs.directories import make_private
 from ..module_utils._source.range_reader import CHUNK
@@ -96,9 +96,8 @@ class Partials:
         """Fetch the rest of a blob, verify all of it, and give it the second name ``target``.
 
         Waits while another run fetches it. Returns false when that run comes no further, or when the blob is too large for
-        the folder. What does not match its digest
-        is removed, and fetched once more unless all of it came from this run. Raises ``VerificationError``,
-        ``SourceError`` and ``OSError``.
+        the folder. What does not match its digest, or what the server does not go on with, is removed, and fetched once more
+        unless all of it came from this run. Raises ``VerificationError``, ``SourceError`` and ``OSError``.
         """
         if blob.size > _MOST:
             return False
@@ -111,7 +110,7 @@ class Partials:
                 self.prune(max(0, blob.size - resumed), name)
                 try:
                     _complete(fd, resumed, blob)
-                except VerificationError:
+                except (VerificationError, SourceChangedError):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=self._fd)
                     if not resumed:

@@ -24,6 +24,9 @@ def read_bounded(exchange: Exchange, request: Request, limit: int) -> tuple[t.An
     """Return headers and body of one answer. Raises ``PassingError``, ``RefusedError``, ``SourceError``."""
     response = exchange.open(request)
     with contextlib.closing(response):
+        if response.status != 200:
+            # a part, for example, of which nothing was asked for
+            raise exchange.problem(f"the server answered {response.status}", "check the server")
         pieces, size = [], 0
         while piece := response.read(_PIECE):
             pieces.append(piece)
@@ -32,10 +35,9 @@ def read_bounded(exchange: Exchange, request: Request, limit: int) -> tuple[t.An
                 raise exchange.problem(f"the server sent more than {limit} bytes, a fixed limit", "check the server")
         # one copy, however small the pieces were
         data = b"".join(pieces)
-        length = response.headers.get("Content-Length", "").strip()
-        if length.isdecimal() and request.method != "HEAD" and len(data) < int(length[:20]):
+        if request.method != "HEAD" and len(data) < (response.length or 0):
             raise PassingError("it broke off too early")
-        if (response.headers.get("Content-Encoding") or "identity").strip().lower() != "identity":
+        if response.encoding is not None:
             raise exchange.problem("the server encodes it although it was asked for as it is", "switch that off there")
         return response.headers, data
 

@@ -12,7 +12,6 @@ Its digest says what it holds, so that any server may go on where another one st
 from __future__ import annotations
 
 import contextlib
-import re
 import typing as t
 
 from .._errors import SourceChangedError, SourceError, show
@@ -20,7 +19,6 @@ from .._remote.exchange import PassingError, RefusedError, Request, Response
 from .._remote.retries import Retries
 from .endpoint import Endpoint
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
 _ACCEPT = {"Accept": "application/octet-stream, */*"}
 # Bytes after which a transfer counts as going on, so that its retries are given back.
 _PROGRESS = 1024 * 1024
@@ -128,7 +126,7 @@ class RemoteBlob:
     def _finish(self) -> None:
         """Close an answer that was read to the blob's end. Raises ``SourceChangedError`` if it goes on."""
         response = t.cast(Response, self._response)
-        more = b"" if _length(response) is not None else response.read(1)
+        more = b"" if response.length is not None else response.read(1)
         self._hang_up()
         if more:
             raise self._changed("it sends more bytes than that")
@@ -148,21 +146,17 @@ class RemoteBlob:
         try:
             self._check(response, start if "Range" in headers else 0)
             if response.status == 200:
-                self._skip(response, start)
+                response.skip(start)
         except BaseException:
             response.close()
             raise
         return response
 
     def _check(self, response: Response, start: int) -> None:
-        if (response.headers.get("Content-Encoding") or "identity").strip().lower() != "identity":
+        if response.encoding is not None:
             raise self._exchange.problem("the server encodes it although it was asked for as it is", "switch that off")
-        length = _length(response)
         if response.status == 206 and start:
-            match = _CONTENT_RANGE.match((response.headers.get("Content-Range") or "").strip())
-            expected = [str(start), str(self.size - 1)]
-            total = match.group(3) if match else ""
-            if match is None or [*match.groups()[:2]] != expected or total not in ("*", str(self.size)):
+            if response.range != (start, self.size - 1, self.size):
                 # whatever it has sent is not what was asked for, so ranges of this server are not to be relied on
                 self._ranges = False
                 raise PassingError("it answered with another range of bytes")
@@ -171,16 +165,8 @@ class RemoteBlob:
             wanted = self.size
         else:
             raise self._exchange.problem(f"the server answered {response.status}", "check the registry")
-        if length is not None and length != wanted:
-            raise self._changed(f"it sends {length} bytes instead of {wanted}")
-
-    def _skip(self, response: Response, count: int) -> None:
-        """Pass over what was read before from a server that sends the whole."""
-        while count:
-            data = response.read(min(count, _PIECE))
-            if not data:
-                raise PassingError("it broke off earlier than before")
-            count -= len(data)
+        if response.length not in (None, wanted):
+            raise self._changed(f"it sends {response.length} bytes instead of {wanted}")
 
     def _changed(self, how: str) -> SourceChangedError:
         return SourceChangedError(
@@ -192,11 +178,6 @@ class RemoteBlob:
         response, self._response = self._response, None
         if response is not None:
             response.close()
-
-
-def _length(response: Response) -> int | None:
-    said = (response.headers.get("Content-Length") or "").strip()
-    return int(said) if said.isdecimal() and len(said) < 20 else None
 
 
 def read_blob(blob: RemoteBlob) -> bytes:

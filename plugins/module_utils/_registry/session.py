@@ -37,6 +37,7 @@ class Session:
         self.credentials = who
         self.known_realm = ""
         self.realm = ""
+        self._last_realm = ""
         self._scope = f"repository:{repository}:pull"
         self._tokens = tokens
         self._bearer: Challenge | None = None
@@ -85,19 +86,20 @@ class Session:
         )
 
     def _require_known(self, realm: Url) -> None:
-        """Refuse to show credentials to a realm elsewhere that has changed since the last run. Raises ``SourceError``."""
-        host = realm.origin[1]
-        if same_domain(host, self.registry.origin[1]):
-            return
+        """Refuse to show credentials to a realm elsewhere if another one got them before. Raises ``SourceError``."""
         found = origin_in_words(realm)
+        known = self._last_realm or self.known_realm
+        if same_domain(realm.origin[1], self.registry.origin[1]):
+            self._last_realm = found
+            return
         file = self.options.auth_file
-        if self.known_realm not in ("", found) and not (file and has_entry(file, _netloc(realm))):
+        if known and found not in (known, self.known_realm) and not (file and has_entry(file, _netloc(realm))):
             raise SourceError(
                 f"the registry {self.registry.origin[1]} sends credentials to {show(found)} now, and sent them to"
-                f" {show(self.known_realm)} before; if that is right, add an entry for {show(_netloc(realm))} to"
+                f" {show(known)} before; if that is right, add an entry for {show(_netloc(realm))} to"
                 " registry_auth_file"
             )
-        self.realm = found
+        self.realm = self._last_realm = found
 
 
 class SessionLogin:

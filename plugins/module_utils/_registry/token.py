@@ -119,9 +119,8 @@ def ask_token(realm: Url, key: TokenKey, options: RegistryOptions, credentials: 
     own = options if realm.origin == key.origin else options.for_strangers()
     login = _BasicLogin(sent)
     exchange = Exchange(realm, own, realm.shown, login, "check the registry and its token server")
-    received = time.monotonic()
     try:
-        _headers, data = patiently(exchange, lambda: read_bounded(exchange, request, _LIMIT))
+        data, received = patiently(exchange, lambda: (read_bounded(exchange, request, _LIMIT)[1], time.monotonic()))
     except RefusedError as error:
         who = show(credentials.username) if credentials is not None and credentials.username else "an anonymous client"
         raise SourceError(

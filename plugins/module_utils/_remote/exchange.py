@@ -17,6 +17,7 @@ import http.client
 import http.cookiejar
 import netrc
 import os
+import re
 import socket
 import ssl
 import time
@@ -46,8 +47,10 @@ LONGEST_PAUSE = 60.0
 _ALLOWANCE = 100
 # Cookies that a server may set before they are forgotten.
 _MOST_COOKIES = 64
-# What is read of the body of a refusal, in bytes.
+# What is read of the body of a refusal, and at once of what is passed over, in bytes.
 _REFUSAL = 16 * 1024
+_PIECE = 256 * 1024
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
 
 Handlers = t.List[urllib.request.BaseHandler]
 
@@ -95,6 +98,38 @@ class Response:
         self.headers = raw.headers
         self._raw = raw
         self._clock = clock
+
+    @property
+    def length(self) -> int | None:
+        """The length of the body in bytes, if the server says a plausible one."""
+        said = (self.headers.get("Content-Length") or "").strip()
+        return int(said) if said.isdecimal() and len(said) < 20 else None
+
+    @property
+    def encoding(self) -> str | None:
+        """The encoding of the body, in lower case; ``None`` if it comes as it is."""
+        said = (self.headers.get("Content-Encoding") or "").strip().lower()
+        return {"": None, "identity": None, "x-gzip": "gzip"}.get(said, said)
+
+    @property
+    def range(self) -> tuple[int, int, int | None] | None:
+        """The first and last byte that the body holds, and the size of the whole file, ``None`` for ``*``.
+
+        ``None`` if the server does not say which bytes these are.
+        """
+        match = _CONTENT_RANGE.match((self.headers.get("Content-Range") or "").strip())
+        if match is None:
+            return None
+        first, last, total = match.groups()
+        return int(first), int(last), None if total == "*" else int(total)
+
+    def skip(self, count: int) -> None:
+        """Pass over bytes that were read before, since the server sends the whole file."""
+        while count:
+            data = self.read(min(count, _PIECE))
+            if not data:
+                raise PassingError("it broke off earlier than before")
+            count -= len(data)
 
     def read(self, count: int) -> bytes:
         """Return the bytes that have arrived, at most ``count``; empty at the end of the body."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import re
 
 from .._errors import SourceChangedError, SourceError, show
 from .exchange import Exchange, PassingError, RefusedError, Request, Response
@@ -31,7 +30,6 @@ _LONGEST = 2**40
 
 # A date is a strong validator only where the file did not change just before (RFC 9110, section 8.8.2.2).
 _DATE_IS_STRONG = 60
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
 
 
 class _RangeRefusedError(Exception):
@@ -111,7 +109,7 @@ class RemoteFile:
                 return response, self._check_part(response, start, end)
             if response.status != 200:
                 raise self.problem(f"the server answered {response.status}", "check the URL")
-            self._check_version(response, _length(response))
+            self._check_version(response, response.length)
         except BaseException:
             response.close()
             raise
@@ -121,36 +119,35 @@ class RemoteFile:
         raise PassingError("it sent the whole file instead of a part")
 
     def _check_part(self, response: Response, start: int, end: int) -> int:
-        said = response.headers.get("Content-Range", "")
-        match = _CONTENT_RANGE.match(said.strip())
-        encoded = _encoding(response) is not None
-        if not self._known and (encoded or (match and match.group(3) == "*")):
+        found = response.range
+        encoded = response.encoding is not None
+        if not self._known and (encoded or (found and found[2] is None)):
             raise NoRangesError(None)
-        if match is None or encoded:
-            raise self._wrong_range(start, end, said)
-        first, last = int(match.group(1)), int(match.group(2))
-        total = self.size if match.group(3) == "*" else int(match.group(3))
-        length = _length(response)
+        if found is None or encoded:
+            raise self._wrong_range(response, start, end)
+        first, last, total = found
+        total = self.size if total is None else total
+        length = response.length
         if (
             first != start
             or not first <= last < end
             or (total is not None and last >= total)
             or (length is not None and length != last - first + 1)
         ):
-            raise self._wrong_range(start, end, said)
+            raise self._wrong_range(response, start, end)
         self._check_version(response, total)
         return last + 1
 
     def _check_whole(self, response: Response) -> int | None:
         if response.status != 200:
             raise self.problem(f"the server answered {response.status}", "check the URL")
-        encoding = _encoding(response)
+        encoding = response.encoding
         if encoding not in (None, "gzip", "zstd"):
             raise self.problem(
                 f"the server encodes it as {show(encoding or '')} although the file as it is was asked for",
                 "switch that off on the server",
             )
-        length = _length(response)
+        length = response.length
         self._check_version(response, length)
         self.encoding = encoding
         return length
@@ -192,7 +189,8 @@ class RemoteFile:
             advice = "give the proxy's user and password in the environment, or set use_proxy: false"
         return self.problem(error.phrase, advice)
 
-    def _wrong_range(self, start: int, end: int, said: str) -> SourceError:
+    def _wrong_range(self, response: Response, start: int, end: int) -> SourceError:
+        said = response.headers.get("Content-Range", "")
         return self.problem(
             f"the bytes {start}-{end - 1} were asked for, and the server answered with the Content-Range {show(said)}",
             "check the server, or at the proxy before it",
@@ -291,12 +289,7 @@ class Download:
         response, self._stop = self._file.ask_whole()
         try:
             # where there are no ranges, what was read before is passed over
-            passed = 0
-            while passed < self.position:
-                data = response.read(min(self.position - passed, _PROGRESS))
-                if not data:
-                    raise PassingError("it broke off earlier than before")
-                passed += len(data)
+            response.skip(self.position)
         except BaseException:
             response.close()
             raise
@@ -316,16 +309,6 @@ class Download:
         self.close()
         self._retries.pause(error)
         self._since = 0
-
-
-def _length(response: Response) -> int | None:
-    said = response.headers.get("Content-Length", "").strip()
-    return int(said) if said.isdecimal() and len(said) < 20 else None
-
-
-def _encoding(response: Response) -> str | None:
-    said = response.headers.get("Content-Encoding", "").strip().lower()
-    return {"": None, "identity": None, "x-gzip": "gzip"}.get(said, said)
 
 
 def _condition(etag: str | None, modified: str | None, date: str | None) -> str | None:

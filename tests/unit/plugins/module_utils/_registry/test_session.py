@@ -397,6 +397,28 @@ def test_a_realm_elsewhere_is_remembered_and_must_not_change(authority: Authorit
         assert "sends credentials" in problem(registry, tmp_path, ca_path=authority.ca, **USER)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_a_realm_must_not_change_within_a_run_either(authority: Authority, tmp_path: Path, address: str) -> None:
+    """The first realm, the registry's own or another one, gives a token, and the next challenge names a third server."""
+    tls = authority.context()
+    with serving(Registry(), tls=tls) as registry, serving(TokenServer(), address, tls=tls) as first, serving(
+        TokenServer(), "127.0.0.3", tls=tls
+    ) as second:
+        registry.push("app", "1", IMAGE)
+        registry.auth, registry.tokens = "bearer", first
+        first.users = second.users = {"user": "canary-registry"}
+
+        def change(handler: Handler) -> bool:
+            if "/blobs/" in handler.path:
+                registry.tokens = second
+            return False
+
+        registry.handle = change
+        message = problem(registry, tmp_path, ca_path=authority.ca, **USER)
+        assert f"sends credentials to '{second.url}' now, and sent them to '{first.url}' before" in message
+        assert len(first.asked) == 1 and second.asked == []
+
+
 def test_an_anonymous_client_follows_any_realm(authority: Authority, tmp_path: Path) -> None:
     tls = authority.context()
     with serving(Registry(), tls=tls) as registry, serving(TokenServer(), "127.0.0.2", tls=tls) as first:

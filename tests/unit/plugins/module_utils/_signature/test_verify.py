@@ -445,6 +445,64 @@ def test_no_mutation_of_signed_bytes_proves_more(form: str) -> None:
         assert not accepted(made, keys)
 
 
+def test_mutants_beside_a_signature_count_as_no_other_key_and_name_no_other_image() -> None:
+    """Among them the twin that anybody can make of an ECDSA signature, which is valid, and by the same key."""
+    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+
+    keys = keys_of(BY, signatures.signer("p256", 1))
+    genuine, whole = classic(), bundle()
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    r, s = decode_dss_signature(base64.b64decode(genuine.signature))
+    twin = Classic(genuine.payload, base64.b64encode(encode_dss_signature(r, order - s)).decode())
+    assert judged(twin).signers
+    randomness = random.Random(2)
+    mutants: list[Signature] = [Classic(data, genuine.signature) for data in mutations(genuine.payload, randomness, 20)]
+    mutants += [Bundle(data) for data in mutations(whole.data, randomness, 20)]
+    fingerprints = tuple(key.fingerprint for key in keys)
+    two, another = Policy(fingerprints, 2), Policy(fingerprints, 1, parse_identity("registry.example.org/other"))
+    for start in range(0, len(mutants), 60):
+        findings = verify(DOCUMENT, [genuine, twin, whole, *mutants[start : start + 60]], keys)
+        assert list(findings.signers) == [keys[0].fingerprint]
+        assert not two.is_met_by(findings.signers) and not another.is_met_by(findings.signers)
+
+
+def spellings(text: str) -> t.Iterator[str]:
+    """What lenient readers take for the same base64."""
+    yield text.replace("+", "-").replace("/", "_")
+    yield text.rstrip("=")
+    yield text + "="
+    yield text + "\n"
+    yield " " + text
+    yield text[:8] + "\r\n" + text[8:]
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    end = text.rstrip("=")
+    # unused bits
+    yield end[:-1] + letters[letters.index(end[-1]) ^ 1] + text[len(end) :]
+
+
+def test_no_other_base64() -> None:
+    """Neither of a payload, nor of a signature: each has all letters and an end with padding."""
+    data = signatures.statement(DOCUMENT.digest, {"predicate": {"x": "?>~" * 9}})
+    while len(data) % 3 != 1:
+        data += b" "
+    keys = keys_of(BY)
+    whole = json.loads(signatures.bundle(BY, data))
+    envelope = whole["dsseEnvelope"]
+    while len(base64.b64decode(envelope["signatures"][0]["sig"])) % 3 == 0:
+        whole = json.loads(signatures.bundle(BY, data))
+        envelope = whole["dsseEnvelope"]
+    assert accepted(Bundle(json.dumps(whole).encode()), keys)
+    for text in spellings(envelope["payload"]):
+        if text != envelope["payload"]:
+            changed = {**whole, "dsseEnvelope": {**envelope, "payload": text}}
+            assert not accepted(Bundle(json.dumps(changed).encode()), keys), text
+    sig = envelope["signatures"][0]["sig"]
+    for text in spellings(sig):
+        if text != sig:
+            changed = {**whole, "dsseEnvelope": {**envelope, "signatures": [{"sig": text}]}}
+            assert not accepted(Bundle(json.dumps(changed).encode()), keys), text
+
+
 # -- made by cosign
 
 
