@@ -15,6 +15,7 @@ import typing as t
 from ._errors import OciError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_DEST = "dest holds the whole old tree or the whole new one"
 
 
 class InterruptedRunError(OciError):
@@ -22,8 +23,8 @@ class InterruptedRunError(OciError):
 
 
 @contextlib.contextmanager
-def interruptible() -> t.Iterator[None]:
-    """Within the block, SIGTERM, SIGHUP and SIGINT raise ``InterruptedRunError``.
+def interruptible(left: str = _DEST) -> t.Iterator[None]:
+    """Within the block, SIGTERM, SIGHUP and SIGINT raise ``InterruptedRunError``, which says what is ``left``.
 
     Only the first signal does, so that nothing interrupts the clean-up.
     """
@@ -32,9 +33,7 @@ def interruptible() -> t.Iterator[None]:
         for other in _SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         name = signal.Signals(number).name
-        raise InterruptedRunError(
-            f"{name} ended the run; dest holds the whole old tree or the whole new one, run again"
-        )
+        raise InterruptedRunError(f"{name} ended the run; {left}, run again")
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:

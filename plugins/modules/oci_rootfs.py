@@ -160,6 +160,12 @@ options:
       - The number of earlier trees to keep beside O(dest) for O(state=previous). A mount point keeps none.
     type: int
     default: 1
+  mark_failed:
+    description:
+      - With O(state=previous), note that the tree which is replaced has failed. It is kept as O(keep) says, but a later
+        O(state=previous) never brings it back.
+    type: bool
+    default: false
   reachable:
     description:
       - What to do with setuid and setgid files, file capabilities and device nodes of an image in a O(dest) that ordinary
@@ -603,6 +609,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "recreate": {"type": "bool", "default": False},
     "in_use": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
     "keep": {"type": "int", "default": 1},
+    "mark_failed": {"type": "bool", "default": False},
     "reachable": {"type": "str", "choices": CHOICES, "default": FAIL},
     "policy": {"type": "dict"},
     "lock_timeout": {"type": "int", "default": 300},

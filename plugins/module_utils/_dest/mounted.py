@@ -145,8 +145,9 @@ class MountedDest(ReplacementBase):
             f"{show(self._dest.path)} is a mount point, where no earlier tree is kept; provision the earlier image again"
         )
 
-    def restore_previous(self, record: Record) -> Record:
+    def restore_previous(self, record: Record, failed: bool = False) -> Record:
         """Raise ``RootfsError``, as ``previous`` does."""
+        del failed
         self.previous(record)
         return record
 

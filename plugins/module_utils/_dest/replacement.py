@@ -54,8 +54,8 @@ class Replacement(t.Protocol):
     def previous(self, record: Record) -> Tree:
         """Return the newest earlier tree. Raises ``RootfsError`` if none is kept."""
 
-    def restore_previous(self, record: Record) -> Record:
-        """Put the newest earlier tree into dest."""
+    def restore_previous(self, record: Record, failed: bool = False) -> Record:
+        """Put the newest earlier tree into dest; ``failed`` says that the one that was there must not come back."""
 
     def prune(self, record: Record) -> Record:
         """Remove earlier trees beyond those to keep."""

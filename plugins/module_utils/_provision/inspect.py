@@ -81,6 +81,7 @@ def _describe_other(dest: Dest, tree: Tree, sizes: bool) -> _Facts:
         "path": os.path.join(dest.location.state_path, tree.name),
         **{name: tree.result.get(name) for name in _IDENTITY},
         **_describe_tree(tree),
+        "failed": tree.failed,
     }
     if sizes:
         with opened_or_none(_open_in(dest.state, tree.name)) as fd:

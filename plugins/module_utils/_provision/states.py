@@ -61,7 +61,7 @@ class Restore:
 
     def carry_out(self, target: Target, warnings: t.Sequence[str]) -> Outcome:
         """Exchange the trees."""
-        target.replacement.restore_previous(self.record)
+        target.replacement.restore_previous(self.record, target.options.mark_failed)
         return self.predict(target, warnings)
 
 

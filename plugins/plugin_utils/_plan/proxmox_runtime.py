@@ -12,6 +12,8 @@ import re
 
 from .._container import proxmox
 from .._container.model import Container, ContainerError, Option
+from .attach import attach
+from .health import Joining, mark_of
 from .known import Node, Places
 from .request import Request
 from .runtime import Context, Directory, File, Service
@@ -84,6 +86,16 @@ class Proxmox:
             stays=_RUNNING,
             status_codes=[0],
         )
+
+    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
+        # pct exec takes neither user nor environment
+        selected = ("-n", str(_vmid(context.request)))
+        container = context.container
+        return attach(selected, container, mark_of(context.request), argv, bool(container.env))
+
+    def join_files(self, context: Context, argv: tuple[str, ...]) -> list[File]:
+        del context, argv
+        return []
 
     def service_files(self, context: Context) -> list[File]:
         del context
