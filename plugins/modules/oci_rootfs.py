@@ -527,7 +527,9 @@ image:
           signal. A warning names them.
       type: int
     healthcheck:
-      description: The valid fields of the health check as the image writes it, or null.
+      description:
+        - The valid fields of the health check as the image writes it, or null. C(Shell) is the image's own, if the check is for a
+          shell.
       type: dict
     architecture:
       description: The architecture.
