@@ -445,7 +445,8 @@ class Cases:
         for name in checked:
             self._require_no_more_rights(self.containers[name])
         # an update whose check says that it is not well, and leaves processes that ignore signals
-        left = "(trap '' TERM HUP; while :; do sleep 7071; done) & "
+        # runc waits for what holds the output
+        left = "(trap '' TERM HUP; while :; do sleep 7071; done) >/dev/null 2>&1 & "
         test = f"{left} cat /version; id >/dev/null; read v </version; [ $v = 1 ]"
         sick = {"test": test, "interval": 1, "start_interval": 0.5, "timeout": 5, "retries": 2}
         before = time.monotonic()
