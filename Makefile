@@ -14,6 +14,7 @@
 # make crash [N=100]        kills runs at every step and at N random instants
 # make bench                measures against other tools, and writes docs/performance.md
 # make fleet                measures what many nodes cost, and writes the tables of docs/fleet.md
+# make fleet-large          interrupts transfers of 200 MB on a fleet
 # make examples [PAGE=…]    runs every example of the documentation
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
@@ -29,8 +30,8 @@ RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(SANDBOX) $(VENV)/bin/pyt
 # Debian packages that sessions use; they are installed before the sandbox is entered.
 PEERS := buildah skopeo umoci
 EXAMPLES_PACKAGES := iproute2 lxc openssl util-linux
-SERVERS := docker-registry
-FLEET_PACKAGES := docker-registry e2fsprogs iproute2 openssh-client openssh-server skopeo sudo util-linux
+SERVERS := docker-registry nginx
+FLEET_PACKAGES := docker-registry e2fsprogs iproute2 openssh-client openssh-server openssl skopeo sudo util-linux
 # integration is for root
 PACKAGES_integration = $(if $(filter 0,$(shell id -u)),$(PACKAGES_root))
 PACKAGES_root := acl attr btrfs-progs crun e2fsprogs lxc runc systemd-container uidmap xfsprogs zstd \
@@ -38,7 +39,7 @@ PACKAGES_root := acl attr btrfs-progs crun e2fsprogs lxc runc systemd-container 
 PACKAGES_sanity := shellcheck
 PACKAGES = $(foreach kind,integration sanity,$(if $(or $(if $(S),,all),$(findstring $(kind),$(S))),$(PACKAGES_$(kind))))
 
-.PHONY: demo test unit unit-tools format model fuzz limits crash bench fleet examples clean
+.PHONY: demo test unit unit-tools format model fuzz limits crash bench fleet fleet-large examples clean
 # the module makes the folder above the root file system, closed to other users
 demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
 demo: export DEMO_PLATFORM := $(PLATFORM)
@@ -90,6 +91,11 @@ bench: $(VENV)/tests-done
 fleet: $(VENV)/tests-done
 	tests/tools/install_packages.sh $(FLEET_PACKAGES)
 	$(RUN) tests/fleet/measure.py $(FLEET)
+
+# root, since it makes namespaces
+fleet-large: $(VENV)/tests-done
+	tests/tools/install_packages.sh $(FLEET_PACKAGES)
+	$(RUN) tests/fleet/check.py --large
 
 # PAGE: some pages, as README.md; root, since it makes namespaces
 examples: $(VENV)/tests-done

@@ -4,7 +4,9 @@
 
 """Starts a fleet on this machine, lets Ansible provision its nodes, and tells whether the promises were kept.
 
-    check.py [--only NAME] [--list] [--hold]
+    check.py [--only NAME] [--large] [--list] [--hold]
+
+``--large`` interrupts transfers of 200 MB instead, which takes minutes.
 
 It needs root and ansible-core in the Python that runs it. Nothing is left of the fleet, however the program ends.
 """
@@ -25,7 +27,7 @@ if __name__ == "__main__" and not __package__:
     __package__ = "tests.fleet"
 
 from ..tools import confinement
-from . import attacks, faults, fetching, packages, rolling, sending
+from . import attacks, faults, fetching, packages, pulling, rolling, sending
 from .fleet import FleetError
 from .lab import Broken, Lab
 from .namespaces import CannotEnter, enter
@@ -36,8 +38,12 @@ GROUPS: t.Sequence[t.Sequence[t.Sequence[Check]]] = (
     [sending.CHECKS],
     [fetching.CHECKS],
     [*faults.CHECKS[:-1], (*faults.CHECKS[-1], *attacks.CHECKS)],
+    [pulling.CHECKS],
     [rolling.CHECKS],
 )
+LARGE: t.Sequence[t.Sequence[t.Sequence[Check]]] = ([pulling.LARGE_CHECKS],)
+# Of the links for these: a blob of 200 MB is to come in seconds.
+_LARGE_RATE = "400mbit"
 CHECKS = {check.__name__: check for group in GROUPS for line in group for check in line}
 
 
@@ -45,6 +51,7 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 kept, 1 broken, 3 not possible here."""
     parser = argparse.ArgumentParser(description="Check the promises of a fleet.")
     parser.add_argument("--only", action="append", choices=CHECKS, metavar="NAME")
+    parser.add_argument("--large", action="store_true", help="interrupt transfers of 200 MB, and check nothing else")
     parser.add_argument("--list", action="store_true", help="the names of the checks")
     parser.add_argument("--hold", action="store_true", help="start the fleet, and wait for a signal")
     options = parser.parse_args(arguments)
@@ -62,11 +69,13 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
         print(f"SKIPPED: {error}")
         return 3
     try:
-        lab = Lab(folder)
+        lab = Lab(folder, _LARGE_RATE, _LARGE_RATE) if options.large else Lab(folder)
         if options.hold:
             print(f"holding {folder}", flush=True)
             threading.Event().wait()
-        return _run(lab, options.only or list(CHECKS))
+        if options.large:
+            return _run(lab, LARGE, [check.__name__ for line in LARGE[0] for check in line])
+        return _run(lab, GROUPS, options.only or list(CHECKS))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -79,11 +88,11 @@ def _prevented() -> str:
     return f"missing programs of {', '.join(missing)}" if missing else ""
 
 
-def _run(lab: Lab, names: t.Container[str]) -> int:
+def _run(lab: Lab, groups: t.Sequence[t.Sequence[t.Sequence[Check]]], names: t.Container[str]) -> int:
     for remark in lab.remarks:
         print(remark, flush=True)
     kept: list[bool] = []
-    for group in GROUPS:
+    for group in groups:
         with concurrent.futures.ThreadPoolExecutor(len(group)) as pool:
             lines = [pool.submit(_line, lab, line, names) for line in group]
             kept += [one for line in lines for one in line.result()]

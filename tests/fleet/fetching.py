@@ -43,7 +43,7 @@ def _cache(lab: Lab) -> str:
     return os.path.join(lab.controller.folder, "home", ".cache", "hypervisor.oci")
 
 
-def _kept(lab: Lab) -> int:
+def kept_on_controller(lab: Lab) -> int:
     """The bytes that the controller has of blobs."""
     try:
         return sum(entry.stat().st_size for entry in os.scandir(_cache(lab)))
@@ -300,26 +300,26 @@ def _fetch(lab: Lab, case: str, name: str = ALPHA) -> _Fetch:
     return _Fetch(name, dest, lab.web.url(f"{case}.oci.tar"), old, new)
 
 
-def _wait_until_kept(lab: Lab, playbook: Playbook, before: int, size: float) -> None:
-    """Until the controller has so many bytes more of blobs; raises ``Broken`` if the playbook ended before."""
+def wait_until_kept(playbook: Playbook, kept: t.Callable[[], int], size: float) -> None:
+    """Until so many bytes of blobs are kept; raises ``Broken`` if the playbook ended before."""
 
     def there() -> bool:
-        if _kept(lab) - before >= size:
+        if kept() >= size:
             return True
         if playbook.process.poll() is not None:
             raise Broken(f"ended before {size:.0f} bytes came: {playbook.output()}")
         return False
 
-    wait_for(f"{size:.0f} bytes on the controller", there)
+    wait_for(f"{size:.0f} bytes of blobs", there, 120)
 
 
 def _interrupted(lab: Lab, number: signal.Signals, case: str) -> str:
     fetch = _fetch(lab, case)
     lab.web.start()
     try:
-        before = _kept(lab)
+        before = kept_on_controller(lab)
         playbook = fetch.start(lab)
-        _wait_until_kept(lab, playbook, before, 0.9 * fetch.new.size)
+        wait_until_kept(playbook, lambda: kept_on_controller(lab) - before, 0.9 * fetch.new.size)
         playbook.interrupt(number)
         run_ = lab.finish(playbook)
         require(run_.status != 0, f"it went well:\n{run_.output}")
@@ -401,9 +401,9 @@ def fetch_of_what_changes(lab: Lab) -> str:
     newest = sample("fetch-changes-newest", _MB)
     lab.web.start()
     try:
-        before = _kept(lab)
+        before = kept_on_controller(lab)
         playbook = fetch.start(lab)
-        _wait_until_kept(lab, playbook, before, 0.3 * fetch.new.size)
+        wait_until_kept(playbook, lambda: kept_on_controller(lab) - before, 0.3 * fetch.new.size)
         path = write(lab.images, "fetch-changes-newest.oci.tar", newest)
         os.replace(path, os.path.join(lab.images, "fetch-changes.oci.tar"))
         done = lab.finish(playbook)

@@ -252,9 +252,7 @@ class Node:
         for where, device in (([], self.link), (inside, "eth0")):
             # packets as a wire carries them, so that each of their headers is counted
             run([*where, "ip", "link", "set", device, "gso_max_segs", "1"])
-            if self.spec.rate:
-                limit = ["rate", self.spec.rate, "burst", "16kb", "latency", "100ms"]
-                run([*where, "tc", "qdisc", "add", "dev", device, "root", "tbf", *limit])
+            self._limit(where, device)
             run([*where, "ip", "link", "set", device, "up"])
         run([*inside, "ip", "link", "set", "lo", "up"])
 
@@ -346,6 +344,25 @@ class Node:
         return sum(stat_of(pid).cpu_with_children for pid in self._children("sshd"))
 
     # -- the link
+
+    @contextlib.contextmanager
+    def disturbed(self, *how: str) -> t.Iterator[None]:
+        """Let the link to the node be slow, late or lossy, both ways, in the words of netem."""
+        inside = ["nsenter", "-t", str(self.pid), "-n", "--"]
+        places: tuple[tuple[list[str], str], ...] = (([], self.link), (inside, "eth0"))
+        for where, device in places:
+            run([*where, "tc", "qdisc", "replace", "dev", device, "root", "netem", *how])
+        try:
+            yield
+        finally:
+            for where, device in places:
+                run([*where, "tc", "qdisc", "del", "dev", device, "root"])
+                self._limit(where, device)
+
+    def _limit(self, where: t.Sequence[str], device: str) -> None:
+        if self.spec.rate:
+            limit = ["rate", self.spec.rate, "burst", "16kb", "latency", "100ms"]
+            run([*where, "tc", "qdisc", "add", "dev", device, "root", "tbf", *limit])
 
     def counters(self) -> Counters:
         """Bytes and packets since the node was started."""

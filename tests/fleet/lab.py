@@ -25,7 +25,7 @@ NODES = (ALPHA, BRAVO, CHARLIE, DELTA)
 # More nodes, which are all alike, for checks of many.
 CROWD = (*NODES, "echo", "foxtrot", "golf", "hotel")
 # Of the web server: slow enough that a transfer can be interrupted where it should be.
-_WEB_RATE = "80mbit"
+WEB_RATE = "80mbit"
 
 
 class Broken(Exception):
@@ -41,18 +41,18 @@ def require(kept: bool, otherwise: str) -> None:
 class Lab:
     """Four nodes that differ, four more that do not, and one that is a web server."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, rate: str = RATE, web_rate: str = WEB_RATE) -> None:
         found, self.remarks = python_paths()
         oldest, newest = list(found.values())
         self.fleet = Fleet(
             folder,
             [
-                Spec(ALPHA, rate=RATE),
-                Spec(BRAVO, user="admin", disk="ext4", disk_size="256M", rate=RATE),
-                Spec(CHARLIE, python=oldest, rate=RATE),
-                Spec(DELTA, python=newest, disk="ext4", disk_size="256M", rate=RATE),
-                *(Spec(name, rate=RATE) for name in CROWD[len(NODES) :]),
-                Spec(WEB, sshd=False, rate=_WEB_RATE),
+                Spec(ALPHA, rate=rate),
+                Spec(BRAVO, user="admin", disk="ext4", disk_size="256M", rate=rate),
+                Spec(CHARLIE, python=oldest, rate=rate),
+                Spec(DELTA, python=newest, disk="ext4", disk_size="256M", rate=rate),
+                *(Spec(name, rate=rate) for name in CROWD[len(NODES) :]),
+                Spec(WEB, sshd=False, rate=web_rate),
             ],
         )
         self.fleet.start()

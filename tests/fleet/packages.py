@@ -17,6 +17,7 @@ NEEDED = {
     "sudo": "sudo",
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
+    "openssl": "openssl",
     "ip": "iproute2",
     "tc": "iproute2",
     "mkfs.ext4": "e2fsprogs",

@@ -12,6 +12,7 @@ import re
 import subprocess
 import typing as t
 
+from ..tools.removal import remove_below
 from .fleet import Fleet, run, wait_for
 from .nodes import WEB
 
@@ -31,20 +32,21 @@ class Answer(t.NamedTuple):
 
 
 class Registry:
-    """Runs on the node that is a web server at other times, by ``http`` only."""
+    """Runs on the node that is a web server at other times, by ``http``, or by ``https`` with a ``certificate`` of its own."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._node = fleet.nodes[WEB]
         self._folder = os.path.join(fleet.folder, "registry")
         self._log = os.path.join(self._folder, "log")
         self._read = 0
+        self.certificate = os.path.join(self._folder, "server.pem")
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, name: str) -> str:
         """The ``src`` of an image."""
         return f"docker://{self._node.address}:{PORT}/fleet/{name}"
 
-    def start(self, user: str = "") -> None:
+    def start(self, user: str = "", tls: bool = False) -> None:
         """Serve what was pushed before, to everybody or to one user, given as a line of htpasswd with bcrypt's hash."""
         os.makedirs(self._folder, exist_ok=True)
         config: dict[str, t.Any] = {
@@ -53,6 +55,8 @@ class Registry:
             "storage": {"filesystem": {"rootdirectory": os.path.join(self._folder, "data")}},
             "http": {"addr": f"{self._node.address}:{PORT}"},
         }
+        if tls:
+            config["http"]["tls"] = {"certificate": self.certificate, "key": self._make_certificate()}
         if user:
             users = os.path.join(self._folder, "htpasswd")
             with open(users, "w", encoding="ascii") as file:
@@ -78,11 +82,22 @@ class Registry:
             self._process.wait()
             self._process = None
 
-    def push(self, archive: str, ref: str, name: str) -> None:
-        """Push the image of an archive."""
-        target = f"{self.url(name)}"
-        words = ["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", f"oci-archive:{archive}:{ref}"]
-        run([*words, target], 120)
+    def wipe(self) -> None:
+        """Lose everything that was pushed, while it is stopped."""
+        remove_below(self._folder, os.path.join(self._folder, "data"))
+
+    def _make_certificate(self) -> str:
+        """Make a certificate that signs itself, and return the path of its key."""
+        key = os.path.join(self._folder, "server.key")
+        names = ["-subj", "/CN=registry", "-addext", f"subjectAltName=IP:{self._node.address}"]
+        words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+        run([*words, "-keyout", key, "-out", self.certificate])
+        return key
+
+    def push(self, archive: str, ref: str, name: str, *options: str) -> None:
+        """Push the image of an archive, by its ``ref`` if it has several, or all of its index with ``--all``."""
+        words = ["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", *options]
+        run([*words, f"oci-archive:{archive}" + (f":{ref}" if ref else ""), self.url(name)], 120)
         self.served()
 
     def served(self) -> list[Answer]:

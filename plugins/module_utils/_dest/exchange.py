@@ -24,6 +24,9 @@ from .dest import Dest
 from .record import PREPARED, RESTORING, STAGED, UNPACKING, Record, Tree, bind, random_name, unbind
 from .replacement import BY_NAME, ReplacementBase
 
+# The last two: a file system in user space took the exchange for a plain rename.
+_NO_EXCHANGE = (*NO_RENAMEAT2, errno.EXDEV, errno.ENOTEMPTY, errno.EEXIST)
+
 
 class ExchangedDest(ReplacementBase):
     """Replace a dest that can be exchanged; ``keep`` is how many earlier trees are kept."""
@@ -204,7 +207,7 @@ class ExchangedDest(ReplacementBase):
                 exchange(dest.state, name, dest.parent, dest.name)
             return record
         except OSError as error:
-            if error.errno not in (*NO_RENAMEAT2, errno.EXDEV):
+            if error.errno not in _NO_EXCHANGE:
                 raise
         record = replace(record, aside=random_name())
         dest.save(record)

@@ -78,16 +78,26 @@ def by_ref(candidates: list[Candidate], ref: str | None) -> list[Candidate]:
 
 
 def by_digest(source: Source, candidates: list[Candidate], digest: Digest) -> list[Candidate]:
-    """Return the candidates whose manifest, index or config has a digest. Raises ``SourceChangedError``.
+    """Return the candidates whose manifest, index or config has a digest.
 
-    Manifests are read only if no descriptor has the digest.
+    Manifests are read only if no descriptor has the digest. Raises ``SourceChangedError``, and ``ImageError`` if one that
+    cannot be read may name a config that has it.
     """
     found = [
         item
         for item in candidates
         if digest in item.via or (item.manifest is not None and item.manifest.digest == digest)
     ]
-    return found or [item for item in candidates if _has_config(source, item, digest)]
+    if found:
+        return found
+    unread: list[str] = []
+    found = [item for item in candidates if _has_config(source, item, digest, unread)]
+    if not found and unread:
+        raise ImageError(
+            f"{show(source.path)}: no descriptor has the digest {digest}, and {len(unread)} of {len(candidates)} images cannot"
+            f" be read that may have a config with it: {unread[0]}; if it is such an image, use the digest of its manifest"
+        )
+    return found
 
 
 def require_readable(candidates: list[Candidate]) -> list[Candidate]:
@@ -132,15 +142,17 @@ def asked_in_words(ref: str | None, digest: str | None, platform: Platform | Non
     return " ".join(words)
 
 
-def _has_config(source: Source, candidate: Candidate, digest: Digest) -> bool:
+def _has_config(source: Source, candidate: Candidate, digest: Digest, unread: list[str]) -> bool:
+    """Return whether the config has a digest; add to ``unread`` why that cannot be told."""
     if candidate.problem or not candidate.present:
         return False
     try:
         return candidate.config_digest(source) == digest
     except SourceChangedError:
         raise
-    except (ImageError, SourceError):
-        # a damaged neighbour is not what was asked for
+    except (ImageError, SourceError) as error:
+        # if another image has the digest, a damaged neighbour is not what was asked for
+        unread.append(error.message)
         return False
 
 

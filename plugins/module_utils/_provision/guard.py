@@ -142,6 +142,9 @@ def require_room(target: Target, image: Image, arriving: int, cache: BlobCache |
     needed = max((layer.size or 0 for layer in image.layers), default=0) + arriving
     with opened(fd):
         status = os.fstatvfs(fd)
+        if not status.f_blocks:
+            # some file systems, also in user space, do not tell their size
+            return
         free = status.f_bavail * status.f_frsize
         if free < needed and cache is not None:
             free += cache.room(fd)

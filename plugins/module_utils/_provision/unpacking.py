@@ -43,7 +43,7 @@ def unpack_image(target: Target, plan: Unpack) -> Outcome | UploadRequest | None
     with open_cache(target, source) as cache:
         if not target.dest.location.is_mount:
             # before blobs are uploaded
-            _probe(target, target.dest.state)
+            require_storable(target.dest.state, target.options.unpack, target.dest.warn)
         require_room(target, image, source.spooled_size or 0, cache)
         if not target.options.offer:
             outcome = _unpack(target, plan, cache)
@@ -108,7 +108,7 @@ def _unpack_into(fd: int, target: Target, wanted: WantedImage, cache: BlobCache 
     """Unpack the image into the empty directory ``fd``, and return its tree."""
     if target.dest.location.is_mount:
         # the private folder is elsewhere
-        _probe(target, fd)
+        require_storable(fd, target.options.unpack, target.dest.warn)
     binding = bind(fd)
     # the spool is a file without a name, so it is not part of the tree
     with contextlib.closing(Spooled(wanted.source, fd)) as blobs, open_partials(
@@ -129,11 +129,6 @@ def _unpack_into(fd: int, target: Target, wanted: WantedImage, cache: BlobCache 
         papers = random_name()
         target.dest.write((papers + INVENTORY).encode(), unpacked.inventory.to_bytes())
     return Tree(binding, wanted.fingerprint, result, "", mtime, wanted.selection, papers=papers, made=int(time.time()))
-
-
-def _probe(target: Target, fd: int) -> None:
-    for warning in require_storable(fd, target.options.unpack):
-        target.dest.warn(warning)
 
 
 def _abandon(target: Target) -> None:

@@ -90,6 +90,11 @@ def require_valid(entries: t.Sequence[AclEntry]) -> None:
         raise AclError("its entries are not in order")
 
 
+def is_extended(value: bytes) -> bool:
+    """Return whether an xattr's value says more than a mode can, so that a file system must store it."""
+    return len(value) > _VERSION.size + 3 * _ENTRY.size
+
+
 def group_limit_of(entries: t.Sequence[AclEntry]) -> int:
     """Return the permissions that the group may keep without this access ACL."""
     limits = [entry.permissions for entry in entries if entry.tag in (GROUP_OBJ, MASK)]

@@ -30,6 +30,8 @@ from .root import WHITEOUT, Directory, Names, Root
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
+# Errors of file systems without hard links, or with few links to one file.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 # Last components that are not names.
 _NO_NAMES = (b"", b".", b"..")
@@ -258,7 +260,8 @@ class Applier:
         parent = root.make_parent(above)
         if target[:-1] == [ASIDE] and len(target[-1]) <= _LONGEST and self._aside.has(target[-1]):
             root.remove(parent, name)
-            self._aside.link(target[-1], root.fd(parent), name)
+            with _linkable():
+                self._aside.link(target[-1], root.fd(parent), name)
             self._note_link(parent, name)
             return
         source = root.find(target[:-1])
@@ -270,11 +273,10 @@ class Applier:
         if old in source.children:
             raise EntryError(f"it is a hard link to {show(entry.link)}, which is a directory")
         try:
-            root.link_file(source, old, parent, name)
+            with _linkable():
+                root.link_file(source, old, parent, name)
         except FileNotFoundError:
             raise EntryError(f"it is a hard link to {show(entry.link)}, which does not exist") from None
-        except OSError as error:
-            raise _no_link(error) from error
         self._note_link(parent, name)
 
     def _note_link(self, parent: Directory, name: bytes) -> None:
@@ -310,16 +312,6 @@ class Applier:
         self._writer.to_node(root.fd(parent), name, attributes)
         root.add(parent, name)
         self.candidates.note(parent, name, entry)
-
-
-def _no_link(error: OSError) -> EntryError | OSError:
-    """Return why a hard link cannot be made: some file systems have none."""
-    if error.errno in (errno.EPERM, errno.ENOTSUP):
-        return EntryError(
-            f"the file system of dest cannot store hard links ({os_phrase(error)})",
-            "choose a dest on another file system",
-        )
-    return error
 
 
 def split_name(name: bytes) -> tuple[Names, bytes]:
@@ -385,6 +377,20 @@ def _write_sparse(fd: int, entry: Entry, reader: TarReader) -> int:
             written += done
             rest = rest[done:]
     return written
+
+
+@contextlib.contextmanager
+def _linkable() -> t.Iterator[None]:
+    """Say that the file system, not the image, is why a hard link cannot be made. Raises ``EntryError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        raise EntryError(
+            f"the file system of dest cannot make this hard link ({os_phrase(error)})",
+            "choose a dest on another file system",
+        ) from error
 
 
 def _directory_error(directory: Directory, error: EntryError | OSError) -> RootfsError:

@@ -160,6 +160,8 @@ class Writer:
         self._policy = policy
         self._preserve = policy.preserve
         self._default_uid, self._default_gid, self._keeps_mode = defaults
+        # kinds of xattrs that this file system is known to store
+        self._stored: set[str] = set()
 
     def to_new_file(self, fd: int, attributes: Attributes) -> None:
         """Write to a file that was created with ``first_mode``. Raises ``EntryError`` and ``OSError``."""
@@ -238,13 +240,27 @@ class Writer:
         except OSError as error:
             return self._without_xattr(error, name)
         if name == capability.NAME:
-            found = os.getxattr(target, name, follow_symlinks=follow)
-            if found != value:
+            if _read_back(target, follow, name) != value:
                 raise EntryError(
                     "its file capability differs from what was written when read back",
                     "set uid_map to that of the container's user namespace",
                 )
+        elif _kind_of(name) not in self._stored:
+            try:
+                self._require_stored(target, follow, name, value)
+            except OSError as error:
+                return self._without_xattr(error, name)
         return True
+
+    def _require_stored(self, target: int | str | bytes, follow: bool, name: str, value: bytes) -> None:
+        """Read back the first xattr of its kind, since some file systems accept and forget them. Raises ``OSError``."""
+        # the kernel does not store an ACL that only repeats the mode, and the value of a security module may be its own
+        if name in (acl.ACCESS, acl.DEFAULT) and not acl.is_extended(value):
+            return
+        found = _read_back(target, follow, name)
+        if found is None or (name.startswith("user.") and found != value):
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        self._stored.add(_kind_of(name))
 
     def _without_xattr(self, error: OSError, name: str) -> bool:
         report = self._policy.report
@@ -270,6 +286,20 @@ class Writer:
                 "choose a file system with larger extended attributes",
             ) from error
         raise error
+
+
+def _kind_of(name: str) -> str:
+    """Return what file systems distinguish: each ACL, and the namespaces of other xattrs."""
+    return name if name in (acl.ACCESS, acl.DEFAULT) else name.partition(".")[0]
+
+
+def _read_back(target: int | str | bytes, follow: bool, name: str) -> bytes | None:
+    try:
+        return os.getxattr(target, os.fsencode(name), follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP):
+            return None
+        raise
 
 
 def first_mode(attributes: Attributes) -> int:

@@ -60,6 +60,7 @@ _ISO_OFFSET, _EXT_OFFSET = 32769, 1080
 _ROOT_FOLDERS = frozenset(["bin", "boot", "dev", "etc", "home", "lib", "proc", "root", "sbin", "sys", "usr", "var"])
 _FEW_FOLDERS = 4
 _MOST_NAMES = 1000
+_DIRECTORY = "directory"
 
 # What skopeo and podman write before a path or a name.
 _PATH_TRANSPORTS = {
@@ -103,8 +104,11 @@ def of_head(head: bytes) -> Foreign:
     return Foreign(_begins_with(head), _SAVE)
 
 
-def of_names(names: t.Collection[str]) -> Foreign:
-    """Return what a tar or directory with these names is that has neither index.json nor manifest.json."""
+def of_names(names: t.Collection[str], kind: str = "tar archive") -> Foreign:
+    """Return what a tar or directory with these names is that has neither index.json nor manifest.json.
+
+    ``kind`` is what it is called if nothing more is known.
+    """
     tops = {name.partition("/")[0] for name in names}
     nested = next((name for name in names if name.count("/") == 1 and name.endswith("/index.json")), "")
     if nested:
@@ -127,10 +131,11 @@ def of_names(names: t.Collection[str]) -> Foreign:
     if "metadata.yaml" in names and "rootfs" in tops:
         return Foreign("an image of LXD or Incus", _SAVE)
     if len(_ROOT_FOLDERS & tops) >= _FEW_FOLDERS:
-        return Foreign("a root file system without the settings of an image", _IMPORT)
+        advice = _IMPORT if kind != _DIRECTORY else f"pack it with: tar -C FOLDER -cf FILE .; then {_IMPORT}"
+        return Foreign("a root file system without the settings of an image", advice)
     if "blobs" in tops or "oci-layout" in names:
         return Foreign("an incomplete image layout", _SAVE)
-    return Foreign("a tar or folder of something else", _SAVE)
+    return Foreign(f"a {kind} of other files", f"set src to an image archive or layout; {_SAVE}")
 
 
 def of_directory(path: str) -> Foreign:
@@ -140,7 +145,7 @@ def of_directory(path: str) -> Foreign:
     names = {f"{name}/" if is_folder else name for name, is_folder in folders.items()}
     for name in folders:
         names |= {inner for inner in (f"{name}/index.json", f"{name}/Chart.yaml") if os.path.lexists(f"{path}/{inner}")}
-    return of_names(names)
+    return of_names(names, _DIRECTORY)
 
 
 def of_missing(path: str) -> Foreign | None:

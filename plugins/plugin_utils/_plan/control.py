@@ -4,7 +4,7 @@
 
 # Note that this plugin util is PRIVATE to the collection.
 
-"""The script that starts, stops and watches one container on a node without systemd."""
+"""The scripts by which the role starts, stops and watches one container, or tells how its last start ended."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ from .runtime import Context
 _SHELLS = ("ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh")
 _SHELL_ENDS = "a shell without a terminal ends at once: set container_command to what is to run"
 _FIELD = re.compile("@([a-z]+)@")
-_HEAD = "#!/bin/sh\n" + MADE + """\
-# Starts, stops and watches one container on a node without systemd: start, stop, status, log.
+_OPENING = "#!/bin/sh\n" + MADE + """\
+# @purpose@
 set -eu
 name=@name@
 log=@log@
 run=/run/hypervisor.oci
+# for a container whose command is a shell
+hint=@hint@
+"""
+_CONTROLS = "Starts, stops and watches one container on a node without systemd: start, stop, status, log."
+_TELLS = "Tells how the last start of a container ended that another service runs: begin, log."
+_STOPPING = """\
 timeout=@timeout@
 signal=@signal@
 # A signal that is ignored by whoever calls this would be ignored by the container, too.
 plain=
 env --default-signal true 2>/dev/null && plain='env --default-signal'
-
-# for a container whose command is a shell
-hint=@hint@
+"""
+_HEAD = """\
 
 length() {
     { wc -c <"$1"; } 2>/dev/null || echo 0
@@ -145,6 +150,72 @@ log() {
 
 """
 
+# For containers whose output systemd writes to its journal.
+_JOURNAL = """\
+unit=@unit@
+
+begin_journal() {
+    begin
+    # what was written before must not get a later time
+    journalctl --sync 2>/dev/null || true
+    date +@%s.%6N >"$run/$name.since"
+}
+
+# ARGUMENT...: what the journal has of the last start; if that was not noted, of this boot
+journal() {
+    since=
+    [ ! -r "$run/$name.since" ] || read -r since <"$run/$name.since"
+    if [ -n "$since" ]; then set -- "--since=$since" "$@"; else set -- --boot "$@"; fi
+    journalctl --quiet --no-pager --output=cat "$@" 2>/dev/null | tail -c 65536
+}
+
+# NAME: a property of the unit's main process
+main() {
+    systemctl show "--property=ExecMain$1" "$unit" 2>/dev/null | sed -n "s/^ExecMain$1=//p"
+}
+
+# how its main process ended, as systemd tells, or its journal when the unit was started again or forgotten
+ended() {
+    status=$(main Status)
+    case $(main Code) in
+        1) ;;
+        2 | 3) status="128 + $status" ;;
+        *)
+            status=$(journal _PID=1 "UNIT=$unit" | sed -n \
+                -e 's/^.*: Main process exited, code=exited, status=\\([0-9]*\\).*/\\1/p' \
+                -e 's/^.*: Main process exited, code=[dk][a-z]*, status=\\([0-9]*\\).*/128 + \\1/p' \
+                -e 's/^.*: Deactivated successfully\\.$/0/p' | tail -n 1)
+            ;;
+    esac
+    [ -z "$status" ] || explain "$(($status))"
+}
+
+# what the container and its runtime wrote, or what systemd says if it has not come to that (200 to 243 are its own)
+lines() {
+    found=$(journal --lines=10 "_SYSTEMD_UNIT=$unit" | tail -c 2048)
+    case $found,$status in
+        , | ,2[0-4]?) found=$(journal --lines=10 "--unit=$unit" | tail -c 2048) ;;
+    esac
+    [ -z "$found" ] || echo "$found"
+}
+
+log() {
+    journalctl --sync 2>/dev/null || true
+    { ended; lines; } | printable
+}
+
+"""
+_TOLD_TAIL = """\
+case ${1-} in
+    begin) @begin@ ;;
+    log) log ;;
+    *)
+        echo "usage: $0 begin|log" >&2
+        exit 64
+        ;;
+esac
+"""
+
 _TAIL = """\
 case ${1-} in
     start) alive || start ;;
@@ -175,16 +246,34 @@ def foreground(prepare: str, command: str, stop: str) -> str:
 def control_script(context: Context, functions: str) -> str:
     """Return the whole script around the runtime's functions."""
     is_foreground = functions.startswith(_FOREGROUND[:20])
-    head = _fill(
-        _HEAD,
-        name=shell(context.request.name),
-        log=shell(context.places.log),
+    stopping = _fill(
+        _STOPPING,
         timeout=str(context.request.stop_timeout),
         signal=shell(context.container.stop_signal.removeprefix("SIG")),
-        hint=shell(_hint(context.container.argv)),
     )
     tail = _fill(_TAIL, run="    watch) watch ;;\n    run) run ;;\n" if is_foreground else "")
-    return head + functions + tail
+    return _opening(context, _CONTROLS) + stopping + _HEAD + functions + tail
+
+
+def told_script(context: Context, functions: str) -> str:
+    """Return the script for a container that another service starts and stops; ``functions`` have ``log``."""
+    return _opening(context, _TELLS) + _HEAD + functions + _fill(_TOLD_TAIL, begin="begin")
+
+
+def journal_script(context: Context, unit: str) -> str:
+    """Return the script for a container whose output goes to the journal of systemd."""
+    functions = _fill(_JOURNAL, unit=shell(unit))
+    return _opening(context, _TELLS) + _HEAD + functions + _fill(_TOLD_TAIL, begin="begin_journal")
+
+
+def _opening(context: Context, purpose: str) -> str:
+    return _fill(
+        _OPENING,
+        purpose=purpose,
+        name=shell(context.request.name),
+        log=shell(context.places.log),
+        hint=shell(_hint(context.container.argv)),
+    )
 
 
 def _hint(argv: t.Sequence[str]) -> str:

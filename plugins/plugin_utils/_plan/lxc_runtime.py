@@ -14,6 +14,7 @@ from ...module_utils._errors import show
 from .._container import lxc
 from .._container.model import ContainerError, Option
 from .attach import attach
+from .control import told_script
 from .etc_files import MADE
 from .health import Joining, mark_of
 from .known import Places
@@ -40,8 +41,7 @@ alive() {
 
 start() {
     begin
-    # INFO: at that level LXC says how the container ended
-    $plain lxc-start -d -P "$folder" -n "$name" -o "$log.lxc" -l INFO
+    $plain lxc-start -d -P "$folder" -n "$name" -o "$log.lxc" -l @level@
 }
 
 stop() {
@@ -49,7 +49,15 @@ stop() {
     lxc-stop -P "$folder" -n "$name" -t "$timeout"
 }
 
-# what LXC wrote of the last start; its lines begin with program, container, time, level, part and place
+"""
+_ALIVE = """\
+alive() {
+    systemctl --quiet is-active @unit@
+}
+
+"""
+# How the last start ended, by the log of LXC; needs the function ``alive``.
+LXC_LOG = r"""# what LXC wrote of the last start; its lines begin with program, container, time, level, part and place
 said() {
     tail -c "+$(($(first_byte "$log.lxc" second) + 1))" "$log.lxc" 2>/dev/null | head -c 262144
 }
@@ -75,6 +83,8 @@ log() {
 }
 
 """
+# LXC tells at this level how a container ended.
+LOG_LEVEL = "INFO"
 
 
 class Lxc(ServedRuntime):
@@ -129,7 +139,7 @@ class Lxc(ServedRuntime):
         timeout = request.stop_timeout
         return MADE + (
             "[Unit]\nStartLimitIntervalSec=0\n\n[Service]\nExecStart=\n"
-            f"ExecStart=lxc-start -F -n {name} -P {folder} -o {log} -l WARN\n"
+            f"ExecStart=lxc-start -F -n {name} -P {folder} -o {log} -l {LOG_LEVEL}\n"
             "ExecStop=\n"
             f"ExecStop=-lxc-stop -n {name} -P {folder} -t {timeout}\n"
             f"TimeoutStopSec={timeout + 10}\n" + restart_lines(request)
@@ -137,17 +147,16 @@ class Lxc(ServedRuntime):
 
     def control(self, context: Context) -> str:
         folder = posixpath.dirname(context.places.folder)
-        return _FUNCTIONS.replace("@folder@", shell(folder))
+        return _FUNCTIONS.replace("@folder@", shell(folder)).replace("@level@", LOG_LEVEL) + LXC_LOG
 
     def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
         selected = ("-P", posixpath.dirname(context.places.folder), "-n", context.request.name)
         by_shell = lxc.wrapper_script(context.container, version=context.node.version, settings=_settings(context))
         return attach(selected, context.container, mark_of(context.request), argv, by_shell is not None)
 
-    def log(self, request: Request, places: Places) -> list[str]:
-        # LXC writes its own messages and the container's console to files
-        files = [f"{places.log}.lxc", places.log]
-        return ["tail", "--quiet", "--bytes=2048", *files]
+    def teller(self, context: Context) -> str:
+        alive = _ALIVE.replace("@unit@", shell(self.unit(context.request)))
+        return told_script(context, alive + LXC_LOG)
 
     def id_ranges(self, request: Request) -> list[dict[str, str]]:
         return [

@@ -13,13 +13,30 @@ import re
 from .._container import proxmox
 from .._container.model import Container, ContainerError, Option
 from .attach import attach
+from .control import told_script
 from .health import Joining, mark_of
 from .known import Node, Places
+from .lxc_runtime import LOG_LEVEL, LXC_LOG
+from .quoting import shell
 from .request import Request
 from .runtime import Context, Directory, File, Service
 
 _LEAST_VMID = 100
 _ROOT_VOLUME = re.compile(r"^rootfs: *[^,\n]*", re.MULTILINE)
+# pct's own words are the reason if LXC was not reached
+_START = 'mkdir -p -m 0700 "${2%/*}"; exec pct start "$1" >"$2" 2>&1'
+_TELLER = LXC_LOG.replace("errors() {", "errors_of_lxc() {") + """\
+alive() {
+    [ "$(pct status @vmid@ 2>/dev/null)" = 'status: running' ]
+}
+
+errors() {
+    found=$(errors_of_lxc)
+    [ -n "$found${status-}" ] || found=$(tail -n 10 @said@ 2>/dev/null | head -c 2048)
+    [ -z "$found" ] || echo "$found"
+}
+
+"""
 _RUNNING = r"\Astatus: running$"
 
 
@@ -55,7 +72,13 @@ class Proxmox:
         if path not in context.node.texts:
             vmid = _vmid(request)
             raise ContainerError(Option("vmid"), f": this node has no container {vmid}; create it with pct create")
-        settings = {"onboot": 1 if request.starts_with_node else 0, **(request.own.get("proxmox_settings") or {})}
+        settings = {
+            "onboot": 1 if request.starts_with_node else 0,
+            "lxc.console.logfile": context.places.log,
+            "lxc.log.file": f"{context.places.log}.lxc",
+            "lxc.log.level": LOG_LEVEL,
+            **(request.own.get("proxmox_settings") or {}),
+        }
         options = proxmox.ProxmoxOptions(context.wrapper, context.node.version, settings, context.former_targets)
         return proxmox.render_proxmox(context.container, context.node.texts[path], options)
 
@@ -73,15 +96,14 @@ class Proxmox:
         return [Directory(places.rootfs.rpartition("/")[0], passable=True)]
 
     def service(self, request: Request, places: Places, node: Node) -> Service:
-        del places, node
+        del node
         vmid = str(_vmid(request))
-        unit = f"pve-container@{vmid}"
         return Service(
             kind="proxmox",
-            start=[["pct", "start", vmid]],
+            start=[[places.control, "begin"], ["sh", "-c", _START, "sh", vmid, _said(request)]],
             stop=["pct", "shutdown", vmid, "--forceStop", "1", "--timeout", str(request.stop_timeout)],
             status=["pct", "status", vmid],
-            log=["journalctl", "--unit", unit, "--lines=10", "--no-pager", "--output=cat"],
+            log=[places.control, "log"],
             running=_RUNNING,
             stays=_RUNNING,
             status_codes=[0],
@@ -98,8 +120,8 @@ class Proxmox:
         return []
 
     def service_files(self, context: Context) -> list[File]:
-        del context
-        return []
+        text = _TELLER.replace("@vmid@", str(_vmid(context.request))).replace("@said@", shell(_said(context.request)))
+        return [File(context.places.control, told_script(context, text), mode="0700")]
 
     def id_ranges(self, request: Request) -> list[dict[str, str]]:
         del request
@@ -113,6 +135,11 @@ class Proxmox:
     def volume_commands(self, request: Request) -> dict[str, list[str]]:
         vmid = str(_vmid(request))
         return {"mount": ["pct", "mount", vmid], "unmount": ["pct", "unmount", vmid]}
+
+
+def _said(request: Request) -> str:
+    """Return the file that holds what pct wrote when it started the container."""
+    return f"/run/hypervisor.oci/{request.name}.said"
 
 
 def _vmid(request: Request) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from .._container.model import Container, ContainerError, Option
-from .control import control_script
+from .control import control_script, journal_script
 from .health import Joining
 from .known import Node, Places
 from .request import Request
@@ -68,10 +68,9 @@ class ServedRuntime:
         del is_enabled
         return [self.unit(request)]
 
-    def log(self, request: Request, places: Places) -> list[str]:
-        """Return the command that prints the end of what the container wrote under systemd."""
-        del places
-        return ["journalctl", "--unit", self.unit(request), "--lines=20", "--no-pager", "--output=cat"]
+    def teller(self, context: Context) -> str:
+        """Return the script that tells how the last start under systemd ended."""
+        return journal_script(context, self.unit(context.request))
 
     def check(self, request: Request, places: Places) -> None:
         """Check nothing: the renderer checks it all."""
@@ -112,9 +111,10 @@ class ServedRuntime:
         return self._script(request, places)
 
     def service_files(self, context: Context) -> list[File]:
-        """Return the unit's file, or the control script."""
+        """Return the script of the container, and its unit's file under systemd."""
         if context.node.systemd:
-            return [File(self.unit_file(context.request), self.unit_text(context))]
+            unit = File(self.unit_file(context.request), self.unit_text(context))
+            return [unit, File(context.places.control, self.teller(context), mode="0700")]
         return [File(context.places.control, control_script(context, self.control(context)), mode="0700")]
 
     def _systemd(self, request: Request, places: Places) -> Service:
@@ -123,10 +123,10 @@ class ServedRuntime:
         return Service(
             kind="systemd",
             # systemd counts how often it restarted the unit until reset-failed
-            start=[["systemctl", "reset-failed", unit], ["systemctl", "start", unit]],
+            start=[[places.control, "begin"], ["systemctl", "reset-failed", unit], ["systemctl", "start", unit]],
             stop=["systemctl", "stop", unit],
             status=["systemctl", "show", "--property=ActiveState", "--property=NRestarts", unit],
-            log=self.log(request, places),
+            log=[places.control, "log"],
             running=_RUNNING,
             stays=_STAYS,
             status_codes=[0],

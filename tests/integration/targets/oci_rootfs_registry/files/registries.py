@@ -2,9 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real registries on loopback: anonymous over http, a mirror of that, htpasswd and tokens over https.
+"""Real registries on loopback: anonymous over http, a mirror of that, htpasswd and tokens over https, nginx before them.
 
-registries.py FOLDER ARCHIVE   pushes the archive by skopeo, writes FOLDER/ready.json, and serves until it is ended
+registries.py FOLDER REPOSITORY=ARCHIVE…   pushes the archives by skopeo as REPOSITORY:1, writes FOLDER/ready.json, and
+                                           serves until it is ended
+
+FOLDER/tokens.log gets a line for each request for a token.
 """
 
 from __future__ import annotations
@@ -25,9 +28,22 @@ import typing as t
 import urllib.parse
 import urllib.request
 
+from cutter import WHOLE, Cut, Cutter
+from fronts import NAMES, configuration, serve_signer
+
 USER, PASSWORD = "user", "canary-password"
+BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+# Seconds after its end that docker-registry still believes a token.
+LEEWAY = 60
+# Seconds that the tokens of short life are good for.
+SHORT = 5
+# Where connections are cut: before the first byte, in the headers, in the bodies. At the origin after URLs have expired.
+PLAIN_CUTS = (Cut(0), Cut(150), WHOLE, Cut(70_000), Cut(600_000))
+ORIGIN_CUTS = (WHOLE, Cut(400_000, hold=5.0))
+# A blob of 2 MB takes 20 seconds, and is cut once in the middle.
+SLOW_CUTS = (WHOLE, Cut(1_000_000, rate=100_000), Cut(1 << 62, rate=100_000))
 # This program is ended by its caller, and by itself when that was killed.
-LONGEST = 300
+LONGEST = 600
 
 
 class Lab:
@@ -78,6 +94,19 @@ class Lab:
         wait_for(port)
         return port
 
+    def serve_fronts(self, ports: t.Mapping[str, int]) -> dict[str, int]:
+        """Start nginx and what it needs before the registries of these ports, and return the fronts' ports by name."""
+        fronts = {name: free_port() for name in NAMES}
+        own = {"signer": serve_signer(fronts["origin"], BASIC), "cut_origin": Cutter(ports["open"], ORIGIN_CUTS).port}
+        path = self.write("nginx.conf", configuration(self.folder, {**ports, **fronts, **own}))
+        with open(self.path("nginx.log"), "wb") as log:
+            self.running.append(subprocess.Popen(["/usr/sbin/nginx", "-c", path], stdout=log, stderr=log))
+        for port in fronts.values():
+            wait_for(port)
+        fronts["cut"] = Cutter(fronts["plain"], PLAIN_CUTS).port
+        fronts["slow"] = Cutter(ports["short"], SLOW_CUTS).port
+        return fronts
+
     def stop(self) -> None:
         """End all programs."""
         for process in self.running:
@@ -109,31 +138,36 @@ def encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def make_token(lab: Lab, scope: str) -> str:
-    """Return a token that the registry believes."""
+def make_token(lab: Lab, scope: str, life: int) -> str:
+    """Return a token that the registry believes for so many seconds."""
     kind, _colon, rest = scope.partition(":")
     name, _colon, _actions = rest.rpartition(":")
     der = lab.call("openssl", "x509", "-in", "server.pem", "-outform", "DER")
     now = int(time.time())
     header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
     access = [{"type": kind, "name": name, "actions": ["pull"]}]
-    claims = {"iss": "lab", "aud": "registry", "sub": USER, "exp": now + 300, "nbf": now - 10, "access": access}
+    times = {"exp": now + life - LEEWAY, "nbf": now - 10}
+    claims = {"iss": "lab", "aud": "registry", "sub": USER, **times, "access": access}
     signed = f"{encode(json.dumps(header).encode())}.{encode(json.dumps(claims).encode())}"
     signature = lab.call("openssl", "dgst", "-sha256", "-sign", "server.key", data=signed.encode())
     return f"{signed}.{encode(signature)}"
 
 
 def serve_tokens(lab: Lab) -> int:
-    """Start a server of tokens for the user, and return its port."""
-    expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    """Start a server of tokens for the user, and return its port; /short has tokens of a short life."""
 
     class Tokens(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             """Give a token to the user."""
-            query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
-            known = self.headers.get("Authorization") == expected
-            token = make_token(lab, query["scope"][0]) if known else ""
-            body = json.dumps({"token": token} if known else {"details": "who are you?"}).encode()
+            parts = urllib.parse.urlsplit(self.path)
+            query = urllib.parse.parse_qs(parts.query)
+            known = self.headers.get("Authorization") == BASIC
+            life = SHORT if parts.path == "/short" else 300
+            token = make_token(lab, query["scope"][0], life) if known else ""
+            answer = {"token": token, "expires_in": life} if known else {"details": "who are you?"}
+            with open(lab.path("tokens.log"), "a", encoding="utf-8") as log:
+                log.write(f"{parts.path} {known}\n")
+            body = json.dumps(answer).encode()
             self.send_response(200 if known else 401)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -165,15 +199,19 @@ def main() -> None:
         tokens = serve_tokens(lab)
         ports = {"open": lab.serve("open", {}, "data", False)}
         origin = f"http://127.0.0.1:{ports['open']}"
-        token = {"realm": f"https://127.0.0.1:{tokens}/token", "service": "registry", "issuer": "lab"}
-        token["rootcertbundle"] = lab.path("ca.pem")
+        token = {"service": "registry", "issuer": "lab", "rootcertbundle": lab.path("ca.pem")}
+        realm = f"https://127.0.0.1:{tokens}"
         ports["mirror"] = lab.serve("mirror", {"proxy": {"remoteurl": origin}}, "mirrored", False)
         basic = {"htpasswd": {"realm": "lab", "path": lab.path("htpasswd")}}
         ports["htpasswd"] = lab.serve("htpasswd", {"auth": basic}, "data", True)
-        ports["token"] = lab.serve("token", {"auth": {"token": token}}, "data", True)
+        for name, tls in (("token", True), ("short", False)):
+            auth = {"token": {**token, "realm": f"{realm}/{name}"}}
+            ports[name] = lab.serve(name, {"auth": auth}, "data", tls)
         push = ("skopeo", "--insecure-policy", "copy", "-q", "--all", "--dest-tls-verify=false")
-        lab.call(*push, f"oci-archive:{sys.argv[2]}", f"docker://127.0.0.1:{ports['open']}/team/app:1")
-        auths = {f"127.0.0.1:{ports['token']}": {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}}
+        for name, _equals, archive in (word.partition("=") for word in sys.argv[2:]):
+            lab.call(*push, f"oci-archive:{archive}", f"docker://127.0.0.1:{ports['open']}/{name}:1")
+        ports.update(lab.serve_fronts(ports))
+        auths = {f"127.0.0.1:{ports['token']}": {"auth": BASIC[6:]}}
         lab.write("auth.json", json.dumps({"auths": auths}))
         lab.write("ready.new", json.dumps({**ports, "pid": os.getpid()}))
         os.rename(lab.path("ready.new"), lab.path("ready.json"))

@@ -43,7 +43,7 @@ for unit in systemd-tmpfiles-setup.service systemd-tmpfiles-clean.service system
     ln -s /dev/null "/run/systemd/system/$unit"
 done
 exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
-    /lib/systemd/systemd --system --unit=basic.target --log-target=console --show-status=0
+    /lib/systemd/systemd --system --unit=basic.target --log-target=journal --show-status=0
 """
 _UNITS = {"lxc": "lxc@{}", "nspawn": "systemd-nspawn@{}", "runc": "hypervisor-oci-{}"}
 _PATIENCE = 60
@@ -136,6 +136,7 @@ class Cases:
         say("nothing that changes nothing, or that cannot be, starts it again")
 
         self._roll_back()
+        self._end()
 
         self.runs.succeed(src=self.image("two"), restart="always")
         for runtime in self.names:
@@ -167,6 +168,26 @@ class Cases:
         changes = self.runs.succeed(src=self.image("one"))
         require(not any(changes.values()), "nothing is left to change", changes)
         say("a change that does not start is undone, and the former container runs")
+
+    def _end(self) -> None:
+        """A command that ends, also a shell that waits for nobody; LXC gives it a console, so that there it would stay."""
+        ends = {
+            "container_entrypoint": ["/bin/sh", "-c"],
+            "container_command": ["echo '{''{ 1 + 1 }''}' ended; exit 7"],
+        }
+        shell = {"container_entrypoint": ["/bin/sh"], "container_command": []}
+        said = {"nspawn": ["exit status 0", "a shell without a terminal ends at once"]}
+        extra = {runtime: shell if runtime in said else ends for runtime in self.names}
+        self.runs.written = ""
+        errors = self.runs.fail("was started again, and runs", src=self.image("one"), extra=extra)
+        for runtime, error in errors.items():
+            for text in said.get(runtime, ["exit status 7", "{{ 1 + 1 }} ended"]):
+                require(text in error, "how it ended", error)
+            for text in ("/bin/nothing", "Main process exited", "Started "):
+                require(text not in error, "nothing but its own last lines", error)
+        told = [line for line in self.runs.written.splitlines() if line.startswith("fatal:") and "exit status" in line]
+        require(len(told) == len(errors), "each is told once", told)
+        say("a command that ends is told with its exit status")
 
     def _files(self, runtime: str) -> dict[str, str]:
         paths = [self.shown(runtime, "FragmentPath"), *self.shown(runtime, "DropInPaths").split()]

@@ -370,9 +370,7 @@ def test_an_index_that_is_not_there(choose: Choose) -> None:
 def test_no_index_and_no_image(choose: Choose) -> None:
     assert choose.problem(oci_archive()) == "SRC holds no image for linux/amd64; its list of images is empty"
     nothing = oci_archive(files={"index.json": None, "oci-layout": None, "a": b""})
-    assert choose.problem(nothing).startswith(
-        "src SRC is not an image archive: it is a tar or folder of something else"
-    )
+    assert choose.problem(nothing).startswith("src SRC is not an image archive: it is a tar archive of other files")
 
 
 # -- missing and wrong blobs
@@ -517,6 +515,29 @@ def test_all_types_of_layers(choose: Choose, media_type: str) -> None:
 
 
 # -- fixed limits
+
+
+def test_a_pin_of_a_config_whose_manifest_exceeds_a_limit(choose: Choose) -> None:
+    """It must not be told that there is no such image. Its manifest's own digest says what is wrong with it."""
+    large = image("large", manifest={"annotations": {"a": "x" * 2**22}})
+    data = oci_archive(large, image("other"))
+    reason = f"the manifest {large.digest} has {len(large.data)} bytes, more than 4194304, a fixed limit"
+    assert choose.problem(data, digest=large.config_digest) == (
+        f"SRC: no descriptor has the digest {large.config_digest}, and 1 of 2 images cannot be read that may have a config"
+        f" with it: {reason}; if it is such an image, use the digest of its manifest"
+    )
+    assert choose.problem(data, digest=large.digest) == reason
+    assert choose(data, digest=image("other").config_digest).config.labels == {"name": "other"}
+
+
+def test_a_pin_of_a_config_behind_more_documents_than_are_read(choose: Choose) -> None:
+    many = [image(str(number), manifest={"annotations": {"a": "x" * (2**22 - 9000)}}) for number in range(17)]
+    data = oci_archive(*many, image("last"))
+    said = choose.problem(data, digest=image("last").config_digest)
+    assert (
+        "images cannot be read that may have a config with it: SRC: its documents have more than 67108864 bytes" in said
+    )
+    assert choose(data, digest=image("last").digest).config.labels == {"name": "last"}
 
 
 def test_at_most_1000_layers(choose: Choose) -> None:

@@ -91,6 +91,24 @@ def capabilities(tmp_path: Path) -> None:
     (tmp_path / "probe").unlink()
 
 
+def forgets(monkeypatch: pytest.MonkeyPatch, prefix: str, found: bytes | None) -> list[str]:
+    """A file system that accepts xattrs with this prefix and gives ``found``; returns the names that are read back."""
+    read: list[str] = []
+    real = os.getxattr
+
+    def getxattr(path: t.Any, name: t.Any, **keywords: t.Any) -> bytes:
+        read.append(os.fsdecode(name))
+        if not os.fsdecode(name).startswith(prefix):
+            return real(path, name, **keywords)
+        if found is None:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        return found
+
+    monkeypatch.setattr(os, "setxattr", lambda *_arguments, **_more: None)
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    return read
+
+
 def answers(monkeypatch: pytest.MonkeyPatch, code: int, prefix: str) -> pytest.MonkeyPatch:
     """A file system that answers ``code`` to xattrs with this prefix."""
     real = os.setxattr
@@ -577,6 +595,36 @@ def test_a_file_system_without_acls(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     report = unpack(tmp_path / "drop", members, drop_acls=True)
     assert tree(tmp_path / "drop")["x"].mode == 0o640
     assert report.to_dict()["counts"] == {"acls_dropped": 1}
+
+
+@pytest.mark.parametrize("found", [None, b"", b"2"])
+def test_a_file_system_that_forgets_xattrs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: bytes | None
+) -> None:
+    """Section 6: it counts as one without them."""
+    forgets(monkeypatch, "user.", found)
+    report = unpack(tmp_path, [file("f", xattrs={"user.a": "1"}), directory("d", xattrs={"user.a": "1"})])
+    assert report.to_dict()["counts"] == {"xattrs_unsupported": 2}
+
+
+def test_a_file_system_that_forgets_acls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group's bits would stay those of the mask."""
+    forgets(monkeypatch, "system.", None)
+    members = [file("x", mode=0o660, acl_access=acl_text(1000, 50))]
+    assert refused(tmp_path / "error", members).endswith(NO_ACL)
+    report = unpack(tmp_path / "drop", members, drop_acls=True)
+    assert stat.S_IMODE((tmp_path / "drop/x").stat().st_mode) == 0o640
+    assert report.to_dict()["counts"] == {"acls_dropped": 1}
+
+
+def test_one_xattr_of_a_kind_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ACL that a mode can express is never stored, which tells nothing."""
+    read = forgets(monkeypatch, "user.", b"1")
+    plain = "user::rw-,group::r--,other::---"
+    files = [file(str(number), xattrs={"user.a": "1", "user.b": "1"}) for number in range(9)]
+    report = unpack(tmp_path, [*files, file("plain", acl_access=plain)])
+    assert report.to_dict()["counts"] == {}
+    assert read == ["user.a"]
 
 
 def test_a_default_acl_that_is_lost_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

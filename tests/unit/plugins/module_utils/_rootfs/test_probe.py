@@ -16,9 +16,17 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs import directories
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, hardlink, write_oci_archive
-from ansible_collections.hypervisor.oci.tests.unit.support import contents, needs_root, needs_user, run, without_waiting
+from ansible_collections.hypervisor.oci.tests.unit.support import (
+    contents,
+    mounted,
+    needs_root,
+    needs_user,
+    run,
+    without_waiting,
+)
 
 NOBODY = 65534
+NO_TIMES = "the file system of dest does not store times: files keep the times at which they are written"
 ADVICE = "set ownership: ignore, or choose a dest on another file system"
 
 
@@ -93,6 +101,80 @@ def test_modes_that_are_ignored(dest: Path, src: str, monkeypatch: pytest.Monkey
     )
 
 
+def test_times_that_are_ignored(dest: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "utime", lambda *_arguments, **_more: None)
+    outcome = run(dest, src=src, ownership="ignore")
+    assert outcome["warnings"].count(NO_TIMES) == 1
+    assert not run(dest, src=src, ownership="ignore")["changed"]
+
+
+@pytest.mark.parametrize("unit", [1, 1_000, 1_000_000_000, 2_000_000_000])
+def test_times_that_are_rounded(dest: Path, src: str, monkeypatch: pytest.MonkeyPatch, unit: int) -> None:
+    """FAT has two seconds."""
+    real = os.utime
+
+    def rounded(*arguments: t.Any, ns: tuple[int, int], **more: t.Any) -> None:
+        real(*arguments, ns=(ns[0] // unit * unit, ns[1] // unit * unit), **more)
+
+    monkeypatch.setattr(os, "utime", rounded)
+    assert NO_TIMES not in run(dest, src=src, ownership="ignore")["warnings"]
+
+
+def test_times_that_are_refused(dest: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: t.Any, **_more: t.Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert refused(dest, src=src, ownership="ignore") == (
+        "the file system of dest does not let the owner of a file set its times (function not implemented);"
+        " choose a dest on another file system"
+    )
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV])
+@pytest.mark.parametrize("target", ["f", ".wh..wh.plnk/1"])
+def test_no_hard_links(dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, target: str) -> None:
+    """An image without them can be unpacked there; for another, the error says that the image is not the reason."""
+
+    def refuse(*_arguments: t.Any, **_more: t.Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    linked = write_oci_archive(tmp_path / "l.tar", Image([Layer(file(target, b"x"), hardlink("l", target))]))
+    message = refused(dest, src=linked, ownership="ignore")
+    assert "the file system of dest cannot make this hard link (" in message
+    assert message.endswith("; choose a dest on another file system")
+    plain = write_oci_archive(tmp_path / "p.tar", Image([Layer(file("f", b"x"))]))
+    assert run(dest, src=plain, ownership="ignore")["changed"]
+
+
+@needs_root
+def test_a_real_file_system_without_xattrs(tmp_path: Path) -> None:
+    """ramfs has owners, modes, times and hard links, but neither xattrs nor ACLs."""
+    (tmp_path / "ram").mkdir(0o700)
+    with mounted(tmp_path / "ram", "-t", "ramfs", "ramfs"):
+        (tmp_path / "ram/above").mkdir(0o700)
+        dest = tmp_path / "ram/above/x"
+        entries = [
+            file("f", b"x", 0o4755, uid=1000, gid=1000, xattrs={"user.a": "1"}),
+            file("g", b"y", 0o640, acl_access="user::rw-,user:app:r--:1000,group::r--,mask::r--,other::---"),
+            hardlink("l", "f"),
+        ]
+        archive = write_oci_archive(tmp_path / "i.tar", Image([Layer(*entries)]))
+        assert refused(dest, src=archive).endswith(
+            "choose a file system with POSIX ACLs, or set acl: drop in oci_rootfs"
+        )
+        outcome = run(dest, src=archive, acl="drop")
+        assert outcome["report"]["counts"] == {"acls_dropped": 1, "setid_files": 1, "xattrs_unsupported": 1}
+        assert NO_TIMES not in outcome["warnings"]
+        status = (dest / "f").stat()
+        assert (status.st_uid, status.st_nlink, stat.S_IMODE(status.st_mode)) == (1000, 2, 0o4755)
+        for changed in (True, False):
+            other = write_oci_archive(tmp_path / "j.tar", Image([Layer(file("f", b"z"))]))
+            assert run(dest, src=other)["changed"] is changed
+        assert contents(dest) == {"f": b"z"}
+
+
 @needs_root
 def test_root_that_is_squashed(dest: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run works, not only the first one, which makes the private folder."""
@@ -145,27 +227,6 @@ def test_a_temporary_file_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("kept", [0, -(10**9), 10**9, 1_999_999_999])
-def test_times_that_are_rounded(dest: Path, src: str, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
-    """By up to two seconds, as FAT does it."""
-    real = os.utime
-
-    def utime(path: t.Any, *args: t.Any, ns: tuple[int, int], **options: t.Any) -> None:
-        real(path, *args, ns=(ns[0], ns[1] + kept), **options)
-
-    monkeypatch.setattr(os, "utime", utime)
-    assert not [text for text in run(dest, src=src)["warnings"] if "times" in text]
-
-
-def test_times_that_are_ignored(dest: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The image is unpacked all the same, and the next run does nothing."""
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "utime", lambda *_args, **_options: None)
-        warnings = run(dest, src=src)["warnings"]
-    assert "the file system of dest does not store modification times; the image's are lost" in warnings
-    assert run(dest, src=src)["changed"] is False
-
-
 def test_a_token_that_is_not_kept(dest: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tree is recognised without it."""
     real = os.getxattr
@@ -178,15 +239,3 @@ def test_a_token_that_is_not_kept(dest: Path, src: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "getxattr", getxattr)
     assert run(dest, src=src)["changed"] is True
     assert run(dest, src=src)["changed"] is False
-
-
-def test_hard_links_that_are_refused(dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*_args: t.Any, **_options: t.Any) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    linked = write_oci_archive(tmp_path / "l.tar", Image([Layer(file("f", b"x"), hardlink("g", "f"))]))
-    monkeypatch.setattr(os, "link", link)
-    assert refused(dest, src=linked).endswith(
-        "entry 'g': the file system of dest cannot store hard links (operation not permitted); choose a dest on another file"
-        " system"
-    )

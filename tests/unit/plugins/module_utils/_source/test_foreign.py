@@ -103,7 +103,7 @@ FOREIGN: dict[str, tuple[list[t.Any], str, str]] = {
         "tar -C FOLDER -cf image.tar .",
     ),
     "a part of a layout": ([file("oci-layout", b"{}"), file("blobs/sha256/0a")], "an incomplete image layout", SAVE),
-    "something": ([file("readme.txt")], "a tar or folder of something else", SAVE),
+    "something": ([file("readme.txt")], "a tar archive of other files", SAVE),
 }
 
 
@@ -124,9 +124,11 @@ def test_tars(tmp_path: Path, name: str, prefix: str) -> None:
 def test_directories(tmp_path: Path) -> None:
     for folder, names, what in (
         ("root", ["bin", "etc", "usr", "var"], "a root file system without the settings of an image"),
+        # such as /etc
+        ("etc", ["hosts", "passwd", "ssh", "systemd"], "a directory of other files"),
         ("chart", ["Chart.yaml", "values.yaml"], "a Helm chart"),
         ("above", ["image/index.json"], "an image layout inside of the folder 'image'"),
-        ("empty", [], "a tar or folder of something else"),
+        ("empty", [], "a directory of other files"),
     ):
         for name in names:
             path = tmp_path / folder / name

@@ -343,8 +343,8 @@ def test_a_missing_source() -> None:
 
 def test_a_directory_that_is_no_layout(tmp_path: Path) -> None:
     assert problem(tmp_path) == (
-        f"src '{tmp_path}' is not an image layout: it is a tar or folder of something else, with neither index.json nor"
-        " manifest.json; make an image archive, for example with: skopeo copy docker://NAME oci-archive:image.tar"
+        f"src '{tmp_path}' is not an image layout: it is a directory of other files, with neither index.json nor"
+        " manifest.json; set src to an image archive or layout; make an image archive, for example with: skopeo copy docker://NAME oci-archive:image.tar"
     )
 
 
