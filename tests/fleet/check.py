@@ -36,9 +36,8 @@ Check = t.Callable[[Lab], str]
 # One group after the other; in a group one line beside the other, each with nodes of its own.
 GROUPS: t.Sequence[t.Sequence[t.Sequence[Check]]] = (
     [sending.CHECKS],
-    [fetching.CHECKS],
+    [fetching.CHECKS, pulling.CHECKS],
     [*faults.CHECKS[:-1], (*faults.CHECKS[-1], *attacks.CHECKS)],
-    [pulling.CHECKS],
     [rolling.CHECKS],
 )
 LARGE: t.Sequence[t.Sequence[t.Sequence[Check]]] = ([pulling.LARGE_CHECKS],)

@@ -11,7 +11,6 @@ link with all headers, ``payload`` without them, ``node_cpu`` seconds of the nod
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -19,7 +18,7 @@ import typing as t
 
 from ..tools.removal import remove_below
 from .controller import Controller, Run, play, rootfs
-from .fleet import DISK, Fleet, Spec, on_controller, pids, run, stat_of, wait_for
+from .fleet import DISK, Fleet, Spec, on_controller, pids, stat_of, wait_for
 from .nodes import WEB, WebServer
 from .samples import sample, write
 from .transcript import Story, read_log
@@ -301,7 +300,7 @@ def strategies(bench: Bench, runs: int) -> list[Plain]:
         rootfs(src=source, dest=dest),
         {"name": "after", "ansible.builtin.stat": {"path": DISK}},
     ]
-    with _slowed(bench, slow):
+    with bench.fleet.nodes[slow].slowed("1mbit"):
         for _turn in range(runs):
             for one in found:
                 bench.remove(dest)
@@ -315,21 +314,6 @@ def strategies(bench: Bench, runs: int) -> list[Plain]:
                 one["samples"].append({"others": others - began, "slow": ends[slow] - began})
                 _say(one["strategy"], one["samples"][-1])
     return found
-
-
-@contextlib.contextmanager
-def _slowed(bench: Bench, name: str) -> t.Iterator[None]:
-    node = bench.fleet.nodes[name]
-
-    def limit(rate: str) -> None:
-        words = ["tc", "qdisc", "replace", "dev", node.link, "root", "tbf"]
-        run([*words, "rate", rate, "burst", "16kb", "latency", "100ms"])
-
-    limit("1mbit")
-    try:
-        yield
-    finally:
-        limit(bench.rate)
 
 
 def memory(bench: Bench) -> Plain:

@@ -252,8 +252,9 @@ class Node:
         for where, device in (([], self.link), (inside, "eth0")):
             # packets as a wire carries them, so that each of their headers is counted
             run([*where, "ip", "link", "set", device, "gso_max_segs", "1"])
-            self._limit(where, device)
             run([*where, "ip", "link", "set", device, "up"])
+        if self.spec.rate:
+            self._limit(self.spec.rate)
         run([*inside, "ip", "link", "set", "lo", "up"])
 
     def kill(self) -> None:
@@ -346,23 +347,20 @@ class Node:
     # -- the link
 
     @contextlib.contextmanager
-    def disturbed(self, *how: str) -> t.Iterator[None]:
-        """Let the link to the node be slow, late or lossy, both ways, in the words of netem."""
-        inside = ["nsenter", "-t", str(self.pid), "-n", "--"]
-        places: tuple[tuple[list[str], str], ...] = (([], self.link), (inside, "eth0"))
-        for where, device in places:
-            run([*where, "tc", "qdisc", "replace", "dev", device, "root", "netem", *how])
+    def slowed(self, rate: str) -> t.Iterator[None]:
+        """Let the link have another rate both ways, in the words of tc."""
+        self._limit(rate, "replace")
         try:
             yield
         finally:
-            for where, device in places:
-                run([*where, "tc", "qdisc", "del", "dev", device, "root"])
-                self._limit(where, device)
+            self._limit(self.spec.rate or "10gbit", "replace")
 
-    def _limit(self, where: t.Sequence[str], device: str) -> None:
-        if self.spec.rate:
-            limit = ["rate", self.spec.rate, "burst", "16kb", "latency", "100ms"]
-            run([*where, "tc", "qdisc", "add", "dev", device, "root", "tbf", *limit])
+    def _limit(self, rate: str, verb: str = "add") -> None:
+        inside = ["nsenter", "-t", str(self.pid), "-n", "--"]
+        places: tuple[tuple[list[str], str], ...] = (([], self.link), (inside, "eth0"))
+        for where, device in places:
+            limit = ["rate", rate, "burst", "16kb", "latency", "100ms"]
+            run([*where, "tc", "qdisc", verb, "dev", device, "root", "tbf", *limit])
 
     def counters(self) -> Counters:
         """Bytes and packets since the node was started."""

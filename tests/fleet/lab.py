@@ -24,7 +24,9 @@ _OFFER = 100_000
 NODES = (ALPHA, BRAVO, CHARLIE, DELTA)
 # More nodes, which are all alike, for checks of many.
 CROWD = (*NODES, "echo", "foxtrot", "golf", "hotel")
-# Of the web server: slow enough that a transfer can be interrupted where it should be.
+# Those whose images come from a registry of their own, which lies on a third, so that nobody else's traffic is counted.
+INDIA, JULIETT, STORE = "india", "juliett", "store"
+# Of the web server and the registry: slow enough that a transfer can be interrupted where it should be.
 WEB_RATE = "80mbit"
 
 
@@ -39,7 +41,7 @@ def require(kept: bool, otherwise: str) -> None:
 
 
 class Lab:
-    """Four nodes that differ, four more that do not, and one that is a web server."""
+    """Nodes that differ, more that do not, and two that are servers."""
 
     def __init__(self, folder: str, rate: str = RATE, web_rate: str = WEB_RATE) -> None:
         found, self.remarks = python_paths()
@@ -53,6 +55,9 @@ class Lab:
                 Spec(DELTA, python=newest, disk="ext4", disk_size="256M", rate=rate),
                 *(Spec(name, rate=rate) for name in CROWD[len(NODES) :]),
                 Spec(WEB, sshd=False, rate=web_rate),
+                Spec(INDIA, rate=rate),
+                Spec(JULIETT, disk="ext4", disk_size="256M", rate=rate),
+                Spec(STORE, sshd=False, rate=web_rate),
             ],
         )
         self.fleet.start()

@@ -32,11 +32,11 @@ class Answer(t.NamedTuple):
 
 
 class Registry:
-    """Runs on the node that is a web server at other times, by ``http``, or by ``https`` with a ``certificate`` of its own."""
+    """Runs on a node, by ``http``, or by ``https`` with a ``certificate`` of its own."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._node = fleet.nodes[WEB]
-        self._folder = os.path.join(fleet.folder, "registry")
+    def __init__(self, fleet: Fleet, node: str = WEB) -> None:
+        self._node = fleet.nodes[node]
+        self._folder = os.path.join(fleet.folder, f"registry-{node}")
         self._log = os.path.join(self._folder, "log")
         self._read = 0
         self.certificate = os.path.join(self._folder, "server.pem")

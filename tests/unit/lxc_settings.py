@@ -25,6 +25,22 @@ _OTHER_NAMES = {"IOT": 6, "CLD": 17, "POLL": 29, "UNUSED": 31}
 _NUMBERS = {name: number for number, name in enumerate(_SIGNALS.split(), 1)}
 _SIGRTMIN = 34
 _SIGRTMAX = 64
+# The keys of LXC 5.0 without families (config_jump_table), and what later releases added and removed.
+_KEYS_OF_5 = set(
+    "apparmor.allow_incomplete apparmor.allow_nesting apparmor.profile apparmor.raw arch autodev autodev.tmpfs.size cap.drop"
+    " cap.keep cgroup.dir cgroup.dir.container cgroup.dir.container.inner cgroup.dir.monitor cgroup.dir.monitor.pivot"
+    " cgroup.relative console.buffer.size console.logfile console.path console.rotate console.size environment ephemeral"
+    " execute.cmd group hook.autodev hook.clone hook.destroy hook.mount hook.post-stop hook.pre-mount hook.pre-start"
+    " hook.start hook.start-host hook.stop hook.version idmap include init.cmd init.cwd init.gid init.groups init.uid"
+    " keyring.session log.file log.level log.syslog monitor.signal.pdeath monitor.unshare mount.auto mount.entry mount.fstab"
+    " namespace.clone namespace.keep no_new_privs pty.max rootfs.managed rootfs.mount rootfs.options rootfs.path sched.core"
+    " seccomp.allow_nesting seccomp.notify.cookie seccomp.notify.proxy seccomp.profile selinux.context"
+    " selinux.context.keyring signal.halt signal.reboot signal.stop start.auto start.delay start.order time.offset.boot"
+    " time.offset.monotonic tty.dir tty.max uts.name".split()
+)
+_KEYS_SINCE_7 = {"environment.runtime", "environment.hooks"}
+_FAMILIES_OF_ALL = ("cgroup2.", "namespace.share.", "net.", "prlimit.", "proc.", "sysctl.")
+_FAMILIES_BEFORE_7 = ("cgroup.",)
 _FAMILIES = ("lxc.net.", "lxc.cgroup2.", "lxc.prlimit.", "lxc.hook.", "lxc.sysctl.")
 
 
@@ -69,6 +85,17 @@ def read(text: str, quoted_words: bool = True) -> Config:
         else:
             _set(config, key.decode("utf-8"), value)
     return config
+
+
+def require_known(text: str, version: str) -> None:
+    """Raise ``Misread`` for a key that this release does not load."""
+    is_new = int(version.partition(".")[0]) >= 7
+    keys = _KEYS_OF_5 | (_KEYS_SINCE_7 if is_new else set())
+    families = _FAMILIES_OF_ALL + (() if is_new else _FAMILIES_BEFORE_7)
+    for raw, _value in items(text.encode("utf-8")):
+        key = raw.decode("utf-8").partition("lxc.")[2]
+        if key not in keys and not key.startswith(families):
+            raise Misread(f"LXC {version} does not know {key}")
 
 
 def items(data: bytes) -> t.Iterator[tuple[bytes, bytes]]:

@@ -138,7 +138,9 @@ class Lxc(ServedRuntime):
         log = systemd(f"{context.places.log}.lxc")
         timeout = request.stop_timeout
         return MADE + (
-            "[Unit]\nStartLimitIntervalSec=0\n\n[Service]\nExecStart=\n"
+            "[Unit]\nStartLimitIntervalSec=0\n\n[Service]\n"
+            # that of LXC 7 would open the folder of all containers
+            "StateDirectory=\nExecStart=\n"
             f"ExecStart=lxc-start -F -n {name} -P {folder} -o {log} -l {LOG_LEVEL}\n"
             "ExecStop=\n"
             f"ExecStop=-lxc-stop -n {name} -P {folder} -t {timeout}\n"

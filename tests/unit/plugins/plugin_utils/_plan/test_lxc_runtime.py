@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import typing as t
+
 import pytest
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import ContainerError
 from ansible_collections.hypervisor.oci.tests.unit.container_plans import MAPS, file_of, node_of, planned
+from ansible_collections.hypervisor.oci.tests.unit.lxc_settings import Misread, require_known
 
 _SECCOMP = "/usr/share/lxc/config/common.seccomp"
 
@@ -36,6 +39,30 @@ def test_keys_of_cgroup_v1_only_where_lxc_knows_them(version: str | None, legacy
     text = file_of(planned("lxc", node=node_of(version=version)), "/config")["content"]
     assert ("lxc.cgroup.devices.deny" in text) is legacy
     assert "lxc.cgroup2.devices.deny = a\n" in text
+
+
+@pytest.mark.parametrize("version", ["5.0.0", "6.0.0", "7.0.0"])
+@pytest.mark.parametrize("maps", [{}, MAPS])
+def test_each_release_knows_all_keys(version: str, maps: dict[str, t.Any]) -> None:
+    """By the table of keys of each release."""
+    settings = ["lxc.prlimit.nofile = 1024", "lxc.cgroup2.memory.max = 1G"]
+    node = node_of(version=version, paths=frozenset([_SECCOMP]))
+    text = file_of(planned("lxc", node=node, lxc_settings=settings, **maps), "/config")["content"]
+    require_known(text, version)
+
+
+def test_a_key_of_cgroup_v1_is_not_for_release_7() -> None:
+    with pytest.raises(Misread, match=r"LXC 7\.0\.0 does not know cgroup\.memory\.limit"):
+        require_known("lxc.cgroup.memory.limit = 1\n", "7.0.0")
+    with pytest.raises(Misread):
+        require_known("lxc.environment.runtime = A=1\n", "6.0.0")
+    require_known("lxc.cgroup.relative = 1\n", "7.0.0")
+
+
+def test_the_unit_does_not_open_the_folder_of_all_containers() -> None:
+    """The unit of LXC 7 has StateDirectory=lxc, by which systemd sets /var/lib/lxc to 0755 at each start."""
+    unit = file_of(planned("lxc", node=node_of(systemd=True)), "hypervisor.oci.conf")["content"]
+    assert "\n[Service]\nStateDirectory=\n" in unit
 
 
 def test_system_calls_are_filtered_where_lxc_brings_a_filter() -> None:

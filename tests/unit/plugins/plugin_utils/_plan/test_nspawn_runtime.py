@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import typing as t
+
 import pytest
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import ContainerError
-from ansible_collections.hypervisor.oci.tests.unit.container_plans import file_of, planned
+from ansible_collections.hypervisor.oci.tests.unit.container_plans import MAPS, file_of, planned
+from ansible_collections.hypervisor.oci.tests.unit.systemd_settings import KNOWN, read
 
 
 def test_settings_are_merged_by_section() -> None:
@@ -19,6 +22,13 @@ def test_settings_are_merged_by_section() -> None:
     assert "Private=" not in text
     assert "Zone=web\n" in text
     assert ("Timezone=copy\n" in text, "Timezone=off" in text) == (True, False)
+
+
+@pytest.mark.parametrize("maps", [{}, MAPS])
+def test_systemd_knows_all_settings(maps: dict[str, t.Any]) -> None:
+    """By the table of its parser."""
+    for section, key in read(file_of(planned("nspawn", **maps), ".nspawn")["content"]):
+        assert key in KNOWN[section], (section, key)
 
 
 def test_a_section_that_is_not_a_mapping() -> None:
