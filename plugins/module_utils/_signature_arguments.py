@@ -55,5 +55,5 @@ def signing_options(params: t.Mapping[str, t.Any]) -> Signing | None:
         policy,
         paths,
         None if verdict is None else parse_verdict(verdict),
-        verifies=bool(params.get("remote_src")) or not (is_url(source) or is_registry(source)),
+        verifies=not (is_url(source) or is_registry(source)),
     )

@@ -19,10 +19,22 @@ import typing as t
 # What this collection writes and systemd 249 to 261 reads (nspawn-gperf.gperf).
 KNOWN = {
     "Exec": set(
-        "Boot Parameters Environment User WorkingDirectory KillSignal Hostname PrivateUsers ResolvConf Timezone LinkJournal".split()
+        [
+            "Boot",
+            "Parameters",
+            "Environment",
+            "User",
+            "WorkingDirectory",
+            "KillSignal",
+            "Hostname",
+            "PrivateUsers",
+            "ResolvConf",
+            "Timezone",
+            "LinkJournal",
+        ]
     ),
-    "Files": set("PrivateUsersOwnership Bind BindReadOnly TemporaryFileSystem".split()),
-    "Network": set("Private VirtualEthernet".split()),
+    "Files": set(["PrivateUsersOwnership", "Bind", "BindReadOnly", "TemporaryFileSystem"]),
+    "Network": set(["Private", "VirtualEthernet"]),
 }
 SECTIONS = ("Exec", "Network", "Files")
 _BLANK = " \t\n\r"

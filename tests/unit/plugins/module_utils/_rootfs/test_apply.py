@@ -509,7 +509,9 @@ def test_what_the_disk_answers(
     name = "d/x/" if call == "mkdir" else "d/x"
     what = f"cannot be written: {message}"
     if (call, code) == ("link", errno.EMLINK):
-        what = "the file system of dest cannot make this hard link (too many links); choose a dest on another file system"
+        what = (
+            "the file system of dest cannot make this hard link (too many links); choose a dest on another file system"
+        )
     assert caught.value.message == f"layer sha256:layer0, entry '{name}': {what}"
 
 
