@@ -29,7 +29,7 @@ from ..plugin_utils._answer import check_tmp, parse_request, remove_foreign_keys
 from ..plugin_utils._fetch import FetchedImage, FetchedStaging, arguments_for_node, arguments_to_ask, is_fetched_here
 from ..plugin_utils._output import shorten_output, summarize
 from ..plugin_utils._progress import Progress, running_module
-from ..plugin_utils._signing import Judged, TaskSigning, node_arguments, parse_signing
+from ..plugin_utils._signing import Judged, TaskSigning, is_path_on_node, node_arguments, parse_signing
 from ..plugin_utils._staging import LocalImage, Staging
 from ..plugin_utils._criteria import parse_criteria
 
@@ -90,10 +90,7 @@ class ActionModule(ActionBase):
     def _node_reads(self, args: Args) -> bool:
         """Return whether the node has the image, or fetches it by itself."""
         source = str(args["src"])
-        return self._is_on_node(args) or is_url(source) or is_registry(source)
-
-    def _is_on_node(self, args: Args) -> bool:
-        return boolean(args.get("remote_src", False), strict=False)
+        return boolean(args.get("remote_src", False), strict=False) or is_url(source) or is_registry(source)
 
     def _find_source(self, src: str) -> str:
         try:
@@ -141,7 +138,7 @@ class ActionModule(ActionBase):
     def _let_node_read(self, args: Args, signing: TaskSigning | None) -> Args:
         """Let the node read or fetch the image; it asks for a verdict if its record does not show that it is signed."""
         own = node_arguments(args, signing)
-        may_ask = signing is not None and not self._is_on_node(args)
+        may_ask = signing is not None and not is_path_on_node(args)
         if not (may_ask and self._task.async_val):
             result = self._run_module(own)
             is_asked = result.pop("_verdict_request", None) is True

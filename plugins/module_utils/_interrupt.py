@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """Turn signals into an exception, so that a run that is told to stop cleans up first."""
 
@@ -15,6 +12,7 @@ import typing as t
 from ._errors import OciError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_DEST = "dest holds the whole old tree or the whole new one"
 
 
 class InterruptedRunError(OciError):
@@ -22,8 +20,8 @@ class InterruptedRunError(OciError):
 
 
 @contextlib.contextmanager
-def interruptible() -> t.Iterator[None]:
-    """Within the block, SIGTERM, SIGHUP and SIGINT raise ``InterruptedRunError``.
+def interruptible(left: str = _DEST) -> t.Iterator[None]:
+    """Within the block, SIGTERM, SIGHUP and SIGINT raise ``InterruptedRunError``, which says what is ``left``.
 
     Only the first signal does, so that nothing interrupts the clean-up.
     """
@@ -32,9 +30,7 @@ def interruptible() -> t.Iterator[None]:
         for other in _SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         name = signal.Signals(number).name
-        raise InterruptedRunError(
-            f"{name} ended the run; dest holds the whole old tree or the whole new one, run again"
-        )
+        raise InterruptedRunError(f"{name} ended the run; {left}, run again")
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:

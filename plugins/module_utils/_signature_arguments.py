@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """Check the module's arguments for signatures, and parse them (docs/behaviour.md, section 12)."""
 
@@ -55,5 +52,5 @@ def signing_options(params: t.Mapping[str, t.Any]) -> Signing | None:
         policy,
         paths,
         None if verdict is None else parse_verdict(verdict),
-        verifies=bool(params.get("remote_src")) or not (is_url(source) or is_registry(source)),
+        verifies=not (is_url(source) or is_registry(source)),
     )

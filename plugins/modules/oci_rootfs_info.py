@@ -155,8 +155,8 @@ rootfs:
     staged:
       description:
         - The tree that O(hypervisor.oci.oci_rootfs#module:state=staged) has prepared, or null.
-        - It has C(path), C(manifest_digest), C(config_digest), C(ref), C(platform), C(options), C(made), C(signed_by), and
-          with O(sizes) C(size).
+        - It has C(path), C(manifest_digest), C(config_digest), C(ref), C(platform), C(options), C(made), C(signed_by), C(failed) (see
+          O(hypervisor.oci.oci_rootfs#module:mark_failed)), and with O(sizes) C(size).
       type: dict
     earlier:
       description:

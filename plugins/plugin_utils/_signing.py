@@ -24,16 +24,20 @@ from ..module_utils._errors import ImageError, OciError, SourceError, show
 from ..module_utils._image.loading import Loaded, load, to_image
 from ..module_utils._options import SIGNATURE_ARGUMENTS
 from ..module_utils._registry.source import RegistrySource
+from ..module_utils._remote.url import is_registry, is_url
 from ..module_utils._provision.options import IMAGE_STATES
 from ..module_utils._signature.keys import PublicKey, is_pem, parse_keys
 from ..module_utils._signature.policy import Policy
 from ..module_utils._signature_arguments import check_given
-from ..module_utils._signed.signing import make_judge, to_policy
+from ..module_utils._signed.client import ClientSignatures
+from ..module_utils._signed.registry import registry_signatures
+from ..module_utils._signed.signing import Ask, make_judge, to_policy
 from ..module_utils._signed.verdict import Verdict, judge_all, parse_verdict
 from ..module_utils._source.range_reader import open_regular
 from ._criteria import Criteria, choose
 
 if t.TYPE_CHECKING:
+    from ..module_utils._registry.client import RegistryClient
     from ..module_utils._source.source import Source
 
 Args = t.Mapping[str, t.Any]
@@ -87,10 +91,15 @@ class TaskSigning:
             except (ImageError, SourceError):
                 # the node that would choose this image reports the error
                 continue
-        verdict = judge_all(make_judge(source, self.keys, self.policy, self.paths), images, source.path)
+        ask = _asking(source.client) if isinstance(source, RegistrySource) else None
+        verdict = judge_all(make_judge(source, self.keys, self.policy, self.paths, ask), images, source.path)
         approved = [image for image in images if str(image.identity) in verdict.approvals]
         resolved = str(source.resolved or "") if isinstance(source, RegistrySource) else ""
         return Judged(verdict, frozenset(name for image in approved for name in _layers(source, image)), resolved)
+
+
+def _asking(client: RegistryClient) -> Ask:
+    return lambda digest: registry_signatures(ClientSignatures(client), digest)
 
 
 def pack_judged(judged: Judged) -> bytes:
@@ -115,7 +124,7 @@ def node_arguments(args: Args, signing: TaskSigning | None) -> dict[str, t.Any]:
     if args.get("state", "present") not in IMAGE_STATES:
         # the record is all that there is to compare
         return own
-    if not _is_on_node(args):
+    if not is_path_on_node(args):
         # the controller verifies, and reads these files
         return own
     return {**own, **({"signatures": list(signing.paths)} if signing.paths else {})}
@@ -135,7 +144,7 @@ def parse_signing(args: Args, find: t.Callable[[str], str]) -> TaskSigning | Non
     identity = args.get("signature_identity")
     policy = to_policy([key.fingerprint for key in keys], _threshold(args), None if identity is None else str(identity))
     paths = _signature_paths(args) if args.get("state", "present") in IMAGE_STATES else []
-    return TaskSigning(keys, policy, tuple(paths if _is_on_node(args) else map(find, paths)))
+    return TaskSigning(keys, policy, tuple(paths if is_path_on_node(args) else map(find, paths)))
 
 
 def _signature_paths(args: Args) -> list[str]:
@@ -150,8 +159,10 @@ def _signature_paths(args: Args) -> list[str]:
     return list(paths)
 
 
-def _is_on_node(args: Args) -> bool:
-    return boolean(args.get("remote_src", False), strict=False)
+def is_path_on_node(args: Args) -> bool:
+    """Return whether a task's ``src`` is a path on the node, which then verifies by itself."""
+    src = str(args.get("src") or "")
+    return boolean(args.get("remote_src", False), strict=False) and not is_url(src) and not is_registry(src)
 
 
 def _threshold(args: Args) -> int:

@@ -14,7 +14,7 @@ import typing as t
 
 from .controller import Run
 from .fleet import DISK
-from .lab import ALPHA, CHARLIE, DELTA, NODES, Lab, require
+from .lab import ALPHA, BRAVO, CHARLIE, DELTA, NODES, Lab, require
 from .samples import Sample, sample, write
 
 _PLAYBOOK = "hypervisor.oci.rolling_update"
@@ -93,4 +93,31 @@ def rolling_update(lab: Lab) -> str:
     return "canary first; a sick or lost node stays as it was; a rerun does the rest"
 
 
-CHECKS = (rolling_update,)
+def audit(lab: Lab) -> str:
+    """One line for each root file system, also for a node that is gone, and for what is not ours."""
+    wanted = sample("audited", 100_000)
+    source = write(lab.images, "audited.oci.tar", wanted)
+    dest = f"{DISK}/audited/one"
+    lab.provision(*NODES, src=source, dest=dest).must()
+    bravo = lab.fleet.nodes[BRAVO]
+    bravo.run("mv", dest, f"{DISK}/audited/two")
+    lab.fleet.nodes[DELTA].stop_sshd(sessions=True)
+    report = f"{lab.images}/audit.md"
+    given = {"audit_hosts": "fleet", "audit_report": report, "audit_folders": [f"{DISK}/audited"]}
+    lab.controller.disconnect()
+    lab.finish(lab.controller.start("hypervisor.oci.audit", NODES, ["-e", json.dumps(given)]))
+    lab.fleet.nodes[DELTA].start_sshd()
+    with open(report, encoding="utf-8") as file:
+        lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in file][2:]
+    require([line[0] for line in lines] == list(NODES), f"not a line for each node: {lines}")
+    for line in lines:
+        expected = {BRAVO: [dest, "missing"], DELTA: ["not reachable", ""]}.get(line[0])
+        require(line[1] == dest or expected is not None, f"{line}")
+        if expected is not None:
+            require(line[1:3] == expected, f"{line}, not {expected}")
+        else:
+            require(line[3].startswith("sha256:") and line[5:] == ["0", "0", "0", "0", "no"], f"{line}")
+    return "a table of all nodes, with one that is gone"
+
+
+CHECKS = (rolling_update, audit)

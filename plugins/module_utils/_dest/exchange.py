@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """Replace dest as a whole: a new tree is made beside it and exchanged with it (docs/behaviour.md, section 7).
 
@@ -104,13 +101,15 @@ class ExchangedDest(ReplacementBase):
         self._save(record)
         return record
 
-    def commit(self, record: Record, phase: str = PREPARED) -> Record:
-        """Exchange dest with the staged tree. Raises ``RootfsError``."""
+    def commit(self, record: Record, phase: str = PREPARED, failed: bool = False) -> Record:
+        """Exchange dest with the staged tree; ``failed`` says that the old one must not come back. Raises ``RootfsError``."""
         tree = record.next
         if tree is None:
             raise RootfsError("no tree is staged; run again")
         self.check_use()
         old = self._at_dest(record)
+        if old is not None and failed:
+            old = replace(old, failed=True)
         record = replace(record, tree=old, phase=phase)
         self._dest.save(record)
         if old is None:
@@ -125,19 +124,19 @@ class ExchangedDest(ReplacementBase):
     def previous(self, record: Record) -> Tree:
         """Return the newest earlier tree. Raises ``RootfsError`` if none is kept."""
         for tree in record.generations:
-            if tree.fingerprint and self._is_there(tree):
+            if tree.fingerprint and not tree.failed and self._is_there(tree):
                 return tree
         raise RootfsError(
             f"no earlier tree of {show(self._dest.path)} is kept; set keep to more than 0 before the next update"
         )
 
-    def restore_previous(self, record: Record) -> Record:
-        """Exchange dest with the newest earlier tree. Raises ``RootfsError`` if none is kept."""
+    def restore_previous(self, record: Record, failed: bool = False) -> Record:
+        """Exchange dest with the newest earlier tree, see ``commit``. Raises ``RootfsError`` if none is kept."""
         old = self.previous(record)
         if record.next is not None:
             record = self.discard_next(record)
         others = tuple(tree for tree in record.generations if tree is not old)
-        return self.commit(replace(record, next=old, generations=others), RESTORING)
+        return self.commit(replace(record, next=old, generations=others), RESTORING, failed)
 
     def has_content(self, record: Record) -> bool:
         """Return whether dest exists."""

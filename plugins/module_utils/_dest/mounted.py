@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """Replace the content of a mount point, which cannot be exchanged from outside (docs/behaviour.md, section 7).
 
@@ -145,8 +142,9 @@ class MountedDest(ReplacementBase):
             f"{show(self._dest.path)} is a mount point, where no earlier tree is kept; provision the earlier image again"
         )
 
-    def restore_previous(self, record: Record) -> Record:
+    def restore_previous(self, record: Record, failed: bool = False) -> Record:
         """Raise ``RootfsError``, as ``previous`` does."""
+        del failed
         self.previous(record)
         return record
 

@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """The record of a dest, and the binding by which a tree is recognised (docs/behaviour.md, section 7)."""
 
@@ -137,7 +134,7 @@ class Tree:
     root directory in nanoseconds. ``selection`` is empty for a foreign tree, too. ``signers`` are the fingerprints of the
     keys by which signatures of its image were verified, with the references that each has signed. ``papers`` is the random
     name of a long inventory beside the record, see ``Dest.save``; otherwise it is empty. ``made`` is when the tree was
-    unpacked, in seconds since the epoch.
+    unpacked, in seconds since the epoch. A ``failed`` tree is never brought back.
     """
 
     binding: Binding
@@ -149,6 +146,7 @@ class Tree:
     signers: dict[str, list[str]] = field(default_factory=dict)
     papers: str = ""
     made: int = 0
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -253,5 +251,6 @@ def _tree(value: dict[str, t.Any] | None) -> Tree | None:
         "signers": {str(key): list(map(str, names)) for key, names in dict(value["signers"]).items()},
         "papers": str(value.get("papers", "")),
         "made": int(value.get("made", 0)),
+        "failed": bool(value.get("failed", False)),
     }
     return Tree(**{**value, **checked})

@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """The protocol of the two ways to replace the tree at dest, and their common base."""
 
@@ -54,8 +51,8 @@ class Replacement(t.Protocol):
     def previous(self, record: Record) -> Tree:
         """Return the newest earlier tree. Raises ``RootfsError`` if none is kept."""
 
-    def restore_previous(self, record: Record) -> Record:
-        """Put the newest earlier tree into dest."""
+    def restore_previous(self, record: Record, failed: bool = False) -> Record:
+        """Put the newest earlier tree into dest; ``failed`` says that the one that was there must not come back."""
 
     def prune(self, record: Record) -> Record:
         """Remove earlier trees beyond those to keep."""

@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """Settings that do not decide how an image is unpacked: what is invalid of them is left out (docs/behaviour.md, section 8).
 
@@ -40,7 +37,8 @@ def parse_healthcheck(run: documents.Object, left_out: list[str]) -> dict[str, t
         else:
             if found is not None:
                 facts[key] = found
-    return facts or None
+    shell = _shell(run, left_out) if facts.get("Test", [""])[:1] == ["CMD-SHELL"] else None
+    return {**facts, **({"Shell": shell} if shell else {})} or None
 
 
 def normalise_ports(ports: t.Iterable[str], left_out: list[str]) -> tuple[str, ...]:
@@ -56,6 +54,17 @@ def normalise_ports(ports: t.Iterable[str], left_out: list[str]) -> tuple[str, .
         else:
             left_out.append("ExposedPorts")
     return tuple(sorted(found))
+
+
+def _shell(run: documents.Object, left_out: list[str]) -> list[str] | None:
+    """Return the command that Docker gives a check's text to, if the image names one."""
+    try:
+        words = documents.strings(run, "Shell", "config")
+        require(words, "Shell", "config", WORDS)
+    except ImageError:
+        left_out.append("Shell")
+        return None
+    return words or None
 
 
 def _test(value: documents.Object) -> list[str] | None:

@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """Describe a dest as its record knows it, and change nothing (docs/behaviour.md, section 14)."""
 
@@ -81,6 +78,7 @@ def _describe_other(dest: Dest, tree: Tree, sizes: bool) -> _Facts:
         "path": os.path.join(dest.location.state_path, tree.name),
         **{name: tree.result.get(name) for name in _IDENTITY},
         **_describe_tree(tree),
+        "failed": tree.failed,
     }
     if sizes:
         with opened_or_none(_open_in(dest.state, tree.name)) as fd:

@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """The checked options of a task."""
 
@@ -29,7 +26,8 @@ class Options:
     """The options of one run.
 
     ``state`` is ``present``, ``staged``, ``previous`` or ``absent``; ``platform`` is ``None`` for the node's own;
-    ``lock_timeout`` is in seconds; ``keep`` is the number of earlier trees to keep. ``offer`` is the path of the
+    ``lock_timeout`` is in seconds; ``keep`` is the number of earlier trees to keep; ``mark_failed`` keeps ``previous`` from bringing the replaced
+    tree back. ``offer`` is the path of the
     controller's offer, ``upload_folder`` the folder that it has uploaded blobs to. ``reachable`` is ``fail``,
     ``warn`` or ``allow``. ``cache_dir`` is empty without a cache; ``cache_max_size`` is in bytes,
     ``cache_max_age`` in days, 0 for no limit. Only images of one ``cache_scope`` share blobs; an empty scope stands
@@ -48,6 +46,7 @@ class Options:
     ignore_use: bool = False
     lock_timeout: float = 300.0
     keep: int = 1
+    mark_failed: bool = False
     reachable: str = FAIL
     offer: str = ""
     upload_folder: str = ""

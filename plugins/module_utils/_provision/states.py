@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """The states that need no image, each with its plan: how it is checked, predicted and carried out."""
 
@@ -61,7 +58,7 @@ class Restore:
 
     def carry_out(self, target: Target, warnings: t.Sequence[str]) -> Outcome:
         """Exchange the trees."""
-        target.replacement.restore_previous(self.record)
+        target.replacement.restore_previous(self.record, target.options.mark_failed)
         return self.predict(target, warnings)
 
 

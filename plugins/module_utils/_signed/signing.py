@@ -1,8 +1,5 @@
 # Copyright (c) the hypervisor.oci authors
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
-# Note that this module util is PRIVATE to the collection.
 
 """What a task asks of signatures, with the signatures that it names beside the image (docs/behaviour.md, section 12)."""
 
@@ -22,13 +19,14 @@ from .._signature.verify import Bundle, Signature
 from .._source.range_reader import open_regular
 from .._source.sources import open_source
 from .layout import StoredSignatures, find_signatures
-from .registry import registry_signatures
 from .verdict import Judge, Verdict
 
 if t.TYPE_CHECKING:
     from .._image.digest import Digest
-    from .._registry.source import RegistrySource
     from .._source.source import Source
+
+# Asks for the signatures of a document, in batches.
+Ask = t.Callable[["Digest"], t.Iterator[t.List[Signature]]]
 
 
 @dataclass(frozen=True)
@@ -68,24 +66,22 @@ def fingerprints_of(keys: t.Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(fingerprint_of, keys)))
 
 
-def make_judge(source: Source, keys: t.Sequence[PublicKey], policy: Policy, paths: t.Sequence[str]) -> Judge:
-    """Return who judges the images of a source, by its signatures, a registry's or those beside it at ``paths``.
+def make_judge(
+    source: Source, keys: t.Sequence[PublicKey], policy: Policy, paths: t.Sequence[str], ask: Ask | None = None
+) -> Judge:
+    """Return who judges the images of a source, by the signatures in it and beside it at ``paths``.
 
-    Raises ``ImageError`` and ``SourceError``.
+    The signatures of a registry's images are not in the source: ``ask`` yields them. Raises ``ImageError`` and
+    ``SourceError``.
     """
-    is_registry = source.form == "registry"
-    found = StoredSignatures() if is_registry else find_signatures(source)
+    found = find_signatures(source) if ask is None else StoredSignatures()
     for path in paths:
         found.join(_signatures_at(path))
 
     def signatures_of(digest: Digest) -> t.Iterator[list[Signature]]:
         yield found.of(digest)
-        if is_registry:
-            # imported late: most sources are files
-            from .client import ClientSignatures
-
-            client = t.cast("RegistrySource", source).client
-            yield from registry_signatures(ClientSignatures(client), digest)
+        if ask is not None:
+            yield from ask(digest)
 
     return Judge(source, signatures_of, keys, policy)
 

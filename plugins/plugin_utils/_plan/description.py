@@ -11,11 +11,12 @@ from __future__ import annotations
 from .._container.model import Container
 from .etc_files import hosts, resolv_conf
 from .mounting import etc_names
+from .health import Check
 from .runtime import Context, File, Runtime
 
 
-def plan_files(context: Context, runtime: Runtime) -> list[File]:
-    """Return all files but that of a manager. Raises ``ContainerError`` for what they cannot express."""
+def plan_files(context: Context, runtime: Runtime, check: Check | None = None) -> list[File]:
+    """Return all files but that of a manager, with those for a health check. Raises ``ContainerError`` for what they cannot express."""
     request, places = context.request, context.places
     files = []
     if not runtime.is_managed:
@@ -25,6 +26,8 @@ def plan_files(context: Context, runtime: Runtime) -> list[File]:
     if wrapper is not None:
         # it may hold secrets of the environment, and the container's user has to read it
         files.append(File(places.wrapper, wrapper, "script", "0400", _host_uid(context.container)))
+    if check is not None:
+        files += runtime.join_files(context, check.argv)
     return [*files, *runtime.service_files(context)]
 
 

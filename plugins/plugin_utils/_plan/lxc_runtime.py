@@ -13,8 +13,10 @@ import posixpath
 from ...module_utils._errors import show
 from .._container import lxc
 from .._container.model import ContainerError, Option
+from .attach import attach
 from .control import told_script
 from .etc_files import MADE
+from .health import Joining, mark_of
 from .known import Places
 from .quoting import shell, systemd
 from .request import Request
@@ -148,6 +150,11 @@ class Lxc(ServedRuntime):
     def control(self, context: Context) -> str:
         folder = posixpath.dirname(context.places.folder)
         return _FUNCTIONS.replace("@folder@", shell(folder)).replace("@level@", LOG_LEVEL) + LXC_LOG
+
+    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
+        selected = ("-P", posixpath.dirname(context.places.folder), "-n", context.request.name)
+        by_shell = lxc.wrapper_script(context.container, version=context.node.version, settings=_settings(context))
+        return attach(selected, context.container, mark_of(context.request), argv, by_shell is not None)
 
     def teller(self, context: Context) -> str:
         alive = _ALIVE.replace("@unit@", shell(self.unit(context.request)))

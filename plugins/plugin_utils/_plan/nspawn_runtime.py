@@ -15,6 +15,7 @@ from .._container import nspawn
 from .._container.model import ContainerError, Option
 from .control import foreground
 from .etc_files import MADE
+from .health import Joining
 from .known import Places
 from .quoting import shell, systemd
 from .request import Request
@@ -22,6 +23,10 @@ from .runtime import Context, Directory
 from .service import ServedRuntime, restart_lines
 
 _DEFAULTS: dict[str, dict[str, t.Any]] = {"Exec": {"ResolvConf": "off", "Timezone": "off", "LinkJournal": "no"}}
+_NO_CHECK = (
+    "systemd-nspawn has no command that joins a container, and its seccomp filter cannot be taken over, so a health check would"
+    " have more rights than the container"
+)
 _STOP = """\
     # nspawn sends the container its KillSignal, and ends it when it is asked a second time
     kill -s TERM "$pid"
@@ -80,6 +85,10 @@ class Nspawn(ServedRuntime):
             "StandardInput=data\nStandardInputData=Cg==\n"
             f"TimeoutStopSec={context.request.stop_timeout}\n" + restart_lines(context.request)
         )
+
+    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
+        del context, argv
+        return Joining(refusal=_NO_CHECK)
 
     def units(self, request: Request, is_enabled: bool) -> list[str]:
         return [self.unit(request), *(["machines.target"] if is_enabled else [])]

@@ -9,15 +9,17 @@
 from __future__ import annotations
 
 import posixpath
+import typing as t
 
 from .._container.model import Container
 from .._container.runtime_spec import label_warnings, runtime_spec, spec_text
 from .control import foreground
 from .etc_files import MADE
+from .health import Joining, mark_of
 from .known import Places
 from .quoting import shell, systemd
 from .request import Request
-from .runtime import Context, Directory
+from .runtime import Context, Directory, File
 from .service import ServedRuntime, restart_lines
 
 _STOP = """\
@@ -30,6 +32,11 @@ _STOP = """\
     kill -s KILL "$pid" || true
     ended_within 5
 """
+
+
+def _check_file(places: Places) -> str:
+    """Return the path of the process that a health check is: that of the container with another command."""
+    return f"{places.own_folder}/check.json"
 
 
 class OciRuntime(ServedRuntime):
@@ -53,12 +60,14 @@ class OciRuntime(ServedRuntime):
         return f"{places.folder}/config.json"
 
     def render(self, context: Context) -> str:
-        document = runtime_spec(
+        return spec_text(self._document(context))
+
+    def _document(self, context: Context) -> dict[str, t.Any]:
+        return runtime_spec(
             context.container,
             network=context.request.network,
             settings=context.request.own.get("runtime_spec_settings") or {},
         )
-        return spec_text(document)
 
     def wrapper(self, context: Context) -> str | None:
         del context
@@ -70,6 +79,18 @@ class OciRuntime(ServedRuntime):
 
     def directories(self, request: Request, places: Places) -> list[Directory]:
         return [Directory(posixpath.dirname(places.rootfs), passable=True)]
+
+    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
+        del argv
+        name = context.request.name
+        return Joining((self.program, "exec", "--process", _check_file(context.places), name))
+
+    def join_files(self, context: Context, argv: tuple[str, ...]) -> list[File]:
+        process = self._document(context)["process"]
+        env = [*process.get("env", ()), mark_of(context.request)]
+        check = {**process, "args": list(argv), "env": env, "terminal": False}
+        # a diff shows no value of the environment
+        return [File(_check_file(context.places), spec_text(check), "none", "0600")]
 
     def unit(self, request: Request) -> str:
         return f"hypervisor-oci-{request.name}.service"

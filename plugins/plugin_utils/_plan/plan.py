@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from ...module_utils._errors import show
 from .._container.model import ContainerError, Option
 from .description import plan_files
+from .health import Check, Health, check_of, health_of
 from .known import RESOLV_CONF, SYSTEMD, UPLINK, Facts, Node, Places, Root, places_of
 from .made import made_file, require_same_place
 from .merging import merged
@@ -41,7 +42,8 @@ class Plan:
     """What the tasks carry out. ``service`` is ``None``, and ``files`` are empty, until the node is known.
 
     ``configuration`` is the new text of a manager's file, ``former_configuration`` the current one. ``volume_key`` says what a
-    managed container's volume is to hold, and ``is_filled`` that it holds that. ``note`` is the last run's.
+    managed container's volume is to hold, and ``is_filled`` that it holds that. ``note`` is the last run's. ``health`` is ``None`` for a container
+    without a health check.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Plan:
     volume_key: str = ""
     is_filled: bool = False
     has_note: bool = False
+    health: Health | None = None
     note: Facts = field(default_factory=dict)
 
     def as_result(self, contents: bool) -> dict[str, t.Any]:
@@ -81,6 +84,7 @@ class Plan:
             result[name] = [{key: item[key] for key in item if item[key] is not None} for item in result[name]]
         if not contents:
             result.update(configuration=None, former_configuration=None, note={}, rootfs_arguments={})
+            result["health"] = result["health"] and {**result["health"], "input": ""}
             for item in result["files"]:
                 del item["content"]
         return result
@@ -210,6 +214,8 @@ def _check(case: _Case) -> None:
         if not path.startswith("/") or ".." in path.split("/"):
             raise ContainerError(Option(name), f": {show(path)} is not an absolute path without '..'")
     case.runtime.check(case.request, case.places)
+    # a variable that is wrong is told before anything is known
+    check_of(case.request, {})
     require_sources(case.request)
     if case.node is not None and case.node.missing:
         missing = ", ".join(map(show, case.node.missing))
@@ -229,7 +235,9 @@ def _served(case: _Case) -> dict[str, t.Any]:
 
 def _with_files(planned: Plan, case: _Case, context: Context) -> Plan:
     """Return the plan with the files that describe the container, and with what the volume remembers."""
-    files = [*plan_files(context, case.runtime), made_file(case.request, case.places, case.runtime)]
+    check = check_of(case.request, case.root.image if case.root is not None else {})
+    files = [*plan_files(context, case.runtime, check), made_file(case.request, case.places, case.runtime)]
+    planned = replace(planned, health=_health(case, context, check))
     directories = [*planned.directories, *_service_directories(planned.service)]
     planned = replace(planned, directories=directories)
     if not case.runtime.is_managed:
@@ -248,6 +256,10 @@ def _with_files(planned: Plan, case: _Case, context: Context) -> Plan:
         volume_key=key,
         is_filled=bool(key) and key == planned.note.get("key"),
     )
+
+
+def _health(case: _Case, context: Context, check: Check | None) -> Health | None:
+    return None if check is None else health_of(case.request, check, case.runtime.join(context, check.argv))
 
 
 def _service_directories(service: Service | None) -> list[Directory]:

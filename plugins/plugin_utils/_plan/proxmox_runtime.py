@@ -13,7 +13,9 @@ from dataclasses import replace
 
 from .._container import proxmox
 from .._container.model import Container, ContainerError, Option
+from .attach import attach
 from .control import told_script
+from .health import Joining, mark_of
 from .known import Node, Places
 from .lxc_runtime import LOG_LEVEL, LXC_LOG
 from .quoting import shell
@@ -107,6 +109,16 @@ class Proxmox:
             stays=_RUNNING,
             status_codes=[0],
         )
+
+    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
+        # pct exec takes neither user nor environment
+        selected = ("-n", str(_vmid(context.request)))
+        container = context.container
+        return attach(selected, container, mark_of(context.request), argv, bool(container.env))
+
+    def join_files(self, context: Context, argv: tuple[str, ...]) -> list[File]:
+        del context, argv
+        return []
 
     def service_files(self, context: Context) -> list[File]:
         text = _TELLER.replace("@vmid@", str(_vmid(context.request))).replace("@said@", shell(_said(context.request)))

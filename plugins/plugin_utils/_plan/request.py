@@ -36,7 +36,7 @@ _CHOICES = {
 _PATHS = ("folder", "rootfs", "state_folder", "volumes_folder", "log_folder")
 # Without one of these an image with more rights or fewer signatures would do, so an empty or undefined value must not count as not given.
 _NEVER_EMPTY = ("policy", "signature_keys", "signature_threshold", "signature_identity")
-_NOT_NEGATIVE = ("keep", "stop_timeout", "start_wait")
+_NOT_NEGATIVE = ("health_wait", "keep", "stop_timeout", "start_wait")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Request:
     force: bool = False
     reachable: str = "fail"
     keep: int = 0
+    health: str | Facts = "image"
+    health_wait: int | None = None
     rootfs_options: Facts = field(default_factory=dict)
     registry_auth_file: str | None = None
     registry_mirrors: list[str] | None = None
@@ -181,7 +183,7 @@ def _require_values(request: Request) -> None:
         for word in getattr(request, name):
             require_line(name, word)
     for name in _NOT_NEGATIVE:
-        if getattr(request, name) < 0:
+        if (getattr(request, name) or 0) < 0:
             raise ContainerError(Option(name), " must not be negative")
 
 
@@ -195,6 +197,8 @@ def _parse(name: str, kind: str, value: t.Any) -> t.Any:
         return _strings(name, value)
     if kind == "list[Facts]":
         return _mappings(name, value)
+    if kind == "str | Facts" and isinstance(value, Mapping):
+        return dict(value)
     if kind.startswith("Facts"):
         if not isinstance(value, Mapping):
             raise ContainerError(Option(name), " must be a mapping")

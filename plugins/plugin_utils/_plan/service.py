@@ -12,6 +12,7 @@ import typing as t
 
 from .._container.model import Container, ContainerError, Option
 from .control import control_script, journal_script
+from .health import Joining
 from .known import Node, Places
 from .request import Request
 from .runtime import Context, Directory, File, Service
@@ -36,6 +37,15 @@ class ServedRuntime:
     paths: tuple[str, ...] = ()
     # whether it starts containers with the node without systemd
     starts_with_node = False
+
+    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
+        """Return how a health check gets into the container."""
+        raise NotImplementedError
+
+    def join_files(self, context: Context, argv: tuple[str, ...]) -> list[File]:
+        """Return no file."""
+        del context, argv
+        return []
 
     def unit(self, request: Request) -> str:
         """Return the name of the unit."""

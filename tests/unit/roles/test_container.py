@@ -68,6 +68,7 @@ def test_the_plan_reads_all_variables(options: dict[str, t.Any]) -> None:
         "int | None": "int",
         "Facts": "dict",
         "Facts | None": "dict",
+        "str | Facts": "raw",
         "str": "str",
         "str | None": "str",
     }

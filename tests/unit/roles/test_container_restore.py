@@ -65,6 +65,8 @@ def _play(folder: Path, failing: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         "__container_stopped": True,
         "__container_last_words": "",
         "__container_not_undone": "",
+        "__container_rendered": {},
+        "__container_answer": "",
     }
     block = {
         "block": [{"ansible.builtin.set_fact": variables}, failing],

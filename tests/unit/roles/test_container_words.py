@@ -78,7 +78,7 @@ def test_what_holds_the_environment_is_in_no_result() -> None:
         if "contents" in plan:
             rendered.add(path)
             assert task["no_log"] is True, path
-    assert rendered == {"judge.yml", "describe.yml", "exchange_volume.yml"}
+    assert rendered == {"judge.yml", "describe.yml", "exchange_volume.yml", "watch_former.yml"}
 
 
 # What a terminal obeys, from a container that ends.

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils import basic
-from ansible_collections.hypervisor.oci.plugins.doc_fragments import _http, _registry, _signatures
+from ansible_collections.hypervisor.oci.plugins.doc_fragments import _http, _registry, _rootfs, _signatures
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import apply
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import unzstd
 from ansible_collections.hypervisor.oci.plugins.modules import oci_rootfs
@@ -102,7 +102,7 @@ def test_present_and_present_again(tmp_path: Path, module: Module) -> None:
 def test_what_is_returned_is_documented() -> None:
     """RETURN, DOCUMENTATION and the argument spec agree."""
     documented = {
-        **yaml.safe_load(oci_rootfs.DOCUMENTATION)["options"],
+        **yaml.safe_load(_rootfs.ModuleDocFragment.DOCUMENTATION)["options"],
         **yaml.safe_load(_http.ModuleDocFragment.DOCUMENTATION)["options"],
         **yaml.safe_load(_registry.ModuleDocFragment.DOCUMENTATION)["options"],
         **yaml.safe_load(_signatures.ModuleDocFragment.DOCUMENTATION)["options"],

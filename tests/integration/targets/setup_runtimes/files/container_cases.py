@@ -53,6 +53,19 @@ def _base(number: int) -> int:
     return (20 + number) * _COUNT
 
 
+def _fields(text: str) -> dict[str, str]:
+    """The fields of a process's status."""
+    return {key: value.strip() for key, _colon, value in (line.partition(":") for line in text.splitlines())}
+
+
+def _read_or_nothing(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 class Container:
     """One container of the tests, seen from the host."""
 
@@ -189,6 +202,7 @@ class Cases:
         self.damaged_image()
         self.image_that_does_not_start()
         self.command_that_ends()
+        self.health()
         self.update()
         self.stop()
         self.remove()
@@ -420,6 +434,67 @@ class Cases:
             require("/bin/nothing" not in error, "nothing of an earlier start", error)
             self._require_image_one(name)
         say("a command that ends is told with its exit status")
+
+    def health(self) -> None:
+        """A check has no more rights than the first process, and what fails it is taken back."""
+        names = [name for name in self.privileged if not name.startswith("nspawn")]
+        checked = [name for name, item in self.containers.items() if item.runtime != "nspawn"]
+        self._forget_reports()
+        look = "cat /proc/self/status >/data/checked; cat /proc/self/environ >/data/seen; id; true"
+        self.runs.succeed(src=self.image("one"), only=checked, health={"test": look, "interval": 1})
+        for name in checked:
+            self._require_no_more_rights(self.containers[name])
+        # an update whose check says that it is not well, and leaves processes that ignore signals
+        # runc waits for what holds the output
+        left = "(trap '' TERM HUP; while :; do sleep 7071; done) >/dev/null 2>&1 & "
+        test = f"{left} cat /version; id >/dev/null; read v </version; [ $v = 1 ]"
+        sick = {"test": test, "interval": 1, "start_interval": 0.5, "timeout": 5, "retries": 2}
+        before = time.monotonic()
+        errors = self.runs.fail("it is not healthy", src=self.image("two"), only=names, health=sick)
+        for name, error in errors.items():
+            for words in (
+                "failed 2 times in a row; the last check ended with 1 and said: 2",
+                "and runs; it is healthy",
+            ):
+                require(words in error, "what the check says", error)
+            require("its volumes stay as it has left them" in error, "volumes", error)
+            self._require_image_one(name)
+        require(time.monotonic() - before < 120, "it does not wait for long", time.monotonic() - before)
+        self._require_no_process("sleep\0" + "7071")
+        hanging = {"test": f"{left} sleep 7072", "interval": 1, "start_interval": 0.5, "timeout": 1, "retries": 2}
+        self.runs.fail("took more than 1 seconds", src=self.image("two"), only=names[:1], health=hanging)
+        self._require_no_process("sleep\0" + "7072")
+        nspawn = [name for name in self.privileged if name.startswith("nspawn")]
+        if nspawn:
+            self.runs.fail("seccomp filter", src=self.image("one"), only=nspawn, health={"test": "true"})
+        say("health checks have no more rights than their containers, and a sick image is taken back")
+
+    def _require_no_more_rights(self, container: Container) -> None:
+        texts = []
+        report = container.report()
+        for name in ("checked", "seen"):
+            with open(f"{container.data}/{name}", encoding="utf-8") as file:
+                texts.append(file.read())
+        first, check = (_fields(text) for text in (report["status"], texts[0]))
+        for key in ("Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"):
+            require(check[key] == first[key], f"{key} of a check in {container.name}", check[key], first[key])
+        # without supplementary groups it has fewer rights
+        require(
+            set(check["Groups"].split()) <= set(first["Groups"].split()), "groups", check["Groups"], first["Groups"]
+        )
+        seen = dict(item.partition("=")[::2] for item in texts[1].split("\0") if item)
+        for key, value in ENVIRONMENT.items():
+            require(seen.get(key) == value, f"{key} of a check", container.name, seen.get(key), value)
+        require(not [key for key in seen if "ANSIBLE" in key or key == "SSH_CONNECTION"], "nothing of Ansible's", seen)
+
+    def _require_no_process(self, words: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            left = [path for path in glob.glob("/proc/[0-9]*/cmdline") if words in _read_or_nothing(path)]
+            if not left:
+                return
+            require(time.monotonic() < deadline, "a check has left processes", left)
+            time.sleep(0.2)
 
     def _require_image_one(self, name: str) -> None:
         container = self.containers[name]

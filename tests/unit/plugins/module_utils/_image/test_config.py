@@ -234,6 +234,22 @@ def test_a_wrong_healthcheck_is_left_out(healthcheck: t.Any, kept: t.Any, left_o
 
 
 @pytest.mark.parametrize(
+    ("settings", "kept", "left_out"),
+    [
+        ({"Healthcheck": {"Test": ["CMD-SHELL", "x"]}, "Shell": ["/bin/bash", "-c"]}, ["/bin/bash", "-c"], 0),
+        ({"Healthcheck": {"Test": ["CMD-SHELL", "x"]}, "Shell": []}, None, 0),
+        ({"Healthcheck": {"Test": ["CMD-SHELL", "x"]}, "Shell": "/bin/bash"}, None, 1),
+        ({"Healthcheck": {"Test": ["CMD-SHELL", "x"]}, "Shell": [5]}, None, 1),
+        ({"Healthcheck": {"Test": ["CMD", "x"]}, "Shell": "not read"}, None, 0),
+    ],
+)
+def test_the_shell_of_a_check(settings: dict[str, t.Any], kept: list[str] | None, left_out: int) -> None:
+    parsed = run(**settings)
+    assert (parsed.healthcheck or {}).get("Shell") == kept
+    assert parsed.to_facts()["settings_dropped"] == left_out
+
+
+@pytest.mark.parametrize(
     ("port", "normal"),
     [
         ("8080", "8080/tcp"),

@@ -13,8 +13,9 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.tests.unit.support import Watched, contents, mounted, names, needs_root, run
-from ansible_collections.hypervisor.oci.tests.unit.provision_runs import TWO, refused, beside_of, everything
+from ansible_collections.hypervisor.oci.tests.unit.provision_runs import ONE, TWO, refused, beside_of, everything
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -258,3 +259,19 @@ def test_a_container_cannot_keep_its_tree_by_attributes(dest: Path, one: str, tw
     finally:
         subprocess.run(["chattr", "-R", "-f", "-ia", str(dest.parent)], check=False)
     assert os.listdir(dest.parent) == []
+
+
+def test_a_tree_that_failed_does_not_come_back(dest: Path, one: str, two: str) -> None:
+    """Section 15: it stays as an earlier tree until the next update."""
+    run(dest, src=one)
+    run(dest, src=two)
+    assert run(dest, state="previous", mark_failed=True)["manifest_digest"] == ONE.manifest_digest
+    assert contents(dest)["bin/app"] == b"one"
+    assert len(os.listdir(beside_of(dest))) == 2
+    for check_mode in (True, False):
+        with pytest.raises(OciError, match="no earlier tree"):
+            run(dest, check_mode, state="previous")
+    # the same image may be tried again, and the good tree is the one to go back to
+    assert run(dest, src=two)["changed"] is True
+    assert len(os.listdir(beside_of(dest))) == 2
+    assert run(dest, state="previous")["manifest_digest"] == ONE.manifest_digest
