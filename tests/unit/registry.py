@@ -87,7 +87,6 @@ class Registry(Server):
         self.tokens: TokenServer | None = None
         self.store: Store | None = None
         self.ranges = True
-        self.head = True
 
     def push(self, repository: str, tag: str, content: Blob) -> str:
         """Store an image or index under a tag, and return its digest."""
@@ -134,9 +133,7 @@ class Registry(Server):
     def _manifest(self, handler: Handler, repository: str, reference: str) -> None:
         digest = self.tags.get((repository, reference), reference)
         found = self.manifests.get((repository, digest))
-        if handler.command == "HEAD" and not self.head:
-            handler.send(405)
-        elif found is None:
+        if found is None:
             handler.send(404, _error("MANIFEST_UNKNOWN", "manifest unknown"))
         else:
             handler.send(200, found[1], Content_Type=found[0], Docker_Content_Digest=digest)

@@ -251,15 +251,22 @@ def test_a_dest_is_judged_before_anything_is_asked(
     assert registry.asked == []
 
 
+@pytest.mark.parametrize("status", [403, 404, 405])
 @pytest.mark.parametrize("moved", [True, False])
-def test_a_registry_that_refuses_head(registry: Registry, tmp_path: Path, moved: bool) -> None:
+def test_a_registry_that_refuses_head(registry: Registry, tmp_path: Path, moved: bool, status: int) -> None:
     pull(registry, tmp_path)
-    registry.head = False
+
+    def refuse(handler: Handler) -> bool:
+        if handler.command == "HEAD":
+            handler.send(status)
+        return handler.command == "HEAD"
+
+    registry.handle = refuse
     if moved:
         registry.push(REPOSITORY, "multi", OTHER)
     registry.asked.clear()
     assert pull(registry, tmp_path)["changed"] is moved
-    assert [asked.status for asked in registry.asked][:2] == [405, 200]
+    assert [asked.status for asked in registry.asked][:2] == [status, 200]
 
 
 @pytest.mark.parametrize("said", [None, "", "sha512:" + "0" * 128, "x" * 10_000, "sha256:" + "0" * 64])
@@ -521,7 +528,6 @@ def test_redirects_to_a_store_that_expires(registry: Registry, tmp_path: Path) -
     """A URL with a signature is used again while it is good; then the registry is asked for another."""
     with serving(Store(), "127.0.0.2") as store:
         registry.store = store
-        registry.head = True
         store.uses = 2
         store.cuts = [500_000, 300_000, 300_000]
         pull(registry, tmp_path, timeout=5)
