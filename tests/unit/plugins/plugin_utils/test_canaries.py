@@ -173,7 +173,7 @@ def play(folder: Path, tasks: list[dict[str, t.Any]]) -> tuple[str, list[str]]:
 
 def watch(over: threading.Event, seen: list[str]) -> None:
     """Note arguments and environments of processes that hold a secret."""
-    while not over.wait(0.02):
+    while not over.wait(0.1):
         for pid in filter(str.isdecimal, os.listdir("/proc")):
             for name in ("cmdline", "environ", "comm"):
                 with contextlib.suppress(OSError):
