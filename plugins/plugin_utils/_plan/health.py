@@ -32,6 +32,7 @@ _IN_IMAGE = {
     "start_interval": "StartInterval",
 }
 _SECOND = 1_000_000_000
+_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?\Z")
 _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:h|ms|m|s))+\Z")
 _PART = re.compile(r"([\d.]+)(h|ms|m|s)")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -165,7 +166,7 @@ def _given_seconds(name: str, value: t.Any, default: float) -> float:
     seconds = -1.0
     if not isinstance(value, bool) and _DURATION.match(text):
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-    elif not isinstance(value, bool) and re.match(r"\d{1,9}(\.\d{1,9})?\Z", text):
+    elif not isinstance(value, bool) and _SECONDS.match(text):
         seconds = float(text)
     if not 0 <= seconds <= _LONGEST or (seconds == 0 and name != "start_period"):
         raise ContainerError(

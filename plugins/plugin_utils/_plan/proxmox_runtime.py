@@ -106,6 +106,7 @@ class Proxmox:
             status=["pct", "status", vmid],
             log=[places.control, "log"],
             running=_RUNNING,
+            alive=["status: running"],
             stays=_RUNNING,
             status_codes=[0],
         )

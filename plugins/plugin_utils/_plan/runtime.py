@@ -64,7 +64,8 @@ class Service:
 
     ``running`` and ``stays`` are patterns for the output of ``status``: the container runs, and it runs without having been
     started again. ``status_codes`` are exit statuses of ``status`` that are not errors. ``enabled`` is ``None`` if ``units`` stay as
-    they are. ``note`` says what the service cannot do.
+    they are. ``note`` says what the service cannot do. One of the lines ``alive`` is in the
+    output of ``status`` while the container runs.
     """
 
     kind: str
@@ -81,6 +82,7 @@ class Service:
     unit_file: str = ""
     removed: str = ""
     note: str = ""
+    alive: list[str] = field(default_factory=list)
 
 
 class Runtime(t.Protocol):

@@ -19,6 +19,7 @@ from .runtime import Context, Directory, File, Service
 
 # systemd starts them alike
 _SYSTEMD_RESTARTS = {"unless-stopped": "always"}
+_ALIVE = [f"ActiveState={state}" for state in ("active", "activating", "deactivating", "reloading", "refreshing")]
 # patterns for the output of systemctl show
 _RUNNING = r"(?m)^ActiveState=(?!inactive$|failed$)"
 # a unit that systemd started again does not stay
@@ -128,6 +129,7 @@ class ServedRuntime:
             status=["systemctl", "show", "--property=ActiveState", "--property=NRestarts", unit],
             log=[places.control, "log"],
             running=_RUNNING,
+            alive=_ALIVE,
             stays=_STAYS,
             status_codes=[0],
             unit=unit,
@@ -148,6 +150,7 @@ class ServedRuntime:
             status=[script, "status"],
             log=[script, "log"],
             running=r"\Arunning$",
+            alive=["running"],
             stays=r"\Arunning$",
             # 2: the script does not exist
             status_codes=[0, 2, 3],
