@@ -21,7 +21,7 @@ def _words(text: str) -> set[str]:
     return set(text.split())
 
 
-# What this collection writes and systemd 249 to 261 reads (nspawn-gperf.gperf).
+# What this collection writes and systemd reads, from 249 on (nspawn-gperf.gperf of a release before 261).
 KNOWN = {
     "Exec": _words("""
         Boot Parameters Environment User WorkingDirectory KillSignal Hostname PrivateUsers ResolvConf Timezone LinkJournal
