@@ -42,3 +42,13 @@ class Report:
             "gzip": self.gzip,
             "counts": dict(sorted(self._counts.items())),
         }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, t.Any], warnings: t.Iterable[str] = ()) -> Report:
+        """Return a report that goes on where another one ended, see ``to_dict``."""
+        report = cls()
+        for name in ("entries", "files", "bytes", "whiteouts", "gzip"):
+            setattr(report, name, value[name])
+        report.warnings = list(warnings)
+        report._counts = dict(value["counts"])
+        return report

@@ -21,6 +21,7 @@ from ._inventory.inventory import Inventory
 from ._report import Report
 from ._rootfs.apply import Applier
 from ._rootfs.attributes import Policy
+from ._rootfs.candidates import Candidates
 from ._fs.early_sync import EarlySync
 from ._fs.removal import empty_directory
 from ._rootfs.root import Root
@@ -46,11 +47,11 @@ class Unpacked:
     inventory: Inventory
 
 
-class _OtherOrder(Exception):
+class OtherOrder(Exception):
     """The layers are listed in another order than the diff_ids."""
 
 
-class _DamagedEntry(Exception):
+class DamagedEntry(Exception):
     """A blob of the cache does not match its digest."""
 
 
@@ -90,10 +91,10 @@ def unpack(source: Opener, image: Image, fd: int, options: UnpackOptions, kept: 
         while True:
             try:
                 return _unpack(blobs, layers, image.config.user, fd, options)
-            except _OtherOrder:
+            except OtherOrder:
                 empty_directory(fd)
                 layers = _by_content(blobs, image.layers, options)
-            except _DamagedEntry:
+            except DamagedEntry:
                 empty_directory(fd)
             except (OciError, OSError) as error:
                 if not _is_full(error) or not kept.make_room(fd):
@@ -115,7 +116,7 @@ class _Blobs:
     def open(self, layer: Layer) -> t.Iterator[CachedBlob | KeptBlob | PartialBlob | RangeReader]:
         """Open a layer's blob in the cache, or in the source while it is copied into the cache.
 
-        Raises ``_DamagedEntry`` if a damaged blob of the cache made the block fail; that blob has then been removed.
+        Raises ``DamagedEntry`` if a damaged blob of the cache made the block fail; that blob has then been removed.
         """
         cache = self.cache
         if cache is None or layer.data is not None:
@@ -133,7 +134,7 @@ class _Blobs:
                     if cached.is_intact():
                         raise
                     cache.discard(cached)
-                    raise _DamagedEntry from error
+                    raise DamagedEntry from error
             return
         with contextlib.ExitStack() as stack:
             blob = t.cast(RangeReader, stack.enter_context(self._fetching(layer)))
@@ -143,7 +144,7 @@ class _Blobs:
     def _fetching(self, layer: Layer) -> t.Iterator[PartialBlob | RangeReader]:
         """Open a layer's blob in the source, going on with what an earlier run fetched of it.
 
-        Raises ``_DamagedEntry`` if the blob made the block fail and may come right when it is read again.
+        Raises ``DamagedEntry`` if the blob made the block fail and may come right when it is read again.
         """
         opened = open_layer(self.source, layer)
         partials = self.partials
@@ -156,7 +157,7 @@ class _Blobs:
                 yield blob
             except _DAMAGE_ERRORS as error:
                 if not _is_full(error) and partials.is_worth_a_second_try(blob):
-                    raise _DamagedEntry from error
+                    raise DamagedEntry from error
                 raise
 
     def commit(
@@ -175,33 +176,123 @@ class _Blobs:
 
 
 def _unpack(blobs: _Blobs, layers: t.Sequence[Layer], user: str, fd: int, options: UnpackOptions) -> Unpacked:
-    report = Report()
-    budget = Budget(options.max_size, options.max_entries)
-    policy = Policy(report, options)
-    current = ""
-    root = Root(fd, policy.for_missing_parent(), lambda: budget.add_implied(current))
-    applier = Applier(root, policy, budget, options)
     diff_ids = {layer.diff_id for layer in layers}
-    with contextlib.closing(root), EarlySync(fd) as early_sync, named_after_progress() as show_progress:
-        for number, layer in enumerate(layers, 1):
-            show_progress(number, len(layers))
-            current = layer.digest
-            with blobs.open(layer) as blob:
-                stream = LayerStream(layer, blob, budget)
-                first, steps = stream.stages()
-                with read_ahead(first, *steps, cancel=blob.cancel) as chunks:
-                    applier.apply_layer(early_sync.following(chunks), current)
-                _check_diff_id(stream, diff_ids)
-                blobs.commit(blob, stream, report)
-            _count_stream(stream, report)
-            if stream.diff_id != layer.diff_id:
-                raise _OtherOrder
-        resolved = resolve_user(user, root)
-        applier.finish()
-        ids = Ids.read(root, options.uids, options.gids, options.preserve)
-        inventory = take_inventory(root, applier.candidates, ids)
-    _report_losses(blobs, report)
-    return Unpacked(report, resolved, inventory)
+    with contextlib.closing(_Tree(fd, options)) as tree, EarlySync(fd) as early_sync:
+        with named_after_progress() as show_progress:
+            for number, layer in enumerate(layers, 1):
+                show_progress(number, len(layers))
+                tree.apply(blobs, layer, diff_ids, early_sync)
+        resolved = resolve_user(user, tree.root)
+        tree.applier.finish()
+        inventory = _inventory(tree.root, tree.applier.candidates, options)
+    _report_losses(blobs, tree.report)
+    return Unpacked(tree.report, resolved, inventory)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the layers of a tree have told while they were applied, as values of JSON: a later layer goes on from there.
+
+    ``report`` are the counts, ``budget`` what has been used of the limits, ``candidates`` what may belong into the inventory.
+    """
+
+    report: dict[str, t.Any]
+    budget: dict[str, int]
+    candidates: dict[str, t.Any]
+
+
+class _Tree:
+    """A tree under construction, with all that layers add to; on top of another one if that has ``told`` something."""
+
+    def __init__(self, fd: int, options: UnpackOptions, told: Told | None = None) -> None:
+        self._digest = ""
+        self.report = Report() if told is None else Report.from_dict(told.report)
+        self.budget = Budget(options.max_size, options.max_entries)
+        policy = Policy(self.report, options)
+        keeps = None if told is None else policy.keeps
+        self.root = Root(fd, policy.for_missing_parent(), self._count_directory, keeps)
+        self.applier = Applier(self.root, policy, self.budget, options)
+        if told is not None:
+            self.budget.go_on_from(told.budget)
+            self.applier.candidates.go_on_from(told.candidates)
+
+    def _count_directory(self) -> None:
+        self.budget.add_implied(self._digest)
+
+    def apply(self, blobs: _Blobs, layer: Layer, diff_ids: t.Collection[str], early_sync: EarlySync) -> None:
+        """Apply a layer. Raises ``OtherOrder``, ``DamagedEntry`` and errors as ``unpack`` does."""
+        self._digest = layer.digest
+        with blobs.open(layer) as blob:
+            stream = LayerStream(layer, blob, self.budget)
+            first, steps = stream.stages()
+            with read_ahead(first, *steps, cancel=blob.cancel) as chunks:
+                self.applier.apply_layer(early_sync.following(chunks), layer.digest)
+            _check_diff_id(stream, diff_ids)
+            blobs.commit(blob, stream, self.report)
+        _count_stream(stream, self.report)
+        if stream.diff_id != layer.diff_id:
+            raise OtherOrder
+
+    def told(self) -> Told:
+        """Return what all layers so far have told."""
+        return Told(self.report.to_dict(), self.budget.to_dict(), self.applier.candidates.to_dict())
+
+    def close(self) -> None:
+        """Close all directories."""
+        self.root.close()
+
+
+def _inventory(root: Root, candidates: Candidates, options: UnpackOptions) -> Inventory:
+    """Return the inventory of a finished tree."""
+    ids = Ids.read(root, options.uids, options.gids, options.preserve)
+    return take_inventory(root, candidates, ids)
+
+
+class Steps:
+    """Unpacks an image layer by layer, each with a new process of its own if need be, into trees that hold the lower ones.
+
+    A step leaves a finished tree. ``layers`` are in the order of the diff_ids. All together give what ``unpack`` gives.
+    """
+
+    def __init__(self, source: Opener, image: Image, options: UnpackOptions, kept: Kept = Kept()) -> None:
+        self.layers: tuple[Layer, ...] = image.layers
+        self._image = image
+        self._options = options
+        self._blobs = _Blobs(source, kept.cache, kept.partials)
+
+    def sort_by_content(self) -> None:
+        """Sort the layers by the diff_ids that their content has, by reading each. Raises ``ImageError``."""
+        self.layers = tuple(_by_content(self._blobs, self._image.layers, self._options))
+
+    def apply(self, layer: Layer, fd: int, told: Told | None) -> Told:
+        """Apply a layer to the directory ``fd``, which is empty, or holds the tree of lower layers that ``told`` something.
+
+        Raises ``OtherOrder`` if it is not the layer of this place, ``DamagedEntry`` if the same step may succeed on another
+        copy of the lower tree, and errors as ``unpack`` does; what is in ``fd`` is then of no use.
+        """
+        keep_freed_memory()
+        diff_ids = {layer.diff_id for layer in self.layers}
+        umask = os.umask(0)
+        try:
+            with contextlib.closing(_Tree(fd, self._options, told)) as tree, EarlySync(fd) as early_sync:
+                tree.apply(self._blobs, layer, diff_ids, early_sync)
+                tree.applier.finish()
+                return tree.told()
+        finally:
+            os.umask(umask)
+
+    def finish(self, fd: int, told: Told) -> Unpacked:
+        """Return the result of all steps, whose tree is in ``fd``."""
+        report = Report.from_dict(told.report)
+        policy = Policy(report, self._options)
+        candidates = Candidates()
+        candidates.go_on_from(told.candidates)
+        # nothing is written any more
+        with contextlib.closing(Root(fd, policy.for_missing_parent(), keeps=policy.keeps)) as root:
+            resolved = resolve_user(self._image.config.user, root)
+            inventory = _inventory(root, candidates, self._options)
+        _report_losses(self._blobs, report)
+        return Unpacked(report, resolved, inventory)
 
 
 def _check_diff_id(stream: LayerStream, diff_ids: t.Collection[str]) -> None:

@@ -22,7 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import 
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Spooled
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import unpack
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import Steps, Told, Unpacked, unpack
 from ansible_collections.hypervisor.oci.tests.images import builder
 from ansible_collections.hypervisor.oci.tests.model import model
 from ansible_collections.hypervisor.oci.tests.model.generator import Image
@@ -208,6 +208,9 @@ def to_code(image: Image) -> str:
 
 # -- the product
 
+# Whether layers are applied one by one, each to a tree that it finds on disk.
+in_steps = False
+
 
 def _unpack_options(options: model.Options) -> UnpackOptions:
     return UnpackOptions(
@@ -235,11 +238,24 @@ def _unpacked_from_archive(image: Image, layers: list[builder.Layer], root: byte
         chosen = select_image(source, "model:1", None, parse_platform("linux/amd64"))
         blobs = stack.enter_context(contextlib.closing(Spooled(source, fd)))
         try:
-            made = unpack(blobs, chosen, fd, _unpack_options(image.options))
+            made = _unpack(blobs, chosen, fd, _unpack_options(image.options))
         except LayerError as error:
             number = [str(layer.digest) for layer in chosen.layers].index(error.layer)
             return Outcome(refused_at=(number, error.entry), message=str(error))
     return Outcome(snapshot(root), made.report.to_dict()["counts"])
+
+
+def _unpack(blobs: t.Any, chosen: t.Any, fd: int, options: UnpackOptions) -> Unpacked:
+    """Unpack an image at once, or layer by layer, each with what is on disk and what the lower ones have told."""
+    if not in_steps:
+        return unpack(blobs, chosen, fd, options)
+    steps = Steps(blobs, chosen, options)
+    told: Told | None = None
+    for layer in steps.layers:
+        told = steps.apply(layer, fd, told)
+    if told is None:
+        return unpack(blobs, chosen, fd, options)
+    return steps.finish(fd, told)
 
 
 def _unpacked(image: Image, root: bytes) -> Outcome:
@@ -257,6 +273,11 @@ def _unpacked(image: Image, root: bytes) -> Outcome:
     try:
         applier = Applier(top, policy, budget, unpack_options)
         for number, layer in enumerate(image.layers):
+            if in_steps and number:
+                applier.finish()
+                top.close()
+                top = Root(fd, policy.for_missing_parent(), keeps=policy.keeps)
+                applier = Applier(top, policy, budget, unpack_options)
             applier.apply_layer([layer_tar(layer)], str(number))
         applier.finish()
     except LayerError as error:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from .._errors import LayerError
 
 # Entries that an image may hold regardless of its size, and the bytes of blobs that each further one needs: entries
@@ -20,6 +22,9 @@ _FREE_EXTENDED = 64 * 1024 * 1024
 _EXTENDED_PER_ENTRY = 4096
 _FREE_RECORDS = 1_000_000
 _RECORDS_PER_ENTRY = 32
+
+
+_COUNTS = ("stored", "size", "holes", "entries", "implied", "extended", "records")
 
 
 class Budget:
@@ -38,6 +43,15 @@ class Budget:
         self.implied = 0
         self.extended = 0
         self.records = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """Return what has been used, without the limits."""
+        return {name: getattr(self, name) for name in _COUNTS}
+
+    def go_on_from(self, used: t.Mapping[str, int]) -> None:
+        """Count what earlier layers have used, see ``to_dict``."""
+        for name in _COUNTS:
+            setattr(self, name, used[name])
 
     # only one thread adds to each count
 

@@ -90,10 +90,12 @@ class Applier:
         root = self._root
         writer = self._writer
         for directory in root.directories():
-            # only the top may have existed before
-            write = writer.to_fd if directory is root.top else writer.to_new_directory
+            # the top, and directories of lower layers, have existed before
+            is_new = directory.made_in >= 0
             try:
-                write(root.fd(directory), directory.attributes)
+                fd = root.fd(directory)
+                if directory.clear_for(fd):
+                    (writer.to_new_directory if is_new else writer.to_fd)(fd, directory.attributes)
             except (EntryError, OSError) as error:
                 raise _directory_error(directory, error) from error
 

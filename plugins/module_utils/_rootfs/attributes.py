@@ -112,7 +112,7 @@ class Policy:
                 self.report.count("capabilities")
             else:
                 self.report.count("capabilities_dropped")
-        elif name in self._extra or (name.startswith("user.") and not name.startswith("user.overlay.")):
+        elif self._is_wanted(name):
             if name.startswith("user.") and entry.type not in (FILE, DIRECTORY):
                 # the kernel refuses them on other files
                 self.report.count("user_xattrs_forbidden")
@@ -120,6 +120,13 @@ class Policy:
                 kept[name] = value
         else:
             self.report.count("xattrs_filtered")
+
+    def _is_wanted(self, name: str) -> bool:
+        return name in self._extra or (name.startswith("user.") and not name.startswith("user.overlay."))
+
+    def keeps(self, name: str) -> bool:
+        """Return whether an xattr on disk is one that images give their directories."""
+        return name in (acl.ACCESS, acl.DEFAULT, capability.NAME) or self._is_wanted(name)
 
     def _keep_acl(
         self,

@@ -9,6 +9,7 @@ candidates only save it from looking at every file. Where they would take too mu
 
 from __future__ import annotations
 
+import os
 import stat
 import typing as t
 
@@ -43,6 +44,24 @@ class Candidates:
         self._left = _MOST_BYTES
         self._last: Directory | None = None
         self._above = b""
+
+    def to_dict(self) -> dict[str, t.Any]:
+        """Return what is remembered, as values of JSON."""
+        return {
+            "complete": self.complete,
+            "paths": _texts(self.paths),
+            "owned": [[*owner, None if paths is None else _texts(paths)] for owner, paths in self.owned.items()],
+        }
+
+    def go_on_from(self, value: t.Mapping[str, t.Any]) -> None:
+        """Remember what earlier layers brought, see ``to_dict``."""
+        self.complete = value["complete"]
+        self.paths = set(map(os.fsencode, value["paths"]))
+        self.owned = {
+            (uid, gid): None if paths is None else set(map(os.fsencode, paths)) for uid, gid, paths in value["owned"]
+        }
+        known = [self.paths, *(paths for paths in self.owned.values() if paths is not None)]
+        self._left -= sum(len(path) + _PATH_COST for paths in known for path in paths)
 
     def note(self, parent: Directory, name: bytes, entry: Entry) -> None:
         """Remember an entry that was made at ``name`` in ``parent`` if it may belong into the inventory."""
@@ -91,3 +110,7 @@ class Candidates:
                 above = above.parent
             self._last, self._above = directory, b"".join(reversed(parts))
         return self._above
+
+
+def _texts(paths: t.Iterable[bytes]) -> list[str]:
+    return sorted(map(os.fsdecode, paths))

@@ -3,13 +3,15 @@
 
 """File system operations inside the root, by directory descriptor.
 
-The root starts as an empty directory that only this process writes to, so all of its directories are known in memory:
-any other name is a file, a link, a node, or missing. The kernel gets single path components only, and never follows
-one: links are resolved here, as if chrooted (docs/behaviour.md, section 4).
+Only this process writes to the root. It starts empty, or as the tree of lower layers, whose directories are learned when they
+are met. So all directories that matter are known in memory: any other name is a file, a link, a node, or missing. The
+kernel gets single path components only, and never follows one: links are resolved here, as if chrooted
+(docs/behaviour.md, section 4).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -18,6 +20,7 @@ import typing as t
 from collections import OrderedDict
 
 from .._errors import EntryError, show
+from . import acl
 from .aside import ASIDE
 from .attributes import Attributes, CreationDefaults
 from .._fs.descriptors import opened
@@ -42,6 +45,8 @@ _MOST_REMEMBERED = 256 * 1024 * 1024
 # What each takes beyond its name, and a directory's first child (64-bit CPython 3.8 to 3.14).
 _DIRECTORY_COST = 480
 _FIRST_CHILD_COST = 200
+# A directory of lower layers until more of it is learned.
+_LOWER_COST = 400
 _NAME_COST = 144
 # Names of one directory that are read at once.
 _BATCH = 32_768
@@ -73,17 +78,120 @@ class Directory:
         self.cleared = -1
         self.added: set[bytes] | None = None
 
+    @property
+    def met(self) -> t.Iterable[Directory]:
+        """The directories in it that may have to be finished."""
+        return self.children.values()
+
+    def prepare(self) -> None:
+        """Do what entries that are made in it need first."""
+
+    def clear_for(self, fd: int) -> bool:
+        """Remove what its attributes do not replace; return whether they have to be written."""
+        del fd
+        return True
+
+
+class LowerDirectory(Directory):
+    """A directory of lower layers: what it holds and its attributes are learned when they are asked for.
+
+    An untouched one is never written to, because an overlay would copy it.
+    """
+
+    __slots__ = ("_root", "_children", "_attributes", "_found")
+
+    def __init__(self, root: Root, parent: Directory | None, name: bytes) -> None:
+        self._root = root
+        self._children: dict[bytes, Directory] | None = None
+        self._found: Attributes | None = None
+        self._attributes: Attributes | None = None
+        self.parent = parent
+        self.name = name
+        self.made_in = -1
+        self.layer = -1
+        self.cleared = -1
+        self.added = None
+
+    @property
+    def children(self) -> dict[bytes, Directory]:  # type: ignore[override]
+        """The directories in it, by name."""
+        if self._children is None:
+            # before anything in it changes
+            self._learn()
+            self._children = self._root.learn_children(self)
+        return self._children
+
+    @children.setter
+    def children(self, children: dict[bytes, Directory]) -> None:
+        self._children = children
+
+    @property
+    def attributes(self) -> Attributes:  # type: ignore[override]
+        """What an entry of this process's layers gives it, or what lower layers gave it."""
+        return self._attributes or self.found
+
+    @attributes.setter
+    def attributes(self, attributes: Attributes) -> None:
+        # what is on disk is needed when they are written
+        self._learn()
+        self._attributes = attributes
+
+    @property
+    def found(self) -> Attributes:
+        """The attributes that lower layers gave it."""
+        return self._learn()
+
+    def _learn(self) -> Attributes:
+        if self._found is None:
+            self._found = self._root.learn_attributes(self)
+        return self._found
+
+    @property
+    def met(self) -> t.Iterable[Directory]:
+        """The directories in it that were met."""
+        return () if self._children is None else self._children.values()
+
+    def prepare(self) -> None:
+        """Keep new entries from inheriting the group, the bit that does so, and default ACLs."""
+        found = self._learn()
+        if self._attributes is None and (found.mode & stat.S_ISGID or acl.DEFAULT in found.xattrs):
+            fd = self._root.fd(self)
+            os.fchmod(fd, 0o700)
+            if acl.DEFAULT in found.xattrs:
+                os.removexattr(fd, acl.DEFAULT)
+            self._attributes = found
+
+    def clear_for(self, fd: int) -> bool:
+        """Remove xattrs that it must not keep; return whether it was touched."""
+        if self._found is None:
+            return False
+        if self._attributes is None:
+            return os.fstat(fd).st_mtime_ns != self._found.mtime
+        for name in self._found.xattrs:
+            if name not in self._attributes.xattrs:
+                with contextlib.suppress(OSError):
+                    os.removexattr(fd, name)
+        return True
+
 
 class Root:
-    """A tree under construction in the empty directory ``fd``, which the caller closes.
+    """A tree under construction in the directory ``fd``, which the caller closes.
 
-    Directories that no entry describes get the attributes ``missing``. ``count_directory`` is called for each of them,
-    so that links and names cannot make more than ``max_entries``. Methods raise ``EntryError`` for faults of the image
+    It is empty, or, with ``keeps``, holds the tree of lower layers; ``keeps`` says which xattrs of its directories were the
+    image's. Directories that no entry describes get the attributes ``missing``. ``count_directory`` is called for each of
+    them, so that links and names cannot make more than ``max_entries``. Methods raise ``EntryError`` for faults of the image
     and ``OSError`` for those of the system.
     """
 
-    def __init__(self, fd: int, missing: Attributes, count_directory: t.Callable[[], None] = lambda: None) -> None:
-        self.top = Directory(None, b"", missing, -1)
+    def __init__(
+        self,
+        fd: int,
+        missing: Attributes,
+        count_directory: t.Callable[[], None] = lambda: None,
+        keeps: t.Callable[[str], bool] | None = None,
+    ) -> None:
+        self._keeps = keeps
+        self.top = Directory(None, b"", missing, -1) if keeps is None else LowerDirectory(self, None, b"")
         self._missing = missing
         self._count_directory = count_directory
         self._top_fd = fd
@@ -102,9 +210,27 @@ class Root:
         while self._fds:
             os.close(self._fds.popitem()[1])
 
+    def learn_children(self, directory: Directory) -> dict[bytes, Directory]:
+        """Return the directories in a directory of lower layers."""
+        found: dict[bytes, Directory] = {}
+        for names in self._names(directory, only_directories=True):
+            for name in names:
+                found[name] = LowerDirectory(self, directory, name)
+                self.remember(_LOWER_COST + len(name))
+        return found
+
+    def learn_attributes(self, directory: Directory) -> Attributes:
+        """Return the attributes of a directory of lower layers, with the image's xattrs alone."""
+        fd = self.fd(directory)
+        status = os.fstat(fd)
+        keeps = self._keeps or (lambda _name: False)
+        xattrs = {name: os.getxattr(fd, name) for name in _xattrs_of(fd) if keeps(name)}
+        return Attributes(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, xattrs)
+
     def probe_defaults(self) -> CreationDefaults:
-        """Probe the owner and mode that new files get in this tree. The root must still be empty."""
-        name = b"probe"
+        """Probe the owner and mode that new files get in this tree, before anything is applied to it."""
+        self.top.prepare()
+        name = b"probe-" + os.urandom(16).hex().encode()
         with opened(os.open(name, _NEW_FILE, 0o777, dir_fd=self._top_fd)) as fd:
             os.unlink(name, dir_fd=self._top_fd)
             status = os.fstat(fd)
@@ -251,6 +377,7 @@ class Root:
         made = self._walk(above, True)
         if made is None:
             raise EntryError("its parent directory cannot be made")
+        made.prepare()
         self._memo = (above, made)
         return made
 
@@ -354,6 +481,7 @@ class Root:
 
     def make_directory(self, parent: Directory, name: bytes, attributes: Attributes) -> Directory:
         """Make a directory, closed to others until it gets its mode at the end."""
+        parent.prepare()
         os.mkdir(name, 0o700, dir_fd=self.fd(parent))
         child = Directory(parent, name, attributes, self._layer)
         if parent.children is _NO_CHILDREN:
@@ -443,7 +571,7 @@ class Root:
 
     def directories(self) -> t.Iterator[Directory]:
         """Yield all directories, children before their parents."""
-        pending = [(self.top, iter(list(self.top.children.values())))]
+        pending = [(self.top, iter(list(self.top.met)))]
         while pending:
             directory, children = pending[-1]
             child = next(children, None)
@@ -451,14 +579,17 @@ class Root:
                 pending.pop()
                 yield directory
             else:
-                pending.append((child, iter(list(child.children.values()))))
+                pending.append((child, iter(list(child.met))))
 
-    def _names(self, directory: Directory) -> t.Iterator[list[bytes]]:
+    def _names(self, directory: Directory, only_directories: bool = False) -> t.Iterator[list[bytes]]:
         """Yield the names in a directory in batches; a batch may be removed before the next one is requested."""
         fd = self.fd(directory)
         # btrfs lists what the directory held when the descriptor was opened or rewound
         os.lseek(fd, 0, os.SEEK_SET)
-        with os.scandir(fd) as entries:
+        with os.scandir(fd) as scanned:
+            entries: t.Iterator[os.DirEntry[str]] = scanned
+            if only_directories:
+                entries = (entry for entry in scanned if entry.is_dir(follow_symlinks=False))
             while names := [os.fsencode(entry.name) for entry in itertools.islice(entries, _BATCH)]:
                 yield names
 
@@ -471,3 +602,12 @@ class Root:
                     " entry, a fixed limit",
                     "build the image with shorter paths",
                 )
+
+
+def _xattrs_of(fd: int) -> list[str]:
+    try:
+        return os.listxattr(fd)
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.EOPNOTSUPP):
+            return []
+        raise

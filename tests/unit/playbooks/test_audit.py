@@ -51,11 +51,7 @@ def test_a_line_for_each_root_file_system() -> None:
 
 @pytest.mark.parametrize(
     ("unfinished", "shown"),
-    [
-        ({"phase": "unpacking"}, "unpacking"),
-        ({"transfers": 1}, "yes"),
-        ({"to_remove": ["/srv/x"]}, "yes"),
-    ],
+    [({"phase": "unpacking"}, "unpacking"), ({"transfers": 1}, "yes"), ({"to_remove": ["/srv/x"]}, "yes")],
 )
 def test_what_is_unfinished(unfinished: dict[str, t.Any], shown: str) -> None:
     assert report({"rootfs": [{**_ITEM, "unfinished": {**_UNFINISHED, **unfinished}}]})[0][-1] == shown
