@@ -98,13 +98,14 @@ class LowerDirectory(Directory):
     An untouched one is never written to, because an overlay would copy it.
     """
 
-    __slots__ = ("_root", "_children", "_attributes", "_found")
+    __slots__ = ("_root", "_children", "_attributes", "_found", "_prepared")
 
     def __init__(self, root: Root, parent: Directory | None, name: bytes) -> None:
         self._root = root
         self._children: dict[bytes, Directory] | None = None
         self._found: Attributes | None = None
         self._attributes: Attributes | None = None
+        self._prepared = False
         self.parent = parent
         self.name = name
         self.made_in = -1
@@ -154,11 +155,14 @@ class LowerDirectory(Directory):
     def prepare(self) -> None:
         """Keep new entries from inheriting the group, the bit that does so, and default ACLs."""
         found = self._learn()
-        if self._attributes is None and (found.mode & stat.S_ISGID or acl.DEFAULT in found.xattrs):
-            fd = self._root.fd(self)
-            os.fchmod(fd, 0o700)
-            if acl.DEFAULT in found.xattrs:
-                os.removexattr(fd, acl.DEFAULT)
+        if self._prepared or not (found.mode & stat.S_ISGID or acl.DEFAULT in found.xattrs):
+            return
+        self._prepared = True
+        fd = self._root.fd(self)
+        os.fchmod(fd, 0o700)
+        if acl.DEFAULT in found.xattrs:
+            os.removexattr(fd, acl.DEFAULT)
+        if self._attributes is None:
             self._attributes = found
 
     def clear_for(self, fd: int) -> bool:
@@ -215,8 +219,10 @@ class Root:
         found: dict[bytes, Directory] = {}
         for names in self._names(directory, only_directories=True):
             for name in names:
-                found[name] = LowerDirectory(self, directory, name)
-                self.remember(_LOWER_COST + len(name))
+                # the current layer's own, which goes with it
+                if name != ASIDE:
+                    found[name] = LowerDirectory(self, directory, name)
+                    self.remember(_LOWER_COST + len(name))
         return found
 
     def learn_attributes(self, directory: Directory) -> Attributes:
