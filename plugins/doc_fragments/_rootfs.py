@@ -245,6 +245,22 @@ options:
         image. V(0) means never.
     type: int
     default: 30
+  store_dir:
+    description:
+      - A folder on the node, for root only, that holds unpacked layers, so that trees of images with the same lower layers
+        share them. A second tree of an image then costs no time and no space, and an update what has changed.
+      - Works if it lies on the same btrfs as O(dest), which becomes a snapshot there. Elsewhere, and in a mount point, a tree of
+        its own is unpacked, with a warning.
+      - Layers that are there are neither sent nor fetched. One is used only for an image that names a blob which was verified
+        to give it. Images of one store trust each other as those of one O(cache_scope) do.
+      - By default, each tree is unpacked whole.
+    type: path
+  store_max_age:
+    description:
+      - The number of days after which layers that no tree needs and no run has used are removed from O(store_dir), at the end
+        of a run that unpacked an image.
+    type: float
+    default: 7
   _verdict:
     description:
       - B(Not for tasks), only the action plugin sets it.

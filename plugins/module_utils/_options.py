@@ -64,6 +64,8 @@ def options_from(params: dict[str, t.Any]) -> Options:
         cache_scope=params.get("cache_scope") or "",
         signing=_signing_options(params),
         policy=_policy(params),
+        store_dir=_store_dir(params),
+        store_max_age=float(params.get("store_max_age") or 0),
     )
     return Options(**{**given, **checked})
 
@@ -75,6 +77,17 @@ def _signing_options(params: dict[str, t.Any]) -> Signing | None:
     from ._signature_arguments import signing_options
 
     return signing_options(params)
+
+
+def _store_dir(params: dict[str, t.Any]) -> str:
+    path = native_path(params.get("store_dir") or "")
+    if path and (not os.path.isabs(path) or os.path.realpath(path) == "/"):
+        raise OciError(f"store_dir is {show(path)}; give the absolute path of a folder")
+    if path and os.geteuid():
+        raise OciError("store_dir needs root; run with become, or leave it out")
+    if params.get("store_max_age") is not None:
+        _require_at_least(params, "store_max_age", 0)
+    return path
 
 
 def _policy(params: dict[str, t.Any]) -> Policy | None:

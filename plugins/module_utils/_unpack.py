@@ -27,6 +27,7 @@ from ._fs.removal import empty_directory
 from ._rootfs.root import Root
 from ._fs.syscalls import keep_freed_memory
 from ._rootfs.take_inventory import Ids, take_inventory
+from ._rootfs.told import Told
 from ._rootfs.users import ResolvedUser, resolve_user
 from ._source.decompress import gzip_library
 from ._source.range_reader import RangeReader
@@ -97,7 +98,7 @@ def unpack(source: Opener, image: Image, fd: int, options: UnpackOptions, kept: 
             except DamagedEntry:
                 empty_directory(fd)
             except (OciError, OSError) as error:
-                if not _is_full(error) or not kept.make_room(fd):
+                if not is_full(error) or not kept.make_room(fd):
                     raise
                 empty_directory(fd)
     finally:
@@ -156,7 +157,7 @@ class _Blobs:
             try:
                 yield blob
             except _DAMAGE_ERRORS as error:
-                if not _is_full(error) and partials.is_worth_a_second_try(blob):
+                if not is_full(error) and partials.is_worth_a_second_try(blob):
                     raise DamagedEntry from error
                 raise
 
@@ -187,18 +188,6 @@ def _unpack(blobs: _Blobs, layers: t.Sequence[Layer], user: str, fd: int, option
         inventory = _inventory(tree.root, tree.applier.candidates, options)
     _report_losses(blobs, tree.report)
     return Unpacked(tree.report, resolved, inventory)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What the layers of a tree have told while they were applied, as values of JSON: a later layer goes on from there.
-
-    ``report`` are the counts, ``budget`` what has been used of the limits, ``candidates`` what may belong into the inventory.
-    """
-
-    report: dict[str, t.Any]
-    budget: dict[str, int]
-    candidates: dict[str, t.Any]
 
 
 class _Tree:
@@ -329,7 +318,7 @@ def _has_its_digest(stream: LayerStream) -> bool:
     return not layer.digest_is_diff_id or (stream.compression == "none" and stream.diff_id == layer.digest)
 
 
-def _is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException | None) -> bool:
     """Return whether an error or one of its causes says that the disk or quota is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

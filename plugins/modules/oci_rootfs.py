@@ -194,6 +194,11 @@ signed_by:
   returned: O(state) is not V(absent)
   type: list
   elements: str
+store:
+  description:
+    - How the tree shares layers with others, V(btrfs). Null for a tree of its own.
+  returned: O(state) is not V(absent)
+  type: str
 layers:
   description: The image's layers in the order of their application.
   returned: O(state) is not V(absent)
@@ -374,6 +379,8 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     "cache_scope": {"type": "str"},
     "cache_max_size": {"type": "str", "default": "20G"},
     "cache_max_age": {"type": "int", "default": 30},
+    "store_dir": {"type": "path"},
+    "store_max_age": {"type": "float", "default": 7},
     "fetch": {"type": "str", "choices": ["node", "controller"]},
     **SIGNATURE_ARGUMENTS,
     **FETCH_ARGUMENTS,

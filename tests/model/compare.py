@@ -19,10 +19,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._report import Repo
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import Applier
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import Policy
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.told import Told
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Spooled
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import Steps, Told, Unpacked, unpack
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import Steps, Unpacked, unpack
 from ansible_collections.hypervisor.oci.tests.images import builder
 from ansible_collections.hypervisor.oci.tests.model import model
 from ansible_collections.hypervisor.oci.tests.model.generator import Image

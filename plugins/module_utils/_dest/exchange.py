@@ -19,7 +19,7 @@ from .._fs.directories import NO_RENAMEAT2, exists, make_private, movable, move,
 from .._fs.syscalls import exchange
 from .dest import Dest
 from .record import PREPARED, RESTORING, STAGED, UNPACKING, Record, Tree, bind, random_name, unbind
-from .replacement import BY_NAME, ReplacementBase
+from .replacement import BY_NAME, MakeTree, ReplacementBase
 
 # The last two: a file system in user space took the exchange for a plain rename.
 _NO_EXCHANGE = (*NO_RENAMEAT2, errno.EXDEV, errno.ENOTEMPTY, errno.EEXIST)
@@ -71,11 +71,11 @@ class ExchangedDest(ReplacementBase):
             self._dest.save(record)
         return self._clear(record)
 
-    def stage(self, record: Record) -> tuple[Record, int]:
-        """Make a private, empty directory for the next tree; the caller closes its descriptor."""
+    def stage(self, record: Record, make: MakeTree = make_private) -> tuple[Record, int]:
+        """Make a directory for the next tree, private and empty by default; the caller closes its descriptor."""
         name = random_name()
         record = self._note_staging(record, name)
-        return record, make_private(self._dest.state, name.encode())
+        return record, make(self._dest.state, name.encode())
 
     def has_staged(self, record: Record) -> bool:
         """Return whether the next tree exists and is the one that the record names."""

@@ -26,7 +26,7 @@ from .._fs.syscalls import syncfs
 from .dest import UPLOADS, Dest
 from .in_use import require_no_mount_below, require_unused
 from .record import MOVING, STAGED, UNPACKING, Record, Tree, bind, is_token, move_token, random_name, unbind
-from .replacement import BY_NAME, ReplacementBase
+from .replacement import BY_NAME, MakeTree, ReplacementBase
 
 _NEW = b"new"
 _OLD = b"old"
@@ -80,12 +80,12 @@ class MountedDest(ReplacementBase):
             self._dest.save(record)
         return self._clear(record)
 
-    def stage(self, record: Record) -> tuple[Record, int]:
-        """Make a private, empty directory for the next tree; the caller closes its descriptor."""
+    def stage(self, record: Record, make: MakeTree = make_private) -> tuple[Record, int]:
+        """Make a directory for the next tree, private and empty by default; the caller closes its descriptor."""
         name = "." + random_name()
         record = self._note_staging(record, name)
         with opened(self._open_writable()) as top, opened(make_private(top, name.encode())) as staging:
-            return record, make_private(staging, _NEW)
+            return record, make(staging, _NEW)
 
     def has_staged(self, _record: Record) -> bool:
         """Return false: a container may have changed what an earlier run staged."""

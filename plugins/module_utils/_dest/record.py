@@ -23,6 +23,9 @@ _TOKEN = "trusted.hypervisor_oci"
 _MOST_INDEXES = 16
 _NO_XATTRS = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA)
 
+# The inode of the root of every btrfs subvolume.
+_SUBVOLUME = 256
+
 UNPACKING = "unpacking"
 STAGED = "staged"
 PREPARED = "prepared"
@@ -34,17 +37,21 @@ MOVING = "moving"
 class Binding:
     """Ties a record to one directory by a random token in an xattr, the inode number and the birth time.
 
-    ``token`` is ``None`` if trusted xattrs are not available. The device number is left out, because it may change at
-    each boot.
+    ``token`` is ``None`` if trusted xattrs are not available. ``subvolume`` is the UUID if it is the root of a btrfs subvolume.
+    The device number is left out, because it may change at each boot.
     """
 
     token: str | None
     inode: int
     birth: str | None
+    subvolume: str | None = None
 
     def holds(self, fd: int) -> bool:
         """Return whether ``fd`` is that directory."""
         if os.fstat(fd).st_ino != self.inode:
+            return False
+        if self.subvolume is not None and _subvolume_of(fd) != self.subvolume:
+            # a snapshot of it has the same inode, token and time
             return False
         if self.token is not None:
             return _read_token(fd) == self.token
@@ -70,7 +77,16 @@ def bind(fd: int, new_token: bool = True) -> Binding:
         if _read_token(fd) != token:
             # a file system that only pretends to store it
             token = None
-    return Binding(token, os.fstat(fd).st_ino, birth_time(fd))
+    return Binding(token, os.fstat(fd).st_ino, birth_time(fd), _subvolume_of(fd))
+
+
+def _subvolume_of(fd: int) -> str | None:
+    if os.fstat(fd).st_ino != _SUBVOLUME:
+        return None
+    # imported late: few trees are subvolumes
+    from .._fs.btrfs import subvolume_id
+
+    return subvolume_id(fd)
 
 
 def move_token(binding: Binding, fd: int) -> Binding:
@@ -134,7 +150,8 @@ class Tree:
     root directory in nanoseconds. ``selection`` is empty for a foreign tree, too. ``signers`` are the fingerprints of the
     keys by which signatures of its image were verified, with the references that each has signed. ``papers`` is the random
     name of a long inventory beside the record, see ``Dest.save``; otherwise it is empty. ``made`` is when the tree was
-    unpacked, in seconds since the epoch. A ``failed`` tree is never brought back.
+    unpacked, in seconds since the epoch. A ``failed`` tree is never brought back. ``snapshots``
+    are the names of those that it was made of, in a store.
     """
 
     binding: Binding
@@ -147,6 +164,7 @@ class Tree:
     papers: str = ""
     made: int = 0
     failed: bool = False
+    snapshots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -252,5 +270,6 @@ def _tree(value: dict[str, t.Any] | None) -> Tree | None:
         "papers": str(value.get("papers", "")),
         "made": int(value.get("made", 0)),
         "failed": bool(value.get("failed", False)),
+        "snapshots": tuple(map(str, value.get("snapshots", ()))),
     }
     return Tree(**{**value, **checked})

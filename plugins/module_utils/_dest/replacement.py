@@ -8,11 +8,16 @@ from __future__ import annotations
 import typing as t
 from dataclasses import replace
 
+from .._fs.directories import make_private
 from .dest import Dest
 from .record import STAGED, UNPACKING, Binding, Record, Tree
 
 # The binding of a directory that is known only by its random name.
 BY_NAME = Binding(None, 0, None)
+
+
+# Makes a directory at a name in a folder, and opens it.
+MakeTree = t.Callable[[int, bytes], int]
 
 
 class Replacement(t.Protocol):
@@ -30,8 +35,8 @@ class Replacement(t.Protocol):
     def recover(self, record: Record) -> Record:
         """Finish or undo what an earlier run left."""
 
-    def stage(self, record: Record) -> tuple[Record, int]:
-        """Make a private, empty directory for the next tree; the caller closes its descriptor."""
+    def stage(self, record: Record, make: MakeTree = make_private) -> tuple[Record, int]:
+        """Make a directory for the next tree, private and empty by default; the caller closes its descriptor."""
 
     def staged(self, record: Record, tree: Tree) -> Record:
         """Record that the next tree is complete and durable."""

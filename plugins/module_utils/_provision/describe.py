@@ -46,6 +46,7 @@ def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Seque
     # the image may have another name today
     facts["ref"] = wanted.ref
     facts["signed_by"] = sorted(tree.signers if plan.signers is None else plan.signers)
+    facts["store"] = wanted.fingerprint.get("form")
     return Outcome(
         changed=isinstance(plan, (UseStaged, Unpack)),
         dest=task_path(target.options.dest),
@@ -60,6 +61,7 @@ def restore_outcome(target: Target, current: Tree | None, previous: Tree, warnin
     facts = dict(previous.result)
     facts.pop("warnings", None)
     facts["signed_by"] = sorted(previous.signers)
+    facts["store"] = previous.fingerprint.get("form")
     return Outcome(
         changed=True,
         dest=task_path(target.options.dest),

@@ -32,6 +32,7 @@ class Options:
     ``warn`` or ``allow``. ``cache_dir`` is empty without a cache; ``cache_max_size`` is in bytes,
     ``cache_max_age`` in days, 0 for no limit. Only images of one ``cache_scope`` share blobs; an empty scope stands
     for the source itself. ``signing`` is ``None`` if no signature is demanded, ``policy`` if no file is judged.
+    ``store_dir`` is empty without a store; ``store_max_age`` is in days.
     """
 
     dest: str
@@ -57,6 +58,8 @@ class Options:
     cache_scope: str = ""
     signing: Signing | None = None
     policy: Policy | None = None
+    store_dir: str = ""
+    store_max_age: float = 0
 
     @property
     def needs_image(self) -> bool:

@@ -14,7 +14,6 @@ from .._image.image import Image
 from .._image.platform import node_platform
 from .._remote.url import is_registry
 from .._source.source import Source
-from .._unpack_options import UnpackOptions
 from .options import Options
 from .target import Target
 
@@ -105,14 +104,18 @@ KnownPlan = t.Union[Unchanged, AlreadyStaged, UseStaged]
 ImagePlan = t.Union[KnownPlan, Unpack]
 
 
-def to_wanted(source: Source, image: Image, options: UnpackOptions, selection: Selection) -> WantedImage:
-    """Return the image with its fingerprint: what makes two runs the same (docs/behaviour.md, section 7)."""
+def to_wanted(source: Source, image: Image, options: Options, selection: Selection, form: str = "") -> WantedImage:
+    """Return the image with its fingerprint: what makes two runs the same (docs/behaviour.md, section 7).
+
+    ``form`` is how the tree shares its layers, empty for a tree of its own.
+    """
     fingerprint = {
         "format": FORMAT,
         "manifest_digest": image.manifest_digest,
         "config_digest": image.config_digest,
         "platform": str(image.platform),
-        "options": options.to_fingerprint(),
+        "options": options.unpack.to_fingerprint(),
+        **({"form": form} if form else {}),
     }
     return WantedImage(image.ref, image.warnings, fingerprint, selection, source, image)
 

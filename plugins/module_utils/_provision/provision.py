@@ -161,8 +161,18 @@ def _provision_selected(target: Target, source: Source, image: Image) -> Outcome
     require_ours(target, record)
     require_plain(target, record)
     selection = selection_of(target.options, source, image)
-    wanted = to_wanted(source, image, target.options.unpack, selection)
+    wanted = to_wanted(source, image, target.options, selection, _form_of(target))
     return _finish(target, plan_image(target, record, wanted))
+
+
+def _form_of(target: Target) -> str:
+    """Return how the tree will share its layers, empty for a tree of its own."""
+    if not target.options.store_dir:
+        return ""
+    # imported late: most nodes have no store
+    from .sharing import form_of
+
+    return form_of(target)
 
 
 def _finish(target: Target, plan: ImagePlan) -> Outcome | UploadRequest | None:

@@ -28,7 +28,13 @@ def recall(target: Target, record: Record, source: Source) -> KnownPlan | None:
     trees = [tree for tree in (record.tree, record.next) if tree is not None]
     for tree in trees:
         session.known_realm = tree.selection.realms.get(name, session.known_realm)
-    trees = [tree for tree in trees if _is_comparable(target.options, tree)]
+    form = ""
+    if trees and target.options.store_dir:
+        # imported late: most nodes have no store
+        from .sharing import form_of
+
+        form = form_of(target)
+    trees = [tree for tree in trees if _is_comparable(target.options, tree, form)]
     if target.options.recreate or not trees:
         return None
     digest = registry.wanted_digest or registry.client.current_digest(registry.name.tag)
@@ -50,11 +56,12 @@ def digests_of(tree: Tree) -> set[str]:
     }
 
 
-def _is_comparable(options: Options, tree: Tree) -> bool:
+def _is_comparable(options: Options, tree: Tree, form: str) -> bool:
     """Return whether a tree was made with the same options, for the same platform asked for."""
     made = tree.fingerprint
     return (
         made.get("format") == FORMAT
         and made.get("options") == options.unpack.to_fingerprint()
+        and made.get("form", "") == form
         and tree.selection.platform == asked_platform(options)
     )

@@ -12,13 +12,13 @@ import typing as t
 from dataclasses import replace
 
 from .._dest.dest import INVENTORY
-from .._dest.record import Record, Tree, bind, random_name
+from .._dest.record import Binding, Record, Tree, bind, random_name
 from .._errors import RootfsError
 from .._fs.descriptors import opened
 from .._fs.syscalls import syncfs
 from .._rootfs.probe import require_storable
 from .._source.source import Spooled
-from .._unpack import Kept, unpack
+from .._unpack import Kept, Steps, Unpacked, unpack
 from .cache import open_cache, scope_of
 from .carry_out import kept_warning, remove_finished_transfers
 from .describe import identity_facts, image_outcome
@@ -30,42 +30,59 @@ from .target import Target
 
 if t.TYPE_CHECKING:
     from .._cache.blobs import BlobCache
+    from .._source.partial import PartialBlobs
     from .._source.offer import OfferSource
     from .._transfer import UploadRequest
+    from .layers import Shared
 
 
 def unpack_image(target: Target, plan: Unpack) -> Outcome | UploadRequest | None:
     """Return the outcome, or the blobs to upload first; ``None`` while another run uploads to the same dest."""
     source, image = plan.wanted.source, plan.wanted.image
-    with open_cache(target, source) as cache:
+    with open_cache(target, source) as cache, _open_shared(target, plan.wanted) as shared:
         if not target.dest.location.is_mount:
             # before blobs are uploaded
             require_storable(target.dest.state, target.options.unpack, target.dest.warn)
-        require_room(target, image, source.spooled_size or 0, cache)
+        # what is shared is neither sent nor unpacked
+        needed = image if shared is None else shared.needed(image)
+        require_room(target, needed, source.spooled_size or 0, cache)
         if not target.options.offer:
-            outcome = _unpack(target, plan, cache)
+            outcome = _unpack(target, plan, cache, shared)
         else:
             # imported late: only images of the controller are uploaded
             from .._transfer import Transfer, Uploads
 
             offer = t.cast("OfferSource", source)
             uploads = Uploads(target.options.upload_folder, scope_of(target.options, source))
-            transfer = Transfer(target.dest, offer, image, uploads, cache)
+            transfer = Transfer(target.dest, offer, needed, uploads, cache)
             with contextlib.closing(transfer):
                 if transfer.other_sender_active:
                     return None
                 missing = transfer.missing()
                 if missing:
-                    require_libraries(image)
-                    require_room(target, image, sum(missing.values()), cache)
+                    require_libraries(needed)
+                    require_room(target, needed, sum(missing.values()), cache)
                     return transfer.request()
                 with transfer.used():
-                    outcome = _unpack(target, plan, cache)
+                    outcome = _unpack(target, plan, cache, shared)
         return outcome
 
 
-def _unpack(target: Target, plan: Unpack, cache: BlobCache | None) -> Outcome:
-    record, tree = _stage(target, plan, cache)
+@contextlib.contextmanager
+def _open_shared(target: Target, wanted: WantedImage) -> t.Iterator[Shared | None]:
+    """Open the store if the tree is to share its layers. Raises ``RootfsError``."""
+    if not wanted.fingerprint.get("form") or not wanted.image.layers:
+        yield None
+        return
+    # imported late: most nodes have no store
+    from .layers import open_shared
+
+    with open_shared(target, wanted.image) as shared:
+        yield shared
+
+
+def _unpack(target: Target, plan: Unpack, cache: BlobCache | None, shared: Shared | None) -> Outcome:
+    record, tree = _stage(target, plan, cache, shared)
     replacement = target.replacement
     try:
         judge_policy(target, tree)
@@ -81,18 +98,26 @@ def _unpack(target: Target, plan: Unpack, cache: BlobCache | None) -> Outcome:
     if cache is not None:
         cache.prune()
         warnings += cache.warnings
+    if shared is not None:
+        from .layers import finish_sharing
+
+        finish_sharing(target, shared, record)
     return image_outcome(target, plan, tree, warnings)
 
 
-def _stage(target: Target, plan: Unpack, cache: BlobCache | None) -> tuple[Record, Tree]:
+def _stage(target: Target, plan: Unpack, cache: BlobCache | None, shared: Shared | None) -> tuple[Record, Tree]:
     """Unpack into a new staging directory and make it durable; after any error nothing of it is left."""
     replacement, record = target.replacement, plan.record
     if record.next is not None:
         record = replacement.discard_next(record)
     try:
-        record, staging = replacement.stage(record)
-        with opened(staging) as fd:
-            tree = replace(_unpack_into(fd, target, plan.wanted, cache), signers=plan.signers or {})
+        if shared is None:
+            record, staging = replacement.stage(record)
+            with opened(staging) as fd:
+                tree = _unpack_into(fd, target, plan.wanted, cache)
+        else:
+            record, tree = _stage_shared(target, record, plan.wanted, cache, shared)
+        tree = replace(tree, signers=plan.signers or {})
         record = replacement.staged(record, tree)
         return record, tree
     except BaseException:
@@ -101,17 +126,48 @@ def _stage(target: Target, plan: Unpack, cache: BlobCache | None) -> tuple[Recor
         raise
 
 
+def _stage_shared(
+    target: Target, record: Record, wanted: WantedImage, cache: BlobCache | None, shared: Shared
+) -> tuple[Record, Tree]:
+    """Make the snapshots of the image that are missing, and a tree of them."""
+    from .layers import build, opening_tree, refer_to
+
+    with _open_blobs(target, wanted, target.dest.state) as (blobs, partials):
+        kept = Kept(cache, partials)
+        steps = Steps(blobs, wanted.image, target.options.unpack, kept)
+        snapshots = build(target, shared, steps, kept)
+        record, staging = target.replacement.stage(record, opening_tree(shared, snapshots[-1]))
+        with opened(staging) as fd:
+            binding = bind(fd)
+            unpacked = steps.finish(fd, snapshots[-1].told)
+            tree = _to_tree(fd, target, wanted, unpacked, binding)
+    tree = replace(tree, snapshots=tuple(snapshot.name for snapshot in snapshots))
+    refer_to(target, shared, record, tree)
+    return record, tree
+
+
 def _unpack_into(fd: int, target: Target, wanted: WantedImage, cache: BlobCache | None) -> Tree:
     """Unpack the image into the empty directory ``fd``, and return its tree."""
     if target.dest.location.is_mount:
         # the private folder is elsewhere
         require_storable(fd, target.options.unpack, target.dest.warn)
     binding = bind(fd)
+    with _open_blobs(target, wanted, fd) as (blobs, partials):
+        unpacked = unpack(blobs, wanted.image, fd, target.options.unpack, Kept(cache, partials))
+    return _to_tree(fd, target, wanted, unpacked, binding)
+
+
+@contextlib.contextmanager
+def _open_blobs(target: Target, wanted: WantedImage, fd: int) -> t.Iterator[tuple[Spooled, PartialBlobs | None]]:
     # the spool is a file without a name, so it is not part of the tree
     with contextlib.closing(Spooled(wanted.source, fd)) as blobs, open_partials(
         target, wanted.source, wanted.image
     ) as partials:
-        unpacked = unpack(blobs, wanted.image, fd, target.options.unpack, Kept(cache, partials))
+        yield blobs, partials
+
+
+def _to_tree(fd: int, target: Target, wanted: WantedImage, unpacked: Unpacked, binding: Binding) -> Tree:
+    """Make the unpacked tree durable, and describe it."""
     syncfs(fd)
     user, report = unpacked.user, unpacked.report
     result = {

@@ -170,7 +170,7 @@ def _shown_places(case: _Case) -> dict[str, str]:
 # Arguments of ``oci_rootfs`` that have no default.
 _GIVEN = (
     *("registry_auth_file", "registry_mirrors", "registry_plain_http"),
-    *("policy", "signature_keys", "signature_threshold", "signature_identity", "signatures"),
+    *("policy", "store_dir", "signature_keys", "signature_threshold", "signature_identity", "signatures"),
 )
 
 

@@ -60,6 +60,7 @@ class Request:
     keep: int = 0
     health: str | Facts = "image"
     health_wait: int | None = None
+    store_dir: str | None = None
     rootfs_options: Facts = field(default_factory=dict)
     registry_auth_file: str | None = None
     registry_mirrors: list[str] | None = None

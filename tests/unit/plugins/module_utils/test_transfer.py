@@ -47,6 +47,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
 )
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     contents,
+    loop_mounted,
     mounted,
     names,
     needs_root,
@@ -142,6 +143,28 @@ def around(dest: Path) -> list[str]:
 
 
 # -- offer, request, send
+
+
+@needs_root
+def test_layers_that_are_shared_are_not_sent(
+    tmp_path: Path, one: Controller, two: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Section 16: what the store has, no controller sends."""
+    point = tmp_path / "btrfs"
+    point.mkdir(0o700)
+    with loop_mounted(point, tmp_path / "disk", "btrfs"):
+        (point / "guests").mkdir(0o700)
+        store = {"store_dir": str(point / "store")}
+        one.provision(point / "guests/a", **store)
+        folder, wanted = two.request(point / "guests/b", **store)
+        assert wanted == paths(TWO)[1:]
+        two.send(folder, wanted)
+        assert two.run(point / "guests/b", _upload_folder=folder, **store)["changed"] is True
+        assert contents(point / "guests/b") == {"shared": b"s" * 5000, "two": b"2"}
+        # all of it is there: nothing is asked for at all
+        assert "upload_request" not in one.run(point / "guests/c", **store)
+        assert contents(point / "guests/c") == contents(point / "guests/a")
+    del monkeypatch
 
 
 def test_a_node_asks_for_its_own_platforms_blobs(dest: Path, one: Controller) -> None:

@@ -1,0 +1,63 @@
+# Copyright (c) the hypervisor.oci authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is recorded of a snapshot."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing as t
+from dataclasses import asdict, dataclass
+
+from .._rootfs.told import Told
+
+# Increased when snapshots of another form must not be used.
+_FORMAT = 1
+_NAME = re.compile(r"[0-9a-z]{1,16}\Z")
+_LARGEST = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A layer on top of its ``parent``, the name of another snapshot, or empty for the lowest one.
+
+    ``digests`` are those of blobs that were verified to give its ``diff_id``: it is used only for a manifest that names one
+    of them. ``told`` is what unpacking has told.
+    """
+
+    key: str
+    name: str
+    parent: str
+    diff_id: str
+    digests: tuple[str, ...]
+    told: Told
+
+    def to_json(self) -> bytes:
+        """Return the snapshot as it is stored."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}).encode("ascii")
+
+
+def from_json(data: bytes, key: str) -> Snapshot | None:
+    """Parse a stored snapshot; return ``None`` if it is damaged or of another version."""
+    try:
+        value = json.loads(data)
+        told = Told(**{name: dict(value["told"][name]) for name in ("report", "budget", "candidates")})
+        found = Snapshot(
+            str(value["key"]),
+            str(value["name"]),
+            str(value["parent"]),
+            str(value["diff_id"]),
+            tuple(map(str, value["digests"])),
+            told,
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    names = [found.name, *([found.parent] if found.parent else [])]
+    is_sound = value.get("format") == _FORMAT and found.key == key and all(map(_NAME.match, names))
+    return found if is_sound else None
+
+
+def read_bounded(file: t.BinaryIO) -> bytes:
+    """Read a stored snapshot, whose size is bounded."""
+    return file.read(_LARGEST)
