@@ -28,8 +28,13 @@ def diff_trees(dest: str, before: Tree | None, after: Tree | None) -> _Facts:
     return {
         "before_header": f"{dest} (before)",
         "after_header": f"{dest} (after)",
-        "before": {**_side(old, new, MASK), **({"takes away": takes_away} if takes_away else {})},
-        "after": {**_side(new, old, CHANGED), **({"adds": adds} if adds else {})},
+        "before": _side(old, new, MASK),
+        # what check mode cannot know is on this side alone
+        "after": {
+            **_side(new, old, CHANGED),
+            **({"adds": adds} if adds else {}),
+            **({"takes away": takes_away} if takes_away else {}),
+        },
     }
 
 

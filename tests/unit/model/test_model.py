@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+
 from ansible_collections.hypervisor.oci.tests.model import compare, model
 from ansible_collections.hypervisor.oci.tests.model.generator import Image
 from ansible_collections.hypervisor.oci.tests.model.run import Tally, run, run_batch
@@ -40,6 +42,13 @@ _LINKS = [shape + more for shape in ("relative", "absolute", "relative with ..")
 def test_generated_images() -> None:
     """Whole trees with every attribute, or an error at the same entry. Raises with the smallest image."""
     tally = run(300, 1, _SECONDS)
+    assert tally.images >= 300
+
+
+def test_generated_images_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, each layer applied to the tree that it finds on disk, as a store does it."""
+    monkeypatch.setattr(compare, "in_steps", True)
+    tally = run(300, 2, _SECONDS)
     assert tally.images >= 300
 
 

@@ -111,9 +111,9 @@ def test_what_an_update_adds_and_takes_away(dest: Path, clean: str, su: str) -> 
     run(dest, src=clean)
     diff = run(dest, src=su)["diff"]
     assert diff["after"]["adds"] == ["setuid /usr/bin/su"]
-    assert "takes away" not in diff["before"]
+    assert "takes away" not in diff["after"]
     diff = run(dest, state="previous")["diff"]
-    assert diff["before"]["takes away"] == ["setuid /usr/bin/su"]
+    assert diff["after"]["takes away"] == ["setuid /usr/bin/su"]
     assert "adds" not in diff["after"]
 
 
