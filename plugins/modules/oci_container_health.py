@@ -115,9 +115,9 @@ seealso:
 
 EXAMPLES = r"""
 ---
-- name: Wait until a container of runc answers
+- name: Wait until the first process of a container of runc is there
   hypervisor.oci.oci_container_health:
-    command: [runc, exec, --env, CHECK=web, web, curl, --fail, --silent, "http://localhost:8080/"]
+    command: [runc, exec, --env, CHECK=web, web, /bin/sh, -c, "kill -0 1"]
     mark: CHECK=web
     interval: 5
     wait: 60

@@ -54,6 +54,17 @@ _NEEDS_ROOTFS = {
     "plugins/modules/oci_mount_points.py": "web",
     "plugins/modules/oci_volume.py": "web",
 }
+# Pages whose tasks are about a container that runs, and what starts it.
+_NEED_CONTAINER = ("plugins/modules/oci_container_health.py",)
+_STARTED: dict[str, t.Any] = {
+    "ansible.builtin.include_role": {"name": "hypervisor.oci.container"},
+    "vars": {
+        "container_name": "web",
+        "container_runtime": "runc",
+        "container_src": "web.oci.tar",
+        "container_restart": "no",
+    },
+}
 # Pages whose tasks do not converge: a later one undoes an earlier one.
 _CHANGING = ("plugins/modules/oci_container_files.py", "plugins/modules/oci_rootfs.py")
 # Restart policies need systemd, which does not run in the sandbox.
@@ -136,6 +147,8 @@ class Project:
             "ANSIBLE_COLLECTIONS_PATH": self.collections,
             "ANSIBLE_HOME": os.path.join(self.folder, ".ansible"),
             "ANSIBLE_NOCOLOR": "1",
+            # where the node has what login programs write
+            "HOME": "/root",
             "PATH": os.pathsep.join([*first, self.node.clouds, inherited["PATH"]]),
             "SSL_CERT_FILE": self.node.authorities,
         }
@@ -176,6 +189,7 @@ def run_tasks(project: Project, tasks: list[t.Any]) -> None:
     """Run the tasks of a page in one play: with an image, a damaged one, a new one, and again."""
     name = _NEEDS_ROOTFS.get(project.page)
     before = [{**_UNPACKED, "register": name}] if name else []
+    before += [_STARTED] if project.page in _NEED_CONTAINER else []
     play = [
         {
             "hosts": "hypervisors",
