@@ -134,7 +134,7 @@ def test_an_interrupted_run(guests: Path, one: str, module: Module, monkeypatch:
     if not child:
         monkeypatch.setattr(unpacking, "syncfs", stopped)
         run(guests / "web", src=one)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 3
     found = module(dest=guests / "web")[0]
     assert found["unfinished"]["phase"] == "unpacking"
     assert found["staged"] is None
