@@ -242,7 +242,10 @@ def _require_sane(params: dict[str, t.Any]) -> None:
 
 def _lines_of(argv: list[str]) -> list[str]:
     try:
-        ran = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_STATUS_SECONDS, check=False)
+        # run_command has no limit of time
+        ran = subprocess.run(  # pylint: disable=ansible-bad-function
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_STATUS_SECONDS, check=False
+        )
     except OSError as error:
         raise RootfsError(f"the container's status cannot be asked for: {show(argv[0])}: {os_phrase(error)}") from error
     except subprocess.TimeoutExpired:

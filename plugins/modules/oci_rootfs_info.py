@@ -147,7 +147,7 @@ rootfs:
     made:
       description: When the tree was unpacked, in UTC. Null if the record does not tell.
       type: str
-      sample: 2026-11-29T08:15:00Z
+      sample: "2026-11-29T08:15:00Z"
     signed_by:
       description: As RV(hypervisor.oci.oci_rootfs#module:signed_by).
       type: list

@@ -81,7 +81,7 @@ def run_probe(command: Command, timeout: float) -> Probe:
 def _start(argv: tuple[str, ...], stdin: int) -> subprocess.Popen[bytes]:
     try:
         # nothing of Ansible's environment is for the container
-        return subprocess.Popen(  # pylint: disable=consider-using-with
+        return subprocess.Popen(  # pylint: disable=ansible-bad-function,consider-using-with
             argv,
             stdin=stdin,
             stdout=subprocess.PIPE,

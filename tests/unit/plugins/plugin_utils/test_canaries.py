@@ -164,7 +164,9 @@ def play(folder: Path, tasks: list[dict[str, t.Any]]) -> tuple[str, list[str]]:
     watcher = threading.Thread(target=watch, args=(over, seen))
     watcher.start()
     try:
-        done = subprocess.run([*program, *words], env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [*program, *words], env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
     finally:
         over.set()
         watcher.join()
