@@ -193,14 +193,14 @@ def _unpack(blobs: _Blobs, layers: t.Sequence[Layer], user: str, fd: int, option
 class _Tree:
     """A tree under construction, with all that layers add to; on top of another one if that has ``told`` something."""
 
-    def __init__(self, fd: int, options: UnpackOptions, told: Told | None = None) -> None:
+    def __init__(self, fd: int, options: UnpackOptions, told: Told | None = None, stacked: bool = False) -> None:
         self._digest = ""
         self.report = Report() if told is None else Report.from_dict(told.report)
         self.budget = Budget(options.max_size, options.max_entries)
         policy = Policy(self.report, options)
         keeps = None if told is None else policy.keeps
-        self.root = Root(fd, policy.for_missing_parent(), self._count_directory, keeps)
-        self.applier = Applier(self.root, policy, self.budget, options)
+        self.root = Root(fd, policy.for_missing_parent(), self._count_directory, keeps, stacked)
+        self.applier = Applier(self.root, policy, self.budget, options, stacked)
         if told is not None:
             self.budget.go_on_from(told.budget)
             self.applier.candidates.go_on_from(told.candidates)
@@ -241,10 +241,14 @@ class Steps:
     """Unpacks an image layer by layer, each with a new process of its own if need be, into trees that hold the lower ones.
 
     A step leaves a finished tree. ``layers`` are in the order of the diff_ids. All together give what ``unpack`` gives.
+    ``stacked`` says that the trees are layers of overlays.
     """
 
-    def __init__(self, source: Opener, image: Image, options: UnpackOptions, kept: Kept = Kept()) -> None:
+    def __init__(
+        self, source: Opener, image: Image, options: UnpackOptions, kept: Kept = Kept(), stacked: bool = False
+    ) -> None:
         self.layers: tuple[Layer, ...] = image.layers
+        self._stacked = stacked
         self._image = image
         self._options = options
         self._blobs = _Blobs(source, kept.cache, kept.partials)
@@ -256,14 +260,14 @@ class Steps:
     def apply(self, layer: Layer, fd: int, told: Told | None) -> Told:
         """Apply a layer to the directory ``fd``, which is empty, or holds the tree of lower layers that ``told`` something.
 
-        Raises ``OtherOrder`` if it is not the layer of this place, ``DamagedEntry`` if the same step may succeed on another
+        Raises ``OtherOrder`` if it is not the layer of this place, ``Unstackable``, ``DamagedEntry`` if the same step may succeed on another
         copy of the lower tree, and errors as ``unpack`` does; what is in ``fd`` is then of no use.
         """
         keep_freed_memory()
         diff_ids = {layer.diff_id for layer in self.layers}
         umask = os.umask(0)
         try:
-            with contextlib.closing(_Tree(fd, self._options, told)) as tree, EarlySync(fd) as early_sync:
+            with contextlib.closing(_Tree(fd, self._options, told, self._stacked)) as tree, EarlySync(fd) as early_sync:
                 tree.apply(self._blobs, layer, diff_ids, early_sync)
                 tree.applier.finish()
                 return tree.told()

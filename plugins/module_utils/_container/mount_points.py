@@ -101,9 +101,11 @@ def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool
     for path in paths:
         try:
             with opened_root(rootfs) as root, look_up(root, os.fsencode(path)) as found:
-                changed = changed or bool(found.missing)
-                if not check_mode:
-                    make_missing(found, is_directory=True)
+                if not found.missing:
+                    continue
+            changed = True
+            if not check_mode:
+                _make_missing(rootfs, path, is_directory=True)
         except OSError as error:
             advice = os_advice(error) or "check the root file system"
             raise RootfsError(
@@ -131,9 +133,13 @@ def _provide(rootfs: str, mount: Mount, done: list[Mount], check_mode: bool) -> 
         raise RootfsError(f"{show(target)} in the image is not a {kind}, but the source is; choose another target")
     if there or check_mode:
         return target, not there
-    with opened_root(base) as root, look_up(root, os.fsencode(inside)) as found:
-        make_missing(found, is_directory)
+    _make_missing(base, inside, is_directory)
     return target, True
+
+
+def _make_missing(base: str, path: str, is_directory: bool) -> None:
+    with opened_root(base, writing=True) as root, look_up(root, os.fsencode(path)) as found:
+        make_missing(found, is_directory)
 
 
 def _is_directory(mount: Mount) -> bool:

@@ -18,7 +18,7 @@ from .._fs.descriptors import opened
 from .._fs.directories import DIRECTORY, make_directories, make_private, move, names_in, open_or_none, some_names_in
 from .host_path import HostPaths
 from .._dest.in_use import require_unused
-from .lookup import Found, look_up, opened_root
+from .lookup import Found, look_up, opened_root, require_unmounted_at
 from .._dest.reach import ReachRule, Spot, find_way
 from .._fs.removal import remove_tree
 from .reserved import ignored_volume, volume_problem
@@ -159,8 +159,10 @@ def _open_above(volume: Volume) -> tuple[int, str, list[bytes]]:
 
 
 def _require_unused(volume: Volume, root: int) -> None:
-    if not volume.ignore_users:
-        require_unused(root, os.path.realpath(volume.rootfs))
+    if volume.ignore_users:
+        return
+    require_unused(root, os.path.realpath(volume.rootfs))
+    require_unmounted_at(volume.rootfs)
 
 
 def _is_fillable(fd: int, found: Found) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from .._errors import RootfsError, os_phrase, show
 from .._fs.descriptors import opened_or_none
 from .._fs.directories import NO_RENAMEAT2, exists, make_private, movable, move, open_or_none, some_names_in
+from .._fs.stack import is_stack, require_unmounted, require_whole
 from .._fs.syscalls import exchange
 from .dest import Dest
 from .record import PREPARED, RESTORING, STAGED, UNPACKING, Record, Tree, bind, random_name, unbind
@@ -129,6 +130,12 @@ class ExchangedDest(ReplacementBase):
         raise RootfsError(
             f"no earlier tree of {show(self._dest.path)} is kept; set keep to more than 0 before the next update"
         )
+
+    def require_whole(self, tree: Tree) -> None:
+        """Require that all that an earlier tree consists of is there. Raises ``RootfsError``."""
+        with self._opened(tree) as fd:
+            if fd is not None and is_stack(fd):
+                require_whole(fd, self._path_of(tree))
 
     def restore_previous(self, record: Record, failed: bool = False) -> Record:
         """Exchange dest with the newest earlier tree, see ``commit``. Raises ``RootfsError`` if none is kept."""
@@ -334,6 +341,8 @@ class ExchangedDest(ReplacementBase):
             from .in_use import require_unused
 
             require_unused(fd, path)
+            if is_stack(fd):
+                require_unmounted(fd, path)
 
     def _path_of(self, tree: Tree) -> str:
         return os.path.join(self._dest.location.state_path, tree.name)

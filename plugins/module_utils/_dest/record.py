@@ -18,6 +18,7 @@ from .._fs.syscalls import birth_time
 FORMAT = 1
 
 # `trusted.*` is out of reach for a container's own root
+# the mark of stacks begins like it, too
 _TOKEN = "trusted.hypervisor_oci"
 # Digests of indexes that are kept for one tree: a tag's index may change while this image in it does not.
 _MOST_INDEXES = 16
@@ -106,8 +107,8 @@ def unbind(fd: int) -> None:
 
 
 def is_token(xattr: str) -> bool:
-    """Return whether an xattr holds the token."""
-    return xattr == _TOKEN
+    """Return whether an xattr holds the token, or is another one of this module's own."""
+    return xattr.startswith(_TOKEN)
 
 
 def _read_token(fd: int) -> str | None:
@@ -165,6 +166,11 @@ class Tree:
     made: int = 0
     failed: bool = False
     snapshots: tuple[str, ...] = ()
+
+    @property
+    def form(self) -> str | None:
+        """Return how it shares its layers, or ``None`` for a tree of its own, as an image may need one."""
+        return self.fingerprint.get("form") if self.snapshots else None
 
 
 @dataclass(frozen=True)

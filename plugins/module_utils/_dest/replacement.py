@@ -56,6 +56,9 @@ class Replacement(t.Protocol):
     def previous(self, record: Record) -> Tree:
         """Return the newest earlier tree. Raises ``RootfsError`` if none is kept."""
 
+    def require_whole(self, tree: Tree) -> None:
+        """Require that all that an earlier tree consists of is there. Raises ``RootfsError``."""
+
     def restore_previous(self, record: Record, failed: bool = False) -> Record:
         """Put the newest earlier tree into dest; ``failed`` says that the one that was there must not come back."""
 
@@ -88,6 +91,10 @@ class ReplacementBase:
         record = replace(record, next=replace(tree, name=name), phase=STAGED)
         self._dest.save(record)
         return record
+
+    def require_whole(self, tree: Tree) -> None:
+        """Require nothing: a tree consists of itself."""
+        del tree
 
     def discard_next(self, record: Record) -> Record:
         """Remove the next tree."""

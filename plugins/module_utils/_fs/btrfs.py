@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import platform
 import struct
 
@@ -44,6 +45,14 @@ def file_system_of(fd: int) -> bytes | None:
     except OSError:
         return None
     return bytes(buffer[_FSID])
+
+
+def is_same_file_system(one: int, other: int) -> bool:
+    """Return whether two directories lie on one file system; subvolumes of a btrfs have devices of their own."""
+    if os.fstat(one).st_dev == os.fstat(other).st_dev:
+        return True
+    known = file_system_of(one)
+    return known is not None and known == file_system_of(other)
 
 
 def subvolume_id(fd: int) -> str | None:

@@ -46,7 +46,8 @@ def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Seque
     # the image may have another name today
     facts["ref"] = wanted.ref
     facts["signed_by"] = sorted(tree.signers if plan.signers is None else plan.signers)
-    facts["store"] = wanted.fingerprint.get("form")
+    is_predicted = isinstance(plan, Unpack) and tree.binding == _NO_BINDING
+    facts["store"] = wanted.fingerprint.get("form") if is_predicted else tree.form
     return Outcome(
         changed=isinstance(plan, (UseStaged, Unpack)),
         dest=task_path(target.options.dest),
@@ -61,7 +62,7 @@ def restore_outcome(target: Target, current: Tree | None, previous: Tree, warnin
     facts = dict(previous.result)
     facts.pop("warnings", None)
     facts["signed_by"] = sorted(previous.signers)
-    facts["store"] = previous.fingerprint.get("form")
+    facts["store"] = previous.form
     return Outcome(
         changed=True,
         dest=task_path(target.options.dest),

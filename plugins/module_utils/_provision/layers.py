@@ -14,17 +14,16 @@ from .._dest.dest_path import RECORD
 from .._dest.record import Record, Tree
 from .._dest.replacement import MakeTree
 from .._errors import OciError, RootfsError, show
-from .._fs.btrfs import file_system_of
 from .._fs.directories import DIRECTORY
 from .._image.image import Image, Layer
 from .._store.chain import chain_ids, key_of
+from .._store.driver import driver_of
 from .._store.references import Reference, collect, refer
+from .._rootfs.told import Told
 from .._store.snapshot import Snapshot
 from .._store.store import Store
 from .._unpack import DamagedEntry, Kept, OtherOrder, Steps, is_full
 from .target import Target
-
-DRIVER = "btrfs"
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,19 @@ class Shared:
 
 
 @contextlib.contextmanager
-def open_shared(target: Target, image: Image) -> t.Iterator[Shared]:
-    """Open the store of a run. Raises ``RootfsError``."""
+def open_shared(target: Target, image: Image, form: str) -> t.Iterator[Shared]:
+    """Open the store of a run whose trees have a form. Raises ``RootfsError``."""
     path = os.path.realpath(target.options.store_dir)
     dest = target.dest.path
     if os.path.commonpath([path, dest]) in (path, dest):
         raise RootfsError(f"store_dir {show(path)} and dest {show(dest)} lie in each other; choose another store_dir")
-    with contextlib.closing(Store(path)) as store:
+    with contextlib.closing(Store(path, driver_of(form))) as store:
         yield Shared(store, _find(target, store, image.layers))
 
 
-def keys_of(target: Target, layers: t.Sequence[Layer]) -> list[str]:
+def keys_of(target: Target, store: Store, layers: t.Sequence[Layer]) -> list[str]:
     """Return the key of each layer's snapshot."""
-    options = target.options.unpack.to_fingerprint()
+    options = {"driver": store.driver.name, **target.options.unpack.to_fingerprint()}
     return [key_of(chain, options) for chain in chain_ids(layer.diff_id for layer in layers)]
 
 
@@ -61,7 +60,7 @@ def build(target: Target, shared: Shared, steps: Steps, kept: Kept) -> tuple[Sna
     while True:
         try:
             snapshots = list(_find(target, shared.store, steps.layers))
-            keys = keys_of(target, steps.layers)
+            keys = keys_of(target, shared.store, steps.layers)
             for layer, key in list(zip(steps.layers, keys))[len(snapshots) :]:
                 with shared.store.turn(key, target.options.lock_timeout):
                     snapshots.append(_make(_Place(target, shared.store, steps, kept), snapshots, layer, key))
@@ -81,7 +80,7 @@ class _Place:
 def _find(target: Target, store: Store, layers: t.Sequence[Layer]) -> tuple[Snapshot, ...]:
     """Return the snapshots that this image may use: those whose diff_ids its own blobs were verified to give."""
     found: list[Snapshot] = []
-    for layer, key in zip(layers, keys_of(target, layers)):
+    for layer, key in zip(layers, keys_of(target, store, layers)):
         snapshot = _proven(target, store, layer, key)
         if snapshot is None:
             break
@@ -107,23 +106,28 @@ def _make(place: _Place, below: t.Sequence[Snapshot], layer: Layer, key: str) ->
     made = _proven(place.target, store, layer, key)
     if made is not None:
         return made
-    parent = below[-1] if below else None
     while True:
-        with store.draft(parent) as (name, fd):
+        with store.draft() as name:
             try:
-                told = place.steps.apply(layer, fd, None if parent is None else parent.told)
+                told = _apply(place, below, layer, name)
             except DamagedEntry:
                 continue
             except (OciError, OSError) as error:
-                if not is_full(error) or not place.kept.make_room(fd):
+                if not is_full(error) or not place.kept.make_room(store.folders["w"]):
                     raise
                 continue
             # the blob was verified, so it may prove a snapshot that other blobs have made
             known = store.find(key)
             if known is not None:
                 return store.prove(known, layer.digest)
-            above = "" if parent is None else parent.name
+            above = below[-1].name if below else ""
             return store.publish(name, Snapshot(key, "", above, layer.diff_id, (layer.digest,), told))
+
+
+def _apply(place: _Place, below: t.Sequence[Snapshot], layer: Layer, draft: str) -> Told:
+    """Unpack a layer into a draft on top of the snapshots below it."""
+    with place.store.opened_draft(draft, below) as fd:
+        return place.steps.apply(layer, fd, below[-1].told if below else None)
 
 
 def refer_to(target: Target, shared: Shared, record: Record, tree: Tree | None) -> None:
@@ -131,15 +135,14 @@ def refer_to(target: Target, shared: Shared, record: Record, tree: Tree | None) 
     trees = [tree, record.tree, record.next, *record.generations]
     names = {name for each in trees if each is not None for name in each.snapshots}
     path = os.path.join(target.dest.location.state_path, os.fsdecode(RECORD))
-    file_system = (file_system_of(target.dest.state) or b"").hex()
-    refer(shared.store, Reference(path, file_system, tuple(sorted(names))))
+    refer(shared.store, Reference(path, tuple(sorted(names))))
 
 
-def opening_tree(shared: Shared, snapshot: Snapshot) -> MakeTree:
-    """Return what makes a tree of a snapshot at a name in a folder, and opens it."""
+def opening_tree(shared: Shared, snapshots: t.Sequence[Snapshot]) -> MakeTree:
+    """Return what makes a tree of snapshots, the lowest first, at a name in a folder, and opens it."""
 
     def make(folder: int, name: bytes) -> int:
-        shared.store.make_tree(snapshot, folder, name)
+        shared.store.make_tree(snapshots, folder, name)
         return os.open(name, DIRECTORY, dir_fd=folder)
 
     return make

@@ -27,6 +27,7 @@ from .plan import DestState, ImagePlan, KnownPlan, Unchanged, plan_image, select
 from .target import Target, open_target
 
 if t.TYPE_CHECKING:
+    from .._dest.record import Record
     from .._transfer import UploadRequest
 
 # How often a run that waits for another one looks again.
@@ -161,18 +162,18 @@ def _provision_selected(target: Target, source: Source, image: Image) -> Outcome
     require_ours(target, record)
     require_plain(target, record)
     selection = selection_of(target.options, source, image)
-    wanted = to_wanted(source, image, target.options, selection, _form_of(target))
+    wanted = to_wanted(source, image, target.options, selection, _form_of(target, record))
     return _finish(target, plan_image(target, record, wanted))
 
 
-def _form_of(target: Target) -> str:
+def _form_of(target: Target, record: Record) -> str:
     """Return how the tree will share its layers, empty for a tree of its own."""
     if not target.options.store_dir:
         return ""
     # imported late: most nodes have no store
     from .sharing import form_of
 
-    return form_of(target)
+    return form_of(target, record)
 
 
 def _finish(target: Target, plan: ImagePlan) -> Outcome | UploadRequest | None:

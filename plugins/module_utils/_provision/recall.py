@@ -33,7 +33,7 @@ def recall(target: Target, record: Record, source: Source) -> KnownPlan | None:
         # imported late: most nodes have no store
         from .sharing import form_of
 
-        form = form_of(target)
+        form = form_of(target, record)
     trees = [tree for tree in trees if _is_comparable(target.options, tree, form)]
     if target.options.recreate or not trees:
         return None

@@ -48,6 +48,7 @@ class Restore:
                 " signature_threshold and signature_identity ask for now; use state: present with its image and signatures"
             )
         judge_policy(target, self.previous)
+        target.replacement.require_whole(self.previous)
         warnings = judge_reach(target, self.previous)
         target.replacement.check_use()
         return warnings

@@ -15,7 +15,9 @@ from .._dest.dest import INVENTORY
 from .._dest.record import Binding, Record, Tree, bind, random_name
 from .._errors import RootfsError
 from .._fs.descriptors import opened
+from .._fs.stack import opened_tree
 from .._fs.syscalls import syncfs
+from .._rootfs.apply import Unstackable
 from .._rootfs.probe import require_storable
 from .._source.source import Spooled
 from .._unpack import Kept, Steps, Unpacked, unpack
@@ -38,8 +40,19 @@ if t.TYPE_CHECKING:
 
 def unpack_image(target: Target, plan: Unpack) -> Outcome | UploadRequest | None:
     """Return the outcome, or the blobs to upload first; ``None`` while another run uploads to the same dest."""
+    with _open_shared(target, plan.wanted) as shared:
+        try:
+            return _unpack_image(target, plan, shared)
+        except Unstackable:
+            target.dest.warn(
+                "the image holds a character device 0:0, which an overlay would take for its own; its tree does not share layers"
+            )
+    return _unpack_image(target, plan, None)
+
+
+def _unpack_image(target: Target, plan: Unpack, shared: Shared | None) -> Outcome | UploadRequest | None:
     source, image = plan.wanted.source, plan.wanted.image
-    with open_cache(target, source) as cache, _open_shared(target, plan.wanted) as shared:
+    with open_cache(target, source) as cache:
         if not target.dest.location.is_mount:
             # before blobs are uploaded
             require_storable(target.dest.state, target.options.unpack, target.dest.warn)
@@ -71,13 +84,14 @@ def unpack_image(target: Target, plan: Unpack) -> Outcome | UploadRequest | None
 @contextlib.contextmanager
 def _open_shared(target: Target, wanted: WantedImage) -> t.Iterator[Shared | None]:
     """Open the store if the tree is to share its layers. Raises ``RootfsError``."""
-    if not wanted.fingerprint.get("form") or not wanted.image.layers:
+    form = wanted.fingerprint.get("form")
+    if not form or not wanted.image.layers:
         yield None
         return
     # imported late: most nodes have no store
     from .layers import open_shared
 
-    with open_shared(target, wanted.image) as shared:
+    with open_shared(target, wanted.image, form) as shared:
         yield shared
 
 
@@ -134,12 +148,14 @@ def _stage_shared(
 
     with _open_blobs(target, wanted, target.dest.state) as (blobs, partials):
         kept = Kept(cache, partials)
-        steps = Steps(blobs, wanted.image, target.options.unpack, kept)
+        stacked = shared.store.driver.name == "overlay"
+        steps = Steps(blobs, wanted.image, target.options.unpack, kept, stacked)
         snapshots = build(target, shared, steps, kept)
-        record, staging = target.replacement.stage(record, opening_tree(shared, snapshots[-1]))
+        record, staging = target.replacement.stage(record, opening_tree(shared, snapshots))
         with opened(staging) as fd:
             binding = bind(fd)
-            unpacked = steps.finish(fd, snapshots[-1].told)
+            with opened_tree(fd, target.dest.path) as root:
+                unpacked = steps.finish(root, snapshots[-1].told)
             tree = _to_tree(fd, target, wanted, unpacked, binding)
     tree = replace(tree, snapshots=tuple(snapshot.name for snapshot in snapshots))
     refer_to(target, shared, record, tree)

@@ -40,10 +40,18 @@ _MOST_HELD = 64 * 1024 * 1024
 _XATTR_COST = 200
 
 
-class Applier:
-    """Applies layers, in order, to a root. Raises ``LayerError``, which names the layer and the entry."""
+class Unstackable(Exception):
+    """The image holds what an overlay would take for its own."""
 
-    def __init__(self, root: Root, policy: Policy, budget: Budget, options: UnpackOptions) -> None:
+
+class Applier:
+    """Applies layers, in order, to a root. Raises ``LayerError``, which names the layer and the entry.
+
+    In a ``stacked`` root, a layer of an overlay, it also raises ``Unstackable``.
+    """
+
+    def __init__(self, root: Root, policy: Policy, budget: Budget, options: UnpackOptions, stacked: bool = False) -> None:
+        self._stacked = stacked
         self._root = root
         self._policy = policy
         self._writer = Writer(policy, root.probe_defaults())
@@ -71,6 +79,7 @@ class Applier:
                     entry = None
                     entry = next(entries, None)
                     if entry is None:
+                        root.end_layer()
                         return
                     report.entries += 1
                     self._apply(entry, reader)
@@ -299,6 +308,9 @@ class Applier:
             number = os.makedev(*entry.device)
         except (OverflowError, ValueError):
             raise EntryError("its device number is too large") from None
+        if self._stacked and number == 0 and kind == stat.S_IFCHR:
+            # a whiteout
+            raise Unstackable
         self._make_node(entry, above, name, kind, number)
         self._report.count("devices_created")
 

@@ -25,6 +25,7 @@ from .aside import ASIDE
 from .attributes import Attributes, CreationDefaults
 from .._fs.descriptors import opened
 from .._fs.directories import some_names_in
+from .._fs.walk import walk
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -182,7 +183,7 @@ class Root:
     """A tree under construction in the directory ``fd``, which the caller closes.
 
     It is empty, or, with ``keeps``, holds the tree of lower layers; ``keeps`` says which xattrs of its directories were the
-    image's. Directories that no entry describes get the attributes ``missing``. ``count_directory`` is called for each of
+    image's. If it is ``stacked``, an overlay of them, files with several names are copied as one. Directories that no entry describes get the attributes ``missing``. ``count_directory`` is called for each of
     them, so that links and names cannot make more than ``max_entries``. Methods raise ``EntryError`` for faults of the image
     and ``OSError`` for those of the system.
     """
@@ -193,8 +194,14 @@ class Root:
         missing: Attributes,
         count_directory: t.Callable[[], None] = lambda: None,
         keeps: t.Callable[[str], bool] | None = None,
+        stacked: bool = False,
     ) -> None:
         self._keeps = keeps
+        # only what lies on lower layers can be taken apart
+        self._stacked = stacked and keeps is not None
+        # paths of files with several names by inode number, once a layer links to one; those that have lost a name
+        self._groups: dict[int, list[bytes]] | None = None
+        self._shrunk: set[int] = set()
         self.top = Directory(None, b"", missing, -1) if keeps is None else LowerDirectory(self, None, b"")
         self._missing = missing
         self._count_directory = count_directory
@@ -330,7 +337,7 @@ class Root:
         added = self._is_added(above, name)
         if child is None:
             if not added and name != ASIDE:
-                os.unlink(name, dir_fd=self.fd(above))
+                self._remove_name(name, self.fd(above))
         elif added or child.layer == self._layer:
             if not added:
                 child.attributes = self._missing
@@ -512,7 +519,79 @@ class Root:
         self.remove(parent, name)
         # a copy, because opening the other directory may close this descriptor
         with opened(os.dup(self.fd(source))) as source_fd:
+            before = os.stat(old, dir_fd=source_fd, follow_symlinks=False)
+            linked = self._linked(before)
             os.link(old, name, src_dir_fd=source_fd, dst_dir_fd=self.fd(parent), follow_symlinks=False)
+        if linked:
+            self._keep_linked(before, linked, (parent, name))
+
+    def _linked(self, status: os.stat_result) -> t.Sequence[bytes]:
+        """Return the paths of a file of lower layers with several names, which an overlay would take apart."""
+        if not self._stacked or status.st_nlink < 2 or stat.S_ISDIR(status.st_mode):
+            return ()
+        if self._groups is None:
+            self._groups = self._find_groups()
+        return self._groups.get(status.st_ino, ())
+
+    def _find_groups(self) -> dict[int, list[bytes]]:
+        """Return the paths of all files with several names, by inode number."""
+        groups: dict[int, list[bytes]] = {}
+        for seen in walk(self._top_fd, "to find names of its files"):
+            if seen.status.st_nlink > 1 and not stat.S_ISDIR(seen.status.st_mode):
+                path = seen.path + b"/" + seen.name
+                groups.setdefault(seen.status.st_ino, []).append(path)
+                self.remember(_NAME_COST + len(path))
+        return groups
+
+    def end_layer(self) -> None:
+        """Give files of lower layers that have lost a name the right number of them: copies with the names that are left."""
+        if not self._shrunk:
+            return
+        groups = self._find_groups()
+        for inode in self._shrunk & groups.keys():
+            paths = groups[inode]
+            above, _slash, name = paths[0].rpartition(b"/")
+            directory = self.find(above.split(b"/"))
+            if directory is None:
+                continue
+            directory.prepare()
+            fd = self.fd(directory)
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if status.st_nlink == len(paths):
+                # made by this layer
+                continue
+            spare = b"copy-" + os.urandom(16).hex().encode()
+            # whoever links to a lower file has a copy of it
+            os.link(name, spare, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+            os.unlink(spare, dir_fd=fd)
+            self._keep_linked(status, paths[1:], (directory, name))
+        self._shrunk = set()
+
+    def _note_unlinked(self, name: bytes, fd: int) -> None:
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            self._shrunk.add(status.st_ino)
+
+    def _keep_linked(self, before: os.stat_result, paths: t.Sequence[bytes], new: tuple[Directory, bytes]) -> None:
+        """Link the other names of a file to its copy, if an overlay has made one for its new name."""
+        parent, name = new
+        with opened(os.dup(self.fd(parent))) as parent_fd:
+            if os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_ino == before.st_ino:
+                return
+            for path in paths:
+                above, _slash, other = path.rpartition(b"/")
+                directory = self.find(above.split(b"/"))
+                if directory is None or not self._is_same(directory, other, before):
+                    continue
+                self._unlink(directory, other)
+                os.link(name, other, src_dir_fd=parent_fd, dst_dir_fd=self.fd(directory), follow_symlinks=False)
+
+    def _is_same(self, directory: Directory, name: bytes, status: os.stat_result) -> bool:
+        directory.prepare()
+        try:
+            return os.stat(name, dir_fd=self.fd(directory), follow_symlinks=False).st_ino == status.st_ino
+        except FileNotFoundError:
+            return False
 
     # -- removing
 
@@ -547,7 +626,7 @@ class Root:
         while count == _BATCH:
             names = some_names_in(self.fd(directory), _BATCH, frozenset())
             for name in names:
-                os.unlink(name, dir_fd=self.fd(directory))
+                self._remove_name(name, self.fd(directory))
             count = len(names)
 
     def _forget(self, directory: Directory) -> None:
@@ -564,7 +643,12 @@ class Root:
 
     def _unlink(self, parent: Directory, name: bytes) -> None:
         self._memo = ((), self.top)
-        os.unlink(name, dir_fd=self.fd(parent))
+        self._remove_name(name, self.fd(parent))
+
+    def _remove_name(self, name: bytes, fd: int) -> None:
+        if self._stacked:
+            self._note_unlinked(name, fd)
+        os.unlink(name, dir_fd=fd)
 
     def _unlink_if_there(self, parent: Directory, name: bytes) -> bool:
         try:

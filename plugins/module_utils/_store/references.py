@@ -14,10 +14,10 @@ import time
 import typing as t
 
 from .._errors import RootfsError
-from .._fs.btrfs import file_system_of
+from .._fs.btrfs import is_same_file_system
 from .._fs.descriptors import opened
 from .._fs.directories import names_in, open_existing
-from .store import Store, remove_subvolume, write_file
+from .store import Store, write_file
 
 _DAY = 86_400
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -25,10 +25,9 @@ _LARGEST = 16 * 1024 * 1024
 
 
 class Reference(t.NamedTuple):
-    """The trees of one dest: the path of its record, the file system of that, and the names of their snapshots."""
+    """The trees of one dest: the path of its record, and the names of their snapshots."""
 
     record: str
-    file_system: str
     snapshots: tuple[str, ...]
 
 
@@ -71,19 +70,19 @@ def _collect(store: Store, days: float) -> int:
             continue
         os.unlink(f"{snapshot.key}.json", dir_fd=store.folders["r"])
         os.fsync(store.folders["r"])
-        removed += remove_subvolume(store.folders["s"], name)
-    _remove_leftovers(store)
+        removed += store.driver.remove(store.folders["s"], name)
+    _remove_leftovers(store, needed)
     return removed
 
 
-def _remove_leftovers(store: Store) -> None:
-    """Remove what interrupted runs have left: nobody else uses the store."""
-    known = {snapshot.name for snapshot, _used in store.all()}
+def _remove_leftovers(store: Store, needed: set[str]) -> None:
+    """Remove what interrupted runs have left: nobody else uses the store. What is ``needed`` stays, also without a record."""
+    known = needed.union(snapshot.name for snapshot, _used in store.all())
     for name in map(os.fsdecode, names_in(store.folders["s"])):
         if name not in known:
-            remove_subvolume(store.folders["s"], name)
+            store.driver.remove(store.folders["s"], name)
     for name in map(os.fsdecode, names_in(store.folders["w"])):
-        remove_subvolume(store.folders["w"], name)
+        store.driver.remove(store.folders["w"], name)
     for name in map(os.fsdecode, names_in(store.folders["r"])):
         if not name.endswith(".json"):
             os.unlink(name, dir_fd=store.folders["r"])
@@ -98,7 +97,7 @@ def _referred(store: Store) -> set[str] | None:
         reference = _read(store, name)
         if reference is None:
             return None
-        if _is_gone(reference):
+        if _is_gone(store, reference):
             os.unlink(name, dir_fd=store.folders["d"])
         else:
             needed.update(reference.snapshots)
@@ -109,19 +108,19 @@ def _read(store: Store, name: str) -> Reference | None:
     try:
         with os.fdopen(os.open(name, _READ, dir_fd=store.folders["d"]), "rb") as file:
             value = json.loads(file.read(_LARGEST))
-        return Reference(str(value["record"]), str(value["file_system"]), tuple(map(str, value["snapshots"])))
+        return Reference(str(value["record"]), tuple(map(str, value["snapshots"])))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _is_gone(reference: Reference) -> bool:
-    """Return whether the record of a dest is missing on its own file system, which is there."""
+def _is_gone(store: Store, reference: Reference) -> bool:
+    """Return whether the record of a dest is missing on its own file system, that of the store, which is there."""
     try:
         fd, missing = open_existing(os.fsencode(os.path.dirname(reference.record)))
     except (OSError, RootfsError):
         return False
     with opened(fd):
-        if (file_system_of(fd) or b"").hex() != reference.file_system:
+        if not is_same_file_system(fd, store.folders["d"]):
             return False
         if missing:
             return True

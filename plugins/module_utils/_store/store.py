@@ -1,17 +1,16 @@
 # Copyright (c) the hypervisor.oci authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A store of snapshots on btrfs: find them, make them, and make trees of them.
+"""A store of snapshots: find them, make them, and make trees of them.
 
-The folder ``s`` has the snapshots' subvolumes under short names, ``r`` their records under their keys, ``w`` drafts, ``d`` who
-refers to them. A subvolume is synced under its name before its record appears by one rename, and never written again; so a
-crash leaves at most a subvolume without a record, which the next collection removes.
+The folder ``s`` has the snapshots under short names, ``r`` their records under their keys, ``w`` drafts, ``d`` who refers to
+them. A snapshot is synced under its name before its record appears by one rename, and never written again; so a crash leaves
+at most a snapshot without a record, which the next collection removes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import time
@@ -20,40 +19,26 @@ from dataclasses import replace
 
 from .._cache.folder import open_folders
 from .._errors import RootfsError, os_phrase, show
-from .._fs.btrfs import destroy_subvolume, file_system_of, make_read_only, make_snapshot, make_subvolume
 from .._fs.descriptors import opened
-from .._fs.directories import names_in, open_existing
-from .._fs.removal import try_remove_tree
+from .._fs.directories import names_in
 from .._fs.syscalls import syncfs
+from .driver import Driver
 from .snapshot import Snapshot, from_json, read_bounded
 
 _FOLDERS = ("s", "r", "w", "d")
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAME_LENGTH = 6
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _POLL_SECONDS = 0.1
 
 
-def can_share(store: str, parent: str) -> bool:
-    """Return whether a store can share layers with trees in the directory ``parent``: both on one btrfs.
-
-    Either may be missing: then the directory above decides. Raises ``RootfsError``.
-    """
-    found = []
-    for path in (store, parent):
-        fd, _missing = open_existing(os.fsencode(os.path.realpath(path)))
-        with opened(fd):
-            found.append(file_system_of(fd))
-    return found[0] is not None and found[0] == found[1]
-
-
 class Store:
     """An open store, which ``close`` closes. While it is open, nothing of it is collected. Raises ``RootfsError``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, driver: Driver) -> None:
         self.path = path
+        self.driver = driver
         self._stack = contextlib.ExitStack()
         try:
             self.folders = open_folders(path, _FOLDERS, False)
@@ -142,26 +127,20 @@ class Store:
             yield
 
     @contextlib.contextmanager
-    def draft(self, parent: Snapshot | None) -> t.Iterator[tuple[str, int]]:
-        """Make a writable tree on top of a snapshot, or an empty one; yield its name and a descriptor of its root.
-
-        It is removed at the end unless it was published.
-        """
+    def draft(self) -> t.Iterator[str]:
+        """Yield the name of a new draft, for ``opened_draft``, and remove it at the end unless it was published."""
         name = os.urandom(16).hex()
-        work = self.folders["w"]
-        if parent is None:
-            make_subvolume(work, name.encode())
-        else:
-            with opened(os.open(parent.name, _DIRECTORY, dir_fd=self.folders["s"])) as source:
-                make_snapshot(source, work, name.encode())
         try:
-            with opened(os.open(name, _DIRECTORY, dir_fd=work)) as fd:
-                yield name, fd
+            yield name
         finally:
-            remove_subvolume(work, name)
+            self.driver.remove(self.folders["w"], name)
+
+    def opened_draft(self, name: str, below: t.Sequence[Snapshot]) -> opened:
+        """Make the tree of a draft on top of snapshots, the lowest first, and open its root for a ``with`` block."""
+        return opened(self.driver.open_draft(self.folders, name, _names(below)))
 
     def publish(self, draft: str, snapshot: Snapshot) -> Snapshot:
-        """Make a finished draft the snapshot, under a new name, durably."""
+        """Make a finished draft, which is closed, the snapshot, under a new name, durably."""
         syncfs(self.folders["w"])
         while True:
             name = "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(_NAME_LENGTH))
@@ -169,23 +148,20 @@ class Store:
                 os.stat(name, dir_fd=self.folders["s"], follow_symlinks=False)
             except FileNotFoundError:
                 break
-        os.rename(draft, name, src_dir_fd=self.folders["w"], dst_dir_fd=self.folders["s"])
-        with opened(os.open(name, _DIRECTORY, dir_fd=self.folders["s"])) as fd:
-            make_read_only(fd)
+        self.driver.publish(self.folders, draft, name)
         snapshot = replace(snapshot, name=name)
         syncfs(self.folders["s"])
         self._record(snapshot)
         return snapshot
 
-    def make_tree(self, snapshot: Snapshot, folder: int, name: bytes) -> None:
-        """Make a tree of a snapshot at ``name`` in a folder. Raises ``RootfsError``."""
+    def make_tree(self, snapshots: t.Sequence[Snapshot], folder: int, name: bytes) -> None:
+        """Make a tree of snapshots, the lowest first, at ``name`` in a folder. Raises ``RootfsError``."""
         try:
-            with opened(os.open(snapshot.name, _DIRECTORY, dir_fd=self.folders["s"])) as source:
-                make_snapshot(source, folder, name)
+            self.driver.make_tree(self.folders, _names(snapshots), folder, name)
         except OSError as error:
             raise RootfsError(
-                f"no snapshot of {show(self.path)} can be made for dest: {os_phrase(error)}; leave store_dir out, or choose one on"
-                " the same file system"
+                f"no tree of the snapshots of {show(self.path)} can be made for dest: {os_phrase(error)}; leave store_dir out, or"
+                " choose one on the same file system"
             ) from error
 
     def _record(self, snapshot: Snapshot) -> None:
@@ -203,13 +179,6 @@ def write_file(folder: int, name: str, data: bytes) -> None:
     os.fsync(folder)
 
 
-def remove_subvolume(folder: int, name: str) -> bool:
-    """Remove a subvolume of a store, if it is there; return whether it is gone."""
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno != errno.ENOTDIR:
-            raise
-    return destroy_subvolume(folder, name.encode()) or not try_remove_tree(folder, name.encode())
+def _names(snapshots: t.Sequence[Snapshot]) -> list[str]:
+    """Return the names of snapshots, the top first."""
+    return [snapshot.name for snapshot in reversed(snapshots)]

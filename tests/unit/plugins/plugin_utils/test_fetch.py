@@ -10,6 +10,7 @@ import base64
 import concurrent.futures
 import os
 import stat
+import threading
 import time
 import typing as t
 from pathlib import Path
@@ -27,6 +28,7 @@ from ansible_collections.hypervisor.oci.plugins.plugin_utils._fetch import (
     is_fetched_here,
 )
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._progress import Progress
+from ansible_collections.hypervisor.oci.plugins.plugin_utils._single_flight import SingleFlight
 from ansible_collections.hypervisor.oci.tests.images.archives import oci_archive
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, write_docker_archive
 from ansible_collections.hypervisor.oci.tests.unit.web import Web, serving
@@ -120,9 +122,22 @@ def test_forks_cost_the_server_one_pull(tmp_path: Path, controller: Controller, 
     assert cost[1] < 1.01 * sum(layer.size for layer in IMAGE.layers) + 20_000
 
 
-def test_a_server_that_fails_is_asked_once_for_all_who_wait(controller: Controller, web: Web) -> None:
+def test_a_server_that_fails_is_asked_once_for_all_who_wait(
+    controller: Controller, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came: set[int] = set()
+    all_came = threading.Event()
+    look = SingleFlight._raise_failure
+
+    def looking(turns: SingleFlight, path: str, began: int) -> None:
+        came.add(threading.get_ident())
+        if len(came) == 8:
+            all_came.set()
+        look(turns, path, began)
+
     def fail(handler: t.Any) -> bool:
-        time.sleep(0.5)
+        # who comes after the failure asks anew
+        all_came.wait(60)
         handler.status(404)
         return True
 
@@ -131,6 +146,7 @@ def test_a_server_that_fails_is_asked_once_for_all_who_wait(controller: Controll
             staging.offer()
         return caught.value.message
 
+    monkeypatch.setattr(SingleFlight, "_raise_failure", looking)
     web.handle = fail
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         (message,) = set(pool.map(fork, range(8)))
