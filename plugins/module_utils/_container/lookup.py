@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from .._errors import RootfsError, show
 from .._fs.descriptors import closed_on_error, opened
 from .._fs.directories import DIRECTORY, open_existing, open_made
-from .._fs.stack import is_stack, opened_tree, require_unmounted
+from .._fs.stack import opened_tree
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 # Called with a directory, the name of a component in it, and a descriptor of that one, or -1 if it is missing.
@@ -56,20 +56,18 @@ def opened_root(path: str, writing: bool = False) -> t.Iterator[int]:
 
     Raises ``RootfsError``, also if the stack is to be written to while its container runs.
     """
+    with opened_place(path) as fd, opened_tree(fd, path, writing) as root:
+        yield root
+
+
+@contextlib.contextmanager
+def opened_place(path: str) -> t.Iterator[int]:
+    """Open the directory of a root, with a stack as it lies there. Raises ``RootfsError``."""
     existing, missing = open_existing(os.fsencode(os.path.realpath(path)))
     with opened(existing) as fd:
         if missing:
             raise RootfsError(f"{show(path)} does not exist; provision it first")
-        with opened_tree(fd, path, writing) as root:
-            yield root
-
-
-def require_unmounted_at(path: str) -> None:
-    """Require that no overlay of a root is mounted, if it is a stack. Raises ``RootfsError``."""
-    existing, missing = open_existing(os.fsencode(os.path.realpath(path)))
-    with opened(existing) as fd:
-        if not missing and is_stack(fd):
-            require_unmounted(fd, path)
+        yield fd
 
 
 @contextlib.contextmanager

@@ -16,9 +16,10 @@ from .._report import Report
 from .copying import copy_metadata, copy_tree
 from .._fs.descriptors import opened
 from .._fs.directories import DIRECTORY, make_directories, make_private, move, names_in, open_or_none, some_names_in
+from .._fs.stack import is_stack, require_unmounted
 from .host_path import HostPaths
 from .._dest.in_use import require_unused
-from .lookup import Found, look_up, opened_root, require_unmounted_at
+from .lookup import Found, look_up, opened_place, opened_root
 from .._dest.reach import ReachRule, Spot, find_way
 from .._fs.removal import remove_tree
 from .reserved import ignored_volume, volume_problem
@@ -123,12 +124,12 @@ def _provide(volume: Volume, root: int, found: Found, check_mode: bool) -> Provi
                     warnings = volume.judge(above, folder, found, fills)
                     if not fills:
                         return Provided(False, warnings=warnings)
-                    filled = _fill_empty(volume, fd, root, found, check_mode)
+                    filled = _fill_empty(volume, fd, found, check_mode)
                     return replace(filled, warnings=warnings)
             # missing directories are made closed, so nobody can reach the volume
             warnings = [] if missing else volume.judge(above, folder, found, True)
             if found.is_directory:
-                _require_unused(volume, root)
+                _require_unused(volume)
             if check_mode:
                 return Provided(True, warnings=warnings)
             try:
@@ -158,11 +159,13 @@ def _open_above(volume: Volume) -> tuple[int, str, list[bytes]]:
         return fd, os.fsdecode(place.path), list(place.missing)
 
 
-def _require_unused(volume: Volume, root: int) -> None:
+def _require_unused(volume: Volume) -> None:
     if volume.ignore_users:
         return
-    require_unused(root, os.path.realpath(volume.rootfs))
-    require_unmounted_at(volume.rootfs)
+    with opened_place(volume.rootfs) as root:
+        require_unused(root, os.path.realpath(volume.rootfs))
+        if is_stack(root):
+            require_unmounted(root, volume.rootfs)
 
 
 def _is_fillable(fd: int, found: Found) -> bool:
@@ -173,9 +176,9 @@ def _is_fillable(fd: int, found: Found) -> bool:
         return bool(some_names_in(source, 1))
 
 
-def _fill_empty(volume: Volume, fd: int, root: int, found: Found, check_mode: bool) -> Provided:
+def _fill_empty(volume: Volume, fd: int, found: Found, check_mode: bool) -> Provided:
     with _readable(found) as source:
-        _require_unused(volume, root)
+        _require_unused(volume)
         if not volume.ignore_users:
             require_unused(fd, os.path.realpath(volume.path))
         if check_mode:

@@ -22,7 +22,7 @@ from .._fs.directories import (
     open_private,
     remove_if_empty,
 )
-from .dest_path import RECORD, DestPath
+from .dest_path import RECORD, STACKS, DestPath
 from .record import Record, from_json, to_json
 
 # The record of unfinished transfers, see uploads.py.
@@ -95,6 +95,7 @@ class Dest:
     def save(self, record: Record) -> None:
         """Replace the record, which is durable when this returns; remove papers that it no longer names."""
         self.write(RECORD, to_json(record, self.path))
+        self._note_stacks(record.stacks)
         self._remove_papers(record.papers)
 
     def read(self, name: bytes) -> bytes | None:
@@ -132,11 +133,20 @@ class Dest:
 
     def forget(self) -> None:
         """Remove the record; ``close`` removes the private folder if it is empty then."""
-        for name in (_NEW_FILE, RECORD):
+        for name in (_NEW_FILE, RECORD, STACKS):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self.state)
         self._remove_papers(frozenset())
         os.fsync(self.state)
+
+    def _note_stacks(self, inodes: t.Sequence[int]) -> None:
+        """List the stacks, before one of them gets into dest; no other directory may pass for one."""
+        text = "".join(f"{inode}\n" for inode in inodes).encode("ascii")
+        if text and self.read(STACKS) != text:
+            self.write(STACKS, text)
+        elif not text:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(STACKS, dir_fd=self.state)
 
     def _remove_papers(self, needed: t.AbstractSet[str]) -> None:
         for name in names_in(self.state):

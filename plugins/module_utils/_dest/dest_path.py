@@ -39,6 +39,8 @@ _SHARED = (
 )
 
 RECORD = b"record.json"
+# Inode numbers of the stacks of a dest, a line each, for the script that starts its container.
+STACKS = b"stacks"
 _LONGEST_NAME = 230
 
 

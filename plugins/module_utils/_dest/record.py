@@ -203,6 +203,12 @@ class Record:
         trees = (self.tree, self.next, *self.generations)
         return frozenset(tree.papers for tree in trees if tree is not None and tree.papers)
 
+    @property
+    def stacks(self) -> list[int]:
+        """Return the inode numbers of stacks that are still needed."""
+        trees = (self.tree, self.next, *self.generations)
+        return sorted(tree.binding.inode for tree in trees if tree is not None and tree.form == "overlay")
+
     def without_next(self) -> Record:
         """Return the record with the next tree in the trash, and without a foreign tree that it was to replace."""
         trash = self.trash if self.next is None else (*self.trash, self.next)

@@ -36,6 +36,10 @@ class Places:
         return f"{self.own_folder}/control"
 
     @property
+    def mounter(self) -> str:
+        return f"{self.own_folder}/mount"
+
+    @property
     def wrapper(self) -> str:
         return f"{self.own_folder}/exec"
 

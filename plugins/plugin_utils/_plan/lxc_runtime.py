@@ -22,6 +22,7 @@ from .quoting import shell, systemd
 from .request import Request
 from .runtime import Context, Directory
 from .service import ServedRuntime, restart_lines
+from .stack import require_no_mapped_mounts, script_prefix, unit_lines, unit_prefix
 
 # Docker's
 _CAPABILITIES = (
@@ -41,7 +42,7 @@ alive() {
 
 start() {
     begin
-    $plain lxc-start -d -P "$folder" -n "$name" -o "$log.lxc" -l @level@
+    $plain @mounting@lxc-start -d -P "$folder" -n "$name" -o "$log.lxc" -l @level@
 }
 
 stop() {
@@ -115,6 +116,7 @@ class Lxc(ServedRuntime):
         return f"{places.folder}/config"
 
     def render(self, context: Context) -> str:
+        require_no_mapped_mounts(context, _mapped_mounts(context.request), "lxc_settings")
         return lxc.render_lxc(
             context.container, version=context.node.version, wrapper=context.wrapper, settings=_settings(context)
         )
@@ -138,10 +140,10 @@ class Lxc(ServedRuntime):
         log = systemd(f"{context.places.log}.lxc")
         timeout = request.stop_timeout
         return MADE + (
-            "[Unit]\nStartLimitIntervalSec=0\n\n[Service]\n"
+            f"[Unit]\nStartLimitIntervalSec=0\n\n[Service]\n{unit_lines(context)}"
             # that of LXC 7 would open the folder of all containers
             "StateDirectory=\nExecStart=\n"
-            f"ExecStart=lxc-start -F -n {name} -P {folder} -o {log} -l {LOG_LEVEL}\n"
+            f"ExecStart={unit_prefix(context)}lxc-start -F -n {name} -P {folder} -o {log} -l {LOG_LEVEL}\n"
             "ExecStop=\n"
             f"ExecStop=-lxc-stop -n {name} -P {folder} -t {timeout}\n"
             f"TimeoutStopSec={timeout + 10}\n" + restart_lines(request)
@@ -149,7 +151,8 @@ class Lxc(ServedRuntime):
 
     def control(self, context: Context) -> str:
         folder = posixpath.dirname(context.places.folder)
-        return _FUNCTIONS.replace("@folder@", shell(folder)).replace("@level@", LOG_LEVEL) + LXC_LOG
+        functions = _FUNCTIONS.replace("@mounting@", script_prefix(context)).replace("@level@", LOG_LEVEL)
+        return functions.replace("@folder@", shell(folder)) + LXC_LOG
 
     def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
         selected = ("-P", posixpath.dirname(context.places.folder), "-n", context.request.name)
@@ -170,6 +173,11 @@ class Lxc(ServedRuntime):
 
 def _given(request: Request) -> list[str]:
     return request.own.get("lxc_settings") or []
+
+
+def _mapped_mounts(request: Request) -> list[str]:
+    """Return the line by which the kernel maps owners of the root."""
+    return [show(line) for line in _given(request) if line.startswith("lxc.rootfs.options") and "idmap=" in line]
 
 
 def _settings(context: Context) -> list[str]:
@@ -196,6 +204,7 @@ def _settings(context: Context) -> list[str]:
         lines += [f"lxc.{group}.devices.deny = a" for group in groups]
         lines += [f"lxc.{group}.devices.allow = c {device} rwm" for group in groups for device in _DEVICES]
     add("lxc.console.logfile", f"lxc.console.logfile = {context.places.log}")
-    if request.starts_with_node and not context.node.systemd:
+    # LXC's own start mounts no stack
+    if request.starts_with_node and not context.node.systemd and not request.store_dir:
         lines.append("lxc.start.auto = 1")
     return [*lines, *_given(request)]

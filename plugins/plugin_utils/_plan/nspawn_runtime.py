@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Mapping
 
+from ...module_utils._errors import show
 from .._container import nspawn
 from .._container.model import ContainerError, Option
 from .control import foreground
@@ -21,6 +22,7 @@ from .quoting import shell, systemd
 from .request import Request
 from .runtime import Context, Directory
 from .service import ServedRuntime, restart_lines
+from .stack import require_no_mapped_mounts, script_prefix, unit_lines, unit_prefix
 
 _DEFAULTS: dict[str, dict[str, t.Any]] = {"Exec": {"ResolvConf": "off", "Timezone": "off", "LinkJournal": "no"}}
 _NO_CHECK = (
@@ -61,6 +63,7 @@ class Nspawn(ServedRuntime):
         return f"/etc/systemd/nspawn/{request.name}.nspawn"
 
     def render(self, context: Context) -> str:
+        require_no_mapped_mounts(context, _mapped_ownership(context.request), "nspawn_settings")
         return nspawn.render_nspawn(
             context.container, settings=_settings(context.request), nss=context.nss, wrapper=context.wrapper
         )
@@ -77,8 +80,8 @@ class Nspawn(ServedRuntime):
     def unit_text(self, context: Context) -> str:
         rootfs = systemd(context.places.rootfs)
         return MADE + (
-            "[Unit]\nStartLimitIntervalSec=0\n\n[Service]\nExecStart=\n"
-            "ExecStart=systemd-nspawn --quiet --keep-unit --settings=trusted --console=pipe"
+            f"[Unit]\nStartLimitIntervalSec=0\n\n[Service]\n{unit_lines(context)}ExecStart=\n"
+            f"ExecStart={unit_prefix(context)}systemd-nspawn --quiet --keep-unit --settings=trusted --console=pipe"
             f" --machine={context.request.name} --directory={rootfs}\n"
             "# systemd-nspawn, too, gives what it reads from to the container's user, and the default, /dev/null, is the"
             " node's own\n"
@@ -96,7 +99,7 @@ class Nspawn(ServedRuntime):
     def control(self, context: Context) -> str:
         rootfs = shell(context.places.rootfs)
         command = (
-            f'systemd-nspawn --quiet --machine="$name" --directory={rootfs} \\\n'
+            f'{script_prefix(context)}systemd-nspawn --quiet --machine="$name" --directory={rootfs} \\\n'
             "        --settings=trusted --register=no --keep-unit --console=pipe"
         )
         return foreground("", command, _STOP)
@@ -104,6 +107,12 @@ class Nspawn(ServedRuntime):
 
 def _given(request: Request) -> t.Mapping[str, t.Any]:
     return request.own.get("nspawn_settings") or {}
+
+
+def _mapped_ownership(request: Request) -> list[str]:
+    """Return the setting by which the kernel maps owners of the root."""
+    value = (_given(request).get("Files") or {}).get("PrivateUsersOwnership")
+    return [f"PrivateUsersOwnership={show(str(value))}"] if value in ("map", "auto", "foreign") else []
 
 
 def _settings(request: Request) -> dict[str, t.Any]:

@@ -21,6 +21,7 @@ from .quoting import shell, systemd
 from .request import Request
 from .runtime import Context, Directory, File
 from .service import ServedRuntime, restart_lines
+from .stack import script_prefix, unit_lines, unit_prefix
 
 _STOP = """\
     # the runtime waits in the foreground and passes signals on
@@ -101,7 +102,7 @@ class OciRuntime(ServedRuntime):
         return MADE + (
             f"[Unit]\nDescription=Container {name}\nAfter=network.target\nStartLimitIntervalSec=0\n\n[Service]\n"
             f"ExecStartPre=-{self.program} delete --force {name}\n"
-            f"ExecStart={self.program} run --bundle {folder} {name}\n"
+            f"{unit_lines(context)}ExecStart={unit_prefix(context)}{self.program} run --bundle {folder} {name}\n"
             f"ExecStopPost=-{self.program} delete --force {name}\n"
             "# crun makes a mapped user the owner of what it reads from, and the default, /dev/null, is the node's own\n"
             "StandardInput=data\nStandardInputData=Cg==\nKillMode=mixed\n"
@@ -117,7 +118,7 @@ class OciRuntime(ServedRuntime):
             f'    {self.program} delete --force "$name" >/dev/null 2>&1 || true\n'
         )
         folder = shell(context.places.folder)
-        command = f'{self.program} run --bundle {folder} "$name"'
+        command = f'{script_prefix(context)}{self.program} run --bundle {folder} "$name"'
         return foreground(prepare, command, _STOP.replace("@runtime@", self.program))
 
     def unit_file(self, request: Request) -> str:

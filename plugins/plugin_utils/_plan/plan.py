@@ -118,9 +118,13 @@ def plan(request: Request, node: Node | None = None, root: Root | None = None) -
         return outline
     note = read_note(node, places)
     nss = root.user_info.get("nspawn") if root is not None and root.user_info else None
-    context = Context(request, places, node, container, nss, former_targets(note))
+    context = Context(request, places, node, container, nss, former_targets(note), _is_stacked(root))
     served = replace(outline, **_served(case), note=note, warnings=[*outline.warnings, *runtime.warnings(container)])
     return _with_files(served, case, context)
+
+
+def _is_stacked(root: Root | None) -> bool:
+    return root is not None and root.result.get("store") == "overlay"
 
 
 def _outline(case: _Case) -> Plan:

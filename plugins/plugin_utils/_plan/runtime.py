@@ -22,6 +22,7 @@ class Context:
     """Everything from which a container is described.
 
     ``nss``: the user as systemd-nspawn looks it up in the root. ``former_targets``: of the mounts that the last run noted.
+    ``stacked``: the root is a stack, whose overlay is mounted at the start.
     """
 
     request: Request
@@ -30,6 +31,7 @@ class Context:
     container: Container
     nss: Facts | None = None
     former_targets: tuple[str, ...] = ()
+    stacked: bool = False
 
     @property
     def wrapper(self) -> str | None:

@@ -16,6 +16,7 @@ from .health import Joining
 from .known import Node, Places
 from .request import Request
 from .runtime import Context, Directory, File, Service
+from .stack import mounter_files
 
 # systemd starts them alike
 _SYSTEMD_RESTARTS = {"unless-stopped": "always"}
@@ -115,8 +116,9 @@ class ServedRuntime:
         """Return the script of the container, and its unit's file under systemd."""
         if context.node.systemd:
             unit = File(self.unit_file(context.request), self.unit_text(context))
-            return [unit, File(context.places.control, self.teller(context), mode="0700")]
-        return [File(context.places.control, control_script(context, self.control(context)), mode="0700")]
+            return [unit, File(context.places.control, self.teller(context), mode="0700"), *mounter_files(context)]
+        script = control_script(context, self.control(context))
+        return [File(context.places.control, script, mode="0700"), *mounter_files(context)]
 
     def _systemd(self, request: Request, places: Places) -> Service:
         unit, file = self.unit(request), self.unit_file(request)
@@ -154,7 +156,7 @@ class ServedRuntime:
             stays=r"\Arunning$",
             # 2: the script does not exist
             status_codes=[0, 2, 3],
-            note=note if wants_start and not self.starts_with_node else "",
+            note=note if wants_start and (not self.starts_with_node or request.store_dir) else "",
         )
 
 

@@ -31,10 +31,12 @@ from ansible_collections.hypervisor.oci.tests.crash.volume_races import CANARY, 
 _STATE = "/var/lib/hypervisor.oci/containers"
 _VOLUMES = "/var/lib/hypervisor.oci/volumes"
 _BUNDLES = "/var/lib/hypervisor.oci/bundles"
+_LAYERS = "/var/lib/hypervisor.oci/layers"
 # ids for one map, from a multiple of it on, as systemd-nspawn wants it
 _COUNT = 65536
 _RANGES = ("/etc/subuid", "/etc/subgid")
 _PATIENCE = 20
+_STACKED = ("stacked", "stacked-mapped")
 # an ordinary user of the node
 _STRANGER = 12345
 # A copy that follows links brings something of the node's in about every second one.
@@ -72,7 +74,7 @@ class Container:
     def __init__(self, number: int, runtime: str, case: str) -> None:
         self.runtime = runtime
         self.name = f"oci-test-{number}-{runtime}-{case}"
-        self.is_mapped = case == "mapped"
+        self.is_mapped = case.endswith("mapped")
         self.base = _base(number) if self.is_mapped else 0
         self.rootfs = {"lxc": f"/var/lib/lxc/{self.name}/rootfs", "nspawn": f"/var/lib/machines/{self.name}"}.get(
             runtime, f"{_BUNDLES}/{self.name}/rootfs"
@@ -204,6 +206,7 @@ class Cases:
         self.command_that_ends()
         self.health()
         self.update()
+        self.stacks()
         self.stop()
         self.remove()
         self.attacks()
@@ -550,6 +553,45 @@ class Cases:
         require("[WARNING]" not in self.runs.written, "no warning", self.runs.written)
         say("absent removes all but the volumes, and purge those, too")
 
+    def stacks(self) -> None:
+        """Containers that share layers as overlays, which are mounted for each of them alone."""
+        runtimes = dict.fromkeys(item.runtime for item in self.containers.values())
+        containers = [Container(self.number, runtime, case) for runtime in runtimes for case in _STACKED]
+        hosts = {item.name: item.variables() for item in containers}
+        runs = Runs(self.folder, hosts, self.path)
+        store = f"{_LAYERS}/{self.number}"
+        runs.succeed(src=self.image("one"), store_dir=store)
+        for container in containers:
+            parts = sorted(os.listdir(container.rootfs))
+            require(parts == ["lower", "store", "upper", "work"], "it is a stack", parts)
+            self._require_version(container, "1\n")
+        changes = runs.succeed(src=self.image("one"), store_dir=store)
+        require(not any(changes.values()), "a second run changes nothing", changes)
+        runs.succeed(src=self.image("two"), store_dir=store)
+        for container in containers:
+            self._require_version(container, "2\n")
+            # what it has written itself
+            with open(f"{container.rootfs}/upper/own", "w", encoding="utf-8"):
+                pass
+        errors = runs.fail("was started again, and runs", src=self.image("three"), store_dir=store)
+        for container in containers:
+            require("/bin/nothing" in errors[container.name], "the reason", errors)
+            self._require_version(container, "2\n")
+            require(os.path.exists(f"{container.rootfs}/upper/own"), "its own upper is back", container.name)
+        runs.succeed(state="absent", purge=True)
+        for container in containers:
+            require(not os.path.exists(container.rootfs), "the stack is gone", container.name)
+        remove_below(_LAYERS, store)
+        say("containers that share layers start, are updated and taken back")
+
+    def _require_version(self, container: Container, version: str) -> None:
+        report = container.report()
+        require(report["version"] == version, "its image", container.name, report["version"])
+        require(container.is_running(), "it runs", container.name)
+        container.forget_report()
+        with open("/proc/self/mounts", encoding="utf-8") as file:
+            require(container.rootfs not in file.read(), "nobody else sees its overlay", container.name)
+
     def attacks(self) -> None:
         """Containers that swap directories of their root for links while volumes are filled from it."""
         outside = os.path.join(self.folder, "outside")
@@ -648,9 +690,10 @@ def clean(folder: str, runtimes: list[str]) -> None:
     """Remove what a test left, also one that was killed."""
     number = number_of(folder)
     for runtime in runtimes:
-        for case in ("privileged", "mapped", "real", "attack"):
+        for case in ("privileged", "mapped", "real", "attack", *_STACKED):
             Container(number, runtime, case).clean()
-    for folder in (_STATE, _VOLUMES, _BUNDLES, "/var/log/hypervisor.oci"):
+    remove_below(_LAYERS, f"{_LAYERS}/{number}")
+    for folder in (_STATE, _VOLUMES, _BUNDLES, _LAYERS, "/var/log/hypervisor.oci"):
         # other containers may be there
         with contextlib.suppress(OSError):
             os.rmdir(folder)
