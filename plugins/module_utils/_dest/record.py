@@ -152,7 +152,7 @@ class Tree:
     keys by which signatures of its image were verified, with the references that each has signed. ``papers`` is the random
     name of a long inventory beside the record, see ``Dest.save``; otherwise it is empty. ``made`` is when the tree was
     unpacked, in seconds since the epoch. A ``failed`` tree is never brought back. ``snapshots``
-    are the names of those that it was made of, in a store.
+    are the names of those that it was made of, the lowest first, in the folder ``store``.
     """
 
     binding: Binding
@@ -166,6 +166,7 @@ class Tree:
     made: int = 0
     failed: bool = False
     snapshots: tuple[str, ...] = ()
+    store: str = ""
 
     @property
     def form(self) -> str | None:
@@ -283,5 +284,6 @@ def _tree(value: dict[str, t.Any] | None) -> Tree | None:
         "made": int(value.get("made", 0)),
         "failed": bool(value.get("failed", False)),
         "snapshots": tuple(map(str, value.get("snapshots", ()))),
+        "store": str(value.get("store", "")),
     }
     return Tree(**{**value, **checked})

@@ -26,7 +26,8 @@ _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 _MNT_DETACH = 2
 # a directory that every node has, covered in the namespace alone
 _POINT = b"/proc"
-_SAFE = "metacopy=off,redirect_dir=nofollow,nfs_export=off"
+# What one kernel stores in an upper directory, others must read; and no container may redirect a directory of its own.
+OPTIONS = "index=off,metacopy=off,redirect_dir=nofollow,nfs_export=off"
 # One page, less what the kernel needs itself.
 _MOST_OPTIONS = 4094
 
@@ -48,7 +49,7 @@ def open_overlay(lowers: Lowers, upper: int | None = None) -> int:
     """
     with _private_namespace() as again:
         os.fchdir(again(lowers.folder))
-        options = f"lowerdir={':'.join(lowers.names)},index=off,{_SAFE}"
+        options = f"lowerdir={':'.join(lowers.names)},{OPTIONS}"
         if upper is not None:
             beside = f"/proc/self/fd/{again(upper)}"
             options += f",upperdir={beside}/upper,workdir={beside}/work"
@@ -60,7 +61,7 @@ def open_read_only(lowers: Lowers, upper: int) -> int:
     with _private_namespace() as again:
         os.fchdir(again(lowers.folder))
         top = f"/proc/self/fd/{again(upper)}/upper"
-        return _mounted(f"lowerdir={top}:{':'.join(lowers.names)},index=off,{_SAFE}")
+        return _mounted(f"lowerdir={top}:{':'.join(lowers.names)},{OPTIONS}")
 
 
 def is_mounted(upper: int) -> bool:
@@ -87,7 +88,7 @@ def require_overlays() -> None:
             os.fchdir(folder)
             for name in ("a", "b"):
                 os.mkdir(name, 0o700)
-            os.close(_mounted(f"lowerdir=a:b,index=off,{_SAFE}"))
+            os.close(_mounted(f"lowerdir=a:b,{OPTIONS}"))
 
 
 def _mounted(options: str) -> int:

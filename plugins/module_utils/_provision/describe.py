@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from .._dest.record import Binding, Tree
@@ -48,6 +49,7 @@ def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Seque
     facts["signed_by"] = sorted(tree.signers if plan.signers is None else plan.signers)
     is_predicted = isinstance(plan, Unpack) and tree.binding == _NO_BINDING
     facts["store"] = wanted.fingerprint.get("form") if is_predicted else tree.form
+    facts["mount"] = _mount_of(target, tree)
     return Outcome(
         changed=isinstance(plan, (UseStaged, Unpack)),
         dest=task_path(target.options.dest),
@@ -63,6 +65,7 @@ def restore_outcome(target: Target, current: Tree | None, previous: Tree, warnin
     facts.pop("warnings", None)
     facts["signed_by"] = sorted(previous.signers)
     facts["store"] = previous.form
+    facts["mount"] = _mount_of(target, previous)
     return Outcome(
         changed=True,
         dest=task_path(target.options.dest),
@@ -70,6 +73,22 @@ def restore_outcome(target: Target, current: Tree | None, previous: Tree, warnin
         diff=diff_trees(task_path(target.options.dest), current, previous),
         warnings=(*warnings, *target.dest.warnings),
     )
+
+
+def _mount_of(target: Target, tree: Tree) -> dict[str, str] | None:
+    """Return how the overlay of a stack at dest is mounted, as arguments of ansible.posix.mount; ``None`` for another tree."""
+    if tree.form != "overlay":
+        return None
+    # imported late: most nodes have no stack
+    from .._fs.overlay import OPTIONS
+
+    dest = target.dest.path
+    lower = ":".join(os.path.join(tree.store, name) for name in reversed(tree.snapshots))
+    return {
+        "src": "overlay",
+        "fstype": "overlay",
+        "opts": f"{OPTIONS},lowerdir={lower},upperdir={dest}/upper,workdir={dest}/work",
+    }
 
 
 def absent_outcome(target: Target, changed: bool, current: Tree | None, warnings: t.Sequence[str]) -> Outcome:

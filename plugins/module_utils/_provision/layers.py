@@ -35,7 +35,9 @@ class Shared:
 
     def needed(self, image: Image) -> Image:
         """Return the image with the layers alone that have to be unpacked."""
-        return replace(image, layers=image.layers[len(self.snapshots) :])
+        if not self.snapshots or not self.store.is_too_deep(len(image.layers)):
+            return replace(image, layers=image.layers[len(self.snapshots) :])
+        return replace(image, layers=())
 
 
 @contextlib.contextmanager
@@ -49,10 +51,28 @@ def open_shared(target: Target, image: Image, form: str) -> t.Iterator[Shared]:
         yield Shared(store, _find(target, store, image.layers))
 
 
-def keys_of(target: Target, store: Store, layers: t.Sequence[Layer]) -> list[str]:
-    """Return the key of each layer's snapshot."""
+class _Part(t.NamedTuple):
+    """What one snapshot adds to those below it: a layer, or all layers of a tree that is too deep for a driver."""
+
+    key: str
+    layers: tuple[Layer, ...]
+
+    @property
+    def proof(self) -> str:
+        """What proves which blobs gave it; empty if only their content can."""
+        # an old archive names no digest of a blob
+        if any(layer.digest_is_diff_id for layer in self.layers):
+            return ""
+        digests = [str(layer.digest) for layer in self.layers]
+        return digests[0] if len(digests) == 1 else chain_ids(digests)[-1]
+
+
+def _parts(target: Target, store: Store, layers: t.Sequence[Layer]) -> list[_Part]:
     options = {"driver": store.driver.name, **target.options.unpack.to_fingerprint()}
-    return [key_of(chain, options) for chain in chain_ids(layer.diff_id for layer in layers)]
+    keys = [key_of(chain, options) for chain in chain_ids(layer.diff_id for layer in layers)]
+    if store.is_too_deep(len(layers)):
+        return [_Part(keys[-1], tuple(layers))]
+    return [_Part(key, (layer,)) for key, layer in zip(keys, layers)]
 
 
 def build(target: Target, shared: Shared, steps: Steps, kept: Kept) -> tuple[Snapshot, ...]:
@@ -60,10 +80,9 @@ def build(target: Target, shared: Shared, steps: Steps, kept: Kept) -> tuple[Sna
     while True:
         try:
             snapshots = list(_find(target, shared.store, steps.layers))
-            keys = keys_of(target, shared.store, steps.layers)
-            for layer, key in list(zip(steps.layers, keys))[len(snapshots) :]:
-                with shared.store.turn(key, target.options.lock_timeout):
-                    snapshots.append(_make(_Place(target, shared.store, steps, kept), snapshots, layer, key))
+            for part in _parts(target, shared.store, steps.layers)[len(snapshots) :]:
+                with shared.store.turn(part.key, target.options.lock_timeout):
+                    snapshots.append(_make(_Place(target, shared.store, steps, kept), snapshots, part))
             return tuple(snapshots)
         except OtherOrder:
             steps.sort_by_content()
@@ -80,18 +99,17 @@ class _Place:
 def _find(target: Target, store: Store, layers: t.Sequence[Layer]) -> tuple[Snapshot, ...]:
     """Return the snapshots that this image may use: those whose diff_ids its own blobs were verified to give."""
     found: list[Snapshot] = []
-    for layer, key in zip(layers, keys_of(target, store, layers)):
-        snapshot = _proven(target, store, layer, key)
+    for part in _parts(target, store, layers) if layers else ():
+        snapshot = _proven(target, store, part)
         if snapshot is None:
             break
         found.append(snapshot)
     return tuple(found)
 
 
-def _proven(target: Target, store: Store, layer: Layer, key: str) -> Snapshot | None:
-    snapshot = store.find(key)
-    # an old archive names no digest of a blob, so only its content proves what it is
-    if snapshot is None or layer.digest_is_diff_id or layer.digest not in snapshot.digests:
+def _proven(target: Target, store: Store, part: _Part) -> Snapshot | None:
+    snapshot = store.find(part.key)
+    if snapshot is None or part.proof not in snapshot.digests:
         return None
     used, unpack = snapshot.told.budget, target.options.unpack
     if used["size"] + used["holes"] > unpack.max_size or used["entries"] > unpack.max_entries:
@@ -100,34 +118,38 @@ def _proven(target: Target, store: Store, layer: Layer, key: str) -> Snapshot | 
     return snapshot
 
 
-def _make(place: _Place, below: t.Sequence[Snapshot], layer: Layer, key: str) -> Snapshot:
-    """Unpack a layer onto the snapshots below it, unless another run has just done so."""
+def _make(place: _Place, below: t.Sequence[Snapshot], part: _Part) -> Snapshot:
+    """Unpack layers onto the snapshots below them, unless another run has just done so."""
     store = place.store
-    made = _proven(place.target, store, layer, key)
+    made = _proven(place.target, store, part)
     if made is not None:
         return made
     while True:
         with store.draft() as name:
             try:
-                told = _apply(place, below, layer, name)
+                told = _apply(place, below, part, name)
             except DamagedEntry:
                 continue
             except (OciError, OSError) as error:
                 if not is_full(error) or not place.kept.make_room(store.folders["w"]):
                     raise
                 continue
-            # the blob was verified, so it may prove a snapshot that other blobs have made
-            known = store.find(key)
+            digests = tuple(filter(None, [part.proof]))
+            # the blobs were verified, so they may prove a snapshot that others have made
+            known = store.find(part.key)
             if known is not None:
-                return store.prove(known, layer.digest)
+                return store.prove(known, digests)
             above = below[-1].name if below else ""
-            return store.publish(name, Snapshot(key, "", above, layer.diff_id, (layer.digest,), told))
+            return store.publish(name, Snapshot(part.key, "", above, part.layers[-1].diff_id, digests, told))
 
 
-def _apply(place: _Place, below: t.Sequence[Snapshot], layer: Layer, draft: str) -> Told:
-    """Unpack a layer into a draft on top of the snapshots below it."""
+def _apply(place: _Place, below: t.Sequence[Snapshot], part: _Part, draft: str) -> Told:
+    """Unpack layers into a draft on top of the snapshots below them."""
+    told = below[-1].told if below else None
     with place.store.opened_draft(draft, below) as fd:
-        return place.steps.apply(layer, fd, below[-1].told if below else None)
+        for layer in part.layers:
+            told = place.steps.apply(layer, fd, told)
+    return t.cast(Told, told)
 
 
 def refer_to(target: Target, shared: Shared, record: Record, tree: Tree | None) -> None:

@@ -157,7 +157,8 @@ def _stage_shared(
             with opened_tree(fd, target.dest.path) as root:
                 unpacked = steps.finish(root, snapshots[-1].told)
             tree = _to_tree(fd, target, wanted, unpacked, binding)
-    tree = replace(tree, snapshots=tuple(snapshot.name for snapshot in snapshots))
+    names = tuple(snapshot.name for snapshot in snapshots)
+    tree = replace(tree, snapshots=names, store=shared.store.snapshots_path)
     refer_to(target, shared, record, tree)
     return record, tree
 

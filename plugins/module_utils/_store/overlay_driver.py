@@ -36,8 +36,7 @@ class OverlayDriver:
 
     def make_tree(self, folders: Folders, lower: Lower, folder: int, name: bytes) -> None:
         """Make a stack with an upper directory of its own."""
-        store = os.readlink(f"/proc/self/fd/{folders['s']}")
-        make_stack(folder, name, Lowers(folders["s"], lower), store)
+        make_stack(folder, name, Lowers(folders["s"], lower), os.readlink(f"/proc/self/fd/{folders['s']}"))
 
     def remove(self, folder: int, name: str) -> bool:
         """Remove a directory."""

@@ -23,7 +23,7 @@ class Snapshot:
     """A layer on top of its ``parent``, the name of another snapshot, or empty for the lowest one.
 
     ``digests`` are those of blobs that were verified to give its ``diff_id``: it is used only for a manifest that names one
-    of them. ``told`` is what unpacking has told.
+    of them. One that holds all layers of an image has the chain of their digests. ``told`` is what unpacking has told.
     """
 
     key: str

@@ -54,6 +54,11 @@ class Store:
             self._stack.close()
             raise RootfsError(f"store_dir {show(path)} cannot be used: {os_phrase(error)}") from error
 
+    @property
+    def snapshots_path(self) -> str:
+        """The path of the folder of snapshots."""
+        return os.path.join(self.path, "s")
+
     def close(self) -> None:
         """Close the folders."""
         self._stack.close()
@@ -61,6 +66,10 @@ class Store:
     def unlock(self) -> None:
         """Let others collect; nothing is used after this."""
         fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def is_too_deep(self, layers: int) -> bool:
+        """Return whether a tree of so many layers is one snapshot."""
+        return layers > self.driver.deepest
 
     # -- finding
 
@@ -97,11 +106,12 @@ class Store:
             return False
         return True
 
-    def prove(self, snapshot: Snapshot, digest: str) -> Snapshot:
-        """Record that another blob was verified to give the snapshot's diff_id."""
-        if digest in snapshot.digests:
+    def prove(self, snapshot: Snapshot, digests: t.Sequence[str]) -> Snapshot:
+        """Record that other blobs were verified to give the snapshot."""
+        new = tuple(digest for digest in digests if digest not in snapshot.digests)
+        if not new:
             return snapshot
-        snapshot = replace(snapshot, digests=(*snapshot.digests, digest))
+        snapshot = replace(snapshot, digests=(*snapshot.digests, *new))
         self._record(snapshot)
         return snapshot
 

@@ -16,6 +16,7 @@ import os
 import typing as t
 
 from ...module_utils._dest.dest_path import STACKS, DestPath
+from ...module_utils._fs.overlay import OPTIONS
 from .._container.model import ContainerError, Option
 from .etc_files import MADE
 from .known import Places
@@ -41,7 +42,7 @@ if [ -e "$stacks" ] && grep -qx "$(stat -c %i "$dest")" "$stacks"; then
     for name in $(echo "$lower" | tr : ' '); do
         [ -d "$name" ] || fail "the snapshot $name is no longer in its store"
     done
-    options=index=off,metacopy=off,redirect_dir=nofollow,nfs_export=off
+    options=@options@
     for flag in nosuid nodev noexec; do
         for place in . "$dest"; do
             case ,$(findmnt -n -o VFS-OPTIONS -T "$place"), in *,$flag,*) options=$options,$flag ;; esac
@@ -63,7 +64,8 @@ def mounter_files(context: Context) -> list[File]:
     places = context.places
     parent, name = os.path.split(places.rootfs)
     stacks = os.path.join(DestPath(parent, name, False).state_path, os.fsdecode(STACKS))
-    text = _SCRIPT.replace("@dest@", shell(places.rootfs)).replace("@stacks@", shell(stacks))
+    text = _SCRIPT.replace("@options@", OPTIONS)
+    text = text.replace("@dest@", shell(places.rootfs)).replace("@stacks@", shell(stacks))
     return [File(places.mounter, text, mode="0700")]
 
 
