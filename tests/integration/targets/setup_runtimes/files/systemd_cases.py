@@ -5,6 +5,8 @@
 """Containers that run under a real systemd, described by the role: docs/behaviour.md, section 10.
 
 systemd_cases.py FOLDER RUNTIME...    starts systemd in namespaces of its own, and tests runtimes with the images in FOLDER
+
+It starts systemd twice: what is left of the first one are files, as when a node loses its power.
 """
 
 from __future__ import annotations
@@ -45,8 +47,12 @@ done
 exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
     /lib/systemd/systemd --system --unit=basic.target --log-target=journal --show-status=0
 """
+_STACKED = "-stacked"
+_LAYERS = "/var/lib/hypervisor.oci/systemd-layers"
 _UNITS = {"lxc": "lxc@{}", "nspawn": "systemd-nspawn@{}", "runc": "hypervisor-oci-{}"}
 _PATIENCE = 60
+# Which part of the tests runs inside of a systemd.
+_PART = "OCI_SYSTEMD_PART"
 
 
 @contextlib.contextmanager
@@ -93,33 +99,40 @@ class Cases:
 
     def __init__(self, folder: str, runtimes: list[str]) -> None:
         self.folder = folder
-        self.names = {runtime: f"oci-systemd-{number_of(folder)}-{runtime}" for runtime in runtimes}
-        hosts = {
-            runtime: {
-                "name_of_container": name,
-                "container_runtime": runtime,
-                "container_remote_src": True,
-                "container_stop_timeout": 60,
-            }
-            for runtime, name in self.names.items()
+        hosts = [*runtimes, *(f"{runtime}{_STACKED}" for runtime in runtimes)]
+        self.names = {host: f"oci-systemd-{number_of(folder)}-{host}" for host in hosts}
+        self.runs = Runs(folder, {host: self._variables(host) for host in hosts})
+
+    def _variables(self, host: str) -> dict[str, t.Any]:
+        """Of a host in the inventory: a container with a tree of its own, or one that shares layers."""
+        shared = {"container_store_dir": _LAYERS} if host.endswith(_STACKED) else {}
+        return {
+            "name_of_container": self.names[host],
+            "container_runtime": host.partition("-")[0],
+            "container_remote_src": True,
+            "container_stop_timeout": 60,
+            **shared,
         }
-        self.runs = Runs(folder, hosts)
 
     def image(self, name: str) -> str:
         return os.path.join(self.folder, f"{name}.oci.tar")
 
+    def unit(self, host: str) -> str:
+        """Return the unit of a container."""
+        return _UNITS[host.partition("-")[0]].format(self.names[host])
+
     def shown(self, runtime: str, name: str) -> str:
         """Return a property of the unit."""
-        unit = _UNITS[runtime].format(self.names[runtime])
+        unit = self.unit(runtime)
         command = ["systemctl", "show", f"--property={name}", "--value", unit]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def is_enabled(self, runtime: str) -> bool:
-        unit = _UNITS[runtime].format(self.names[runtime])
+        unit = self.unit(runtime)
         return subprocess.run(["systemctl", "--quiet", "is-enabled", unit], check=False).returncode == 0
 
-    def run(self) -> None:
-        """All of them."""
+    def before(self) -> None:
+        """Those before the node loses its power."""
         self.runs.succeed(src=self.image("one"))
         for runtime in self.names:
             require(self.shown(runtime, "ActiveState") == "active", "it runs", runtime)
@@ -129,6 +142,9 @@ class Cases:
         began = {runtime: self.shown(runtime, "MainPID") for runtime in self.names}
         changes = self.runs.succeed(src=self.image("one"))
         require(not any(changes.values()), "a second run changes nothing", changes)
+        for runtime, name in self.names.items():
+            with open("/proc/self/mounts", encoding="utf-8") as file:
+                require(f"/{name}" not in file.read(), "nobody else sees its mounts", runtime)
         self.runs.fail("container_command must be a list", src=self.image("one"), command="httpd -f")
         self.runs.fail("container_env.FLAG", "--check", src=self.image("one"), env={"FLAG": True})
         for runtime, pid in began.items():
@@ -137,6 +153,17 @@ class Cases:
 
         self._roll_back()
         self._end()
+
+    def after(self) -> None:
+        """Those after it has come back: no mount and no process is left, and Ansible does nothing."""
+        for runtime in self.names:
+            require(self.is_enabled(runtime), "it starts with the node", runtime)
+            subprocess.run(["systemctl", "start", self.unit(runtime)], check=True)
+        for runtime in self.names:
+            require(self.shown(runtime, "ActiveState") == "active", "it runs again", runtime)
+        changes = self.runs.succeed(src=self.image("one"))
+        require(not any(changes.values()), "nothing is left to change", changes)
+        say("after a node lost its power, its own start brings them back")
 
         self.runs.succeed(src=self.image("two"), restart="always")
         for runtime in self.names:
@@ -176,7 +203,8 @@ class Cases:
             "container_command": ["echo '{''{ 1 + 1 }''}' ended; exit 7"],
         }
         shell = {"container_entrypoint": ["/bin/sh"], "container_command": []}
-        said = {"nspawn": ["exit status 0", "a shell without a terminal ends at once"]}
+        alone = ["exit status 0", "a shell without a terminal ends at once"]
+        said = {host: alone for host in self.names if host.startswith("nspawn")}
         extra = {runtime: shell if runtime in said else ends for runtime in self.names}
         self.runs.written = ""
         errors = self.runs.fail("was started again, and runs", src=self.image("one"), extra=extra)
@@ -199,7 +227,7 @@ class Cases:
 
     def _first_process(self, runtime: str) -> str:
         """Return the process whose end is the container's: without its monitor, a container of LXC would go on."""
-        if runtime != "lxc":
+        if not runtime.startswith("lxc"):
             return self.shown(runtime, "MainPID")
         command = ["lxc-info", "--name", self.names[runtime], "--pid", "--no-humanize"]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -214,12 +242,19 @@ class Cases:
 def main() -> int:
     """Start systemd and the tests in it, or, inside of it, test; returns the exit status."""
     folder, *runtimes = sys.argv[1:]
-    if os.path.isdir("/run/systemd/system"):
-        Cases(folder, runtimes).run()
+    part = os.environ.get(_PART)
+    if part:
+        cases = Cases(folder, runtimes)
+        (cases.before if part == "before" else cases.after)()
         return 0
-    with running_systemd(os.path.join(folder, "systemd.log")) as pid:
-        inside = ["nsenter", "--all", "--target", str(pid), "--wd=/", sys.executable, os.path.abspath(__file__)]
-        return subprocess.run([*inside, folder, *runtimes], check=False).returncode
+    for part in ("before", "after"):
+        with running_systemd(os.path.join(folder, f"systemd-{part}.log")) as pid:
+            inside = ["nsenter", "--all", "--target", str(pid), "--wd=/", sys.executable, os.path.abspath(__file__)]
+            environment = {**os.environ, _PART: part}
+            status = subprocess.run([*inside, folder, *runtimes], check=False, env=environment).returncode
+        if status:
+            return status
+    return 0
 
 
 if __name__ == "__main__":
