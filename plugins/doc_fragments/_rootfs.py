@@ -249,8 +249,9 @@ options:
     description:
       - A folder on the node, for root only, that holds unpacked layers, so that trees of images with the same lower layers
         share them. A second tree of an image then costs no time and no space, and an update what has changed.
-      - Works if it lies on the same btrfs as O(dest), which becomes a snapshot there. Elsewhere, and in a mount point, a tree of
-        its own is unpacked, with a warning.
+      - Works if it lies on the same file system as O(dest). On btrfs, O(dest) becomes a snapshot there. Elsewhere it becomes
+        the layers of an overlay, which the role P(hypervisor.oci.container#role) mounts when its container starts, and which
+        RV(mount) tells how to mount. In a mount point, and where neither works, a tree of its own is unpacked, with a warning.
       - Layers that are there are neither sent nor fetched. One is used only for an image that names a blob which was verified
         to give it. Images of one store trust each other as those of one O(cache_scope) do.
       - By default, each tree is unpacked whole.

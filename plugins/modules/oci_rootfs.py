@@ -196,9 +196,16 @@ signed_by:
   elements: str
 store:
   description:
-    - How the tree shares layers with others, V(btrfs). Null for a tree of its own.
+    - How the tree shares layers with others, V(btrfs) or V(overlay). Null for a tree of its own.
   returned: O(state) is not V(absent)
   type: str
+mount:
+  description:
+    - How the overlay of a tree with RV(store=overlay) is mounted, as O(ansible.posix.mount#module:src),
+      O(ansible.posix.mount#module:fstype) and O(ansible.posix.mount#module:opts) of M(ansible.posix.mount). Null for another tree.
+  returned: O(state) is not V(absent)
+  type: dict
+  sample: {src: overlay, fstype: overlay, opts: "index=off,lowerdir=/srv/layers/s/x,upperdir=/srv/web/upper,workdir=/srv/web/work"}
 layers:
   description: The image's layers in the order of their application.
   returned: O(state) is not V(absent)
