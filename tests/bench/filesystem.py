@@ -63,7 +63,13 @@ class Btrfs:
         with open(self._image, "wb") as file:
             file.truncate(SIZE)
         try:
-            subprocess.run(["mkfs.btrfs", "-q", self._image], check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+            subprocess.run(
+                ["mkfs.btrfs", "-q", self._image],
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=300,
+            )
             with _mounted(self._target, "-o", "loop", self._image) as path:
                 yield path
         finally:
@@ -75,7 +81,11 @@ class Btrfs:
         _run("btrfs", "subvolume", "sync", self._target)
         _run("btrfs", "filesystem", "sync", self._target)
         told = subprocess.run(
-            ["btrfs", "filesystem", "df", "--raw", self._target], check=True, capture_output=True, text=True, timeout=300
+            ["btrfs", "filesystem", "df", "--raw", self._target],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=300,
         ).stdout
         return used_in(told)
 

@@ -42,7 +42,7 @@ from .ways import Ours, Podman, Way, podman_drivers
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(os.path.dirname(_HERE))
 # Containers of each image; as many updates follow as the image has versions, each of another container.
-_CONTAINERS = {"app": 10, "npm": 2}
+_CONTAINERS = {"app": 10, "npm": 3}
 _NOTHING_RUNS = 3
 _RUNNING = "/tmp/podman"
 _BASELINE_PAIRS = 3
@@ -69,10 +69,11 @@ class Image(t.NamedTuple):
 
 
 class Measured(t.NamedTuple):
-    """Seconds of wall time, and bytes that the file system took more."""
+    """Seconds of wall time, bytes that the file system took more, and seconds of processor time."""
 
     wall: float
     disk: int
+    cpu: float
 
 
 def measure_way(bench: Bench, filesystem: Btrfs, way: Way, image: Image) -> Results:
@@ -86,12 +87,12 @@ def measure_way(bench: Bench, filesystem: Btrfs, way: Way, image: Image) -> Resu
                 raise RuntimeError(f"exit status {sample.failures[0]}: {said.read()[-500:]}")
         if isinstance(way, Ours) and result_of(printed)["changed"] is not changes:
             raise RuntimeError("not what was expected to change")
-        return Measured(sample.wall, filesystem.used() - before)
+        return Measured(sample.wall, filesystem.used() - before, sample.cpu)
 
     made = [step(number, image.case) for number in range(_CONTAINERS[image.name])]
-    nothing = []
+    nothing: list[Measured] = []
     if isinstance(way, Ours):
-        nothing = [step(0, image.case, False).wall for _run in range(_NOTHING_RUNS)]
+        nothing = [step(0, image.case, False) for _run in range(_NOTHING_RUNS)]
     updates = [step(number, version) for number, version in enumerate(image.versions)]
     return {"made": made, "nothing": nothing, "updates": updates}
 
@@ -159,23 +160,22 @@ def measure_baseline(bench: Bench, filesystem: Btrfs, case: Case, checkout: str)
     return {"pairs": found}
 
 
-def run_all(bench: Bench) -> Results:
-    """Everything that was asked for, one image after the other."""
+def run_all(bench: Bench, results: Results) -> Results:
+    """Everything that was asked for, one image after the other, added to earlier ``results``."""
     options = bench.options
     filesystem = Btrfs(bench.folder)
     before, started = machine.load(), time.time()
-    results: Results = {"images": {}, "baseline": None}
-    for name in [name for name in _CONTAINERS if not options.only or name in options.only]:
+    for name in filter(bench.options.chooses, _CONTAINERS):
         with _built(bench, name) as image:
             results["images"][name] = measure_image(bench, filesystem, image)
-            _keep(options, results)
-            if name == "app" and options.baseline:
-                results["baseline"] = measure_baseline(bench, filesystem, image.case, options.baseline)
+    if options.baseline and options.chooses("baseline"):
+        with _built(bench, "app") as image:
+            results["baseline"] = measure_baseline(bench, filesystem, image.case, options.baseline)
     results["machine"] = machine.describe(bench.inflaters)
+    earlier = results["settings"]["minutes"] if "settings" in results else 0
     results["settings"] = {
-        "turns": options.turns,
         "quick": options.quick,
-        "minutes": (time.time() - started) / 60,
+        "minutes": earlier + (time.time() - started) / 60,
         "load": machine.unrest(before, machine.load()),
     }
     return results
@@ -188,7 +188,7 @@ def _built(bench: Bench, name: str) -> t.Iterator[Image]:
     quick = bench.options.quick
     try:
         if name == "npm":
-            yield Image(name, *images.build(folder, name, images.npm(quick), ["gzip"]), ())
+            yield Image(name, images.build(folder, name, images.npm(quick), ["gzip"])[0], ())
             return
         built = [
             images.build(folder, f"{name}-{changed}", images.app(quick, changed), ["gzip"])[0] for changed in range(5)
@@ -196,12 +196,6 @@ def _built(bench: Bench, name: str) -> t.Iterator[Image]:
         yield Image(name, built[0], tuple(built[1:]))
     finally:
         remove_below(bench.folder, folder)
-
-
-def _keep(options: argparse.Namespace, results: Results) -> None:
-    if options.results:
-        with open(options.results, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=1)
 
 
 def _say(text: str) -> None:
@@ -213,16 +207,17 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure what many containers and many updates cost.")
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default 5")
     parser.add_argument("--quick", action="store_true", help="tiny images, to see that all works")
-    parser.add_argument("--only", action="append", default=[], choices=list(_CONTAINERS), help="one of the images")
+    parser.add_argument("--only", action="append", default=[], choices=[*_CONTAINERS, "baseline"])
     parser.add_argument("--baseline", metavar="DIR", help="a checkout of an older version")
     parser.add_argument("--folder", metavar="DIR", help="where to work; about 12 GB are needed")
     parser.add_argument("--limit", type=int, default=600, metavar="S", help="seconds for one run")
     parser.add_argument("--output", default=os.path.join(_ROOT, "docs"), metavar="DIR")
-    parser.add_argument("--results", metavar="FILE", help="keep the results there")
+    parser.add_argument("--results", metavar="FILE", help="keep the results there, with earlier ones")
     parser.add_argument("--render", metavar="FILE", help="measure nothing, use these")
     options = parser.parse_args(arguments)
     if options.turns < 1:
         parser.error("--turns: at least 1")
+    options.chooses = lambda name: not options.only or name in options.only
     # what a bench asks of its options
     options.tmpfs = False
     return options
@@ -231,10 +226,11 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: t.Sequence[str] | None = None) -> None:
     """The command line."""
     options = parse(arguments)
-    if options.render:
-        with open(options.render, encoding="utf-8") as file:
+    results: Results = {"images": {}, "baseline": None}
+    for earlier in filter(None, (options.results, options.render)):
+        with contextlib.suppress(FileNotFoundError), open(earlier, encoding="utf-8") as file:
             results = json.load(file)
-    else:
+    if not options.render:
         confinement.require()
         if os.geteuid():
             sys.exit("this needs root: it mounts file systems")
@@ -242,12 +238,14 @@ def main(arguments: t.Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         folder = make_folder("bench-", options.folder)
         try:
-            results = json.loads(json.dumps(run_all(Bench(options, folder))))
+            results = json.loads(json.dumps(run_all(Bench(options, folder), results)))
         except KeyboardInterrupt:
             sys.exit("interrupted; nothing was written")
         finally:
             remove_folder(folder)
-        _keep(options, results)
+    if options.results:
+        with open(options.results, "w", encoding="utf-8") as file:
+            json.dump(results, file, indent=1)
     write_section(results, options.output)
 
 

@@ -52,7 +52,15 @@ class Podman:
         """
         self._folder = folder
         self._running = running
-        self._podman = ["podman", "--storage-driver", driver, "--cgroup-manager", "cgroupfs", "--events-backend", "none"]
+        self._podman = [
+            "podman",
+            "--storage-driver",
+            driver,
+            "--cgroup-manager",
+            "cgroupfs",
+            "--events-backend",
+            "none",
+        ]
         self._podman += ["--root", os.path.join(folder, "root"), "--runroot", running, "--tmpdir", running]
         self._pulled: set[str] = set()
         self._made: set[int] = set()
