@@ -18,7 +18,8 @@ from .._fs.btrfs import file_system_of
 from .._fs.directories import DIRECTORY
 from .._image.image import Image, Layer
 from .._store.chain import chain_ids, key_of
-from .._store.references import Reference, collect, refer
+from .._store.collection import collect
+from .._store.references import Reference, refer
 from .._store.snapshot import Snapshot
 from .._store.store import Store
 from .._unpack import DamagedEntry, Kept, OtherOrder, Steps, is_full
@@ -123,7 +124,8 @@ def _make(place: _Place, below: t.Sequence[Snapshot], layer: Layer, key: str) ->
             if known is not None:
                 return store.prove(known, layer.digest)
             above = "" if parent is None else parent.name
-            return store.publish(name, Snapshot(key, "", above, layer.diff_id, (layer.digest,), told))
+            options = place.target.options.unpack.to_fingerprint()
+            return store.publish(name, Snapshot(key, "", above, layer.diff_id, (layer.digest,), told, options))
 
 
 def refer_to(target: Target, shared: Shared, record: Record, tree: Tree | None) -> None:

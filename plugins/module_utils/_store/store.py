@@ -22,12 +22,12 @@ from .._cache.folder import open_folders
 from .._errors import RootfsError, os_phrase, show
 from .._fs.btrfs import destroy_subvolume, file_system_of, make_read_only, make_snapshot, make_subvolume
 from .._fs.descriptors import opened
-from .._fs.directories import names_in, open_existing
+from .._fs.directories import open_existing
 from .._fs.removal import try_remove_tree
 from .._fs.syscalls import syncfs
 from .snapshot import Snapshot, from_json, read_bounded
 
-_FOLDERS = ("s", "r", "w", "d")
+FOLDERS = ("s", "r", "w", "d")
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAME_LENGTH = 6
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -56,7 +56,7 @@ class Store:
         self.path = path
         self._stack = contextlib.ExitStack()
         try:
-            self.folders = open_folders(path, _FOLDERS, False)
+            self.folders = open_folders(path, FOLDERS, False, "store_dir")
             for fd in self.folders.values():
                 self._stack.callback(os.close, fd)
             lock = os.open(
@@ -91,19 +91,6 @@ class Store:
                 return snapshot
         except FileNotFoundError:
             return None
-
-    def all(self) -> t.Iterator[tuple[Snapshot, float]]:
-        """Yield the snapshots, and when each was used last, in seconds since the epoch."""
-        for name in sorted(map(os.fsdecode, names_in(self.folders["r"]))):
-            key, dot, kind = name.partition(".json")
-            if not dot or kind:
-                continue
-            with contextlib.suppress(FileNotFoundError), os.fdopen(
-                os.open(name, _READ, dir_fd=self.folders["r"]), "rb"
-            ) as file:
-                snapshot = from_json(read_bounded(file), key)
-                if snapshot is not None:
-                    yield snapshot, os.fstat(file.fileno()).st_mtime
 
     def _is_there(self, snapshot: Snapshot) -> bool:
         try:

@@ -26,7 +26,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._store import conte
 from ansible_collections.hypervisor.oci.plugins.module_utils._store.chain import chain_ids, key_of
 from ansible_collections.hypervisor.oci.plugins.module_utils._store.inspect import Inspected, Inspection, inspect_store
 from ansible_collections.hypervisor.oci.plugins.module_utils._store.references import Reference
-from ansible_collections.hypervisor.oci.plugins.module_utils._store.snapshot import Snapshot, from_json
+from ansible_collections.hypervisor.oci.plugins.module_utils._store.snapshot import Snapshot
 
 OPTIONS = {"devices": "safe"}
 DIFF_IDS = [f"sha256:{letter * 64}" for letter in "abc"]
@@ -401,26 +401,6 @@ class TestWhatIsRead:
             path.unlink()
             path.symlink_to("/dev/zero")
         assert len(shop.inspect(verify=True).facts["problems"]) == 4
-
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            {"name": "../s2"},
-            {"name": ""},
-            {"parent": "A"},
-            {"diff_id": "sha256:xyz"},
-            {"digests": ("abc",)},
-            {"told": Told({}, {"size": 1}, {})},
-            {"told": Told({}, {**dict.fromkeys(COUNTS, 1), "size": -1}, {})},
-            {"told": Told({}, {**dict.fromkeys(COUNTS, 1), "size": t.cast(int, "1")}, {})},
-            {"told": Told({}, {**dict.fromkeys(COUNTS, 1), "holes": True}, {})},
-            {"options": 5},
-        ],
-    )
-    def test_a_snapshot(self, shop: Shop, changes: dict[str, t.Any]) -> None:
-        made = shop.add(2)
-        assert from_json(made.to_json(), made.key) == made
-        assert from_json(replace(made, **changes).to_json(), made.key) is None
 
     def test_names_that_are_no_text(self, shop: Shop) -> None:
         os.mkdir(os.fsencode(shop.path) + b"/s/\xff\x1b[2J")
