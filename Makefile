@@ -13,6 +13,7 @@
 # make limits               images that ask for too much, at full size
 # make crash [N=100]        kills runs at every step and at N random instants
 # make bench                measures against other tools, and writes docs/performance.md
+# make bench-sharing        measures many containers and updates, and writes their section of docs/performance.md
 # make fleet                measures what many nodes cost, and writes the tables of docs/fleet.md
 # make fleet-large          interrupts transfers of 200 MB on a fleet
 # make examples [PAGE=…]    runs every example of the documentation
@@ -39,7 +40,7 @@ PACKAGES_root := acl attr btrfs-progs crun e2fsprogs lxc runc systemd-container 
 PACKAGES_sanity := shellcheck
 PACKAGES = $(foreach kind,integration sanity,$(if $(or $(if $(S),,all),$(findstring $(kind),$(S))),$(PACKAGES_$(kind))))
 
-.PHONY: demo test unit unit-tools format model fuzz limits crash bench fleet fleet-large examples clean
+.PHONY: demo test unit unit-tools format model fuzz limits crash bench bench-sharing fleet fleet-large examples clean
 # the module makes the folder above the root file system, closed to other users
 demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
 demo: export DEMO_PLATFORM := $(PLATFORM)
@@ -86,6 +87,11 @@ crash: $(VENV)/tests-done
 bench: $(VENV)/tests-done
 	tests/tools/install_packages.sh $(PEERS) tar gzip zstd libarchive-tools e2fsprogs
 	$(RUN) tests/bench/run.py --folder $(CURDIR)/.nox $(BENCH)
+
+# BENCH: options of tests/bench/sharing.py, paths absolute; root, since it mounts file systems
+bench-sharing: $(VENV)/tests-done
+	tests/tools/install_packages.sh btrfs-progs podman
+	$(RUN) tests/bench/sharing.py --folder $(CURDIR)/.nox $(BENCH)
 
 # FLEET: options of tests/fleet/measure.py, paths absolute; root, since it makes namespaces
 fleet: $(VENV)/tests-done

@@ -108,7 +108,7 @@ def lines(title: str, x_label: str, series: t.Sequence[Line], logarithmic: bool 
         elements.append(_text(_LEFT - 8, down(tick) + 4, f"{tick:,.10g}", anchor="end"))
     for x in sorted({x for x, _y in points}):
         elements.append(_stroke(across(x), lower, across(x), lower + 4, "#333"))
-        elements.append(_text(across(x), lower + 16, f"{x:,.0f}", anchor="middle"))
+        elements.append(_text(across(x), lower + 16, f"{x:,.10g}", anchor="middle"))
     elements.append(_text(right, lower + 32, x_label, anchor="end"))
     for line in series:
         colour = _colour(names, line.name)

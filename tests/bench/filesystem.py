@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import time
 import typing as t
@@ -17,6 +18,9 @@ from ..tools.removal import make_folder, remove_folder
 # Both are upper bounds: the backing file has holes, and tmpfs takes what is used.
 SIZE = 24 * 1024**3
 _INODES = 4_000_000
+
+# Of data and metadata: how they are stored, and how much of them there is.
+_USED = re.compile(r"^(?:Data|System|Metadata), (\w+): total=\d+, used=(\d+)$", re.MULTILINE)
 
 _MKFS = ["mkfs.ext4", "-q", "-F", "-E", "nodiscard", "-N", str(_INODES)]
 
@@ -42,6 +46,53 @@ class Ext4:
                 yield path
         finally:
             os.unlink(self._image)
+
+
+class Btrfs:
+    """A loop-mounted btrfs, made anew for each run. Needs root."""
+
+    name = "a new loop-mounted btrfs"
+
+    def __init__(self, folder: str) -> None:
+        self._image = os.path.join(folder, "btrfs.img")
+        self._target = os.path.join(folder, "mounted")
+
+    @contextlib.contextmanager
+    def fresh(self) -> t.Iterator[str]:
+        """An empty folder to work in, for as long as the context lasts."""
+        with open(self._image, "wb") as file:
+            file.truncate(SIZE)
+        try:
+            subprocess.run(
+                ["mkfs.btrfs", "-q", self._image],
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=300,
+            )
+            with _mounted(self._target, "-o", "loop", self._image) as path:
+                yield path
+        finally:
+            os.unlink(self._image)
+
+    def used(self) -> int:
+        """The bytes that are used, with all copies of metadata, once what was removed is free."""
+        _run("btrfs", "filesystem", "sync", self._target)
+        _run("btrfs", "subvolume", "sync", self._target)
+        _run("btrfs", "filesystem", "sync", self._target)
+        told = subprocess.run(
+            ["btrfs", "filesystem", "df", "--raw", self._target],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        ).stdout
+        return used_in(told)
+
+
+def used_in(told: str) -> int:
+    """The bytes that ``btrfs filesystem df --raw`` tells as used."""
+    return sum((2 if copies == "DUP" else 1) * int(used) for copies, used in _USED.findall(told))
 
 
 class Tmpfs:

@@ -264,6 +264,30 @@ def big(quick: bool) -> Layers:
     return [lambda: system_tree(1, 6000 // scale, 100_000_000 // scale), lambda: one_file(600_000_000 // scale)]
 
 
+# What ``app`` is made of, from the bottom: entries and bytes.
+_APP = ((6300, 165_000_000), (6900, 760_000_000), (960, 30_000_000), (60, 380_000))
+
+
+def app(quick: bool, changed: int = 0) -> Layers:
+    """An application of four layers and 750 MB, of which the top ``changed`` layers are those of another version."""
+    scale = 20 if quick else 1
+    layers = []
+    for number, (entries, size) in enumerate(_APP):
+        seed = number + 1 + (100 * changed if number >= len(_APP) - changed else 0)
+        make = system_tree if number < 2 else package_tree
+        layers.append(functools.partial(make, seed, entries // scale, size // scale))
+    return layers
+
+
+def npm(quick: bool) -> Layers:
+    """92,000 entries, nearly all of them small files in the upper of two layers."""
+    scale = 40 if quick else 1
+    return [
+        lambda: system_tree(1, 6300 // scale, 130_000_000 // scale),
+        lambda: package_tree(2, 85_700 // scale, 420_000_000 // scale),
+    ]
+
+
 def stacked(count: int, entries: int, size: int) -> Layers:
     """About the same tree in ``count`` layers: half of it at the bottom, each other replaces and whites out a bit."""
     if count == 1:

@@ -29,6 +29,8 @@ _VERSIONS = {
     "bsdtar": ["bsdtar", "--version"],
     "gzip": ["gzip", "--version"],
     "zstd": ["zstd", "--version"],
+    "podman": ["podman", "--version"],
+    "btrfs-progs": ["btrfs", "--version"],
 }
 _LIBRARIES = ("ansible-core", "zstandard", "isal", "zlib-ng")
 _SHA_FLAGS = {"sha_ni", "sha2"}

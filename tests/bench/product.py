@@ -31,6 +31,7 @@ INFLATERS = {"zlib": "", "isal": "isal", "zlib-ng": "zlib_ng"}
 # Stand for the arguments in a payload, which is made once.
 _SRC = "/stands/for/the/source"
 _DEST = "/stands/for/the/destination"
+_STORE = "/stands/for/the/store"
 
 _DOES_NOTHING = """\
 #!/usr/bin/python
@@ -59,12 +60,13 @@ if __name__ == "__main__":
 class Modules:
     """Commands that start the two modules, made in ``folder`` with this process's Python.
 
-    ``environment`` is what a child needs to import the collection. Raises ``RuntimeError`` where Ansible makes no payload.
+    ``checkout`` is that of another version of the collection. ``environment`` is what a child needs to import the
+    collection. Raises ``RuntimeError`` where Ansible makes no payload.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, checkout: str = link_collection.ROOT) -> None:
         collections = os.path.join(folder, "collections")
-        link_collection.main(collections)
+        link_collection.main(collections, checkout)
         self._folder = folder
         self._library = os.path.join(folder, "library")
         os.mkdir(self._library)
@@ -90,6 +92,7 @@ class Modules:
         for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"):
             self.environment.pop(name, None)
         self._payloads = {OURS: self._payload(f"hypervisor.oci.{OURS}"), NOTHING: self._payload(NOTHING)}
+        self._stored = ""
 
     def command(self, module: str, start: str, src: str, dest: str, inflater: str = "zlib") -> list[str]:
         """The words that start this module, as on a node that has this one library to inflate gzip."""
@@ -97,20 +100,31 @@ class Modules:
         path += self._path
         words = ["env", f"PYTHONPATH={os.pathsep.join(path)}", sys.executable]
         if start == "payload":
-            text = self._payloads[module]
-            for stands, value in ((_SRC, src), (_DEST, dest)):
-                if set(value) & set("'\"\\"):
-                    raise RuntimeError(f"{value}: give a path without quotes")
-                text = text.replace(stands, value)
-            target = os.path.join(self._folder, "payload.py")
-            with open(target, "w", encoding="utf-8") as file:
-                file.write(text)
-            return [*words, target]
+            return [*words, self._filled(self._payloads[module], {_SRC: src, _DEST: dest})]
         arguments = {"src": src, "dest": dest, "remote_src": True}
         target = os.path.join(self._folder, "arguments.json")
         with open(target, "w", encoding="utf-8") as file:
             json.dump({"ANSIBLE_MODULE_ARGS": arguments}, file)
         return [*words, self._files[module], target]
+
+    def storing(self, src: str, dest: str, store: str) -> list[str]:
+        """The words that start our module as Ansible sends it, with a store. Needs root."""
+        if not self._stored:
+            self._stored = self._payload(f"hypervisor.oci.{OURS}", {"store_dir": _STORE})
+        path = [self._hidden(library) for library in INFLATERS.values() if library]
+        script = self._filled(self._stored, {_SRC: src, _DEST: dest, _STORE: store})
+        return ["env", f"PYTHONPATH={os.pathsep.join([*path, *self._path])}", sys.executable, script]
+
+    def _filled(self, text: str, values: t.Mapping[str, str]) -> str:
+        """Write a payload with its arguments, and return its path. Raises ``RuntimeError``."""
+        for stands, value in values.items():
+            if set(value) & set("'\"\\"):
+                raise RuntimeError(f"{value}: give a path without quotes")
+            text = text.replace(stands, value)
+        target = os.path.join(self._folder, "payload.py")
+        with open(target, "w", encoding="utf-8") as file:
+            file.write(text)
+        return target
 
     def _hidden(self, library: str) -> str:
         return os.path.join(self._folder, "hidden", library)
@@ -122,7 +136,7 @@ class Modules:
         with open(os.path.join(package, "__init__.py"), "w", encoding="ascii") as file:
             file.write(f'raise ImportError("{library} is left out of this run")\n')
 
-    def _payload(self, name: str) -> str:
+    def _payload(self, name: str, more: t.Mapping[str, str] | None = None) -> str:
         """Let Ansible send the module to this very machine and keep what it sent."""
         temporary = os.path.join(self._folder, "sent")
         config = os.path.join(self._folder, "ansible.cfg")
@@ -139,7 +153,7 @@ class Modules:
             "ANSIBLE_PIPELINING": "0",
             "ANSIBLE_REMOTE_TEMP": temporary,
         }
-        arguments = {"src": _SRC, "dest": _DEST, "remote_src": True}
+        arguments = {"src": _SRC, "dest": _DEST, "remote_src": True, **(more or {})}
         ran = subprocess.run(
             [sys.executable, "-m", "ansible", "adhoc", "localhost", "-m", name]
             + ["-e", f"ansible_python_interpreter={sys.executable}"]
@@ -158,7 +172,7 @@ class Modules:
             raise RuntimeError(f"Ansible sent no module {name}: {ran.stdout}")
         with open(sent[0], encoding="utf-8") as file:
             text = file.read()
-        if text.count(_SRC) != 1 or text.count(_DEST) != 1:
+        if any(text.count(value) != 1 for value in (_SRC, _DEST, *(more or {}).values())):
             raise RuntimeError(f"the payload of {name} holds its arguments otherwise")
         remove_below(self._folder, temporary)
         return text

@@ -74,7 +74,7 @@ class Bench:
         """Keep a sentence for the page, which has no use for where we work."""
         self.problems.append(problem.replace(self.folder, "…"))
 
-    def run(self, words: t.Sequence[str]) -> tuple[Sample, str]:
+    def run(self, words: t.Sequence[str], environment: t.Mapping[str, str] | None = None) -> tuple[Sample, str]:
         """One measured run, and what it printed. Raises ``TooLong``."""
         report = os.path.join(self.folder, "report")
         printed = os.path.join(self.folder, "printed")
@@ -86,7 +86,7 @@ class Bench:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env=self.modules.environment,
+                env=environment or self.modules.environment,
                 start_new_session=True,
             )
             try:
@@ -140,7 +140,7 @@ def measure_case(bench: Bench, case: Case) -> Results | None:
     tree: dict[bytes, Node] = {}
     differ: dict[str, int] = {}
     report: dict[str, t.Any] = {}
-    _warm(case)
+    warm(case)
     for turn in range(bench.options.runs):
         for name in names:
             with bench.filesystem.fresh() as folder:
@@ -184,7 +184,7 @@ def measure_case(bench: Bench, case: Case) -> Results | None:
     }
 
 
-def _warm(case: Case) -> None:
+def warm(case: Case) -> None:
     """Have the blobs and the archive in the page cache."""
     for path in filter(None, (*case.layers, case.archive)):
         with open(path, "rb") as file:
@@ -208,7 +208,7 @@ def _plain(samples: t.Mapping[str, t.Sequence[Sample]]) -> Results:
 
 def measure_growth(bench: Bench, label: str, size: int, case: Case) -> Results | None:
     """The product alone on one image of a series."""
-    _warm(case)
+    warm(case)
     samples = []
     report: dict[str, t.Any] = {}
     for _turn in range(min(bench.options.runs, 3)):
@@ -280,7 +280,7 @@ def measure_sha(bench: Bench, cases: t.Sequence[Case]) -> Results:
     inflater = "isal" if "isal" in bench.inflaters else "zlib"
     for case in cases:
         samples: dict[str, list[Sample]] = {"as it is": [], "masked": []}
-        _warm(case)
+        warm(case)
         for _turn in range(bench.options.runs):
             for label, group in samples.items():
                 with bench.filesystem.fresh() as folder:

@@ -12,14 +12,14 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def main(collections: str) -> None:
-    """Link ``COLLECTIONS/ansible_collections/hypervisor/oci`` to the checkout."""
+def main(collections: str, checkout: str = ROOT) -> None:
+    """Link ``COLLECTIONS/ansible_collections/hypervisor/oci`` to a checkout, this one by default."""
     folder = os.path.join(collections, "ansible_collections", "hypervisor")
     os.makedirs(folder, exist_ok=True)
     link = os.path.join(folder, "oci")
     if os.path.islink(link):
         os.unlink(link)
-    os.symlink(ROOT, link)
+    os.symlink(checkout, link)
 
 
 if __name__ == "__main__":

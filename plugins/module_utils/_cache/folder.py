@@ -22,8 +22,8 @@ READ = OPEN_FLAGS | os.O_NOFOLLOW
 _OTHERS_WRITE = 0o022
 
 
-def open_folders(path: str, names: t.Iterable[str], dry: bool) -> dict[str, int]:
-    """Open the folders of these names in the cache at ``path``, and return their descriptors.
+def open_folders(path: str, names: t.Iterable[str], dry: bool, option: str = "cache_dir") -> dict[str, int]:
+    """Open the folders of these names in the folder at ``path``, which is that ``option``, and return their descriptors.
 
     Missing folders are created; if ``dry``, they are left out. Links in ``path`` are the administrator's and are
     followed. Raises ``RootfsError`` if another user can change the folder or the way to it, and ``OSError``.
@@ -34,20 +34,20 @@ def open_folders(path: str, names: t.Iterable[str], dry: bool) -> dict[str, int]
         shown = ""
         parts = os.path.realpath(path).split("/")[1:]
         for number, part in enumerate(parts, 1):
-            _require_safe(current, shown or "/", False)
+            _require_safe(current, shown or "/", False, option)
             shown = f"{shown}/{part}"
             below = _open_folder(current, part, 0o700 if number == len(parts) else 0o755, dry)
             if below is None:
                 return {}
             walk.close()
             current = walk.enter_context(opened(below))
-        _require_safe(current, shown, True)
+        _require_safe(current, shown, True, option)
         with contextlib.ExitStack() as kept:
             for name in names:
                 fd = _open_folder(current, name, 0o700, dry)
                 if fd is not None:
                     kept.enter_context(closed_on_error(fd))
-                    _require_safe(fd, f"{shown}/{name}", True)
+                    _require_safe(fd, f"{shown}/{name}", True, option)
                     folders[name] = fd
     return folders
 
@@ -83,7 +83,7 @@ def _open_folder(above: int, name: str, mode: int, dry: bool) -> int | None:
             os.mkdir(name, mode, dir_fd=above)
 
 
-def _require_safe(fd: int, path: str, own: bool) -> None:
+def _require_safe(fd: int, path: str, own: bool, option: str) -> None:
     """Require that other users cannot change a directory or the way to it. Raises ``RootfsError``."""
     status = os.fstat(fd)
     owners = (os.geteuid(),) if own else (0, os.geteuid())
@@ -94,6 +94,6 @@ def _require_safe(fd: int, path: str, own: bool) -> None:
     if status.st_uid in owners and not open_to_all:
         return
     raise RootfsError(
-        f"cache_dir is refused: other users can change {show(path)}; choose a folder that belongs to the running user or"
+        f"{option} is refused: other users can change {show(path)}; choose a folder that belongs to the running user or"
         " root, as do all folders above it, and that others cannot write to"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import typing as t
 
 from .._errors import OciError, RootfsError, os_phrase, show
@@ -19,6 +20,7 @@ from .record import dest_of
 _DEPTH = 2
 _MOST_FOLDERS = 100_000
 _ENDS = b".oci_rootfs"
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
 _LARGEST_RECORD = 256 * 1024 * 1024
 
 
@@ -37,6 +39,24 @@ def find_dests(folders: t.Iterable[str]) -> list[str]:
         except OSError as error:
             raise RootfsError(f"{show(folder)} cannot be searched: {os_phrase(error)}") from error
     return sorted(search.found)
+
+
+def dest_of_state(path: str) -> str | None:
+    """Return the dest that a private folder belongs to; ``None`` if its name does not tell and it has no record.
+
+    Raises ``OSError``.
+    """
+    parent, name = os.path.split(path)
+    if not name.startswith(".") or not name.endswith(os.fsdecode(_ENDS)):
+        return None
+    stem = name[1 : -len(_ENDS)]
+    if _HASH.match(stem) is None:
+        return os.path.join(parent, stem)
+    # a long name was hashed
+    fd, missing = open_existing(os.fsencode(parent))
+    with opened(fd):
+        dest = None if missing else _dest_in(fd, os.fsencode(name))
+    return dest if dest is not None and os.path.dirname(dest) == parent else None
 
 
 class _Search:

@@ -31,10 +31,13 @@ def _number(direction: int, number: int, size: int) -> int:
 _SNAP_DESTROY = _number(_WRITE, 15, 4096)
 _SNAP_CREATE = _number(_WRITE, 23, 4096)
 _SUBVOL_CREATE = _number(_WRITE, 24, 4096)
+_SUBVOL_GETFLAGS = _number(_READ, 25, 8)
 _SUBVOL_SETFLAGS = _number(_WRITE, 26, 8)
 _FS_INFO = _number(_READ, 31, _FS_INFO_SIZE)
 _SUBVOL_INFO = _number(_READ, 60, _SUBVOLUME_INFO_SIZE)
 _READ_ONLY = 2
+# The inode of the root of every subvolume.
+_SUBVOLUME = 256
 
 
 def file_system_of(fd: int) -> bytes | None:
@@ -78,6 +81,18 @@ def make_snapshot(source: int, folder: int, name: bytes) -> None:
 def make_read_only(fd: int) -> None:
     """Make a subvolume read-only. Raises ``OSError``."""
     fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", _READ_ONLY))
+
+
+def is_subvolume(fd: int) -> bool:
+    """Return whether a directory is the root of a subvolume."""
+    return os.fstat(fd).st_ino == _SUBVOLUME and file_system_of(fd) is not None
+
+
+def is_read_only(fd: int) -> bool:
+    """Return whether the subvolume that a directory lies in is read-only. Raises ``OSError``."""
+    buffer = bytearray(8)
+    fcntl.ioctl(fd, _SUBVOL_GETFLAGS, buffer)
+    return bool(struct.unpack("=Q", buffer)[0] & _READ_ONLY)
 
 
 def destroy_subvolume(folder: int, name: bytes) -> bool:

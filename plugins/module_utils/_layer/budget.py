@@ -24,7 +24,7 @@ _FREE_RECORDS = 1_000_000
 _RECORDS_PER_ENTRY = 32
 
 
-_COUNTS = ("stored", "size", "holes", "entries", "implied", "extended", "records")
+COUNTS = ("stored", "size", "holes", "entries", "implied", "extended", "records")
 
 
 class Budget:
@@ -46,11 +46,11 @@ class Budget:
 
     def to_dict(self) -> dict[str, int]:
         """Return what has been used, without the limits."""
-        return {name: getattr(self, name) for name in _COUNTS}
+        return {name: getattr(self, name) for name in COUNTS}
 
     def go_on_from(self, used: t.Mapping[str, int]) -> None:
         """Count what earlier layers have used, see ``to_dict``."""
-        for name in _COUNTS:
+        for name in COUNTS:
             setattr(self, name, used[name])
 
     # only one thread adds to each count

@@ -18,7 +18,8 @@ from .._fs.directories import DIRECTORY
 from .._image.image import Image, Layer
 from .._store.chain import chain_ids, key_of
 from .._store.driver import driver_of
-from .._store.references import Reference, collect, refer
+from .._store.collection import collect
+from .._store.references import Reference, refer
 from .._rootfs.told import Told
 from .._store.snapshot import Snapshot
 from .._store.store import Store
@@ -58,6 +59,11 @@ class _Part(t.NamedTuple):
     layers: tuple[Layer, ...]
 
     @property
+    def diff_id(self) -> str:
+        """The layer's diff_id; of all layers, their chain ID."""
+        return chain_ids(layer.diff_id for layer in self.layers)[-1]
+
+    @property
     def proof(self) -> str:
         """What proves which blobs gave it; empty if only their content can."""
         # an old archive names no digest of a blob
@@ -68,11 +74,16 @@ class _Part(t.NamedTuple):
 
 
 def _parts(target: Target, store: Store, layers: t.Sequence[Layer]) -> list[_Part]:
-    options = {"driver": store.driver.name, **target.options.unpack.to_fingerprint()}
+    options = _options(target, store)
     keys = [key_of(chain, options) for chain in chain_ids(layer.diff_id for layer in layers)]
     if store.is_too_deep(len(layers)):
         return [_Part(keys[-1], tuple(layers))]
     return [_Part(key, (layer,)) for key, layer in zip(keys, layers)]
+
+
+def _options(target: Target, store: Store) -> dict[str, t.Any]:
+    """Return what snapshots of the same layers differ by."""
+    return {"driver": store.driver.name, **target.options.unpack.to_fingerprint()}
 
 
 def build(target: Target, shared: Shared, steps: Steps, kept: Kept) -> tuple[Snapshot, ...]:
@@ -140,7 +151,8 @@ def _make(place: _Place, below: t.Sequence[Snapshot], part: _Part) -> Snapshot:
             if known is not None:
                 return store.prove(known, digests)
             above = below[-1].name if below else ""
-            return store.publish(name, Snapshot(part.key, "", above, part.layers[-1].diff_id, digests, told))
+            options = _options(place.target, store)
+            return store.publish(name, Snapshot(part.key, "", above, part.diff_id, digests, told, options))
 
 
 def _apply(place: _Place, below: t.Sequence[Snapshot], part: _Part, draft: str) -> Told:

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
-from .._fs.btrfs import destroy_subvolume, make_read_only, make_snapshot, make_subvolume
+from .._fs.btrfs import make_read_only, make_snapshot, make_subvolume
 from .._fs.descriptors import opened
 from .._fs.directories import DIRECTORY
-from .._fs.removal import try_remove_tree
 from .driver import Folders, Lower
 
 
@@ -39,14 +37,3 @@ class BtrfsDriver:
         """Make a writable snapshot."""
         with opened(os.open(lower[0], DIRECTORY, dir_fd=folders["s"])) as source:
             make_snapshot(source, folder, name)
-
-    def remove(self, folder: int, name: str) -> bool:
-        """Remove a subvolume, at once where it can be."""
-        try:
-            os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            if error.errno != errno.ENOTDIR:
-                raise
-        return destroy_subvolume(folder, name.encode()) or not try_remove_tree(folder, name.encode())

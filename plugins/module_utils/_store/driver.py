@@ -28,9 +28,6 @@ class Driver(t.Protocol):
     def make_tree(self, folders: Folders, lower: Lower, folder: int, name: bytes) -> None:
         """Make a tree of snapshots at a name in a folder."""
 
-    def remove(self, folder: int, name: str) -> bool:
-        """Remove a snapshot or a draft; return false if something of it stays."""
-
 
 def driver_of(name: str) -> Driver:
     """Return the driver of a form of trees."""

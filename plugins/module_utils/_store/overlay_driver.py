@@ -10,7 +10,6 @@ import os
 from .._fs.descriptors import opened
 from .._fs.directories import DIRECTORY, make_private
 from .._fs.overlay import Lowers, open_overlay
-from .._fs.removal import try_remove_tree
 from .._fs.stack import make_stack, make_upper
 from .driver import Folders, Lower
 
@@ -37,7 +36,3 @@ class OverlayDriver:
     def make_tree(self, folders: Folders, lower: Lower, folder: int, name: bytes) -> None:
         """Make a stack with an upper directory of its own."""
         make_stack(folder, name, Lowers(folders["s"], lower), os.readlink(f"/proc/self/fd/{folders['s']}"))
-
-    def remove(self, folder: int, name: str) -> bool:
-        """Remove a directory."""
-        return not try_remove_tree(folder, name.encode())

@@ -1,27 +1,30 @@
 # Copyright (c) the hypervisor.oci authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who refers to the snapshots of a store, and which of them nobody needs any more."""
+"""Who refers to the snapshots of a store (docs/behaviour.md, section 16)."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import time
 import typing as t
 
+from .._dest.search import dest_of_state
 from .._errors import RootfsError
 from .._fs.btrfs import is_same_file_system
 from .._fs.descriptors import opened
-from .._fs.directories import names_in, open_existing
+from .._fs.directories import open_existing
+from .snapshot import is_name
 from .store import Store, write_file
 
-_DAY = 86_400
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LARGEST = 16 * 1024 * 1024
+
+# What is known of the record that a reference names: it is there, it is not, or its file system cannot be reached.
+PRESENT = "present"
+GONE = "gone"
+UNKNOWN = "unknown"
 
 
 class Reference(t.NamedTuple):
@@ -30,108 +33,56 @@ class Reference(t.NamedTuple):
     record: str
     snapshots: tuple[str, ...]
 
+    @property
+    def file(self) -> str:
+        """The name of the file that holds it."""
+        return hashlib.sha256(os.fsencode(self.record)).hexdigest() + ".json"
+
+
+class Found(t.NamedTuple):
+    """What a reference has led to: ``state`` is one of the words above, ``dest`` the path if it can be told."""
+
+    state: str
+    dest: str | None
+    exists: bool
+
 
 def refer(store: Store, reference: Reference) -> None:
     """Note which snapshots the trees of a dest need, durably."""
-    write_file(store.folders["d"], _name_of(reference.record), json.dumps(reference._asdict()).encode("ascii"))
+    write_file(store.folders["d"], reference.file, json.dumps(reference._asdict()).encode("ascii"))
 
 
-def collect(store: Store, days: float) -> int:
-    """Remove snapshots that no dest refers to and no run has used for so many days; return how many.
-
-    A reference is dropped only if the file system of its dest is there, and the record is not. What is unsure stays. Nothing
-    is done while another run uses the store.
-    """
-    with contextlib.ExitStack() as stack:
-        lock = os.open("lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.folders["d"])
-        stack.enter_context(opened(lock))
-        store.unlock()
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return 0
-        return _collect(store, days)
-
-
-def _collect(store: Store, days: float) -> int:
-    needed = _referred(store)
-    if needed is None:
-        return 0
-    known = {snapshot.name: (snapshot, used) for snapshot, used in store.all()}
-    for name in list(needed):
-        while name in known and known[name][0].parent:
-            name = known[name][0].parent
-            needed.add(name)
-    removed = 0
-    now = time.time()
-    parents = {snapshot.parent for snapshot, _used in known.values()}
-    for name, (snapshot, used) in known.items():
-        if name in needed or name in parents or now - used < days * _DAY:
-            continue
-        os.unlink(f"{snapshot.key}.json", dir_fd=store.folders["r"])
-        os.fsync(store.folders["r"])
-        removed += store.driver.remove(store.folders["s"], name)
-    _remove_leftovers(store, needed)
-    return removed
-
-
-def _remove_leftovers(store: Store, needed: set[str]) -> None:
-    """Remove what interrupted runs have left: nobody else uses the store. What is ``needed`` stays, also without a record."""
-    known = needed.union(snapshot.name for snapshot, _used in store.all())
-    for name in map(os.fsdecode, names_in(store.folders["s"])):
-        if name not in known:
-            store.driver.remove(store.folders["s"], name)
-    for name in map(os.fsdecode, names_in(store.folders["w"])):
-        store.driver.remove(store.folders["w"], name)
-    for name in map(os.fsdecode, names_in(store.folders["r"])):
-        if not name.endswith(".json"):
-            os.unlink(name, dir_fd=store.folders["r"])
-
-
-def _referred(store: Store) -> set[str] | None:
-    """Return the names of snapshots that a dest needs; ``None`` if a reference cannot be read."""
-    needed: set[str] = set()
-    for name in map(os.fsdecode, names_in(store.folders["d"])):
-        if not name.endswith(".json"):
-            continue
-        reference = _read(store, name)
-        if reference is None:
-            return None
-        if _is_gone(store, reference):
-            os.unlink(name, dir_fd=store.folders["d"])
-        else:
-            needed.update(reference.snapshots)
-    return needed
-
-
-def _read(store: Store, name: str) -> Reference | None:
+def read_reference(folder: int, name: str) -> Reference | None:
+    """Read the reference in a file; return ``None`` if it is damaged or lies in the file of another one."""
     try:
-        with os.fdopen(os.open(name, _READ, dir_fd=store.folders["d"]), "rb") as file:
+        with os.fdopen(os.open(name, _READ, dir_fd=folder), "rb") as file:
             value = json.loads(file.read(_LARGEST))
-        return Reference(str(value["record"]), tuple(map(str, value["snapshots"])))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        found = Reference(str(value["record"]), tuple(map(str, value["snapshots"])))
+        is_ours = found.record.startswith("/") and "\0" not in found.record and found.file == name
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return found if is_ours and all(map(is_name, found.snapshots)) else None
 
 
-def _is_gone(store: Store, reference: Reference) -> bool:
-    """Return whether the record of a dest is missing on its own file system, that of the store, which is there."""
+def follow(reference: Reference, store: int) -> Found:
+    """Look whether the record of a dest is there, and its dest: on its own file system, that of the folder ``store``."""
+    folder, name = os.path.split(reference.record)
+    dest = None
     try:
-        fd, missing = open_existing(os.fsencode(os.path.dirname(reference.record)))
+        dest = dest_of_state(folder)
+        fd, missing = open_existing(os.fsencode(folder))
     except (OSError, RootfsError):
-        return False
+        return Found(UNKNOWN, dest, False)
     with opened(fd):
-        if not is_same_file_system(fd, store.folders["d"]):
-            return False
+        if not is_same_file_system(fd, store):
+            return Found(UNKNOWN, dest, False)
+        exists = dest is not None and os.path.isdir(dest) and not os.path.islink(dest)
         if missing:
-            return True
+            return Found(GONE, dest, exists)
         try:
-            os.stat(os.path.basename(reference.record), dir_fd=fd, follow_symlinks=False)
+            os.stat(name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
-            return True
+            return Found(GONE, dest, exists)
         except OSError:
-            return False
-    return False
-
-
-def _name_of(record: str) -> str:
-    return hashlib.sha256(os.fsencode(record)).hexdigest() + ".json"
+            return Found(UNKNOWN, dest, exists)
+    return Found(PRESENT, dest, exists)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import re
 import typing as t
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
+from .._errors import ImageError
+from .._image.digest import Digest
+from .._layer.budget import COUNTS
 from .._rootfs.told import Told
 
 # Increased when snapshots of another form must not be used.
@@ -32,6 +35,7 @@ class Snapshot:
     diff_id: str
     digests: tuple[str, ...]
     told: Told
+    options: dict[str, t.Any] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Return the snapshot as it is stored."""
@@ -47,15 +51,26 @@ def from_json(data: bytes, key: str) -> Snapshot | None:
             str(value["key"]),
             str(value["name"]),
             str(value["parent"]),
-            str(value["diff_id"]),
-            tuple(map(str, value["digests"])),
+            str(Digest(str(value["diff_id"]))),
+            tuple(str(Digest(str(digest))) for digest in value["digests"]),
             told,
+            dict(value["options"]),
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, ImageError):
         return None
     names = [found.name, *([found.parent] if found.parent else [])]
-    is_sound = value.get("format") == _FORMAT and found.key == key and all(map(_NAME.match, names))
-    return found if is_sound else None
+    is_sound = value.get("format") == _FORMAT and found.key == key and all(map(is_name, names))
+    is_counted = set(told.budget) == set(COUNTS) and all(map(_is_count, told.budget.values()))
+    return found if is_sound and is_counted else None
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text can be the name of a snapshot."""
+    return _NAME.match(text) is not None
+
+
+def _is_count(value: t.Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def read_bounded(file: t.BinaryIO) -> bytes:

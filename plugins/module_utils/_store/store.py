@@ -19,13 +19,14 @@ from dataclasses import replace
 
 from .._cache.folder import open_folders
 from .._errors import RootfsError, os_phrase, show
+from .._fs.btrfs import destroy_subvolume
 from .._fs.descriptors import opened
-from .._fs.directories import names_in
+from .._fs.removal import try_remove_tree
 from .._fs.syscalls import syncfs
 from .driver import Driver
 from .snapshot import Snapshot, from_json, read_bounded
 
-_FOLDERS = ("s", "r", "w", "d")
+FOLDERS = ("s", "r", "w", "d")
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAME_LENGTH = 6
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -41,7 +42,7 @@ class Store:
         self.driver = driver
         self._stack = contextlib.ExitStack()
         try:
-            self.folders = open_folders(path, _FOLDERS, False)
+            self.folders = open_folders(path, FOLDERS, False, "store_dir")
             for fd in self.folders.values():
                 self._stack.callback(os.close, fd)
             lock = os.open(
@@ -85,19 +86,6 @@ class Store:
                 return snapshot
         except FileNotFoundError:
             return None
-
-    def all(self) -> t.Iterator[tuple[Snapshot, float]]:
-        """Yield the snapshots, and when each was used last, in seconds since the epoch."""
-        for name in sorted(map(os.fsdecode, names_in(self.folders["r"]))):
-            key, dot, kind = name.partition(".json")
-            if not dot or kind:
-                continue
-            with contextlib.suppress(FileNotFoundError), os.fdopen(
-                os.open(name, _READ, dir_fd=self.folders["r"]), "rb"
-            ) as file:
-                snapshot = from_json(read_bounded(file), key)
-                if snapshot is not None:
-                    yield snapshot, os.fstat(file.fileno()).st_mtime
 
     def _is_there(self, snapshot: Snapshot) -> bool:
         try:
@@ -143,7 +131,7 @@ class Store:
         try:
             yield name
         finally:
-            self.driver.remove(self.folders["w"], name)
+            remove_tree(self.folders["w"], name)
 
     def opened_draft(self, name: str, below: t.Sequence[Snapshot]) -> opened:
         """Make the tree of a draft on top of snapshots, the lowest first, and open its root for a ``with`` block."""
@@ -192,3 +180,12 @@ def write_file(folder: int, name: str, data: bytes) -> None:
 def _names(snapshots: t.Sequence[Snapshot]) -> list[str]:
     """Return the names of snapshots, the top first."""
     return [snapshot.name for snapshot in reversed(snapshots)]
+
+
+def remove_tree(folder: int, name: str) -> bool:
+    """Remove a snapshot or a draft, at once where it is a subvolume; return whether it is gone."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    return destroy_subvolume(folder, name.encode()) or not try_remove_tree(folder, name.encode())

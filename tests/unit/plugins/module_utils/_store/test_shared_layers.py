@@ -21,7 +21,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._provision import p
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.plugins.module_utils._store import references, store
 from ansible_collections.hypervisor.oci.plugins.module_utils._store.driver import driver_of
-from ansible_collections.hypervisor.oci.plugins.module_utils._store.store import Store
+from ansible_collections.hypervisor.oci.plugins.module_utils._store.store import Store, remove_tree
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -282,7 +282,7 @@ def test_a_snapshot_that_is_gone_is_made_anew(lab: Lab, one: str) -> None:
     lab.run("a", one)
     with opened(os.open(lab.folder / "store/s", os.O_RDONLY)) as folder:
         for name in lab.stored():
-            driver_of(lab.driver).remove(folder, name)
+            remove_tree(folder, name)
     lab.run("b", one)
     assert lab.layers_read(ONE) == [0, 1, 2]
     if lab.driver == "overlay":

@@ -10,12 +10,13 @@ import json
 import typing as t
 
 import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import COUNTS
 from ansible_collections.hypervisor.oci.plugins.module_utils._store.snapshot import Snapshot, from_json
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.told import Told
 
-SNAPSHOT = Snapshot(
-    "key", "abc123", "def456", "sha256:1", ("sha256:2",), Told({"entries": 1}, {"size": 2}, {"paths": []})
-)
+A, B = (f"sha256:{letter * 64}" for letter in "ab")
+USED = dict.fromkeys(COUNTS, 2)
+SNAPSHOT = Snapshot("key", "abc123", "def456", A, (B,), Told({"entries": 1}, USED, {"paths": []}), {"devices": "safe"})
 
 
 def test_it_is_read_as_it_was_written() -> None:
@@ -26,7 +27,11 @@ def test_it_is_read_as_it_was_written() -> None:
     "change",
     [
         {"format": 2}, {"format": None}, {"key": "other"}, {"name": "../x"}, {"name": ""}, {"parent": "a/b"}, {"told": None},
-        {"told": {}}, {"digests": 5},
+        {"told": {}}, {"digests": 5}, {"digests": ["abc"]}, {"diff_id": "sha256:xyz"}, {"options": 5},
+        {"told": {"report": {}, "candidates": {}, "budget": {"size": 2}}},
+        {"told": {"report": {}, "candidates": {}, "budget": {**USED, "size": -1}}},
+        {"told": {"report": {}, "candidates": {}, "budget": {**USED, "size": "2"}}},
+        {"told": {"report": {}, "candidates": {}, "budget": {**USED, "holes": True}}},
     ],
 )  # fmt: skip
 def test_what_is_not_sound(change: dict[str, t.Any]) -> None:
