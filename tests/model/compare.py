@@ -16,7 +16,10 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform imp
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import select_image
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
-from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import Applier
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.descriptors import opened
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.overlay import Lowers, open_overlay
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.stack import make_upper
+from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.apply import Applier, Unstackable
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.attributes import Policy
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.ids import IdMap
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.told import Told
@@ -95,12 +98,27 @@ def of_product(image: Image, work: bytes) -> Outcome:
     root = os.path.join(work, b"root")
     os.mkdir(root)
     try:
-        outcome = _unpacked(image, root)
+        try:
+            outcome = _unpacked(image, root)
+        except Unstackable:
+            _remove(root)
+            os.mkdir(root)
+            outcome = _ordinary(image, root)
         if os.listdir(work) != [b"root"]:
             raise AssertionError(f"something was made outside of the root: {os.listdir(work)}")
         return outcome
     finally:
         _remove(root)
+
+
+def _ordinary(image: Image, root: bytes) -> Outcome:
+    """The tree of its own of an image that no overlay can hold."""
+    global in_stacks  # pylint: disable=global-statement
+    in_stacks = False
+    try:
+        return _unpacked(image, root)
+    finally:
+        in_stacks = True
 
 
 def smallest(image: Image, fails: t.Callable[[Image], bool]) -> Image:
@@ -209,8 +227,43 @@ def to_code(image: Image) -> str:
 
 # -- the product
 
-# Whether layers are applied one by one, each to a tree that it finds on disk.
+# Whether layers are applied one by one, each to a tree that it finds on disk, or to an overlay of those below it.
 in_steps = False
+in_stacks = False
+
+
+class _Stack:
+    """The layers of an image as those of overlays, in the directory ``top``."""
+
+    def __init__(self, top: bytes) -> None:
+        self._fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+        self._names: list[str] = []
+
+    @contextlib.contextmanager
+    def draft(self) -> t.Iterator[int]:
+        """Yield the root for the next layer, which stays unless the block fails."""
+        name = f"l{len(self._names)}"
+        os.mkdir(f"{name}-draft", 0o700, dir_fd=self._fd)
+        lowers = Lowers(self._fd, self._names[::-1])
+        with opened(os.open(f"{name}-draft", os.O_RDONLY, dir_fd=self._fd)) as draft:
+            make_upper(draft, lowers)
+            root = open_overlay(lowers, draft) if self._names else os.open("upper", os.O_RDONLY, dir_fd=draft)
+            with opened(root):
+                yield root
+            os.rename("upper", name, src_dir_fd=draft, dst_dir_fd=self._fd)
+        self._names.append(name)
+
+    def close(self) -> None:
+        """Close the directory."""
+        os.close(self._fd)
+
+    @contextlib.contextmanager
+    def view(self) -> t.Iterator[bytes]:
+        """Yield where all of it is seen."""
+        lowers = Lowers(self._fd, self._names[::-1])
+        several = len(self._names) > 1
+        with opened(open_overlay(lowers) if several else os.open(self._names[0], os.O_RDONLY, dir_fd=self._fd)) as root:
+            yield b"/proc/self/fd/%d/." % root
 
 
 def _unpack_options(options: model.Options) -> UnpackOptions:
@@ -239,11 +292,49 @@ def _unpacked_from_archive(image: Image, layers: list[builder.Layer], root: byte
         chosen = select_image(source, "model:1", None, parse_platform("linux/amd64"))
         blobs = stack.enter_context(contextlib.closing(Spooled(source, fd)))
         try:
+            if in_stacks and chosen.layers:
+                return _stacked_from_archive(blobs, chosen, root, _unpack_options(image.options))
             made = _unpack(blobs, chosen, fd, _unpack_options(image.options))
         except LayerError as error:
             number = [str(layer.digest) for layer in chosen.layers].index(error.layer)
             return Outcome(refused_at=(number, error.entry), message=str(error))
     return Outcome(snapshot(root), made.report.to_dict()["counts"])
+
+
+def _stacked_from_archive(blobs: t.Any, chosen: t.Any, root: bytes, options: UnpackOptions) -> Outcome:
+    steps = Steps(blobs, chosen, options, stacked=True)
+    told: Told | None = None
+    with contextlib.closing(_Stack(root)) as stack:
+        for layer in steps.layers:
+            with stack.draft() as fd:
+                told = steps.apply(layer, fd, told)
+        with stack.view() as path, opened(os.open(path, os.O_RDONLY)) as fd:
+            made = steps.finish(fd, t.cast(Told, told))
+            return Outcome(snapshot(path), made.report.to_dict()["counts"])
+
+
+def _stacked(image: Image, root: bytes) -> Outcome:
+    """What the product makes of the layers as those of overlays."""
+    options = _unpack_options(image.options)
+    report, budget = Report(), Budget(2**40, 2**20)
+    policy = Policy(report, options)
+    umask = os.umask(0)
+    try:
+        with contextlib.closing(_Stack(root)) as stack:
+            for number, layer in enumerate(image.layers):
+                keeps = policy.keeps if number else None
+                with stack.draft() as fd, contextlib.closing(
+                    Root(fd, policy.for_missing_parent(), keeps=keeps, stacked=True)
+                ) as top:
+                    applier = Applier(top, policy, budget, options, stacked=True)
+                    applier.apply_layer([layer_tar(layer)], str(number))
+                    applier.finish()
+            with stack.view() as path:
+                return Outcome(snapshot(path), report.to_dict()["counts"])
+    except LayerError as error:
+        return Outcome(refused_at=(int(error.layer), error.entry), message=str(error))
+    finally:
+        os.umask(umask)
 
 
 def _unpack(blobs: t.Any, chosen: t.Any, fd: int, options: UnpackOptions) -> Unpacked:
@@ -264,6 +355,8 @@ def _unpacked(image: Image, root: bytes) -> Outcome:
     # two equal layers could not be told apart in an error
     if len({layer.diff_id for layer in layers}) == len(image.layers):
         return _unpacked_from_archive(image, layers, root)
+    if in_stacks and image.layers:
+        return _stacked(image, root)
     unpack_options = _unpack_options(image.options)
     report = Report()
     budget = Budget(2**40, 2**20)

@@ -177,10 +177,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1800, help="at most")
     parser.add_argument("--coverage", action="store_true", help="print what was reached")
     parser.add_argument("--steps", action="store_true", help="apply layers one by one, each to what is on disk")
+    parser.add_argument("--stacks", action="store_true", help="apply each layer to an overlay of those below it; root")
     parser.add_argument("--peers", action="store_true", help="compare umoci and buildah as well")
     options = parser.parse_args()
     require()
     compare.in_steps = options.steps
+    compare.in_stacks = options.stacks
     # leave nothing in memory for who stops the run
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.monotonic()

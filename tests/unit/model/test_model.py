@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.hypervisor.oci.tests.model import compare, model
 from ansible_collections.hypervisor.oci.tests.model.generator import Image
 from ansible_collections.hypervisor.oci.tests.model.run import Tally, run, run_batch
+from ansible_collections.hypervisor.oci.tests.unit.support import needs_root
 
 _SECONDS = 600
 
@@ -49,6 +50,14 @@ def test_generated_images_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> Non
     """The same, each layer applied to the tree that it finds on disk, as a store does it."""
     monkeypatch.setattr(compare, "in_steps", True)
     tally = run(300, 2, _SECONDS)
+    assert tally.images >= 300
+
+
+@needs_root
+def test_generated_images_as_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, each layer applied to an overlay of those below it."""
+    monkeypatch.setattr(compare, "in_stacks", True)
+    tally = run(300, 3, _SECONDS)
     assert tally.images >= 300
 
 
