@@ -233,10 +233,11 @@ def _share(changed: int, size: int) -> float:
 def _machine_words(results: Results) -> str:
     settings, facts = results["settings"], results["machine"]
     load = settings["load"]
+    nice = f" Everything that was measured ran with a nice value of {settings['nice']}." if settings["nice"] else ""
     return (
         f"{facts['Processor']}, {facts['System']}, podman {facts['podman']}, btrfs-progs {facts['btrfs-progs']}; measuring"
         f" took {settings['minutes']:.0f} minutes. The load average before it began was {load['before']:.2f}, and other"
-        f" guests of the same host took {load['stolen']:.1%} of all CPU time meanwhile."
+        f" guests of the same host took {load['stolen']:.1%} of all CPU time meanwhile.{nice}"
     )
 
 

@@ -55,7 +55,7 @@ def results(**changes: t.Any) -> figures.Results:
         "images": {"app": image},
         "baseline": None,
         "machine": {"Processor": "one", "System": "a system", "podman": "4.3.1", "btrfs-progs": "6.2"},
-        "settings": {"quick": False, "minutes": 5.0, "load": {"before": 0.5, "stolen": 0.012}},
+        "settings": {"quick": False, "nice": 0, "minutes": 5.0, "load": {"before": 0.5, "stolen": 0.012}},
         **changes,
     }
 
@@ -95,6 +95,13 @@ def test_an_older_version() -> None:
     assert rows[f"app, without a store: unpacking, wall, {words}"][2] == "**missed**"
     assert rows[f"app, without a store: unpacking, CPU, {words}"][0] == "1.00 (1.00–1.00)"
     assert "without a store:" not in sharing_report.section(results())
+
+
+def test_a_raised_priority_is_told() -> None:
+    words = "ran with a nice value of"
+    assert words not in sharing_report.section(results())
+    raised = {**results()["settings"], "nice": -15}
+    assert f"{words} -15." in " ".join(sharing_report.section(results(settings=raised)).split())
 
 
 def test_the_plot() -> None:
