@@ -33,7 +33,7 @@ loop-mounted btrfs for each way and turn.
 - *Trees of their own* are those of `oci_rootfs` without a store, *shared layers* those with `store_dir`. Both are the
   whole process of the module, as Ansible sends it, and end with everything on disk.
 - *podman* is `podman pull` of the same layout and `podman create`, for an update also `podman rm` of the former container,
-  then `sync -f`; its storage is on the same file system. It does not verify diff_ids, and mounts a container when it starts.
+  then `sync -f`; its storage is on the same file system. It verifies what buildah does, and mounts a container when it starts.
 - Wall time *above nothing* is without that of a run that changes nothing, the median of three in the same turn.
 - Disk is what the file system uses more after a step, with both copies of the metadata, when what was removed is free. An
   update keeps the former tree for `state: previous`; podman keeps the former image.
