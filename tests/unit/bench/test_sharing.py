@@ -137,7 +137,15 @@ def test_who_writes_the_page_keeps_the_section(tmp_path: pathlib.Path) -> None:
     page.write_text(f"old\n\n{sections.BEGIN}\n\nThe section.\n\n{sections.END}\n", encoding="utf-8")
     settings = {"runs": 1, "quick": False, "start": "payload", "filesystem": "x", "minutes": 1.0, "floor": 1.0,
                 "load": {"before": 0.5, "stolen": 0.0}}  # fmt: skip
-    empty = {"machine": {}, "settings": settings, "cases": [], "scaling": [], "idle": None, "sha": None, "problems": []}
+    empty: figures.Results = {
+        "machine": {},
+        "settings": settings,
+        "cases": [],
+        "scaling": [],
+        "idle": None,
+        "sha": None,
+        "problems": [],
+    }
     report.write_page(empty, str(tmp_path))
     text = page.read_text(encoding="utf-8")
     assert "old" not in text.splitlines()
