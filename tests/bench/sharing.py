@@ -175,6 +175,7 @@ def run_all(bench: Bench, results: Results) -> Results:
     earlier = results["settings"]["minutes"] if "settings" in results else 0
     results["settings"] = {
         "quick": options.quick,
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "minutes": earlier + (time.time() - started) / 60,
         "load": machine.unrest(before, machine.load()),
     }

@@ -33,7 +33,7 @@ loop-mounted btrfs for each way and turn.
 - *Trees of their own* are those of `oci_rootfs` without a store, *shared layers* those with `store_dir`. Both are the
   whole process of the module, as Ansible sends it, and end with everything on disk.
 - *podman* is `podman pull` of the same layout and `podman create`, for an update also `podman rm` of the former container,
-  then `sync -f`; its storage is on the same file system. It does not verify diff_ids, and mounts a container when it starts.
+  then `sync -f`; its storage is on the same file system. It verifies what buildah does, and mounts a container when it starts.
 - Wall time *above nothing* is without that of a run that changes nothing, the median of three in the same turn.
 - Disk is what the file system uses more after a step, with both copies of the metadata, when what was removed is free. An
   update keeps the former tree for `state: previous`; podman keeps the former image.
@@ -233,10 +233,11 @@ def _share(changed: int, size: int) -> float:
 def _machine_words(results: Results) -> str:
     settings, facts = results["settings"], results["machine"]
     load = settings["load"]
+    nice = f" Everything that was measured ran with a nice value of {settings['nice']}." if settings["nice"] else ""
     return (
         f"{facts['Processor']}, {facts['System']}, podman {facts['podman']}, btrfs-progs {facts['btrfs-progs']}; measuring"
         f" took {settings['minutes']:.0f} minutes. The load average before it began was {load['before']:.2f}, and other"
-        f" guests of the same host took {load['stolen']:.1%} of all CPU time meanwhile."
+        f" guests of the same host took {load['stolen']:.1%} of all CPU time meanwhile.{nice}"
     )
 
 

@@ -55,7 +55,7 @@ def results(**changes: t.Any) -> figures.Results:
         "images": {"app": image},
         "baseline": None,
         "machine": {"Processor": "one", "System": "a system", "podman": "4.3.1", "btrfs-progs": "6.2"},
-        "settings": {"quick": False, "minutes": 5.0, "load": {"before": 0.5, "stolen": 0.012}},
+        "settings": {"quick": False, "nice": 0, "minutes": 5.0, "load": {"before": 0.5, "stolen": 0.012}},
         **changes,
     }
 
@@ -97,6 +97,13 @@ def test_an_older_version() -> None:
     assert "without a store:" not in sharing_report.section(results())
 
 
+def test_a_raised_priority_is_told() -> None:
+    words = "ran with a nice value of"
+    assert words not in sharing_report.section(results())
+    raised = {**results()["settings"], "nice": -15}
+    assert f"{words} -15." in " ".join(sharing_report.section(results(settings=raised)).split())
+
+
 def test_the_plot() -> None:
     root = xml.etree.ElementTree.fromstring(sharing_report.plot(results()))
     lines = list(root.iter(f"{SVG}polyline"))
@@ -130,7 +137,15 @@ def test_who_writes_the_page_keeps_the_section(tmp_path: pathlib.Path) -> None:
     page.write_text(f"old\n\n{sections.BEGIN}\n\nThe section.\n\n{sections.END}\n", encoding="utf-8")
     settings = {"runs": 1, "quick": False, "start": "payload", "filesystem": "x", "minutes": 1.0, "floor": 1.0,
                 "load": {"before": 0.5, "stolen": 0.0}}  # fmt: skip
-    empty = {"machine": {}, "settings": settings, "cases": [], "scaling": [], "idle": None, "sha": None, "problems": []}
+    empty: figures.Results = {
+        "machine": {},
+        "settings": settings,
+        "cases": [],
+        "scaling": [],
+        "idle": None,
+        "sha": None,
+        "problems": [],
+    }
     report.write_page(empty, str(tmp_path))
     text = page.read_text(encoding="utf-8")
     assert "old" not in text.splitlines()

@@ -152,7 +152,7 @@ def test_a_path_that_no_store_can_have(path: str) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"max_age": -1}, {"max_age": float("nan")}, {"lock_timeout": -1}])
-def test_numbers_that_mean_nothing(shop: Shop, asked: dict[str, float]) -> None:
+def test_numbers_that_mean_nothing(shop: Shop, asked: dict[str, t.Any]) -> None:
     with pytest.raises(OciError, match="give 0 or more"):
         shop.prune(**asked)
 
