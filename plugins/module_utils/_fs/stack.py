@@ -132,7 +132,9 @@ def _opened_lowers(fd: int, path: str) -> t.Iterator[Lowers]:
     folder, missing = open_existing(os.fsencode(stack.store))
     with opened(folder):
         if missing:
-            raise RootfsError(f"the store {show(stack.store)} of {show(path)} is not there; mount it, or provision the image again")
+            raise RootfsError(
+                f"the store {show(stack.store)} of {show(path)} is not there; mount it, or provision the image again"
+            )
         for name in stack.names:
             try:
                 os.stat(name, dir_fd=folder, follow_symlinks=False)

@@ -50,7 +50,9 @@ class Applier:
     In a ``stacked`` root, a layer of an overlay, it also raises ``Unstackable``.
     """
 
-    def __init__(self, root: Root, policy: Policy, budget: Budget, options: UnpackOptions, stacked: bool = False) -> None:
+    def __init__(
+        self, root: Root, policy: Policy, budget: Budget, options: UnpackOptions, stacked: bool = False
+    ) -> None:
         self._stacked = stacked
         self._root = root
         self._policy = policy

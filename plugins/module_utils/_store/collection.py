@@ -39,9 +39,7 @@ class Collection:
         return bool(self.references or self.snapshots or self.leftovers)
 
 
-def plan_collection(
-    folders: t.Mapping[str, int], contents: Contents, days: float, is_used: bool
-) -> Collection:
+def plan_collection(folders: t.Mapping[str, int], contents: Contents, days: float, is_used: bool) -> Collection:
     """Plan what to remove; ``days`` is the age from which snapshots go. What a run at work may need stays if ``is_used``.
 
     A reference is dropped only if the file system of its dest is there, and the record is not. What is unsure stays.

@@ -58,6 +58,7 @@ def _play(folder: Path, failing: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         "__container_had_root": True,
         "__container_root": {},
         "__container_went_back": {},
+        "__container_known": {},
         "__container_written": {},
         "__container_configured": False,
         "__container_enabled": False,

@@ -413,10 +413,19 @@ class Cases:
             require("/bin/nothing" in error, "the reason", error)
             for noise in ("To get more details", "File exists", "non-zero return code"):
                 require(noise not in error, "no noise", error)
+            self._require_kept(self.containers[name], error, "app:1")
             self._require_image_one(name)
         told = [line for line in self.runs.written.splitlines() if line.startswith("fatal:") and "from its log" in line]
         require(len(told) == len(errors), "each is told once", told)
         say("an image that does not start is taken back, and the reason told")
+
+    def _require_kept(self, container: Container, error: str, ref: str) -> None:
+        """The message says which image is back, and where the tree is that failed."""
+        require(f"its root file system is that of {ref} sha256:" in error, "the image that is back", error)
+        kept = error.rpartition("; the tree that failed is kept in ")[2]
+        folder, name = os.path.split(container.rootfs)
+        beside = os.path.join(folder, f".{name}.oci_rootfs")
+        require(os.path.dirname(kept) == beside and os.path.isdir(kept), "the tree that failed", error)
 
     def command_that_ends(self) -> None:
         """Also of a shell that waits for nobody; LXC gives it a console, so that there it would stay."""
@@ -576,6 +585,7 @@ class Cases:
         errors = runs.fail("was started again, and runs", src=self.image("three"), store_dir=store)
         for container in containers:
             require("/bin/nothing" in errors[container.name], "the reason", errors)
+            self._require_kept(container, errors[container.name], "app:2")
             self._require_version(container, "2\n")
             require(os.path.exists(f"{container.rootfs}/upper/own"), "its own upper is back", container.name)
         runs.succeed(state="absent", purge=True)

@@ -35,7 +35,9 @@ from ansible_collections.hypervisor.oci.tests.unit.support import loop_mounted, 
 
 pytestmark = needs_root
 
-BASE = Layer(directory("etc", 0o755, mtime=5), file("etc/passwd", "app:x:1000:1000::/:\n"), directory("d", 0o2775, gid=50))
+BASE = Layer(
+    directory("etc", 0o755, mtime=5), file("etc/passwd", "app:x:1000:1000::/:\n"), directory("d", 0o2775, gid=50)
+)
 ONE = Image([BASE, Layer(file("app", b"1"))], {"User": "app"})
 TWO = Image([BASE, Layer(file("app", b"2"))], {"User": "app"})
 
@@ -182,7 +184,9 @@ def test_the_earlier_stack_whose_snapshot_is_gone(lab: Lab) -> None:
     lab.run(ONE)
     before = lab.run(TWO, keep=1)
     top = os.readlink(lab.dest() / "store")
-    (names,) = [(beside / "lower").read_text() for beside in beside_of(lab.dest()).iterdir() if (beside / "lower").exists()]
+    (names,) = [
+        (beside / "lower").read_text() for beside in beside_of(lab.dest()).iterdir() if (beside / "lower").exists()
+    ]
     os.rename(f"{top}/{names.split(':')[0]}", lab.folder / "gone")
     message = refused(lab.dest(), state="previous")
     assert "is no longer in its store" in message

@@ -59,9 +59,7 @@ def test_without_a_store_nothing_of_it_is_there(runtime: str, systemd: bool) -> 
 )
 def test_the_kernel_maps_no_owners_of_an_overlay(runtime: str, settings: dict[str, t.Any], says: str) -> None:
     with pytest.raises(ContainerError, match=f"{says}.* needs mounts with mapped owners"):
-        planned(
-            runtime, root=STACKED, store_dir="/layers", **settings
-        )
+        planned(runtime, root=STACKED, store_dir="/layers", **settings)
     # a tree of its own, or a snapshot of btrfs
     planned(runtime, store_dir="/layers", **settings)
 
@@ -87,7 +85,18 @@ class Start(t.NamedTuple):
         script = self.folder / "mount"
         script.write_text(content)
         script.chmod(0o700)
-        words = ["unshare", "--mount", "--propagation", "private", str(script), "sh", "-ec", command, "sh", str(self.rootfs)]
+        words = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            str(script),
+            "sh",
+            "-ec",
+            command,
+            "sh",
+            str(self.rootfs),
+        ]
         return subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
 
 
