@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import typing as t
 from pathlib import Path
 
@@ -238,7 +239,15 @@ def mounted(path: str | Path, *options: str) -> t.Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", os.fspath(path)], check=True)
+        _unmount(path)
+
+
+def _unmount(path: str | Path) -> None:
+    """Unmount, also while the kernel has yet to end an overlay that was mounted from there."""
+    deadline = time.monotonic() + 30
+    while subprocess.run(["umount", os.fspath(path)], check=False).returncode:
+        assert time.monotonic() < deadline, f"{path} stays busy"
+        time.sleep(0.2)
 
 
 def set_xattr_or_skip(path: str | Path, name: str, value: bytes) -> None:

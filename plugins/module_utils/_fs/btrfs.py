@@ -11,7 +11,7 @@ import platform
 import struct
 
 _TYPE = 0x94
-_WRITE, _READ, _SHIFT = (4, 2, 29) if platform.machine().startswith(("ppc", "mips", "sparc", "alpha")) else (1, 2, 30)
+WRITE, READ, _SHIFT = (4, 2, 29) if platform.machine().startswith(("ppc", "mips", "sparc", "alpha")) else (1, 2, 30)
 
 # struct btrfs_ioctl_vol_args: fd and name; struct btrfs_ioctl_vol_args_v2: fd, transid, flags, four unused, name
 _ARGUMENTS = struct.Struct("=q4088s")
@@ -24,20 +24,18 @@ _SUBVOLUME_INFO_SIZE = 504
 _UUID = slice(8 + 256 + 4 * 8, 8 + 256 + 4 * 8 + 16)
 
 
-def _number(direction: int, number: int, size: int) -> int:
+def ioctl_number(direction: int, number: int, size: int) -> int:
+    """Return the number of an ioctl of btrfs, whose argument is read, written, or both."""
     return direction << _SHIFT | size << 16 | _TYPE << 8 | number
 
 
-_SNAP_DESTROY = _number(_WRITE, 15, 4096)
-_SNAP_CREATE = _number(_WRITE, 23, 4096)
-_SUBVOL_CREATE = _number(_WRITE, 24, 4096)
-_SUBVOL_GETFLAGS = _number(_READ, 25, 8)
-_SUBVOL_SETFLAGS = _number(_WRITE, 26, 8)
-_FS_INFO = _number(_READ, 31, _FS_INFO_SIZE)
-_SUBVOL_INFO = _number(_READ, 60, _SUBVOLUME_INFO_SIZE)
+_SNAP_DESTROY = ioctl_number(WRITE, 15, 4096)
+_SNAP_CREATE = ioctl_number(WRITE, 23, 4096)
+_SUBVOL_CREATE = ioctl_number(WRITE, 24, 4096)
+_SUBVOL_SETFLAGS = ioctl_number(WRITE, 26, 8)
+_FS_INFO = ioctl_number(READ, 31, _FS_INFO_SIZE)
+_SUBVOL_INFO = ioctl_number(READ, 60, _SUBVOLUME_INFO_SIZE)
 _READ_ONLY = 2
-# The inode of the root of every subvolume.
-_SUBVOLUME = 256
 
 
 def file_system_of(fd: int) -> bytes | None:
@@ -56,6 +54,13 @@ def is_same_file_system(one: int, other: int) -> bool:
         return True
     known = file_system_of(one)
     return known is not None and known == file_system_of(other)
+
+
+def subvolume_number(fd: int) -> int:
+    """Return the number of the subvolume that a directory lies in, which is that of its quota group. Raises ``OSError``."""
+    buffer = bytearray(_SUBVOLUME_INFO_SIZE)
+    fcntl.ioctl(fd, _SUBVOL_INFO, buffer)
+    return int(struct.unpack_from("=Q", buffer)[0])
 
 
 def subvolume_id(fd: int) -> str | None:
@@ -81,18 +86,6 @@ def make_snapshot(source: int, folder: int, name: bytes) -> None:
 def make_read_only(fd: int) -> None:
     """Make a subvolume read-only. Raises ``OSError``."""
     fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", _READ_ONLY))
-
-
-def is_subvolume(fd: int) -> bool:
-    """Return whether a directory is the root of a subvolume."""
-    return os.fstat(fd).st_ino == _SUBVOLUME and file_system_of(fd) is not None
-
-
-def is_read_only(fd: int) -> bool:
-    """Return whether the subvolume that a directory lies in is read-only. Raises ``OSError``."""
-    buffer = bytearray(8)
-    fcntl.ioctl(fd, _SUBVOL_GETFLAGS, buffer)
-    return bool(struct.unpack("=Q", buffer)[0] & _READ_ONLY)
 
 
 def destroy_subvolume(folder: int, name: bytes) -> bool:

@@ -172,6 +172,14 @@ def lost_attributes(old: int, new: int) -> str:
     return "".join(letter for letter, flag in _FS_PREPARED.items() if flags & flag)
 
 
+def copy_attributes(old: int, new: int) -> None:
+    """Give a directory the attributes by which an administrator has prepared another one. Raises ``OSError``."""
+    wanted, found = inode_flags(old) or 0, inode_flags(new) or 0
+    prepared = sum(_FS_PREPARED.values())
+    if (wanted ^ found) & prepared:
+        set_inode_flags(new, found & ~prepared | wanted & prepared)
+
+
 def is_read_only_subvolume(fd: int) -> bool:
     """Return whether a directory is the root of a read-only btrfs subvolume."""
     return bool((_subvolume_flags(fd) or 0) & _BTRFS_SUBVOL_RDONLY)

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from .._dest.dest_path import RECORD
 from .._dest.record import Record, Tree
 from .._dest.replacement import MakeTree
-from .._errors import OciError, RootfsError, show
+from .._errors import OciError, RootfsError, os_phrase, show
+from .._fs.descriptors import opened_or_none
 from .._fs.directories import DIRECTORY
+from .._fs.syscalls import is_subvolume
 from .._image.image import Image, Layer
 from .._store.chain import chain_ids, key_of
 from .._store.driver import driver_of
@@ -180,6 +182,24 @@ def opening_tree(shared: Shared, snapshots: t.Sequence[Snapshot]) -> MakeTree:
         return os.open(name, DIRECTORY, dir_fd=folder)
 
     return make
+
+
+def carry_over_quota(target: Target, fd: int) -> None:
+    """Give a new subvolume what an administrator has set on the one at dest. Raises ``RootfsError``."""
+    dest = target.dest
+    with opened_or_none(dest.open_dest()) as former:
+        if former is None or not is_subvolume(former) or not is_subvolume(fd):
+            return
+        # imported late: only trees on btrfs need it
+        from .._fs.btrfs_quota import carry_over
+
+        try:
+            carry_over(former, fd)
+        except OSError as error:
+            raise RootfsError(
+                f"the properties and the quota group of the subvolume {show(dest.path)} cannot be given to its new tree:"
+                f" {os_phrase(error)}; remove them (btrfs property, btrfs qgroup), or leave store_dir out"
+            ) from error
 
 
 def finish_sharing(target: Target, shared: Shared, record: Record) -> None:

@@ -144,7 +144,7 @@ def _stage_shared(
     target: Target, record: Record, wanted: WantedImage, cache: BlobCache | None, shared: Shared
 ) -> tuple[Record, Tree]:
     """Make the snapshots of the image that are missing, and a tree of them."""
-    from .layers import build, opening_tree, refer_to
+    from .layers import build, carry_over_quota, opening_tree, refer_to
 
     with _open_blobs(target, wanted, target.dest.state) as (blobs, partials):
         kept = Kept(cache, partials)
@@ -153,6 +153,7 @@ def _stage_shared(
         snapshots = build(target, shared, steps, kept)
         record, staging = target.replacement.stage(record, opening_tree(shared, snapshots))
         with opened(staging) as fd:
+            carry_over_quota(target, fd)
             binding = bind(fd)
             with opened_tree(fd, target.dest.path) as root:
                 unpacked = steps.finish(root, snapshots[-1].told)

@@ -9,9 +9,9 @@ import os
 import typing as t
 
 from .._errors import os_phrase, show
-from .._fs.btrfs import is_read_only, is_subvolume
 from .._fs.descriptors import opened
 from .._fs.directories import DIRECTORY
+from .._fs.syscalls import is_read_only_subvolume, is_subvolume
 from .chain import key_of
 from .contents import Contents, Stored
 from .store import FOLDERS
@@ -62,7 +62,7 @@ def _fault_of_tree(folders: t.Mapping[str, int], snapshot: Stored) -> str:
                 return ""
             if not is_subvolume(fd):
                 return "is not a subvolume"
-            return "" if is_read_only(fd) else "can be written to"
+            return "" if is_read_only_subvolume(fd) else "can be written to"
     except FileNotFoundError:
         return "is not there"
     except OSError as error:

@@ -101,7 +101,7 @@ class Shop:
 def fixture_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     """See ``Shop``; its snapshots pass for read-only subvolumes."""
     monkeypatch.setattr(verify, "is_subvolume", lambda fd: True)
-    monkeypatch.setattr(verify, "is_read_only", lambda fd: True)
+    monkeypatch.setattr(verify, "is_read_only_subvolume", lambda fd: True)
     return Shop(tmp_path)
 
 
@@ -192,7 +192,7 @@ class TestProblems:
 
     def test_a_snapshot_that_can_be_written_to(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
-            verify, "is_read_only", lambda fd: os.fstat(fd).st_ino != (shop.path / "s/s2").stat().st_ino
+            verify, "is_read_only_subvolume", lambda fd: os.fstat(fd).st_ino != (shop.path / "s/s2").stat().st_ino
         )
         assert self.one(shop) == "the snapshot 's2' can be written to"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import typing as t
 from pathlib import Path
 
@@ -267,6 +268,39 @@ def test_a_snapshot_in_the_place_of_dest_does_not_pass_for_it(lab: Lab, one: str
     os.rename(dest, lab.folder / "original")
     os.rename(lab.folder / "copy", dest)
     assert "is not empty and was not made by this module" in refused(dest, src=one, store_dir=str(lab.folder / "store"))
+
+
+def test_what_an_administrator_has_set_is_carried_over(lab: Lab, one: str, two: str) -> None:
+    """Limits and groups, properties and attributes of a subvolume."""
+    if lab.driver != "btrfs":
+        pytest.skip("speaks of subvolumes")
+    lab.run("a", one)
+    dest = str(lab.dest("a"))
+    command("btrfs", "quota", "enable", str(lab.folder))
+    command("btrfs", "qgroup", "create", "1/7", str(lab.folder))
+    number = subvolume_number_at(dest)
+    command("btrfs", "qgroup", "assign", "--no-rescan", f"0/{number}", "1/7", str(lab.folder))
+    command("btrfs", "qgroup", "limit", "16M", dest)
+    command("btrfs", "property", "set", dest, "compression", "zlib")
+    command("chattr", "+A", dest)
+    lab.run("a", two)
+    assert subvolume_number_at(dest) != number
+    told = subprocess.run(["btrfs", "qgroup", "show", "-rpf", dest], check=True, capture_output=True, text=True).stdout
+    assert "16.00MiB" in told
+    assert "1/7" in told
+    assert os.getxattr(dest, "btrfs.compression") == b"zlib"
+    assert "A" in subprocess.run(["lsattr", "-d", dest], check=True, capture_output=True, text=True).stdout.split()[0]
+    (lab.dest("a") / "large").write_bytes(b"x")
+    with pytest.raises(OSError, match="quota"), open(lab.dest("a") / "large", "wb") as large:
+        for _part in range(24):
+            large.write(os.urandom(1 << 20))
+            large.flush()
+            os.fdatasync(large.fileno())
+
+
+def subvolume_number_at(path: str) -> int:
+    with opened(os.open(path, os.O_RDONLY)) as fd:
+        return btrfs.subvolume_number(fd)
 
 
 def test_a_damaged_record_is_made_anew(lab: Lab, one: str) -> None:

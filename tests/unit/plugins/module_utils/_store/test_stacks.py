@@ -154,7 +154,8 @@ def test_in_use(lab: Lab) -> None:
 
 def test_a_device_that_is_a_whiteout(lab: Lab) -> None:
     image = Image([BASE, Layer(char("null", 0, 0))])
-    for options in ({}, {"recreate": True}):
+    tries: list[dict[str, t.Any]] = [{}, {"recreate": True}]
+    for options in tries:
         result = lab.run(image, devices="create", **options)
         assert (result["changed"], result["store"]) == (True, None)
         assert [text for text in result["warnings"] if "a character device 0:0" in text]
@@ -168,8 +169,8 @@ def is_stack_at(path: Path) -> bool:
         return is_stack(fd)
 
 
-def test_an_image_cannot_make_a_stack(lab: Lab, tmp_path: Path) -> None:
-    forged = {"trusted.hypervisor_oci_stack": b"1"}
+def test_an_image_cannot_make_a_stack(lab: Lab) -> None:
+    forged: dict[str | bytes, str | bytes] = {"trusted.hypervisor_oci_stack": b"1"}
     members = [file("lower", "abc\n"), symlink("store", "/"), directory("upper"), directory("work")]
     image = Image([Layer(directory(".", 0o700, xattrs=forged), *members)])
     run(lab.dest("plain"), src=lab.archive(image))
