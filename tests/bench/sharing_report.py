@@ -45,6 +45,8 @@ $images
 
 ### Against the goals
 
+The goals were set beforehand, for a machine that does nothing else; the last lines say what this one did.
+
 $goals
 
 ### In seconds and megabytes
