@@ -77,17 +77,13 @@ class Btrfs:
 
     def used(self) -> int:
         """The bytes that are used, with all copies of metadata, once what was removed is free."""
-        _run("btrfs", "filesystem", "sync", self._target)
-        _run("btrfs", "subvolume", "sync", self._target)
-        _run("btrfs", "filesystem", "sync", self._target)
-        told = subprocess.run(
-            ["btrfs", "filesystem", "df", "--raw", self._target],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        ).stdout
-        return used_in(told)
+        for command in (["filesystem", "sync"], ["subvolume", "sync"], ["filesystem", "sync"]):
+            self._btrfs(*command)
+        return used_in(self._btrfs("filesystem", "df", "--raw"))
+
+    def _btrfs(self, *command: str) -> str:
+        words = ["btrfs", *command, self._target]
+        return subprocess.run(words, check=True, capture_output=True, text=True, timeout=300).stdout
 
 
 def used_in(told: str) -> int:

@@ -45,6 +45,8 @@ $images
 
 ### Against the goals
 
+The goals were set beforehand, for a machine that does nothing else; the last lines say what this one did.
+
 $goals
 
 ### In seconds and megabytes
@@ -191,21 +193,25 @@ def _absolute_table(results: Results) -> str:
     for name, image in results["images"].items():
         for way in image["turns"]:
             turns = _turns(image, way)
-            later = [step for turn in turns for step in turn["made"][1:]]
             rows.append(
                 (
                     name,
                     _title(way),
-                    spread(turn["made"][0][_WALL] for turn in turns).show(2),
-                    spread(turn["made"][0][_CPU] for turn in turns).show(2),
-                    spread(turn["made"][0][_DISK] / _MB for turn in turns).show(0),
-                    spread(step[_WALL] for step in later).show(2),
-                    spread(step[_DISK] / _MB for step in later).show(2),
-                    spread(_nothing(turn) for turn in turns).show(2) if turns[0]["nothing"] else "–",
+                    *_columns([turn["made"][0] for turn in turns], 0),
+                    *_columns([step for turn in turns for step in turn["made"][1:]], 2),
+                    *(_columns([step for turn in turns for step in turn["nothing"]], 0)[:2] or ("–", "–")),
                 )
             )
-    head = ("image", "way", "first, s", "first, CPU s", "first, MB", "further, s", "further, MB", "nothing changed, s")
-    return table(head, rows)
+    head = [f"{step}, {what}" for step in ("first", "further") for what in ("s", "CPU s", "MB")]
+    return table(("image", "way", *head, "nothing changed, s", "nothing changed, CPU s"), rows)
+
+
+def _columns(steps: t.Sequence[t.Sequence[float]], digits: int) -> list[str]:
+    """Return wall time, processor time and disk of all these steps, with so many digits for MB."""
+    if not steps:
+        return []
+    seconds = [spread(step[what] for step in steps).show(2) for what in (_WALL, _CPU)]
+    return [*seconds, spread(step[_DISK] / _MB for step in steps).show(digits)]
 
 
 def _updates_table(results: Results) -> str:
@@ -213,16 +219,9 @@ def _updates_table(results: Results) -> str:
     for name, image in results["images"].items():
         for number, (changed, size) in enumerate(zip(image["changed"], image["sizes"])):
             for way in image["turns"]:
-                turns = _turns(image, way)
-                rows.append(
-                    (
-                        f"{name}, {_share(changed, size):g} %",
-                        _title(way),
-                        spread(turn["updates"][number][_WALL] for turn in turns).show(2),
-                        spread(turn["updates"][number][_DISK] / _MB for turn in turns).show(1),
-                    )
-                )
-    return table(("image, share", "way", "s", "MB"), rows)
+                steps = [turn["updates"][number] for turn in _turns(image, way)]
+                rows.append((f"{name}, {_share(changed, size):g} %", _title(way), *_columns(steps, 1)))
+    return table(("image, share", "way", "s", "CPU s", "MB"), rows)
 
 
 def _share(changed: int, size: int) -> float:
@@ -232,12 +231,12 @@ def _share(changed: int, size: int) -> float:
 
 def _machine_words(results: Results) -> str:
     settings, facts = results["settings"], results["machine"]
-    load = settings["load"]
     nice = f" Everything that was measured ran with a nice value of {settings['nice']}." if settings["nice"] else ""
     return (
         f"{facts['Processor']}, {facts['System']}, podman {facts['podman']}, btrfs-progs {facts['btrfs-progs']}; measuring"
-        f" took {settings['minutes']:.0f} minutes. The load average before it began was {load['before']:.2f}, and other"
-        f" guests of the same host took {load['stolen']:.1%} of all CPU time meanwhile.{nice}"
+        f" took {settings['minutes']:.0f} minutes. The load average at its beginnings and ends was up to"
+        f" {settings['load']:.0f}: where that is far more than there are cores, other work makes wall times long, and"
+        f" processor times tell more. Other guests of the same host took {settings['stolen']:.1%} of all CPU time.{nice}"
     )
 
 
@@ -247,9 +246,9 @@ def plot(results: Results) -> str:
     if image is None:
         return svg([], "Nothing was measured")
     charts = [
-        lines("Wall time of all containers of app, seconds", "containers", _over_containers(image, _WALL)),
+        lines("Processor time of all containers of app, seconds", "containers", _over_containers(image, _CPU)),
         lines("Disk of all containers of app, MB", "containers", _over_containers(image, _DISK, _MB)),
-        lines("Wall time of an update of app, seconds", "percent of the image changed", _over_share(image, _WALL)),
+        lines("Processor time of an update of app, seconds", "percent of the image changed", _over_share(image, _CPU)),
         lines("Disk of an update of app, MB", "percent of the image changed", _over_share(image, _DISK, _MB)),
     ]
     return svg(charts, "Time and disk over the number of containers, and over the share of the image that changed")
