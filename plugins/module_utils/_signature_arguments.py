@@ -45,10 +45,4 @@ def signing_options(params: t.Mapping[str, t.Any], verifies: bool) -> Signing | 
     policy = to_policy(fingerprints_of(keys), 1 if threshold is None else threshold, params.get("signature_identity"))
     verdict = params.get("_verdict")
     paths = tuple(params.get("signatures") or ())
-    return Signing(
-        keys,
-        policy,
-        paths,
-        None if verdict is None else parse_verdict(verdict),
-        verifies=verifies,
-    )
+    return Signing(keys, policy, paths, None if verdict is None else parse_verdict(verdict), verifies=verifies)

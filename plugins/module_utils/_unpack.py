@@ -160,9 +160,7 @@ class _Blobs:
                     raise DamagedEntry from error
                 raise
 
-    def commit(
-        self, blob: CachedBlob | KeptBlob | Blob | RangeReader, stream: LayerStream, report: Report
-    ) -> None:
+    def commit(self, blob: CachedBlob | KeptBlob | Blob | RangeReader, stream: LayerStream, report: Report) -> None:
         """Keep a blob that was read to its end in the cache, or count it if it came from there."""
         if self.cache is None:
             return

@@ -74,7 +74,9 @@ class OfferedImage:
         """Raise ``OciError``: the controller verifies what it offers."""
         raise OciError("the verdict of the controller about signatures is missing; run again")
 
-    def unpacked(self, target: Target, arrival: Arrival, unpack: t.Callable[[], Outcome]) -> Outcome | UploadRequest | None:
+    def unpacked(
+        self, target: Target, arrival: Arrival, unpack: t.Callable[[], Outcome]
+    ) -> Outcome | UploadRequest | None:
         """Request what is missing, or unpack what was sent."""
         # imported late: unchanged runs receive nothing
         from .._transfer import Transfer, Uploads

@@ -62,7 +62,9 @@ class Origin(t.Protocol):
     def signers(self, options: Options, signing: Signing, wanted: WantedImage) -> Signers:
         """Return who has signed an image that no verdict is about. Raises ``VerdictNeeded``, too."""
 
-    def unpacked(self, target: Target, arrival: Arrival, unpack: t.Callable[[], Outcome]) -> Outcome | UploadRequest | None:
+    def unpacked(
+        self, target: Target, arrival: Arrival, unpack: t.Callable[[], Outcome]
+    ) -> Outcome | UploadRequest | None:
         """Return what ``unpack`` returns when all blobs can be read, or the blobs to upload first.
 
         Returns ``None`` while another run uploads to the same dest.

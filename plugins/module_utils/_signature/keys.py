@@ -163,4 +163,6 @@ def _key(key: t.Any, kind: str, verifiers: list[_Verifier], classic: t.Sequence[
 
     form = PublicFormat.SubjectPublicKeyInfo
     pem = key.public_bytes(Encoding.PEM, form).decode("ascii")
-    return PublicKey(fingerprint_of_der(key.public_bytes(Encoding.DER, form)), kind, pem, tuple(verifiers), tuple(classic))
+    return PublicKey(
+        fingerprint_of_der(key.public_bytes(Encoding.DER, form)), kind, pem, tuple(verifiers), tuple(classic)
+    )

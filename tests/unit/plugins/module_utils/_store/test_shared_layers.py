@@ -287,7 +287,9 @@ def test_a_snapshot_that_is_gone_is_made_anew(lab: Lab, one: str) -> None:
     assert lab.layers_read(ONE) == [0, 1, 2]
     if lab.driver == "overlay":
         # it needs them, and says so
-        with pytest.raises(RootfsError, match="no longer in its store .* provision its image again with recreate: true"):
+        with pytest.raises(
+            RootfsError, match="no longer in its store .* provision its image again with recreate: true"
+        ):
             lab.tree("a")
         lab.run("a", one, recreate=True)
     assert lab.tree("a") == lab.tree("b")
