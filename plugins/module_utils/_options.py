@@ -34,7 +34,8 @@ SIGNATURE_ARGUMENTS: dict[str, t.Any] = {
 def options_from(params: dict[str, t.Any], find_origin: t.Callable[[dict[str, t.Any]], Origin]) -> Options:
     """Check the module's arguments against each other. Raises ``OciError`` that names the option.
 
-    ``find_origin`` returns where the image comes from, by the same arguments. An option with the name of an argument is the argument as it was given, unless it is listed here.
+    ``find_origin`` returns where the image comes from, by the same arguments. An option with the name of an argument is
+    the argument as it was given, unless it is listed here.
     """
     unpack = unpack_options_from(params)
     if any(map(is_token, unpack.xattrs)):

@@ -68,9 +68,21 @@ EXAMPLES = r"""
 
 RETURN = r"""
 dest:
-  description: As of M(hypervisor.oci.oci_rootfs), with all other values.
+  description: As of M(hypervisor.oci.oci_rootfs), as are all values that are not listed here.
   returned: success
   type: str
+mount:
+  description: As RV(hypervisor.oci.oci_rootfs#module:mount).
+  returned: success
+  type: dict
+report:
+  description: As RV(hypervisor.oci.oci_rootfs#module:report).
+  returned: success
+  type: dict
+  contains:
+    inventory:
+      description: As RV(hypervisor.oci.oci_rootfs#module:report.inventory).
+      type: dict
 """
 
 import typing as t
