@@ -33,6 +33,8 @@ from ..plugin_utils._signing import Judged, TaskSigning, is_path_on_node, node_a
 from ..plugin_utils._staging import LocalImage, Staging
 from ..plugin_utils._criteria import parse_criteria
 
+# The module with the same options for images that are offered: Ansible sends it with less.
+_OFFERED = "hypervisor.oci.oci_rootfs_offered"
 _PRIVATE = ("_offer", "_upload_folder", "_verdict")
 # Another run may finish the same work, or the node may lose what was sent: then the module runs again.
 _MOST_ROUNDS = 3
@@ -42,6 +44,11 @@ _LONGEST_ANSWER = 2000
 Args = t.Dict[str, t.Any]
 
 display = Display()
+
+
+def _module_for(args: Args) -> str:
+    """Return the module that needs no more code than these arguments do."""
+    return _OFFERED if "_offer" in args else "hypervisor.oci.oci_rootfs"
 
 
 class ActionModule(ActionBase):
@@ -108,7 +115,7 @@ class ActionModule(ActionBase):
         """Run the module, and report in the meantime that it does this work."""
         with running_module(self._host(), work, self._show_progress):
             result = self._execute_module(
-                module_name="hypervisor.oci.oci_rootfs",
+                module_name=_module_for(args),
                 module_args=args,
                 task_vars=self._task_vars,
                 wrap_async=self._task.async_val,

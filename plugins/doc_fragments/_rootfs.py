@@ -267,14 +267,4 @@ options:
       - B(Not for tasks), only the action plugin sets it.
       - Which images the controller has verified the signatures of.
     type: dict
-  _offer:
-    description:
-      - B(Not for tasks), only the action plugin sets it.
-      - A file with the documents of an image that is on the controller.
-    type: str
-  _upload_folder:
-    description:
-      - B(Not for tasks), only the action plugin sets it.
-      - The folder that the controller has sent blobs to.
-    type: str
 """

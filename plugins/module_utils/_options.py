@@ -13,12 +13,12 @@ from ._native_path import native_path
 from ._errors import OciError, show
 from ._image.platform import parse_platform
 from ._provision.options import Options
-from ._registry.arguments import fetch_options
 from ._dest.record import is_token
 from ._unpack_options import unpack_options_from
 
 if t.TYPE_CHECKING:
     from ._inventory.policy import Policy
+    from ._provision.origin import Origin
     from ._signed.signing import Signing
 
 SIGNATURE_ARGUMENTS: dict[str, t.Any] = {
@@ -31,10 +31,11 @@ SIGNATURE_ARGUMENTS: dict[str, t.Any] = {
 }
 
 
-def options_from(params: dict[str, t.Any]) -> Options:
+def options_from(params: dict[str, t.Any], find_origin: t.Callable[[dict[str, t.Any]], Origin]) -> Options:
     """Check the module's arguments against each other. Raises ``OciError`` that names the option.
 
-    An option with the name of an argument is the argument as it was given, unless it is listed here.
+    ``find_origin`` returns where the image comes from, by the same arguments. An option with the name of an argument is
+    the argument as it was given, unless it is listed here.
     """
     unpack = unpack_options_from(params)
     if any(map(is_token, unpack.xattrs)):
@@ -45,24 +46,22 @@ def options_from(params: dict[str, t.Any]) -> Options:
     if cache_dir:
         _check_cache(cache_dir, params)
     given = {field.name: params[field.name] for field in fields(Options) if field.name in params}
+    origin = find_origin(params)
     checked: dict[str, t.Any] = dict(
         # a result names it without a slash at the end
         dest=native_path(params["dest"].rstrip("/") or params["dest"]),
         unpack=unpack,
-        src=native_path(params["src"] or ""),
+        origin=origin,
         ref=params["ref"] or None,
         digest=params["digest"] or None,
         platform=parse_platform(params["platform"]) if params["platform"] else None,
         ignore_use=params["in_use"] == "ignore",
         lock_timeout=float(params["lock_timeout"]),
-        offer=native_path(params.get("_offer") or ""),
-        upload_folder=native_path(params.get("_upload_folder") or ""),
-        http=fetch_options(params),
         cache_dir=cache_dir,
         cache_max_size=params["cache_max_size"] if cache_dir else 0,
         cache_max_age=params["cache_max_age"] if cache_dir else 0,
         cache_scope=params.get("cache_scope") or "",
-        signing=_signing_options(params),
+        signing=_signing_options(params, origin),
         policy=_policy(params),
         store_dir=_store_dir(params),
         store_max_age=float(params.get("store_max_age") or 0),
@@ -70,13 +69,13 @@ def options_from(params: dict[str, t.Any]) -> Options:
     return Options(**{**given, **checked})
 
 
-def _signing_options(params: dict[str, t.Any]) -> Signing | None:
+def _signing_options(params: dict[str, t.Any], origin: Origin) -> Signing | None:
     if all(params.get(name) is None for name in SIGNATURE_ARGUMENTS):
         return None
     # imported late: most tasks have no keys
     from ._signature_arguments import signing_options
 
-    return signing_options(params)
+    return signing_options(params, origin.verifies)
 
 
 def _store_dir(params: dict[str, t.Any]) -> str:

@@ -18,6 +18,8 @@ Params = t.Dict[str, t.Any]
 
 # Options that only an action plugin sets come first in Ansible's list of options.
 _PRIVATE = re.compile(r"(Supported parameters include: )(?:_\w+, )+")
+# A task names oci_rootfs, whichever module its action runs.
+_PRIVATE_NAME = re.compile(r"(\(hypervisor\.oci\.oci_rootfs)_offered(?=\) module: )")
 
 
 class QuietModule(AnsibleModule):
@@ -35,7 +37,7 @@ class QuietModule(AnsibleModule):
     def fail_json(self, msg: str, **values: t.Any) -> t.NoReturn:
         """Fail, also while Ansible checks the arguments."""
         self._hide()
-        super().fail_json(_PRIVATE.sub(r"\1", msg), **values)
+        super().fail_json(_PRIVATE_NAME.sub(r"\1", _PRIVATE.sub(r"\1", msg)), **values)
 
     def _log_invocation(self) -> None:
         self._hide()

@@ -17,6 +17,10 @@ try:
 except ImportError:
     register_secrets = None
 
+# What is shown instead of a secret, and instead of one that is another now.
+MASK = "********"
+CHANGED = f"{MASK} (changed)"
+
 # Shorter text is no secret, but a part of many words.
 _SHORTEST = 4
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import typing as t
 
 from ._errors import OciError
-from ._remote.url import is_registry, is_url
 from ._signed.signing import Signing, fingerprints_of, to_policy
 from ._signed.verdict import parse_verdict
 
@@ -36,8 +35,8 @@ def check_given(params: t.Mapping[str, t.Any], given: t.Container[str]) -> bool:
     return True
 
 
-def signing_options(params: t.Mapping[str, t.Any]) -> Signing | None:
-    """Return what a task asks of signatures, from checked arguments. Raises ``OciError``."""
+def signing_options(params: t.Mapping[str, t.Any], verifies: bool) -> Signing | None:
+    """Return what a task asks of signatures, from checked arguments; ``verifies`` as in ``Signing``. Raises ``OciError``."""
     given = [name for name, value in params.items() if value is not None]
     if not check_given(params, given):
         return None
@@ -45,12 +44,5 @@ def signing_options(params: t.Mapping[str, t.Any]) -> Signing | None:
     threshold = params.get("signature_threshold")
     policy = to_policy(fingerprints_of(keys), 1 if threshold is None else threshold, params.get("signature_identity"))
     verdict = params.get("_verdict")
-    source = params.get("src") or ""
     paths = tuple(params.get("signatures") or ())
-    return Signing(
-        keys,
-        policy,
-        paths,
-        None if verdict is None else parse_verdict(verdict),
-        verifies=not (is_url(source) or is_registry(source)),
-    )
+    return Signing(keys, policy, paths, None if verdict is None else parse_verdict(verdict), verifies=verifies)

@@ -20,28 +20,12 @@ from ._image.image import Image, Layer
 from ._interrupt import InterruptedRunError
 from ._fs.descriptors import opened
 from ._fs.directories import DIRECTORY
-from ._native_path import task_path
 from ._dest.uploads import UploadFolder, load_upload_folders, make_upload_folder, remove_upload_folder
 from ._dest.dest import Dest
+from ._provision.outcome import UploadRequest
 from ._source.offer import OfferSource
 from ._source.sent import SentBlob, find_sent
 from ._source.verified import VerificationError, VerifiedReader
-
-
-@dataclass(frozen=True)
-class UploadRequest:
-    """The ``blobs`` that the controller should send, by name and size in bytes, into ``folder``.
-
-    ``folder`` is ``None`` when the user who logs in can get none: his own temporary folder is used instead.
-    """
-
-    folder: str | None
-    blobs: dict[str, int]
-
-    def to_result(self) -> dict[str, t.Any]:
-        """Return what the action plugin parses."""
-        blobs = [{"name": name, "size": size} for name, size in self.blobs.items()]
-        return {"folder": task_path(self.folder), "blobs": blobs}
 
 
 @dataclass(frozen=True)
@@ -170,13 +154,6 @@ class Transfer:
     def _remove_uploads(self) -> None:
         for upload in self._uploads:
             remove_upload_folder(self._dest, upload)
-
-
-def remove_uploads(dest: Dest, active: bool) -> None:
-    """Remove what unfinished transfers left, and with ``active`` also the folders of running transfers."""
-    for upload in load_upload_folders(dest):
-        if active or not upload.is_active():
-            remove_upload_folder(dest, upload)
 
 
 def _is_intact(blob: SentBlob, layer: Layer) -> bool:

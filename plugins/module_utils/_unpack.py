@@ -31,12 +31,11 @@ from ._rootfs.told import Told
 from ._rootfs.users import ResolvedUser, resolve_user
 from ._source.decompress import gzip_library
 from ._source.range_reader import RangeReader
-from ._source.source import Opener
+from ._source.source import Blob, Opener, Partials
 from ._unpack_options import UnpackOptions
 
 if t.TYPE_CHECKING:
     from ._cache.blobs import BlobCache, CachedBlob, KeptBlob
-    from ._source.partial import PartialBlob, PartialBlobs
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Kept:
     """Where blobs are kept: the cache, and what came of them over the network in runs that failed."""
 
     cache: BlobCache | None = None
-    partials: PartialBlobs | None = None
+    partials: Partials | None = None
 
     def make_room(self, fd: int) -> bool:
         """Remove what is kept on the full disk of ``fd``; return whether there was anything."""
@@ -111,10 +110,10 @@ class _Blobs:
 
     source: Opener
     cache: BlobCache | None
-    partials: PartialBlobs | None
+    partials: Partials | None
 
     @contextlib.contextmanager
-    def open(self, layer: Layer) -> t.Iterator[CachedBlob | KeptBlob | PartialBlob | RangeReader]:
+    def open(self, layer: Layer) -> t.Iterator[CachedBlob | KeptBlob | Blob | RangeReader]:
         """Open a layer's blob in the cache, or in the source while it is copied into the cache.
 
         Raises ``DamagedEntry`` if a damaged blob of the cache made the block fail; that blob has then been removed.
@@ -142,7 +141,7 @@ class _Blobs:
             yield stack.enter_context(contextlib.closing(cache.keeping(blob, layer.digest, layer.size)))
 
     @contextlib.contextmanager
-    def _fetching(self, layer: Layer) -> t.Iterator[PartialBlob | RangeReader]:
+    def _fetching(self, layer: Layer) -> t.Iterator[Blob | RangeReader]:
         """Open a layer's blob in the source, going on with what an earlier run fetched of it.
 
         Raises ``DamagedEntry`` if the blob made the block fail and may come right when it is read again.
@@ -161,9 +160,7 @@ class _Blobs:
                     raise DamagedEntry from error
                 raise
 
-    def commit(
-        self, blob: CachedBlob | KeptBlob | PartialBlob | RangeReader, stream: LayerStream, report: Report
-    ) -> None:
+    def commit(self, blob: CachedBlob | KeptBlob | Blob | RangeReader, stream: LayerStream, report: Report) -> None:
         """Keep a blob that was read to its end in the cache, or count it if it came from there."""
         if self.cache is None:
             return

@@ -162,7 +162,7 @@ changed_paths:
 import typing as t
 
 from ..module_utils._container.files import Directory, File, difference, provide, restore
-from ..module_utils._mask import MASK
+from ..module_utils._secrets import MASK
 from ..module_utils._native_path import native_path, task_path
 from ..module_utils._errors import OciError, RootfsError, show
 from ..module_utils._interrupt import interruptible

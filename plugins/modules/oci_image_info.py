@@ -180,7 +180,8 @@ from ..module_utils._errors import MissingLibraryError, OciError, SourceChangedE
 from ..module_utils._image.listing import list_images
 from ..module_utils._image.platform import parse_platform
 from ..module_utils._quiet_module import QuietModule
-from ..module_utils._registry.arguments import FETCH_ARGUMENTS, fetch_options, without_secrets
+from ..module_utils._fetch_arguments import FETCH_ARGUMENTS
+from ..module_utils._registry.arguments import fetch_options, without_secrets
 from ..module_utils._registry.open import open_any
 from ..module_utils._result import to_json_safe
 from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_max_size

@@ -348,85 +348,20 @@ report:
       sample: {"devices_skipped": 2, "pax_global_headers": 1}
 """
 
-import typing as t
-
-from ansible.module_utils.basic import missing_required_lib
-
-from ..module_utils._errors import MissingLibraryError, OciError
-from ..module_utils._interrupt import interruptible
-from ..module_utils._options import SIGNATURE_ARGUMENTS, options_from
-from ..module_utils._provision.outcome import Outcome, VerdictRequest
-from ..module_utils._provision.provision import provision
+from ..module_utils._provision.node_source import node_source
 from ..module_utils._quiet_module import QuietModule
-from ..module_utils._registry.arguments import FETCH_ARGUMENTS, without_secrets
-from ..module_utils._result import bounded_warnings, to_json_safe
-from ..module_utils._dest.reach import CHOICES, FAIL
-from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_size
-from ..module_utils._unpack_options import UNPACK_ARGUMENTS
+from ..module_utils._registry.arguments import without_secrets
+from ..module_utils._run import REQUIRED_IF, ROOTFS_ARGUMENTS, run
 
-ARGUMENT_SPEC: dict[str, t.Any] = {
-    "src": {"type": "path"},
-    "dest": {"type": "path", "required": True},
-    "state": {"type": "str", "choices": ["present", "staged", "previous", "absent"], "default": "present"},
-    "ref": {"type": "str"},
-    "digest": {"type": "str"},
-    "platform": {"type": "str"},
-    "remote_src": {"type": "bool", "default": False},
-    "force": {"type": "bool", "default": False},
-    "recreate": {"type": "bool", "default": False},
-    "in_use": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
-    "keep": {"type": "int", "default": 1},
-    "mark_failed": {"type": "bool", "default": False},
-    "reachable": {"type": "str", "choices": CHOICES, "default": FAIL},
-    "policy": {"type": "dict"},
-    "lock_timeout": {"type": "int", "default": 300},
-    **UNPACK_ARGUMENTS,
-    **MAX_SIZE_ARGUMENTS,
-    "cache_dir": {"type": "path"},
-    "cache_scope": {"type": "str"},
-    "cache_max_size": {"type": "str", "default": "20G"},
-    "cache_max_age": {"type": "int", "default": 30},
-    "store_dir": {"type": "path"},
-    "store_max_age": {"type": "float", "default": 7},
-    "fetch": {"type": "str", "choices": ["node", "controller"]},
-    **SIGNATURE_ARGUMENTS,
-    **FETCH_ARGUMENTS,
-    "_offer": {"type": "str"},
-    "_upload_folder": {"type": "str"},
-}
+ARGUMENT_SPEC = ROOTFS_ARGUMENTS
 
 
 def main() -> None:
-    """Run the module."""
+    """Run the module for a source that the node reads, or without one."""
     module = QuietModule(
-        without_secrets,
-        argument_spec=ARGUMENT_SPEC,
-        supports_check_mode=True,
-        required_if=[("state", "present", ["src"]), ("state", "staged", ["src"])],
+        without_secrets, argument_spec=ARGUMENT_SPEC, supports_check_mode=True, required_if=REQUIRED_IF
     )
-    params = module.given
-    try:
-        sizes = {name: parse_size(name, module.params[name]) for name in ("max_size", "cache_max_size")}
-        with interruptible():
-            options = options_from({**params, **sizes})
-            outcome = provision(options, module.check_mode)
-    except MissingLibraryError as error:
-        module.fail_json(msg=missing_required_lib(error.library, reason=error.why), exception=error.details)
-    except OciError as error:
-        module.fail_json(msg=error.message)
-    if not isinstance(outcome, Outcome):
-        # for the action plugin, which does what is asked for and runs the module again
-        if isinstance(outcome, VerdictRequest):
-            module.exit_json(changed=False, _verdict_request=True)
-        module.exit_json(changed=False, _upload_request=to_json_safe(outcome.to_result()))
-    result = outcome.to_result()
-    for warning in bounded_warnings(result.pop("warnings")):
-        module.warn(warning)
-    result = to_json_safe(result)
-    facts = {key: result[key] for key in result if key not in ("changed", "diff")}
-    if not module._diff:
-        del result["diff"]
-    module.exit_json(ansible_facts={"oci_rootfs": facts}, **result)
+    run(module, node_source)
 
 
 if __name__ == "__main__":

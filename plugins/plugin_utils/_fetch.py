@@ -23,10 +23,11 @@ import typing as t
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ..module_utils._cache.scope import scope_of_registry, scope_of_url
+from ..module_utils._fetch_arguments import FETCH_ARGUMENTS
+from ..module_utils._cache.fetched_scope import scope_of_registry, scope_of_url
 from ..module_utils._errors import OciError, SourceChangedError, SourceError, os_phrase, show
 from ..module_utils._image.digest import Digest
-from ..module_utils._registry.arguments import FETCH_ARGUMENTS, fetch_options
+from ..module_utils._registry.arguments import fetch_options
 from ..module_utils._registry.client import RegistryClient
 from ..module_utils._registry.name import parse_name
 from ..module_utils._registry.open import open_any

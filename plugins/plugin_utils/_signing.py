@@ -30,9 +30,11 @@ from ..module_utils._signature.keys import PublicKey, is_pem, parse_keys
 from ..module_utils._signature.policy import Policy
 from ..module_utils._signature_arguments import check_given
 from ..module_utils._signed.client import ClientSignatures
+from ..module_utils._signed.judge import judge_all
+from ..module_utils._signed.judging import Ask, make_judge
 from ..module_utils._signed.registry import registry_signatures
-from ..module_utils._signed.signing import Ask, make_judge, to_policy
-from ..module_utils._signed.verdict import Verdict, judge_all, parse_verdict
+from ..module_utils._signed.signing import to_policy
+from ..module_utils._signed.verdict import Verdict, parse_verdict
 from ..module_utils._source.range_reader import open_regular
 from ._criteria import Criteria, choose
 

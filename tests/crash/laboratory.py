@@ -21,7 +21,6 @@ import traceback
 import typing as t
 from dataclasses import dataclass, replace
 
-from ansible_collections.hypervisor.oci.plugins.module_utils import _options
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     carry_out,
@@ -39,7 +38,7 @@ from ansible_collections.hypervisor.oci.tests.crash.archives import crash_images
 from ansible_collections.hypervisor.oci.tests.crash.calls import BEFORE, Calls, replace_in_product
 from ansible_collections.hypervisor.oci.tests.crash.scenarios import Scenario, Step
 from ansible_collections.hypervisor.oci.tests.images.builder import Image
-from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments, options_of
 from ansible_collections.hypervisor.oci.tests.tools.compare_trees import Ignore, Node, compare, read_tree
 from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below, remove_folder
 
@@ -419,7 +418,7 @@ class Laboratory:
             check_mode = params.pop("check_mode")
             params["src"] = self.sources.get(params["src"])
             try:
-                options = _options.options_from(params)
+                options = options_of(params)
                 outcome = provision.provision(options, check_mode).to_result()
                 outcomes[-1]["changed"] = outcome["changed"]
             except OciError as problem:

@@ -23,12 +23,11 @@ from dataclasses import dataclass
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import list_images
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import to_json_safe
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.fuzz.seeds import LAYOUT, TARGET
-from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments, options_of as checked
 from ansible_collections.hypervisor.oci.tests.tools.compare_trees import Ignore, manifest, read_tree
 from ansible_collections.hypervisor.oci.tests.tools.descriptors import open_descriptors
 from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_below, remove_folder
@@ -196,7 +195,7 @@ class Sandbox:
         """The result, or the error's message."""
         umask = os.umask(0o22)
         try:
-            result = provision(options_from(options), check_mode).to_result()
+            result = provision(checked(options), check_mode).to_result()
         except OciError as error:
             _check_message(error.message, problems)
             return error.message
@@ -213,7 +212,7 @@ class Sandbox:
     def _verify(self, options: dict[str, t.Any], first: dict[str, t.Any], problems: list[str]) -> None:
         """The tree: known again, without markers, and removed without a trace."""
         try:
-            again = provision(options_from(options), False).to_result()
+            again = provision(checked(options), False).to_result()
             if again["changed"]:
                 problems.append("a second run changes something")
             for key in ("image", "report", "layers", "manifest_digest", "ref"):
@@ -222,7 +221,7 @@ class Sandbox:
             marker = find_marker(self._dest)
             if marker is not None:
                 problems.append(f"a marker is in the tree: {marker!r}")
-            provision(options_from({**options, "state": "absent"}), False)
+            provision(checked({**options, "state": "absent"}), False)
         except Exception:
             problems.append(f"what follows a tree failed:\n{traceback.format_exc()}")
         if self._leftovers():

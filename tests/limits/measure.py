@@ -19,12 +19,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils import _unpack
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing import list_images
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision as provisioning
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import node_source
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
-from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments, options_of
 from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_folder
 
 MIB = 1024 * 1024
@@ -95,7 +94,7 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
     budgets: list[Budget] = []
     _unpack.Budget = _noted(budgets)  # type: ignore[misc]
     documents: list[int] = []
-    provisioning.open_source = _counting(documents)
+    node_source.open_source = _counting(documents)
     before = _start_of_peak()
     start = time.process_time()
     error = ""
@@ -107,11 +106,11 @@ def _measure(src: str, folder: str, verb: str, options: dict[str, t.Any]) -> str
             problems = [image["problem"] for image in images if image["problem"]]
             error = problems[0] if problems else ""
         else:
-            report = provision(options_from(options), False).to_result()["report"]
+            report = provision(options_of(options), False).to_result()["report"]
     except OciError as found:
         error = found.message
     if report:
-        provision(options_from({**options, "state": "absent"}), False)
+        provision(options_of({**options, "state": "absent"}), False)
     seconds = time.process_time() - start
     memory = max(0, _peak() - before)
     left = sorted(os.listdir(base))

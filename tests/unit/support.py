@@ -20,7 +20,6 @@ import pytest
 from ansible.module_utils import basic
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import unpacking
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.options import Options
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.outcome import Outcome
@@ -35,7 +34,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reade
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Source
 from ansible_collections.hypervisor.oci.tests.images.builder import Entry, Raw, tar
 from ansible_collections.hypervisor.oci.tests.tools import compare_trees
-from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments, options_of
 from ansible_collections.hypervisor.oci.tests.tools.compare_trees import read_tree
 from ansible_collections.hypervisor.oci.plugins.module_utils._unpack_options import UnpackOptions
 
@@ -211,7 +210,7 @@ def chunks(data: bytes, size: int) -> t.Iterator[bytes]:
 
 def options(dest: str | Path, **changes: t.Any) -> Options:
     """Options as a task gives them, for an image of linux/amd64 whatever machine this is."""
-    return options_from(arguments(dest=os.fspath(dest), **changes))
+    return options_of(arguments(dest=os.fspath(dest), **changes))
 
 
 def run(dest: str | Path, check_mode: bool = False, **changes: t.Any) -> dict[str, t.Any]:

@@ -16,10 +16,6 @@ import os
 import re
 import stat
 import typing as t
-from urllib.parse import urlsplit
-
-if t.TYPE_CHECKING:
-    from .._remote.options import HttpOptions
 
 # The folder of proofs: one empty file for each, named after blob and scope.
 PROOFS = "proofs"
@@ -30,43 +26,26 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def scope_named(name: str) -> str:
     """Return the scope that the user names."""
-    return _scope("named", name)
+    return scope_of_values("named", name)
 
 
 def scope_of_path(path: str) -> str:
     """Return the scope of a file or directory on the node."""
-    return _scope("node", os.path.realpath(path))
+    return scope_of_values("node", os.path.realpath(path))
 
 
 def scope_of_offer(path: str) -> str:
     """Return the scope of a file or directory on the controller."""
-    return _scope("controller", path)
+    return scope_of_values("controller", path)
 
 
 def scope_of_fetched(identity: str) -> str:
     """Return the scope of what the controller fetched; ``identity`` stands for the server and for the credentials."""
-    return _scope("fetched", identity)
+    return scope_of_values("fetched", identity)
 
 
-def scope_of_url(url: str, http: HttpOptions | None) -> str:
-    """Return the scope of a URL and of everything but passwords that may change the answer."""
-    parts = urlsplit(url)
-    user, separator, host = parts.netloc.rpartition("@")
-    if separator:
-        parts = parts._replace(netloc=f"{user.partition(':')[0]}@{host}")
-    values = [parts.geturl()]
-    if http is not None:
-        values += [http.username or "", http.client_cert or ""]
-        values += [f"{name}: {http.headers[name]}" for name in sorted(http.headers)]
-    return _scope("url", *values)
-
-
-def scope_of_registry(registry: str, repository: str, identity: t.Sequence[str]) -> str:
-    """Return the scope of a repository and of everything but passwords that may change what it gives."""
-    return _scope("registry", registry, repository, *identity)
-
-
-def _scope(*values: str) -> str:
+def scope_of_values(*values: str) -> str:
+    """Return the scope of what these values name together; the first one says what they are."""
     # a hash of JSON: unambiguous, and the name of a proof reveals nothing of a URL
     text = json.dumps(values, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

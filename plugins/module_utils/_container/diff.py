@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from .._errors import visible
-from .._mask import CHANGED, MASK
+from .._secrets import CHANGED, MASK
 
 # Lines that are compared, which can take quadratic time, and lines that are shown.
 _MOST_COMPARED = 1000

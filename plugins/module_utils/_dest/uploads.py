@@ -211,3 +211,10 @@ def _same_times(dest: Dest, path: str, fd: int) -> t.Iterator[None]:
         if path == dest.path:
             with contextlib.suppress(PermissionError):
                 os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def remove_uploads(dest: Dest, active: bool) -> None:
+    """Remove what unfinished transfers left, and with ``active`` also the folders of running transfers."""
+    for upload in load_upload_folders(dest):
+        if active or not upload.is_active():
+            remove_upload_folder(dest, upload)

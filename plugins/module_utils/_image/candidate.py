@@ -14,8 +14,7 @@ from .descriptor import Descriptor, check_kind, parse_descriptor, read_document
 from .digest import Digest, sha256_of
 from .media_types import CONFIGS, is_artifact, kind_of_artifact
 from .platform import Platform
-from .._source.source import Source
-from .._source.tar_index import clean
+from .._source.source import Source, clean
 
 # The two documents that list images.
 INDEX_JSON = "index.json"

@@ -17,8 +17,7 @@ from .image import Image, Layer
 from .media_types import PLAIN_LAYER, is_encrypted, is_layer
 from .names import matches
 from .platform import Platform
-from .._source.source import Source
-from .._source.tar_index import clean
+from .._source.source import Source, clean
 
 _MOST_LAYERS = 1000
 

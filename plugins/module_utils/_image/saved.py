@@ -12,8 +12,7 @@ from .._errors import ImageError, SourceChangedError, SourceError
 from . import documents
 from .candidate import MANIFEST_JSON, Candidate, SavedImage
 from .digest import Digest
-from .._source.source import Source
-from .._source.tar_index import clean
+from .._source.source import Source, clean
 
 
 def saved_candidates(source: Source) -> list[Candidate]:

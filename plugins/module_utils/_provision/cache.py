@@ -10,15 +10,12 @@ import os
 import typing as t
 
 from .._errors import RootfsError, show
-from .._remote.url import is_registry
 from .._source.source import Source
 from .options import Options
 from .target import Target
 
 if t.TYPE_CHECKING:
     from .._cache.blobs import BlobCache
-    from .._registry.source import RegistrySource
-    from .._source.offer import OfferSource
 
 
 @contextlib.contextmanager
@@ -43,24 +40,9 @@ def open_cache(target: Target, source: Source) -> t.Iterator[BlobCache | None]:
 
 
 def scope_of(options: Options, source: Source) -> str:
-    """Return which runs share the blobs of this one: by default, later runs with the same source."""
-    from .._cache import scope
+    """Return which runs share the blobs of this one: those of the task's cache_scope, or as its origin says."""
+    if not options.cache_scope:
+        return options.origin.scope(source)
+    from .._cache.scope import scope_named
 
-    if options.cache_scope:
-        return scope.scope_named(options.cache_scope)
-    if options.offer:
-        fetched = t.cast("OfferSource", source).scope
-        return scope.scope_of_fetched(fetched) if fetched else scope.scope_of_offer(source.path)
-    return fetched_scope(options, source)
-
-
-def fetched_scope(options: Options, source: Source) -> str:
-    """Return which runs may use what this one fetches or reads: those with the same source and the same credentials."""
-    from .._cache import scope
-
-    if is_registry(options.src):
-        client = t.cast("RegistrySource", source).client
-        return scope.scope_of_registry(client.name.registry, client.name.repository, client.identity)
-    if options.http is not None:
-        return scope.scope_of_url(options.src, options.http)
-    return scope.scope_of_path(options.src)
+    return scope_named(options.cache_scope)

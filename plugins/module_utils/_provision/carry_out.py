@@ -10,13 +10,12 @@ from dataclasses import replace
 
 from .._dest.dest import PARTIALS, UPLOADS, Dest
 from .describe import image_outcome
-from .outcome import Outcome
+from .outcome import Outcome, UploadRequest
 from .plan import AlreadyStaged, ImagePlan, Unchanged, UseStaged
 from .target import Target
 
 if t.TYPE_CHECKING:
     from .._dest.record import Record
-    from .._transfer import UploadRequest
 
 
 def carry_out(target: Target, plan: ImagePlan, warnings: t.Sequence[str]) -> Outcome | UploadRequest | None:
@@ -67,7 +66,7 @@ def remove_finished_transfers(dest: Dest, active: bool = False) -> None:
         remove_partials(dest)
     if dest.read(UPLOADS) is None:
         return
-    from .._transfer import remove_uploads
+    from .._dest.uploads import remove_uploads
 
     remove_uploads(dest, active)
 

@@ -9,7 +9,7 @@ import typing as t
 
 from .._dest.record import Tree
 from .._errors import visible
-from .._mask import CHANGED, MASK
+from .._secrets import CHANGED, MASK
 
 _MISSING = object()
 # The resolved user is not known before a tree is unpacked, and an image's history is not a setting.

@@ -13,9 +13,9 @@ from .._unpack_options import UnpackOptions
 
 if t.TYPE_CHECKING:
     from .._image.platform import Platform
-    from .._remote.options import HttpOptions
     from .._inventory.policy import Policy
     from .._signed.signing import Signing
+    from .origin import Origin
 
 # The states that are made from an image; the others need no src.
 IMAGE_STATES = ("present", "staged")
@@ -25,10 +25,9 @@ IMAGE_STATES = ("present", "staged")
 class Options:
     """The options of one run.
 
-    ``state`` is ``present``, ``staged``, ``previous`` or ``absent``; ``platform`` is ``None`` for the node's own;
+    ``state`` is ``present``, ``staged``, ``previous`` or ``absent``; ``origin`` is where the image comes from; ``platform`` is ``None`` for the node's own;
     ``lock_timeout`` is in seconds; ``keep`` is the number of earlier trees to keep; ``mark_failed`` keeps ``previous`` from bringing the replaced
-    tree back. ``offer`` is the path of the
-    controller's offer, ``upload_folder`` the folder that it has uploaded blobs to. ``reachable`` is ``fail``,
+    tree back. ``reachable`` is ``fail``,
     ``warn`` or ``allow``. ``cache_dir`` is empty without a cache; ``cache_max_size`` is in bytes,
     ``cache_max_age`` in days, 0 for no limit. Only images of one ``cache_scope`` share blobs; an empty scope stands
     for the source itself. ``signing`` is ``None`` if no signature is demanded, ``policy`` if no file is judged.
@@ -38,7 +37,7 @@ class Options:
     dest: str
     state: str
     unpack: UnpackOptions
-    src: str = ""
+    origin: Origin
     ref: str | None = None
     digest: str | None = None
     platform: Platform | None = None
@@ -49,9 +48,6 @@ class Options:
     keep: int = 1
     mark_failed: bool = False
     reachable: str = FAIL
-    offer: str = ""
-    upload_folder: str = ""
-    http: HttpOptions | None = None
     cache_dir: str = ""
     cache_max_size: int = 0
     cache_max_age: int = 0

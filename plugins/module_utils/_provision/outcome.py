@@ -8,6 +8,8 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
+from .._native_path import task_path
+
 
 @dataclass(frozen=True)
 class VerdictRequest:
@@ -16,6 +18,22 @@ class VerdictRequest:
     def to_result(self) -> dict[str, t.Any]:
         """Return what is told with it, nothing."""
         return {}
+
+
+@dataclass(frozen=True)
+class UploadRequest:
+    """The ``blobs`` that the controller should send, by name and size in bytes, into ``folder``.
+
+    ``folder`` is ``None`` when the user who logs in can get none: his own temporary folder is used instead.
+    """
+
+    folder: str | None
+    blobs: dict[str, int]
+
+    def to_result(self) -> dict[str, t.Any]:
+        """Return what the action plugin parses."""
+        blobs = [{"name": name, "size": size} for name, size in self.blobs.items()]
+        return {"folder": task_path(self.folder), "blobs": blobs}
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,9 @@ from .._dest.dest import PARTIALS, UPLOADS, Dest
 from .._dest.record import FORMAT, Record, Selection, Tree
 from .._image.image import Image
 from .._image.platform import node_platform
-from .._remote.url import is_registry
 from .._source.source import Source
 from .options import Options
 from .target import Target
-
-if t.TYPE_CHECKING:
-    from .._registry.source import RegistrySource
 
 # Who has signed the image of a plan's tree, see ``Tree.signers``; a plan has ``None`` if the task does not ask.
 Signers = t.Dict[str, t.List[str]]
@@ -148,18 +144,10 @@ def selection_of(options: Options, source: Source, image: Image) -> Selection:
         platform=asked_platform(options),
         indexes=tuple(str(digest) for digest in indexes if digest and digest != image.manifest_digest),
         warnings=image.warnings,
-        realms=_realms(options, source),
+        realms=options.origin.realms(source),
     )
 
 
 def asked_platform(options: Options) -> str:
     """Return the platform that a task asks for, by default the node's own."""
     return str(options.platform or node_platform())
-
-
-def _realms(options: Options, source: Source) -> dict[str, str]:
-    if options.offer or not is_registry(options.src):
-        return {}
-    client = t.cast("RegistrySource", source).client
-    realm = client.registry.session.realm
-    return {client.name.registry: realm} if realm else {}

@@ -17,18 +17,15 @@ from dataclasses import replace
 from .._errors import RootfsError, SourceChangedError, os_advice, os_phrase, show
 from .._image.image import Image
 from .._image.selection import select_image
-from .._remote.url import is_registry
 from .._source.source import Source
-from .._source.sources import open_source
 from .guard import check_plan, require_ours, require_plain, require_stageable
 from .options import Options
-from .outcome import Outcome, VerdictRequest
+from .outcome import Outcome, UploadRequest, VerdictRequest
 from .plan import DestState, ImagePlan, KnownPlan, Unchanged, plan_image, selection_of, to_wanted
 from .target import Target, open_target
 
 if t.TYPE_CHECKING:
     from .._dest.record import Record
-    from .._transfer import UploadRequest
 
 # How often a run that waits for another one looks again.
 _POLL_SECONDS = 1.0
@@ -71,8 +68,8 @@ def _provision_image(options: Options, check_mode: bool) -> Outcome | UploadRequ
     except SourceChangedError:
         # nothing of it is left: start once more with the image that is there now
         outcome = _select_and_provision(options, check_mode)
-    if isinstance(outcome, Outcome) and options.http is not None:
-        return replace(outcome, warnings=(*outcome.warnings, *options.http.notes.texts))
+    if isinstance(outcome, Outcome):
+        return replace(outcome, warnings=(*outcome.warnings, *options.origin.notes))
     return outcome
 
 
@@ -90,7 +87,7 @@ def _select_and_provision(options: Options, check_mode: bool) -> Outcome | Uploa
 
 def _select(options: Options, check_mode: bool) -> Outcome | UploadRequest:
     deadline = time.monotonic() + options.lock_timeout
-    with contextlib.closing(_open_source(options)) as source:
+    with contextlib.closing(options.origin.open(options)) as source:
         known = _recall(options, check_mode, source)
         if known is not None:
             return known
@@ -110,32 +107,17 @@ def _select(options: Options, check_mode: bool) -> Outcome | UploadRequest:
             time.sleep(_POLL_SECONDS)
 
 
-def _open_source(options: Options) -> Source:
-    if not options.offer:
-        if is_registry(options.src):
-            # imported late: most sources are files
-            from .._registry.open import open_any
-
-            return open_any(options.src, options.http, options.unpack.max_size, options.digest)
-        return open_source(options.src, options.http, options.unpack.max_size)
-    from .._source.offer import OfferSource, read_offer
-
-    offer, status = read_offer(options.offer)
-    return OfferSource(offer, status.st_uid, status.st_gid)
-
-
 def _recall(options: Options, check_mode: bool, source: Source) -> Outcome | None:
     """Return the outcome if the record alone shows that the image of a registry is there; else ``None``."""
-    if options.offer or not is_registry(options.src):
+    recall = options.origin.recall(source)
+    if recall is None:
         return None
-    from .recall import recall
-
     with open_target(options, check_mode) as target:
         require_stageable(target)
         record = target.load()
         require_ours(target, record)
         require_plain(target, record)
-        plan = recall(target, record, source)
+        plan = recall(target, record)
         if plan is None or not _is_recorded_as_signed(options, plan):
             _require_verdict(options)
             return None

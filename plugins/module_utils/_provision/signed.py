@@ -63,17 +63,4 @@ def _verified(options: Options, signing: Signing, wanted: WantedImage) -> Signer
     digest = str(image.manifest_digest or image.config_digest)
     if signing.verdict is not None:
         return signing.verdict.signers_of(digest, str(image.platform))
-    if signing.needs_verdict:
-        raise VerdictNeeded
-    # imported late: nodes seldom verify by themselves
-    from .._image.candidates import find_candidates
-    from .._image.selection import select
-    from .._signed.signing import make_judge, parse_own_keys
-    from .._signed.verdict import Verdict
-
-    keys = parse_own_keys(signing)
-    source = wanted.source
-    loaded = select(source, find_candidates(source), options.ref, options.digest, options.platform)
-    approval = make_judge(source, keys, signing.policy, signing.paths).approve(loaded)
-    # the source may have changed since the image was selected
-    return Verdict({str(loaded.identity): approval}).signers_of(digest, str(image.platform))
+    return options.origin.signers(options, signing, wanted)

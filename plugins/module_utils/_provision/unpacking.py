@@ -19,22 +19,19 @@ from .._fs.stack import opened_tree
 from .._fs.syscalls import syncfs
 from .._rootfs.apply import Unstackable
 from .._rootfs.probe import require_storable
-from .._source.source import Spooled
+from .._source.source import Partials, Spooled
 from .._unpack import Kept, Steps, Unpacked, unpack
-from .cache import open_cache, scope_of
+from .cache import open_cache
 from .carry_out import kept_warning, remove_finished_transfers
 from .describe import identity_facts, image_outcome
-from .guard import judge_policy, judge_reach, require_libraries, require_room
-from .outcome import Outcome
-from .partials import open_partials
+from .guard import judge_policy, judge_reach, require_room
+from .origin import Arrival
+from .outcome import Outcome, UploadRequest
 from .plan import Unpack, WantedImage
 from .target import Target
 
 if t.TYPE_CHECKING:
     from .._cache.blobs import BlobCache
-    from .._source.partial import PartialBlobs
-    from .._source.offer import OfferSource
-    from .._transfer import UploadRequest
     from .layers import Shared
 
 
@@ -59,26 +56,8 @@ def _unpack_image(target: Target, plan: Unpack, shared: Shared | None) -> Outcom
         # what is shared is neither sent nor unpacked
         needed = image if shared is None else shared.needed(image)
         require_room(target, needed, source.spooled_size or 0, cache)
-        if not target.options.offer:
-            outcome = _unpack(target, plan, cache, shared)
-        else:
-            # imported late: only images of the controller are uploaded
-            from .._transfer import Transfer, Uploads
-
-            offer = t.cast("OfferSource", source)
-            uploads = Uploads(target.options.upload_folder, scope_of(target.options, source))
-            transfer = Transfer(target.dest, offer, needed, uploads, cache)
-            with contextlib.closing(transfer):
-                if transfer.other_sender_active:
-                    return None
-                missing = transfer.missing()
-                if missing:
-                    require_libraries(needed)
-                    require_room(target, needed, sum(missing.values()), cache)
-                    return transfer.request()
-                with transfer.used():
-                    outcome = _unpack(target, plan, cache, shared)
-        return outcome
+        arrival = Arrival(source, needed, cache)
+        return target.options.origin.unpacked(target, arrival, lambda: _unpack(target, plan, cache, shared))
 
 
 @contextlib.contextmanager
@@ -106,7 +85,7 @@ def _unpack(target: Target, plan: Unpack, cache: BlobCache | None, shared: Share
     except BaseException:
         _abandon(target)
         raise
-    if not target.options.offer:
+    if not target.options.origin.is_offered:
         remove_finished_transfers(target.dest)
     warnings += map(kept_warning, replacement.path_of_kept(record))
     if cache is not None:
@@ -176,9 +155,9 @@ def _unpack_into(fd: int, target: Target, wanted: WantedImage, cache: BlobCache 
 
 
 @contextlib.contextmanager
-def _open_blobs(target: Target, wanted: WantedImage, fd: int) -> t.Iterator[tuple[Spooled, PartialBlobs | None]]:
+def _open_blobs(target: Target, wanted: WantedImage, fd: int) -> t.Iterator[tuple[Spooled, Partials | None]]:
     # the spool is a file without a name, so it is not part of the tree
-    with contextlib.closing(Spooled(wanted.source, fd)) as blobs, open_partials(
+    with contextlib.closing(Spooled(wanted.source, fd)) as blobs, target.options.origin.partials(
         target, wanted.source, wanted.image
     ) as partials:
         yield blobs, partials

@@ -1,33 +1,27 @@
 # Copyright (c) the hypervisor.oci authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The arguments of a source that is fetched, from any server, the same for all modules."""
+"""The options of a source that is fetched, from any server, that a module's arguments give."""
 
 from __future__ import annotations
 
 import typing as t
 
+from .. import _fetch_arguments as fetch_arguments
 from .._errors import SourceError
-from .._remote.arguments import HTTP_ARGUMENTS, http_options, http_values, without_secrets as without_url_secrets
-from .._remote.url import MASK, is_registry, masked_name
+from .._remote.url import is_registry, is_url, masked, masked_name, secrets_of
 from .._secrets import register
 
 if t.TYPE_CHECKING:
     from .._remote.options import HttpOptions
 
-FETCH_ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    **HTTP_ARGUMENTS,
-    "registry_auth_file": {"type": "path"},
-    "registry_mirrors": {"type": "list", "elements": "str", "default": []},
-    "registry_plain_http": {"type": "bool", "default": False},
-}
 _MOST_MIRRORS = 16
 
 
 def fetch_options(params: dict[str, t.Any]) -> HttpOptions | None:
     """Return the options for the server of ``src``, or ``None`` if it is a path. Raises ``SourceError``."""
     if not is_registry(params["src"] or ""):
-        return http_options(params)
+        return _http_options(params)
     from .options import RegistryOptions, parse_mirror
 
     mirrors = params["registry_mirrors"]
@@ -36,7 +30,7 @@ def fetch_options(params: dict[str, t.Any]) -> HttpOptions | None:
     if params.get("ref"):
         raise SourceError("ref chooses among the images of an archive; give the tag or digest in src instead")
     options = RegistryOptions(
-        **http_values(params),
+        **_http_values(params),
         auth_file=params["registry_auth_file"] or None,
         mirrors=tuple(map(parse_mirror, mirrors)),
         plain_http=params["registry_plain_http"],
@@ -45,16 +39,43 @@ def fetch_options(params: dict[str, t.Any]) -> HttpOptions | None:
     return options
 
 
+def _http_options(params: dict[str, t.Any]) -> HttpOptions | None:
+    """Return the options for the server of ``src``, or ``None`` if it is not a URL. Raises ``SourceError``."""
+    if not is_url(params["src"] or ""):
+        return None
+    from .._remote.options import HttpOptions
+
+    options = HttpOptions(**_http_values(params))
+    options.check()
+    return options
+
+
+def _http_values(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return the fields of ``HttpOptions`` that a module's arguments give."""
+    return {
+        "username": params["url_username"] or None,
+        "password": params["url_password"] or None,
+        "force_basic_auth": params["force_basic_auth"],
+        "client_cert": params["client_cert"] or None,
+        "client_key": params["client_key"] or None,
+        "ca_path": params["ca_path"] or None,
+        "validate_certs": params["validate_certs"],
+        "use_proxy": params["use_proxy"],
+        "agent": params["http_agent"],
+        "headers": {str(name): str(value) for name, value in (params["headers"] or {}).items()},
+        "timeout": float(params["timeout"]),
+        "retries": params["url_retries"],
+    }
+
+
 def without_secrets(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return masked values for arguments that hold secrets, and register the secrets with Ansible."""
-    shown = without_url_secrets(params)
+    shown = fetch_arguments.without_secrets(params)
     src = params.get("src")
-    if isinstance(src, str) and is_registry(src) and masked_name(src) != src:
+    if isinstance(src, str) and is_url(src):
+        shown["src"] = masked(src)
+        register(secrets_of(src))
+    elif isinstance(src, str) and is_registry(src) and masked_name(src) != src:
         shown["src"] = masked_name(src)
         register([src])
-    mirrors = params.get("registry_mirrors")
-    if isinstance(mirrors, list) and any("@" in str(mirror) for mirror in mirrors):
-        # one that is refused, because it may name a password
-        shown["registry_mirrors"] = MASK
-        register(map(str, mirrors))
     return shown

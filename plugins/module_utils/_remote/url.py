@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from .._errors import SourceError
+from .._secrets import MASK
 
 # How the name of an image in a registry begins.
 REGISTRY = "docker://"
@@ -21,8 +22,6 @@ _NOT_IN_HOST = re.compile(r"[^a-z0-9._:\[\]%-]")
 # What the domain name system allows.
 _LONGEST_HOST = 253
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# What stands in the place of a secret.
-MASK = "********"
 
 
 def is_registry(src: str) -> bool:

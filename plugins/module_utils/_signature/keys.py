@@ -9,18 +9,16 @@ made anew from the key's numbers: one key has one fingerprint, however its file 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 import typing as t
 from dataclasses import dataclass
 
 from .._errors import MissingLibraryError, OciError
+from .fingerprint import MOST_KEYS, fingerprint_of_der
 
 if t.TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-MOST_KEYS = 16
 _LONGEST_TEXT = 64 * 1024
 _BEGIN = "-----BEGIN "
 _LABEL = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,64})-----")
@@ -83,22 +81,6 @@ def parse_key(text: str, where: str) -> PublicKey:
     if key is None:
         raise OciError(f"{where} is a key of a kind or size that is not supported; {_ADVICE}")
     return key
-
-
-def fingerprint_of(pem: str) -> str:
-    """Return the fingerprint of a canonical PEM text, as ``PublicKey.pem`` has it; cryptography is not needed.
-
-    Raises ``OciError``.
-    """
-    lines = pem.strip().split("\n")
-    if lines[0] != "-----BEGIN PUBLIC KEY-----" or lines[-1] != "-----END PUBLIC KEY-----":
-        raise OciError(
-            "an entry of signature_keys is not a public key in its canonical form; run the task by its action"
-        )
-    try:
-        return _fingerprint(base64.b64decode("".join(lines[1:-1]), validate=True))
-    except ValueError as error:
-        raise OciError("an entry of signature_keys is not a public key; run the task by its action") from error
 
 
 def _only_block(text: str, where: str) -> str:
@@ -181,8 +163,6 @@ def _key(key: t.Any, kind: str, verifiers: list[_Verifier], classic: t.Sequence[
 
     form = PublicFormat.SubjectPublicKeyInfo
     pem = key.public_bytes(Encoding.PEM, form).decode("ascii")
-    return PublicKey(_fingerprint(key.public_bytes(Encoding.DER, form)), kind, pem, tuple(verifiers), tuple(classic))
-
-
-def _fingerprint(der: bytes) -> str:
-    return "sha256:" + hashlib.sha256(der).hexdigest()
+    return PublicKey(
+        fingerprint_of_der(key.public_bytes(Encoding.DER, form)), kind, pem, tuple(verifiers), tuple(classic)
+    )

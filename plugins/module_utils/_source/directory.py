@@ -15,8 +15,7 @@ from .._errors import SourceError, os_phrase, show
 from .._fs.descriptors import opened
 from .range_reader import OPEN_FLAGS, FileAccess, RangeReader, as_regular
 from .sent import blob_digest
-from .source import ENTRANCES, cannot_open, missing, read_document
-from .tar_index import clean
+from .source import ENTRANCES, cannot_open, clean, missing, read_document
 
 if t.TYPE_CHECKING:
     from .source import Source

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import typing as t
 
 from .._errors import SourceError, show
@@ -26,6 +27,7 @@ _VALUE_COST = 32
 # The documents that name all others; no digest says what they contain.
 LISTS = ("index.json", "manifest.json")
 ENTRANCES = (*LISTS, "oci-layout")
+_CLEAN = re.compile(r"(?:[^/.][^/]*/)*[^/.][^/]*\Z")
 
 
 class Opener(t.Protocol):
@@ -33,6 +35,34 @@ class Opener(t.Protocol):
 
     def open(self, name: str) -> RangeReader:
         """Open a file. Raises ``SourceError``."""
+
+
+class Blob(t.Protocol):
+    """A reader of ``length`` bytes."""
+
+    length: int
+
+    def read(self, count: int = -1) -> bytes:
+        """Return at most ``count`` bytes, all that remain for ``-1``; empty at the end. Raises ``SourceError``."""
+
+    def cancel(self) -> None:
+        """Wake and end a ``read`` in another thread."""
+
+    def close(self) -> None:
+        """Close the blob."""
+
+
+class Partials(t.Protocol):
+    """Whatever keeps what came of blobs before a run ended."""
+
+    def reading(self, blob: RangeReader, digest: str, size: int) -> Blob:
+        """Return a reader of ``blob`` that begins with what an earlier run left, and keeps what it reads."""
+
+    def is_worth_a_second_try(self, blob: Blob) -> bool:
+        """Forget a damaged blob, and return whether it may come right."""
+
+    def make_room(self) -> bool:
+        """Remove all blobs and keep no more; return whether there were any."""
 
 
 class Source(t.Protocol):
@@ -134,3 +164,10 @@ def cannot_open(path: str, phrase: str) -> SourceError:
 def missing(path: str, name: str) -> SourceError:
     """Return the error for a file that the source lacks."""
     return SourceError(f"{show(path)} holds no {show(name)}; fetch or save it again")
+
+
+def clean(name: str) -> str:
+    """Return a file's name without ``./``, doubled and trailing slashes."""
+    if _CLEAN.match(name) is not None:
+        return name
+    return "/".join(part for part in name.split("/") if part not in ("", "."))

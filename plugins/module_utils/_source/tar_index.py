@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 import typing as t
 
 from .._errors import SourceError, show
+from .source import clean
 from .tar_header import (
     BLOCK,
     EXTENDED_LIMIT,
@@ -40,7 +40,6 @@ _HARD_LINK = b"1"
 _SYMLINK = b"2"
 _DIRECTORY = b"5"
 # a name in which no component is empty or begins with a dot, as blobs have it
-_CLEAN = re.compile(r"(?:[^/.][^/]*/)*[^/.][^/]*\Z")
 
 
 class Member(t.NamedTuple):
@@ -272,10 +271,3 @@ def index_tar(read_at: t.Callable[[int, int], bytes], size: int, archive: str) -
             f"{show(archive)} is a damaged tar near byte {walk.position}: {error}; fetch it again"
         ) from error
     return walk.index
-
-
-def clean(name: str) -> str:
-    """Return a member's name without ``./``, doubled and trailing slashes."""
-    if _CLEAN.match(name) is not None:
-        return name
-    return "/".join(part for part in name.split("/") if part not in ("", "."))

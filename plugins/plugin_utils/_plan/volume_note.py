@@ -13,7 +13,7 @@ import json
 import typing as t
 from collections.abc import Mapping
 
-from ...module_utils._registry.arguments import FETCH_ARGUMENTS
+from ...module_utils._fetch_arguments import FETCH_ARGUMENTS
 from ...module_utils._options import SIGNATURE_ARGUMENTS
 from .known import Facts, Node, Places, Root
 from .request import Request

@@ -23,7 +23,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._container import d
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError, visible
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.config import parse_config
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.names import matches
-from ansible_collections.hypervisor.oci.plugins.module_utils._source.tar_index import clean
+from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import clean
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote.url import parse_url
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.lxc import render_lxc, wrapper_script
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.merge import container_from

@@ -64,6 +64,7 @@ class Node:
         self.commands: list[str] = []
         self.fixed: list[str] = []
         self.modules: list[dict[str, t.Any]] = []
+        self.names_of_modules: list[str] = []
         self.wrapped_async: t.Any = None
         self.removed: list[t.Any] = []
         self.answers: list[dict[str, t.Any] | Exception] = []
@@ -91,7 +92,7 @@ class Action(ActionModule):
         args = keywords["module_args"]
         self.node.modules.append(dict(args))
         self.node.wrapped_async = keywords["wrap_async"]
-        assert keywords["module_name"] == "hypervisor.oci.oci_rootfs"
+        self.node.names_of_modules.append(keywords["module_name"])
         assert keywords["task_vars"]["inventory_hostname"] == "node1"
         if self._connection.transport == "local" and os.path.isfile(args["src"]):
             self.node.read = Path(args["src"]).read_bytes()
@@ -420,6 +421,37 @@ def test_a_local_node_reads_what_was_decrypted(tmp_path: Path, node: Node, src: 
     assert not os.path.exists(node.module["src"])
 
 
+# -- which module
+
+
+PUBLIC, OFFERED = "hypervisor.oci.oci_rootfs", "hypervisor.oci.oci_rootfs_offered"
+
+
+def test_what_is_offered_has_a_module_without_what_reads_a_source(node: Node, src: str) -> None:
+    """The same one again when blobs were sent; all options reach it, those that only a server needs, too."""
+    node.answers = [request(NAMES[0])]
+    run(node, src=src, dest="/srv/x", keep=2, timeout=3)
+    assert node.names_of_modules == [OFFERED, OFFERED]
+    assert all((args["keep"], args["timeout"]) == (2, 3) for args in node.modules)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"src": "/on/the/node.tar", "remote_src": True},
+        {"src": "https://example.org/i.tar"},
+        {"src": "docker://example.org/i:1"},
+        {"src": "{src}", "transport": "local"},
+        {"src": "{src}", "state": "absent"},
+        {"state": "previous"},
+        {"state": "absent"},
+    ],
+)
+def test_what_the_node_reads_has_the_whole_module(node: Node, src: str, args: dict[str, t.Any]) -> None:
+    run(node, dest="/srv/x", **{**args, **({"src": args["src"].format(src=src)} if "src" in args else {})})
+    assert node.names_of_modules == [PUBLIC]
+
+
 # -- async and errors
 
 
@@ -708,6 +740,7 @@ def test_the_controller_fetches_for_a_node_that_learns_nothing_of_it(
         "http_agent": "a",
     }
     assert run(node, src=url, dest="/d", fetch="controller", keep=3, **secrets) == DONE
+    assert node.names_of_modules == [OFFERED, OFFERED]
     first, second = node.modules
     assert first == {"src": f"{web.url}?...", "dest": "/d", "keep": 3, "_offer": f"{REMOTE}/offer"}
     assert second == {**first, "_upload_folder": UPLOAD}

@@ -28,7 +28,6 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.shell.sh import ShellModule
 from ansible_collections.hypervisor.oci.plugins.action.oci_rootfs import ActionModule
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.outcome import Outcome, VerdictRequest
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
 from ansible_collections.hypervisor.oci.tests.images import signatures
@@ -42,7 +41,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_layout,
     write_oci_archive,
 )
-from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments, options_of
 from ansible_collections.hypervisor.oci.tests.unit import web
 from ansible_collections.hypervisor.oci.tests.unit.registry import Handler, Registry, serving
 from ansible_collections.hypervisor.oci.tests.unit.support import tree, without_waiting
@@ -133,7 +132,7 @@ class Action(ActionModule):
     def _execute_module(self, *_arguments: t.Any, **keywords: t.Any) -> dict[str, t.Any]:
         given = {name: value for name, value in keywords["module_args"].items() if value is not None}
         try:
-            outcome = provision(options_from(arguments(**given)), self.check_mode)
+            outcome = provision(options_of(arguments(**given)), self.check_mode)
         except OciError as error:
             return {"failed": True, "msg": error.message}
         if isinstance(outcome, Outcome):

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, write_oci_archive
-from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments, options_of
 from ansible_collections.hypervisor.oci.tests.unit.support import IS_ROOT, tree
 
 DESTS = ["/", "/etc", "/etc/", "/usr/../etc", "//usr/lib", "/link/etc", "/link/usr/lib", "/var/lib/machines", "/etc/own.d",
@@ -59,7 +58,7 @@ def _ask(request: t.Mapping[str, t.Any]) -> str:
     check_mode = request["check_mode"]
     words = {key: value for key, value in request.items() if key != "check_mode"}
     try:
-        provision(options_from(arguments(**words)), check_mode)
+        provision(options_of(arguments(**words)), check_mode)
     except OciError as error:
         return error.message
     return "done"

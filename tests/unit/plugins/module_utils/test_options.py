@@ -11,8 +11,7 @@ import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
-from ansible_collections.hypervisor.oci.plugins.module_utils._options import options_from
-from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments
+from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments, options_of
 
 MAPS = {"uid_map": ["0:100000:65536"], "gid_map": ["0:100000:65536"]}
 
@@ -29,7 +28,7 @@ def fixture_as_user(monkeypatch: pytest.MonkeyPatch) -> t.Callable[[int], None]:
 
 def options(**changes: t.Any) -> t.Any:
     """Options with these changes."""
-    return options_from(arguments(dest="/srv/x", **changes))
+    return options_of(arguments(dest="/srv/x", **changes))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +106,7 @@ def test_everything_is_passed_on(as_user: t.Callable[[int], None]) -> None:
         force=True, recreate=True, in_use="ignore", keep=0, lock_timeout=0, xattrs=["trusted.a"],
         acl="drop", keep_dirlinks=True, max_size=1, max_entries=1, **MAPS,
     )  # fmt: skip
-    assert (found.dest, found.state, found.src) == ("/srv/x", "staged", "/i.tar")
+    assert (found.dest, found.state, found.origin.src) == ("/srv/x", "staged", "/i.tar")
     assert (found.ref, found.digest) == ("a:1", "sha256:1")
     assert str(found.platform) == "linux/arm64"
     assert (found.force, found.recreate, found.ignore_use) == (True, True, True)
@@ -122,7 +121,7 @@ def test_everything_is_passed_on(as_user: t.Callable[[int], None]) -> None:
 def test_what_is_empty_is_not_given(value: str | None) -> None:
     found = options(ref=value, digest=value, platform=value, src=value)
     assert (found.ref, found.digest, found.platform) == (None, None, None)
-    assert found.src == ""
+    assert found.origin.src == ""
 
 
 def test_a_fingerprint_holds_what_changes_the_tree_alone(as_user: t.Callable[[int], None]) -> None:

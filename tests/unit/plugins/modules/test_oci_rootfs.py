@@ -92,7 +92,7 @@ def test_present_and_present_again(tmp_path: Path, module: Module) -> None:
     facts = first.pop("ansible_facts")
     assert facts == {"oci_rootfs": first}
     identity = {"manifest_digest", "config_digest", "ref", "platform", "layers"}
-    assert set(first) == {"dest", *identity, "image", "report", "signed_by", "store"}
+    assert set(first) == {"dest", *identity, "image", "report", "signed_by", "store", "mount"}
     assert first["image"]["uid"] == 7
     again = module(tmp_path / "x", src=src)
     assert again.pop("changed") is False

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._cache.blobs import BlobCache, KeptBlob
+from ansible_collections.hypervisor.oci.plugins.module_utils._cache.fetched_scope import scope_of_url
 from ansible_collections.hypervisor.oci.plugins.module_utils._cache.scope import (
     scope_named,
     scope_of_offer,
     scope_of_path,
-    scope_of_url,
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote.options import HttpOptions

@@ -10,7 +10,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import node_source
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.tests.images.builder import write_oci_archive
 from ansible_collections.hypervisor.oci.tests.unit.support import Watched, watched, without_waiting
@@ -50,5 +50,5 @@ def fixture_sources(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
         seen.append(watched(open_source(path)))
         return seen[-1]
 
-    monkeypatch.setattr(provision, "open_source", opened)
+    monkeypatch.setattr(node_source, "open_source", opened)
     return seen

@@ -12,6 +12,7 @@ import typing as t
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import MissingLibraryError, OciError
 from ansible_collections.hypervisor.oci.plugins.module_utils._signature import keys
+from ansible_collections.hypervisor.oci.plugins.module_utils._signature.fingerprint import fingerprint_of
 
 pytest.importorskip("cryptography", reason="signatures need the Python library cryptography")
 
@@ -106,7 +107,7 @@ def test_one_key_in_any_spelling_is_one_key(kind: str) -> None:
     assert len(set(texts)) >= 5
     parsed = keys.parse_keys([(text, text) for text in texts])
     assert len(parsed) == 1
-    assert keys.fingerprint_of(parsed[0].pem) == parsed[0].fingerprint
+    assert fingerprint_of(parsed[0].pem) == parsed[0].fingerprint
     assert len(keys.parse_keys([("a", texts[0]), ("b", signatures.signer(kind, 1).public_pem)])) == 2
 
 

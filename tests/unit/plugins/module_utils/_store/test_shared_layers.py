@@ -18,7 +18,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest import exchan
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs import btrfs, overlay
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.descriptors import opened
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.stack import opened_tree
-from ansible_collections.hypervisor.oci.plugins.module_utils._provision import provision
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision import node_source
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
 from ansible_collections.hypervisor.oci.plugins.module_utils._store import references, store
 from ansible_collections.hypervisor.oci.plugins.module_utils._store.driver import driver_of
@@ -131,7 +131,7 @@ def fixture_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest
         sources.append(watched(open_source(path)))
         return sources[-1]
 
-    monkeypatch.setattr(provision, "open_source", opened)
+    monkeypatch.setattr(node_source, "open_source", opened)
     point = tmp_path / "disk"
     point.mkdir(0o700)
     with loop_mounted(point, tmp_path / "image", FILE_SYSTEMS[request.param]):
