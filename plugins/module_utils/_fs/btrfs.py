@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import platform
 import struct
 
@@ -21,6 +22,10 @@ _FSID = slice(16, 32)
 # struct btrfs_ioctl_get_subvol_info_args: treeid, name, parent_id, dirid, generation, flags, uuid
 _SUBVOLUME_INFO_SIZE = 504
 _UUID = slice(8 + 256 + 4 * 8, 8 + 256 + 4 * 8 + 16)
+
+
+# The inode of the root of every subvolume.
+_ROOT_INODE = 256
 
 
 def _number(direction: int, number: int, size: int) -> int:
@@ -54,6 +59,11 @@ def subvolume_id(fd: int) -> str | None:
     except OSError:
         return None
     return bytes(buffer[_UUID]).hex()
+
+
+def is_subvolume_root(status: os.stat_result) -> bool:
+    """Return whether a directory is the root of a subvolume by its inode number, which other objects have elsewhere."""
+    return status.st_ino == _ROOT_INODE
 
 
 def make_subvolume(folder: int, name: bytes) -> None:

@@ -47,6 +47,9 @@ def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Seque
     facts["ref"] = wanted.ref
     facts["signed_by"] = sorted(tree.signers if plan.signers is None else plan.signers)
     facts["store"] = wanted.fingerprint.get("form")
+    if target.options.verifying is not None:
+        # a new tree has nothing to be compared with
+        facts["drift"] = None
     return Outcome(
         changed=isinstance(plan, (UseStaged, Unpack)),
         dest=task_path(target.options.dest),

@@ -111,7 +111,7 @@ def _make(place: _Place, below: t.Sequence[Snapshot], layer: Layer, key: str) ->
     while True:
         with store.draft(parent) as (name, fd):
             try:
-                told = place.steps.apply(layer, fd, None if parent is None else parent.told)
+                told, journal = place.steps.apply(layer, fd, None if parent is None else parent.told)
             except DamagedEntry:
                 continue
             except (OciError, OSError) as error:
@@ -123,7 +123,7 @@ def _make(place: _Place, below: t.Sequence[Snapshot], layer: Layer, key: str) ->
             if known is not None:
                 return store.prove(known, layer.digest)
             above = "" if parent is None else parent.name
-            return store.publish(name, Snapshot(key, "", above, layer.diff_id, (layer.digest,), told))
+            return store.publish(name, Snapshot(key, "", above, layer.diff_id, (layer.digest,), told), journal)
 
 
 def refer_to(target: Target, shared: Shared, record: Record, tree: Tree | None) -> None:

@@ -23,6 +23,7 @@ from .._errors import EntryError, show
 from . import acl
 from .aside import ASIDE
 from .attributes import Attributes, CreationDefaults
+from .journal import LOWER_DIRECTORY, MAKE_DIRECTORY, REMOVE, TOP, Journal
 from .._fs.descriptors import opened
 from .._fs.directories import some_names_in
 
@@ -64,9 +65,12 @@ class Directory:
     ``added`` holds the names that layer number ``layer`` put here. Directories above them have the same ``layer``, so
     that whiteouts of that layer leave them alone (section 5). A directory that the current layer made, see ``made_in``,
     holds nothing of other layers, so its names are not recorded. ``cleared`` is the layer that last whited it out.
+    ``number`` is its number in the journal, ``source`` that of the entry which gave its attributes.
     """
 
-    __slots__ = ("parent", "name", "children", "attributes", "made_in", "layer", "added", "cleared")
+    __slots__ = (
+        "parent", "name", "children", "attributes", "made_in", "layer", "added", "cleared", "number", "source"
+    )  # fmt: skip
 
     def __init__(self, parent: Directory | None, name: bytes, attributes: Attributes, made_in: int) -> None:
         self.parent = parent
@@ -77,6 +81,8 @@ class Directory:
         self.layer = -1
         self.cleared = -1
         self.added: set[bytes] | None = None
+        self.number = TOP
+        self.source = 0
 
     @property
     def met(self) -> t.Iterable[Directory]:
@@ -98,7 +104,7 @@ class LowerDirectory(Directory):
     An untouched one is never written to, because an overlay would copy it.
     """
 
-    __slots__ = ("_root", "_children", "_attributes", "_found", "_prepared")
+    __slots__ = ("_root", "_children", "_attributes", "_found", "_prepared", "_number")
 
     def __init__(self, root: Root, parent: Directory | None, name: bytes) -> None:
         self._root = root
@@ -106,6 +112,8 @@ class LowerDirectory(Directory):
         self._found: Attributes | None = None
         self._attributes: Attributes | None = None
         self._prepared = False
+        self._number = TOP
+        self.source = 0
         self.parent = parent
         self.name = name
         self.made_in = -1
@@ -136,6 +144,13 @@ class LowerDirectory(Directory):
         # what is on disk is needed when they are written
         self._learn()
         self._attributes = attributes
+
+    @property
+    def number(self) -> int:  # type: ignore[override]
+        """Its number in the journal, which it gets when it is first asked for."""
+        if self.parent is not None and self._number == TOP:
+            self._number = self._root.journal.directory(LOWER_DIRECTORY, self.parent.number, self.name)
+        return self._number
 
     @property
     def found(self) -> Attributes:
@@ -183,7 +198,7 @@ class Root:
 
     It is empty, or, with ``keeps``, holds the tree of lower layers; ``keeps`` says which xattrs of its directories were the
     image's. Directories that no entry describes get the attributes ``missing``. ``count_directory`` is called for each of
-    them, so that links and names cannot make more than ``max_entries``. Methods raise ``EntryError`` for faults of the image
+    them, so that links and names cannot make more than ``max_entries``. ``journal`` notes what is made and removed. Methods raise ``EntryError`` for faults of the image
     and ``OSError`` for those of the system.
     """
 
@@ -195,6 +210,7 @@ class Root:
         keeps: t.Callable[[str], bool] | None = None,
     ) -> None:
         self._keeps = keeps
+        self.journal = Journal()
         self.top = Directory(None, b"", missing, -1) if keeps is None else LowerDirectory(self, None, b"")
         self._missing = missing
         self._count_directory = count_directory
@@ -331,6 +347,7 @@ class Root:
         if child is None:
             if not added and name != ASIDE:
                 os.unlink(name, dir_fd=self.fd(above))
+                self.journal.note(REMOVE, above.number, name)
         elif added or child.layer == self._layer:
             if not added:
                 child.attributes = self._missing
@@ -490,6 +507,7 @@ class Root:
         parent.prepare()
         os.mkdir(name, 0o700, dir_fd=self.fd(parent))
         child = Directory(parent, name, attributes, self._layer)
+        child.number = self.journal.directory(MAKE_DIRECTORY, parent.number, name)
         if parent.children is _NO_CHILDREN:
             parent.children = {name: child}
             self.remember(_FIRST_CHILD_COST)
@@ -541,6 +559,7 @@ class Root:
             self._unlink_all(current)
             self._forget(current)
             pending.pop()
+        self.journal.note(REMOVE, above.number, directory.name)
 
     def _unlink_all(self, directory: Directory) -> None:
         count = _BATCH
@@ -565,6 +584,7 @@ class Root:
     def _unlink(self, parent: Directory, name: bytes) -> None:
         self._memo = ((), self.top)
         os.unlink(name, dir_fd=self.fd(parent))
+        self.journal.note(REMOVE, parent.number, name)
 
     def _unlink_if_there(self, parent: Directory, name: bytes) -> bool:
         try:

@@ -17,7 +17,7 @@ from .._errors import RootfsError
 from .._fs.btrfs import file_system_of
 from .._fs.descriptors import opened
 from .._fs.directories import names_in, open_existing
-from .store import Store, remove_subvolume, write_file
+from .store import JOURNAL, Store, remove_subvolume, write_file
 
 _DAY = 86_400
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -85,7 +85,8 @@ def _remove_leftovers(store: Store) -> None:
     for name in map(os.fsdecode, names_in(store.folders["w"])):
         remove_subvolume(store.folders["w"], name)
     for name in map(os.fsdecode, names_in(store.folders["r"])):
-        if not name.endswith(".json"):
+        snapshot, is_journal, _rest = name.partition(JOURNAL)
+        if not name.endswith(".json") and not (is_journal and snapshot in known):
             os.unlink(name, dir_fd=store.folders["r"])
 
 

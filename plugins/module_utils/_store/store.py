@@ -27,6 +27,9 @@ from .._fs.removal import try_remove_tree
 from .._fs.syscalls import syncfs
 from .snapshot import Snapshot, from_json, read_bounded
 
+# Where the journal of a snapshot's layer lies, after the snapshot's name.
+JOURNAL = ".journal"
+
 _FOLDERS = ("s", "r", "w", "d")
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAME_LENGTH = 6
@@ -160,8 +163,8 @@ class Store:
         finally:
             remove_subvolume(work, name)
 
-    def publish(self, draft: str, snapshot: Snapshot) -> Snapshot:
-        """Make a finished draft the snapshot, under a new name, durably."""
+    def publish(self, draft: str, snapshot: Snapshot, journal: bytes | None = None) -> Snapshot:
+        """Make a finished draft the snapshot, under a new name, durably, with the journal of its layer if there is one."""
         syncfs(self.folders["w"])
         while True:
             name = "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(_NAME_LENGTH))
@@ -174,6 +177,8 @@ class Store:
             make_read_only(fd)
         snapshot = replace(snapshot, name=name)
         syncfs(self.folders["s"])
+        if journal is not None:
+            write_file(self.folders["r"], name + JOURNAL, journal)
         self._record(snapshot)
         return snapshot
 

@@ -138,8 +138,8 @@ def paths(image: Image) -> list[str]:
 
 
 def around(dest: Path) -> list[str]:
-    """What lies beside dest, without the tree itself."""
-    return [name for name in names(dest.parent) if not f"{name}/".startswith("web/")]
+    """What lies beside dest, without the tree itself and the journal of its making."""
+    return [name for name in names(dest.parent) if not f"{name}/".startswith("web/") and not name.endswith(".journal")]
 
 
 # -- offer, request, send

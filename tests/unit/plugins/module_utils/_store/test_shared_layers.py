@@ -30,7 +30,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_docker_archive,
     write_oci_archive,
 )
-from ansible_collections.hypervisor.oci.tests.unit.provision_runs import beside_of, refused
+from ansible_collections.hypervisor.oci.tests.unit.provision_runs import names_beside, refused
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     Watched,
     loop_mounted,
@@ -257,7 +257,7 @@ def test_a_layer_that_is_damaged_leaves_the_others(lab: Lab, one: str, tmp_path:
     with pytest.raises(OciError):
         lab.run("a", write_oci_archive(tmp_path / "bad.tar", bad))
     assert tree(lab.dest("a")) == before
-    assert sorted(os.listdir(beside_of(lab.dest("a")))) == ["record.json"]
+    assert names_beside(lab.dest("a")) == ["record.json"]
     lab.leaves_nothing()
 
 
@@ -390,7 +390,7 @@ def test_killed_at_every_step(lab: Lab, one: str, two: str) -> None:
         assert tree(lab.dest("web")) == expected, step
         lab.run("web", two, recreate=True, **options)
         lab.leaves_nothing()
-        assert sorted(os.listdir(beside_of(lab.dest("web")))) == ["record.json"], step
+        assert names_beside(lab.dest("web")) == ["record.json"], step
         if not was_killed:
             break
     assert step > 20
