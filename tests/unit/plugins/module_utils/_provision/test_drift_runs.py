@@ -14,6 +14,11 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._container.mount_points import (
+    provide_directories,
+    provide_mount_points,
+)
+from ansible_collections.hypervisor.oci.plugins.module_utils._dest.made import note_made
 from ansible_collections.hypervisor.oci.plugins.module_utils._drift import compare as comparison
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.tests.images.builder import (
@@ -30,7 +35,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_oci_archive,
 )
 from ansible_collections.hypervisor.oci.tests.unit.provision_runs import beside_of, everything
-from ansible_collections.hypervisor.oci.tests.unit.support import needs_root, run, set_xattr_or_skip, tree
+from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root, run, set_xattr_or_skip, tree
 
 CAPABILITY = "security.capability"
 # CAP_NET_RAW, permitted and effective
@@ -466,6 +471,46 @@ def test_a_new_image_is_not_compared(dest: Path, src: str, two: str) -> None:
         result = verify(dest, src, "content", check_mode)
         assert result["changed"] is True
         assert result["drift"] is None
+
+
+def test_mount_points_are_left_out(top: Path, src: str, tmp_path: Path) -> None:
+    """What ``oci_mount_points`` makes is noted with the tree; what is planted beside it is found."""
+    (tmp_path / "source").mkdir()
+    mount = {"source": str(tmp_path / "source"), "target": "/srv/deep/data", "type": "bind"}
+    made: set[str] = set()
+    provide_mount_points(str(top), [mount], False, made.add)
+    assert provide_directories(str(top), ["/work/here"], False, made.add) is True
+    assert made == {"/srv/deep/data", "/work/here"}
+    assert set(found(verify(top, src)["drift"])) == {"/srv", "/work"}
+    note_made(str(top), made)
+    note_made(str(top), made)
+    assert found(verify(top, src)["drift"]) == {}
+    (top / "srv/planted").write_bytes(b"")
+    assert set(found(verify(top, src)["drift"])) == {"/srv/planted"}
+    assert set(found(verify(top, src, verify_exclude=[])["drift"])) == {"/srv", "/work"}
+    # another tree has none of it
+    run(top, src=src, recreate=True, keep=0)
+    assert not list(beside_of(top).glob("*.made"))
+    note_made(str(tmp_path / "elsewhere"), made)
+
+
+def test_a_tree_in_a_mount_point(dest: Path, src: str) -> None:
+    """What lies at the top beside the tree is no finding, and the moves into the mount touch nothing."""
+    dest.mkdir()
+    with mounted(dest, "-t", "tmpfs", "-o", "size=16m", "test"):
+        (dest / "lost+found").mkdir()
+        run(dest, src=src)
+        time.sleep(0.02)
+        fresh = tree(dest)
+        for level in ("metadata", "content"):
+            drift = verify(dest, src, level)["drift"]
+            assert (found(drift), drift["verdict"]) == ({}, "clean")
+        (dest / "etc/kept").unlink()
+        with pytest.raises(OciError, match="is a mount point, where the tree that repair: recreate replaces"):
+            verify(dest, src, repair="recreate")
+        assert verify(dest, src, repair="paths")["changed"] is True
+        assert tree(dest) == fresh
+        run(dest, state="absent")
 
 
 def test_names_are_made_visible(top: Path, src: str) -> None:
