@@ -281,7 +281,7 @@ def _drift(fd: int, journals: list[bytes], options: UnpackOptions, layers: Rerea
     recorded = replay(journals)
     looks = Looks(recorded, Policy(Report(), options), time.time_ns())
     compared = comparison.compare(fd, recorded, Rules(parse_exclusions([], [])), looks, math.inf)
-    compare_contents(fd, recorded, looks, compared, layers, math.inf)
+    compare_contents(fd, compared, looks, layers, math.inf)
     drift = compared.drift
     odd = [*drift.suspects.values(), *drift.busy, *filter(None, [drift.not_verifiable, drift.incomplete])]
     return [*drift.to_lines(), *odd]

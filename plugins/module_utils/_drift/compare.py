@@ -44,8 +44,12 @@ class Place(t.NamedTuple):
 
 @dataclass(frozen=True)
 class Compared:
-    """The findings, and where the regular files are whose type and size are as recorded, by number."""
+    """The findings, and where the regular files are whose type and size are as recorded, by number.
 
+    ``linked`` has the names of files that have or had several, each with its inode.
+    """
+
+    recorded: Recorded
     drift: Drift
     files: dict[int, Place]
     linked: dict[int, list[tuple[Place, int]]]
@@ -77,7 +81,7 @@ def compare(top: int, recorded: Recorded, rules: Rules, looks: Looks, deadline: 
     except _StopError as error:
         walk.drift.incomplete = str(error)
     walk.finish()
-    return Compared(walk.drift, walk.files, walk.linked)
+    return Compared(recorded, walk.drift, walk.files, walk.linked)
 
 
 class _Walk:
@@ -95,8 +99,6 @@ class _Walk:
         self._pending: list[_Pending] = []
         self._extras: list[_Extra] = []
         self._extra_left = _MOST_EXTRA
-        # whose inode is whose
-        self._inodes: dict[int, int] = {}
 
     def run(self) -> None:
         """Walk through the tree."""
@@ -112,8 +114,9 @@ class _Walk:
         """Add what is known at the end alone."""
         for extra in self._extras:
             self.drift.add(extra.finding._replace(below=extra.below))
+        owners = _owners_of(self.linked)
         for number, names in self.linked.items():
-            self._judge_links(number, names)
+            self._judge_links(number, names, owners)
         self.drift.files = len(self.files)
 
     def _look_in(self, path: str, pending: _Pending) -> None:
@@ -248,15 +251,14 @@ class _Walk:
         if number in self._recorded.linked or status.st_nlink > 1:
             self.linked.setdefault(number, []).append((place, status.st_ino))
 
-    def _judge_links(self, number: int, names: list[tuple[Place, int]]) -> None:
+    def _judge_links(self, number: int, names: list[tuple[Place, int]], owners: dict[int, int]) -> None:
         """Find names of one file that are several now, and those of several that are one."""
         counts: dict[int, int] = {}
         for _place, inode in names:
             counts[inode] = counts.get(inode, 0) + 1
         usual = max(counts, key=lambda inode: (counts[inode], -inode))
         for place, inode in names:
-            other = self._inodes.setdefault(inode, number)
-            if inode != usual or other != number:
+            if inode != usual or owners[inode] != number:
                 self.drift.add(self._looks.link_finding(place.path, number, inode == usual))
 
     # -- what is not
@@ -307,3 +309,15 @@ class _Walk:
             raise _StopError(f"there are more than {_MOST_EXTRA} extra files and directories")
         if not self._extra_left & 0x3FF and time.monotonic() > self._deadline:
             raise _StopError("it took longer than verify_timeout")
+
+
+def _owners_of(linked: dict[int, list[tuple[Place, int]]]) -> dict[int, int]:
+    """Return which recorded file each inode is: the one that most of its names belong to, else the one with the first name."""
+    names: dict[int, dict[int, list[Place]]] = {}
+    for number, places in linked.items():
+        for place, inode in places:
+            names.setdefault(inode, {}).setdefault(number, []).append(place)
+    return {
+        inode: min(numbers, key=lambda number, numbers=numbers: (-len(numbers[number]), min(numbers[number])))
+        for inode, numbers in names.items()
+    }

@@ -39,18 +39,16 @@ class _LateError(Exception):
     """The time is over."""
 
 
-def compare_contents(
-    top: int, recorded: Recorded, looks: Looks, compared: Compared, layers: Layers, until: float
-) -> None:
+def compare_contents(top: int, compared: Compared, looks: Looks, layers: Layers, until: float) -> None:
     """Compare the contents of ``compared.files``, and add findings to ``compared.drift``.
 
     Stops at ``until``, by ``time.monotonic``. Raises ``OciError`` if a layer cannot be read, and ``OSError``.
     """
-    drift = compared.drift
+    drift, recorded = compared.drift, compared.recorded
     drift.level = CONTENT
     wanted = _by_layer(recorded, compared)
-    check = _Check(top, until)
-    with contextlib.closing(check):
+    known = {finding.path: place for place, finding in enumerate(drift.kinds[CHANGED].kept)}
+    with contextlib.closing(_Check(top, until)) as check:
         for place in sorted(wanted, reverse=True):
             try:
                 check.layer(layers, place, recorded.layers[place], wanted[place])
@@ -60,7 +58,8 @@ def compare_contents(
             for number, where in check.changed:
                 rights = looks.gave_rights(number)
                 kind = type_of(recorded.attributes(number)[0])
-                drift.add_difference(Finding(CHANGED, where.path, kind, number, (CONTENT,), gives_rights=rights))
+                finding = Finding(CHANGED, where.path, kind, number, (CONTENT,), gives_rights=rights)
+                drift.add_difference(finding, known.get(where.path))
             for where in check.busy:
                 drift.add_busy(where.path)
             for number in check.judged:

@@ -130,14 +130,13 @@ class Drift:
         """Add a finding."""
         self.kinds[finding.kind].add(finding)
 
-    def add_difference(self, finding: Finding) -> None:
-        """Add a finding of something changed, or what differs to the finding of the same path."""
+    def add_difference(self, finding: Finding, place: int | None) -> None:
+        """Add a finding of something changed, or what differs to the one that is at this place among those kept."""
+        if place is None:
+            self.add(finding)
+            return
         kept = self.kinds[CHANGED].kept
-        for place, known in enumerate(kept):
-            if known.path == finding.path:
-                kept[place] = known._replace(differs=known.differs + finding.differs)
-                return
-        self.add(finding)
+        kept[place] = kept[place]._replace(differs=kept[place].differs + finding.differs)
 
     def add_busy(self, path: str) -> None:
         """Add a path that changed while it was looked at."""

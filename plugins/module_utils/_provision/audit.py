@@ -65,7 +65,7 @@ def audit(dest: Dest, record: Record, tree: Tree, replacement: Replacement, how:
             until = began + how.verifying.timeout
             try:
                 with _layers(dest, tree, how) as layers, opening(dest) as top:
-                    compare_contents(top, basis.recorded, basis.looks, compared, layers, until)
+                    compare_contents(top, compared, basis.looks, layers, until)
             except OciError as error:
                 drift.not_verifiable = f"its layers cannot be read: {error.message}"
     if dest.load() != record:

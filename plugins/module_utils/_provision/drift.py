@@ -69,7 +69,7 @@ def _with_contents(target: Target, basis: Basis, compared: Compared, layers: Rer
     while True:
         with opening(target.dest) as top:
             try:
-                compare_contents(top, basis.recorded, basis.looks, compared, layers, until)
+                compare_contents(top, compared, basis.looks, layers, until)
             except DamagedEntry:
                 # it is gone from the cache, and comes from the source now
                 compared = compare_metadata(target.dest, basis, t.cast(Verifying, target.options.verifying))
