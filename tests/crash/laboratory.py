@@ -352,6 +352,7 @@ class Laboratory:
         if self._scenario.inside:
             names += filter(_RANDOM_NAME.match, os.listdir(self.dest))
             for folder, folders, files in os.walk(self.var):
+                files = [name for name in _without_journals(folder) if name in files]
                 empty = not files and not folders and folder != self.var
                 names += [folder] if empty else files
         return tuple(sorted(names))

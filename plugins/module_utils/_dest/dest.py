@@ -136,10 +136,11 @@ class Dest:
 
     def forget(self) -> None:
         """Remove the record; ``close`` removes the private folder if it is empty then."""
+        # papers without a record would stay for ever
+        self._remove_papers(frozenset())
         for name in (_NEW_FILE, RECORD):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self.state)
-        self._remove_papers(frozenset())
         os.fsync(self.state)
 
     def _remove_papers(self, needed: t.AbstractSet[str]) -> None:

@@ -83,8 +83,6 @@ class Applier:
                     if entry is None:
                         return
                     report.entries = journal.entry = report.entries + 1
-                    if len(journal.events) >= events.MOST_WAITING:
-                        journal.flush()
                     self._apply(entry, reader)
         except EntryError as error:
             name = entry.name if entry is not None else None
@@ -223,9 +221,7 @@ class Applier:
             if attributes.xattrs:
                 self._note_file(parent.number, name, entry, attributes, fd)
             else:
-                # without a call, for nearly every file
-                journal = self._journal
-                journal.events.append((events.FILE, parent.number, name, attributes, entry.size, journal.entry))
+                self._journal.note(events.FILE, parent.number, name, attributes, entry.size)
         finally:
             os.close(fd)
         root.add(parent, name)

@@ -9,7 +9,6 @@ journal of its own. ``_drift`` replays it. It is compressed while it grows, and 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import operator
 import os
@@ -55,7 +54,9 @@ STYLE = struct.Struct("<III")
 EVENT_SIZE = 1 + 4 + 4 + 4 + 8 + 8
 
 # How many events wait to be compressed.
-MOST_WAITING = 2048
+_MOST_WAITING = 2048
+# Pairs of permissions and owner that are remembered.
+_MOST_STYLES = 10_000
 # A journal that is larger is given up: its names alone are made to cost memory.
 _MOST_BYTES = 64 * 1024 * 1024
 _LEVEL = 1
@@ -64,21 +65,25 @@ _FIRST_TIME, _LAST_TIME = -(2**63), 2**63 - 1
 _DIGEST_SIZE = 8
 
 
-Event = t.Tuple[int, int, bytes, Attributes, int, int]
-
-
 class Journal:
     """Notes what is written to a tree; ``entry`` is the number of the current entry, counted through all layers.
 
-    ``owner`` is who owns all files if the image's owners are not written. ``events`` wait to be compressed: kind, place,
-    name, attributes, size and entry of each.
+    ``owner`` is who owns all files if the image's owners are not written.
     """
 
     def __init__(self, owner: tuple[int, int] | None = None) -> None:
         self.entry = 0
         self.owner = owner
-        self.events: list[Event] = []
+        # columns of the events that wait to be compressed: arrays, since objects that wait would keep Python's collector busy
+        self._kinds = bytearray()
+        self._places, self._style_of, self._entries = array("I"), array("I"), array("I")
+        self._sizes, self._times = array("Q"), array("q")
+        self._names: list[bytes] = []
+        columns = (self._kinds, self._places, self._names, self._style_of, self._entries, self._sizes, self._times)
+        self._adders: tuple[t.Callable[[t.Any], None], ...] = tuple(column.append for column in columns)
         self._styles: dict[tuple[int, int, int], int] = {}
+        self._new_styles: list[tuple[int, int, int]] = []
+        self._style_count = 0
         self._last_entry = 0
         self._next = ASIDE_PLACE + 1
         self._compressor = zlib.compressobj(_LEVEL)
@@ -88,9 +93,32 @@ class Journal:
 
     def note(self, kind: int, place: int, name: bytes, attributes: Attributes = _NOTHING, size: int = 0) -> None:
         """Note what happened to a name in a directory, see the constants above."""
-        self.events.append((kind, place, name, attributes, size, self.entry))
-        if len(self.events) >= MOST_WAITING:
-            self.flush()
+        mode, uid, gid, mtime, _xattrs = attributes
+        style = self._styles.get((mode, uid, gid))
+        if style is None:
+            style = self._add_style((mode, uid, gid))
+        add_kind, add_place, add_name, add_style, add_entry, add_size, add_time = self._adders
+        add_kind(kind)
+        add_place(place)
+        add_name(name)
+        add_style(style)
+        add_entry(self.entry)
+        add_size(size)
+        try:
+            add_time(mtime)
+        except OverflowError:
+            add_time(_FIRST_TIME if mtime < 0 else _LAST_TIME)
+        if len(self._kinds) >= _MOST_WAITING:
+            self._flush()
+
+    def _add_style(self, key: tuple[int, int, int]) -> int:
+        if len(self._styles) >= _MOST_STYLES:
+            # an image may have as many as files; those that come again are noted again
+            self._styles.clear()
+        style = self._styles[key] = self._style_count
+        self._style_count += 1
+        self._new_styles.append(key if self.owner is None else (key[0], *self.owner))
+        return style
 
     def begin_layer(self, entries: int) -> None:
         """Note that a layer begins, with how many entries came before."""
@@ -120,39 +148,37 @@ class Journal:
 
     def finish(self) -> bytes | None:
         """Return the journal; ``None`` if it was too large to be kept."""
-        self.flush()
+        self._flush()
         if self._given_up:
             return None
         self._parts.append(self._compressor.flush())
         return b"".join(self._parts)
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Compress the events that wait."""
-        events, self.events = self.events, []
-        if not events or self._given_up:
-            return
-        kinds, places, names, attributes, sizes, entries = zip(*events)
-        owner = self.owner
-        keys = [(a[0], *owner) for a in attributes] if owner else [a[:3] for a in attributes]
-        styles = self._styles
-        added = [key for key in dict.fromkeys(keys) if key not in styles]
-        for key in added:
-            styles[key] = len(styles)
-        times = [a[3] for a in attributes]
+        columns = (self._kinds, self._places, self._names, self._style_of, self._entries, self._sizes, self._times)
+        if self._kinds and not self._given_up:
+            self._compress()
+        for column in columns:
+            del column[:]
+        self._new_styles.clear()
+
+    def _compress(self) -> None:
+        entries = self._entries
         deltas = [delta & 0xFFFFFFFF for delta in map(operator.sub, entries, (self._last_entry, *entries[:-1]))]
         self._last_entry = entries[-1]
-        joined = b"\0".join(names)
+        names = b"\0".join(self._names)
         chunk = b"".join(
             [
-                CHUNK_HEADER.pack(len(events), len(joined), len(added)),
-                *(STYLE.pack(*key) for key in added),
-                bytes(kinds),
-                packed("I", places),
-                packed("I", [styles[key] for key in keys]),
-                packed("I", deltas),
-                in_planes(packed("Q", sizes)),
-                in_planes(packed("q", _bounded(times))),
-                joined,
+                CHUNK_HEADER.pack(len(self._kinds), len(names), len(self._new_styles)),
+                *(STYLE.pack(*style) for style in self._new_styles),
+                self._kinds,
+                little_endian(self._places),
+                little_endian(self._style_of),
+                little_endian(array("I", deltas)),
+                in_planes(little_endian(self._sizes)),
+                in_planes(little_endian(self._times)),
+                names,
             ]
         )
         part = self._compressor.compress(chunk)
@@ -192,10 +218,10 @@ def _digest(xattrs: t.Mapping[str, bytes]) -> bytes:
 NO_XATTRS = digests_of({})
 
 
-def packed(kind: str, values: t.Iterable[int]) -> bytes:
-    """Return numbers as little-endian bytes."""
-    numbers = array(kind, values)
+def little_endian(numbers: array[int]) -> bytes:
+    """Return numbers as bytes, the same on all machines."""
     if sys.byteorder == "big":
+        numbers = numbers[:]
         numbers.byteswap()
     return numbers.tobytes()
 
@@ -203,9 +229,3 @@ def packed(kind: str, values: t.Iterable[int]) -> bytes:
 def in_planes(data: bytes) -> bytes:
     """Return 64-bit numbers with all their lowest bytes first: the upper ones are mostly alike, and compress well."""
     return b"".join(data[place::8] for place in range(8))
-
-
-def _bounded(times: list[int]) -> t.Sequence[int]:
-    with contextlib.suppress(OverflowError):
-        return array("q", times)
-    return [min(max(value, _FIRST_TIME), _LAST_TIME) for value in times]

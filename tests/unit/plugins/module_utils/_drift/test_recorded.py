@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import random
+import struct
 import typing as t
 import zlib
 
@@ -108,6 +109,20 @@ def test_many_events() -> None:
     assert tree.sources[found["/file-009999.js"]] == 10_000
 
 
+def test_many_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than are remembered."""
+    monkeypatch.setattr(events, "_MOST_STYLES", 3)
+
+    def many(noted: Journal) -> None:
+        for number in range(5000):
+            noted.note(events.FILE, events.TOP, b"%d" % number, FILE._replace(uid=number % 7))
+
+    tree = replay([journal(many)])
+    assert {name: tree.attributes(number)[1] for name, number in paths(tree).items()} == {
+        f"/{number}": number % 7 for number in range(5000)
+    }
+
+
 def test_names_that_cost_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal that grows too large is given up, not kept in part."""
     monkeypatch.setattr(events, "_MOST_BYTES", 10_000)
@@ -135,11 +150,8 @@ def chunk(kind: int, place: int, name: bytes, mode: int = 0o644, count: int = 1,
             events.CHUNK_HEADER.pack(count, len(name), added),
             events.STYLE.pack(mode, 0, 0),
             bytes([kind]),
-            events.packed("I", [place]),
-            events.packed("I", [0]),
-            events.packed("I", [1]),
-            events.packed("Q", [0]),
-            events.packed("q", [0]),
+            struct.pack("<III", place, 0, 1),
+            struct.pack("<Qq", 0, 0),
             name,
         ]
     )
