@@ -260,8 +260,9 @@ class Steps:
     def apply(self, layer: Layer, fd: int, told: Told | None) -> tuple[Told, bytes | None]:
         """Apply a layer to the directory ``fd``, which is empty, or holds the tree of lower layers that ``told`` something.
 
-        Returns what the layers have told together, and the journal of this one, ``None`` if that is too large. Raises ``OtherOrder`` if it is not the layer of this place, ``DamagedEntry`` if the same step may succeed on another
-        copy of the lower tree, and errors as ``unpack`` does; what is in ``fd`` is then of no use.
+        Returns what the layers have told together, and the journal of this one, ``None`` if that is too large. Raises
+        ``OtherOrder`` if it is not the layer of this place, ``DamagedEntry`` if the same step may succeed on another copy of
+        the lower tree, and errors as ``unpack`` does; what is in ``fd`` is then of no use.
         """
         keep_freed_memory()
         diff_ids = {layer.diff_id for layer in self.layers}

@@ -31,7 +31,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.told import
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Spooled
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import Steps, Unpacked, unpack
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import Kept, Steps, Unpacked, unpack
 from ansible_collections.hypervisor.oci.tests.images import builder
 from ansible_collections.hypervisor.oci.tests.model import model
 from ansible_collections.hypervisor.oci.tests.model.generator import Image
@@ -252,7 +252,7 @@ def _unpacked_from_archive(image: Image, layers: list[builder.Layer], root: byte
         except LayerError as error:
             number = [str(layer.digest) for layer in chosen.layers].index(error.layer)
             return Outcome(refused_at=(number, error.entry), message=str(error))
-        differs = _drift(fd, journals, unpack_options, Reread(blobs, chosen, unpack_options))
+        differs = _drift(fd, journals, unpack_options, Reread(blobs, chosen, unpack_options, Kept()))
         if differs:
             # no model expects this
             return Outcome(refused_at=(-1, None), message=f"a new tree differs from its journal: {differs}")

@@ -317,7 +317,11 @@ def _owners_of(linked: dict[int, list[tuple[Place, int]]]) -> dict[int, int]:
     for number, places in linked.items():
         for place, inode in places:
             names.setdefault(inode, {}).setdefault(number, []).append(place)
-    return {
-        inode: min(numbers, key=lambda number, numbers=numbers: (-len(numbers[number]), min(numbers[number])))
-        for inode, numbers in names.items()
-    }
+    return {inode: _owner_of(numbers) for inode, numbers in names.items()}
+
+
+def _owner_of(names: dict[int, list[Place]]) -> int:
+    def order(number: int) -> tuple[int, Place]:
+        return -len(names[number]), min(names[number])
+
+    return min(names, key=order)

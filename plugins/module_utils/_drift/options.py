@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .._errors import OciError
 from .exclusions import Exclusions, parse_exclusions
-from .findings import CONTENT, METADATA
+from .findings import CONTENT
 
 NONE = "none"
 PATHS = "paths"

@@ -21,6 +21,7 @@ from .._image.platform import parse_platform
 from .._image.selection import select_image
 from .._registry.open import open_any
 from .._source.source import DEFAULT_MAX_SIZE, Spooled
+from .._unpack import Kept
 from .reread import Reread
 from .verify import compare_metadata, not_verifiable, opening, options_of, read_basis
 
@@ -87,7 +88,7 @@ def _layers(dest: Dest, tree: Tree, how: Audit) -> t.Iterator[Reread]:
         _require_same(image, tree, how.src)
         options = options_of(tree)
         with contextlib.closing(Spooled(source, dest.state)) as blobs:
-            yield Reread(blobs, image, options)
+            yield Reread(blobs, image, options, Kept())
 
 
 def _require_same(image: Image, tree: Tree, src: str) -> None:

@@ -55,7 +55,8 @@ def verify_and_repair(target: Target, plan: Unchanged, warnings: t.Sequence[str]
         if isinstance(layers, _Missing):
             if not layers.why:
                 return layers.request
-            drift.level, drift.not_verifiable = verifying.level, layers.why
+            if verifying.level == CONTENT:
+                drift.level, drift.not_verifiable = CONTENT, layers.why
             return _act(target, plan, warnings, drift)
         if verifying.level == CONTENT:
             compared = _with_contents(target, basis, compared, layers, began + verifying.timeout)

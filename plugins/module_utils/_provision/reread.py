@@ -27,7 +27,7 @@ _STORED = 2**62
 class Reread:
     """The layers of an image, from the cache or the source."""
 
-    def __init__(self, source: Opener, image: Image, options: UnpackOptions, kept: Kept = Kept()) -> None:
+    def __init__(self, source: Opener, image: Image, options: UnpackOptions, kept: Kept) -> None:
         self.layers = image.layers
         self._options = options
         self._blobs = Blobs(source, kept.cache, kept.partials)

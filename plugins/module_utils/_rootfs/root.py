@@ -198,8 +198,8 @@ class Root:
 
     It is empty, or, with ``keeps``, holds the tree of lower layers; ``keeps`` says which xattrs of its directories were the
     image's. Directories that no entry describes get the attributes ``missing``. ``count_directory`` is called for each of
-    them, so that links and names cannot make more than ``max_entries``. ``journal`` notes what is made and removed. Methods raise ``EntryError`` for faults of the image
-    and ``OSError`` for those of the system.
+    them, so that links and names cannot make more than ``max_entries``. ``journal`` notes what is made and removed. Methods
+    raise ``EntryError`` for faults of the image and ``OSError`` for those of the system.
     """
 
     def __init__(

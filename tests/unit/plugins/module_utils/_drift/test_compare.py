@@ -166,7 +166,7 @@ def test_a_deep_directory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     os.chmod("file", 0o4755, dir_fd=fd)
     os.close(fd)
     drift = lab.drift()
-    (top, deep) = sorted(drift.kinds["extra"].kept, key=lambda finding: len(finding.path))
+    top, deep = sorted(drift.kinds["extra"].kept, key=lambda finding: len(finding.path))
     assert (top.below, deep.gives_rights) == (60, True)
     monkeypatch.setattr(comparison, "_LONGEST_PATH", 5000)
     assert "5000 characters" in lab.drift().incomplete
