@@ -41,7 +41,7 @@ options:
     type: path
   validate_certs:
     description:
-      - Whether the server's certificate must be valid. If you turn this off, pin the image by O(digest).
+      - Whether the server's certificate must be valid. If you turn this off, pin the image by its digest.
     type: bool
     default: true
   use_proxy:

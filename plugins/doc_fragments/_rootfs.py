@@ -144,6 +144,18 @@ options:
       - The tree at O(dest) is judged as well, also with O(state=staged) and O(state=previous), without unpacking it again.
         In check mode, a new image is not judged.
     type: dict
+  repair:
+    description:
+      - What to do if O(verify) finds that something of the image is missing or has changed. Extra files alone are never a reason.
+      - V(none) only tells the findings; nothing is changed.
+      - V(paths) puts back what is missing or changed, in place, from the image's verified layers. Names of one file are put back together.
+        Extra files stay, but not in a directory where the image has something else. It is not atomic.
+      - V(recreate) unpacks the whole tree anew and exchanges the trees. The tree that is replaced is kept, whatever O(keep) says, until
+        another one that has drifted is. It is an error in a mount point.
+      - With V(paths) and V(recreate), a tree in use is an error as for an update; see O(in_use).
+    type: str
+    choices: [none, paths, recreate]
+    default: none
   lock_timeout:
     description:
       - The number of seconds to wait for another run on the same O(dest).

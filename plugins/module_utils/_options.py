@@ -17,6 +17,7 @@ from ._dest.record import is_token
 from ._unpack_options import unpack_options_from
 
 if t.TYPE_CHECKING:
+    from ._drift.options import Verifying
     from ._inventory.policy import Policy
     from ._provision.origin import Origin
     from ._signed.signing import Signing
@@ -65,6 +66,7 @@ def options_from(params: dict[str, t.Any], find_origin: t.Callable[[dict[str, t.
         policy=_policy(params),
         store_dir=_store_dir(params),
         store_max_age=float(params.get("store_max_age") or 0),
+        verifying=_verifying(params),
     )
     return Options(**{**given, **checked})
 
@@ -96,6 +98,17 @@ def _policy(params: dict[str, t.Any]) -> Policy | None:
     from ._inventory.policy import parse_policy
 
     return parse_policy(params["policy"])
+
+
+def _verifying(params: dict[str, t.Any]) -> Verifying | None:
+    if all((params.get(name) or "none") == "none" for name in ("verify", "repair")):
+        return None
+    # imported late: most tasks compare nothing
+    from ._drift.options import verifying_from
+
+    if params["state"] != "present":
+        raise OciError(f"verify needs state: present, not {params['state']}")
+    return verifying_from(params)
 
 
 def _check_cache(path: str, params: dict[str, t.Any]) -> None:

@@ -23,6 +23,7 @@ from ._quiet_module import QuietModule
 from ._result import bounded_warnings, to_json_safe
 from ._size_arguments import MAX_SIZE_ARGUMENTS, parse_size
 from ._unpack_options import UNPACK_ARGUMENTS
+from ._verify_arguments import REPAIR_ARGUMENTS, VERIFY_ARGUMENTS
 
 if t.TYPE_CHECKING:
     from ._provision.origin import Origin
@@ -51,6 +52,8 @@ ROOTFS_ARGUMENTS: dict[str, t.Any] = {
     "cache_max_age": {"type": "int", "default": 30},
     "store_dir": {"type": "path"},
     "store_max_age": {"type": "float", "default": 7},
+    **VERIFY_ARGUMENTS,
+    **REPAIR_ARGUMENTS,
     "fetch": {"type": "str", "choices": ["node", "controller"]},
     **SIGNATURE_ARGUMENTS,
     **FETCH_ARGUMENTS,

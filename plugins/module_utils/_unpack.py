@@ -40,11 +40,15 @@ if t.TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The result of unpacking: the report, the image's user, resolved inside the tree, and files that give rights away."""
+    """The result of unpacking: the report, the image's user, resolved inside the tree, and files that give rights away.
+
+    ``journal`` is what was written, see ``_rootfs.journal``; ``None`` if it is too large, or kept with each step.
+    """
 
     report: Report
     user: ResolvedUser
     inventory: Inventory
+    journal: bytes | None
 
 
 class OtherOrder(Exception):
@@ -83,7 +87,7 @@ def unpack(source: Opener, image: Image, fd: int, options: UnpackOptions, kept: 
     Raises ``LayerError``, ``ImageError``, ``RootfsError``, ``MissingLibraryError``, ``OSError``.
     """
     keep_freed_memory()
-    blobs = _Blobs(source, kept.cache, kept.partials)
+    blobs = Blobs(source, kept.cache, kept.partials)
     layers: t.Sequence[Layer] = image.layers
     # mknod and mkdir would otherwise clear mode bits that the image sets
     umask = os.umask(0)
@@ -105,7 +109,7 @@ def unpack(source: Opener, image: Image, fd: int, options: UnpackOptions, kept: 
 
 
 @dataclass(frozen=True)
-class _Blobs:
+class Blobs:
     """The blobs of an image's layers: from the cache if there is one, otherwise from the source."""
 
     source: Opener
@@ -173,7 +177,7 @@ class _Blobs:
             report.count("blobs_from_cache")
 
 
-def _unpack(blobs: _Blobs, layers: t.Sequence[Layer], user: str, fd: int, options: UnpackOptions) -> Unpacked:
+def _unpack(blobs: Blobs, layers: t.Sequence[Layer], user: str, fd: int, options: UnpackOptions) -> Unpacked:
     diff_ids = {layer.diff_id for layer in layers}
     with contextlib.closing(_Tree(fd, options)) as tree, EarlySync(fd) as early_sync:
         with named_after_progress() as show_progress:
@@ -184,7 +188,7 @@ def _unpack(blobs: _Blobs, layers: t.Sequence[Layer], user: str, fd: int, option
         tree.applier.finish()
         inventory = _inventory(tree.root, tree.applier.candidates, options)
     _report_losses(blobs, tree.report)
-    return Unpacked(tree.report, resolved, inventory)
+    return Unpacked(tree.report, resolved, inventory, tree.root.journal.finish())
 
 
 class _Tree:
@@ -205,7 +209,7 @@ class _Tree:
     def _count_directory(self) -> None:
         self.budget.add_implied(self._digest)
 
-    def apply(self, blobs: _Blobs, layer: Layer, diff_ids: t.Collection[str], early_sync: EarlySync) -> None:
+    def apply(self, blobs: Blobs, layer: Layer, diff_ids: t.Collection[str], early_sync: EarlySync) -> None:
         """Apply a layer. Raises ``OtherOrder``, ``DamagedEntry`` and errors as ``unpack`` does."""
         self._digest = layer.digest
         with blobs.open(layer) as blob:
@@ -248,26 +252,28 @@ class Steps:
         self._stacked = stacked
         self._image = image
         self._options = options
-        self._blobs = _Blobs(source, kept.cache, kept.partials)
+        self._blobs = Blobs(source, kept.cache, kept.partials)
 
     def sort_by_content(self) -> None:
         """Sort the layers by the diff_ids that their content has, by reading each. Raises ``ImageError``."""
         self.layers = tuple(_by_content(self._blobs, self._image.layers, self._options))
 
-    def apply(self, layer: Layer, fd: int, told: Told | None) -> Told:
-        """Apply a layer to the directory ``fd``, which is empty, or holds the tree of lower layers that ``told`` something.
+    def apply(self, layers: t.Sequence[Layer], fd: int, told: Told | None) -> tuple[Told, bytes | None]:
+        """Apply layers to the directory ``fd``, which is empty, or holds the tree of lower ones that ``told`` something.
 
-        Raises ``OtherOrder`` if it is not the layer of this place, ``Unstackable``, ``DamagedEntry`` if the same step may succeed on another
-        copy of the lower tree, and errors as ``unpack`` does; what is in ``fd`` is then of no use.
+        Returns what all have told together, and the journal of these, ``None`` if that is too large. Raises
+        ``OtherOrder`` if one is not the layer of its place, ``Unstackable``, ``DamagedEntry`` if the same step may succeed on
+        another copy of the lower tree, and errors as ``unpack`` does; what is in ``fd`` is then of no use.
         """
         keep_freed_memory()
         diff_ids = {layer.diff_id for layer in self.layers}
         umask = os.umask(0)
         try:
             with contextlib.closing(_Tree(fd, self._options, told, self._stacked)) as tree, EarlySync(fd) as early_sync:
-                tree.apply(self._blobs, layer, diff_ids, early_sync)
+                for layer in layers:
+                    tree.apply(self._blobs, layer, diff_ids, early_sync)
                 tree.applier.finish()
-                return tree.told()
+                return tree.told(), tree.root.journal.finish()
         finally:
             os.umask(umask)
 
@@ -282,7 +288,7 @@ class Steps:
             resolved = resolve_user(self._image.config.user, root)
             inventory = _inventory(root, candidates, self._options)
         _report_losses(self._blobs, report)
-        return Unpacked(report, resolved, inventory)
+        return Unpacked(report, resolved, inventory, None)
 
 
 def _check_diff_id(stream: LayerStream, diff_ids: t.Collection[str]) -> None:
@@ -303,7 +309,7 @@ def _count_stream(stream: LayerStream, report: Report) -> None:
         report.count("media_types_wrong")
 
 
-def _report_losses(blobs: _Blobs, report: Report) -> None:
+def _report_losses(blobs: Blobs, report: Report) -> None:
     lost = report.counted("xattrs_unsupported")
     if lost:
         report.warnings.append(
@@ -328,7 +334,7 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def _by_content(blobs: _Blobs, layers: t.Sequence[Layer], options: UnpackOptions) -> list[Layer]:
+def _by_content(blobs: Blobs, layers: t.Sequence[Layer], options: UnpackOptions) -> list[Layer]:
     """Return the layers in the order of the config's diff_ids, by reading each. Raises ``ImageError``."""
     budget = Budget(options.max_size, options.max_entries)
     found = {}

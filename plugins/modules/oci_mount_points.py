@@ -126,6 +126,7 @@ mounts:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._dest.made import note_made
 from ..module_utils._native_path import native_path, task_path
 from ..module_utils._errors import OciError
 from ..module_utils._interrupt import interruptible
@@ -158,9 +159,12 @@ def main() -> None:
     rootfs, mounts = native_path((module.params["rootfs"], module.params["mounts"]))
     try:
         with interruptible():
-            points = provide_mount_points(rootfs, mounts, module.check_mode)
+            new: set[str] = set()
+            points = provide_mount_points(rootfs, mounts, module.check_mode, new.add)
             # after the mount points, because a mount may contain one of them
-            made = provide_directories(rootfs, native_path(module.params["directories"]), module.check_mode)
+            folders = native_path(module.params["directories"])
+            made = provide_directories(rootfs, folders, module.check_mode, new.add)
+            note_made(rootfs, new)
     except OciError as error:
         module.fail_json(msg=error.message)
     for warning in points.ignored:

@@ -29,6 +29,7 @@ requirements:
 extends_documentation_fragment:
   # what is long lies in fragments, because nodes get this file with every task
   - hypervisor.oci._rootfs
+  - hypervisor.oci._verify
   - hypervisor.oci._attributes
   - hypervisor.oci._http
   - hypervisor.oci._registry
@@ -156,6 +157,20 @@ EXAMPLES = r"""
     dest: /var/lib/lxc/unprivileged/rootfs
     uid_map: ["0:100000:65536"]
     gid_map: ["0:100000:65536"]
+
+- name: Find out what the container has changed in its root file system
+  hypervisor.oci.oci_rootfs:
+    src: images/app.oci.tar
+    dest: /var/lib/lxc/app/rootfs
+    verify: content
+  register: app
+
+- name: Put back what is missing or changed while the container is stopped
+  hypervisor.oci.oci_rootfs:
+    src: images/app.oci.tar
+    dest: /var/lib/lxc/app/rootfs
+    verify: content
+    repair: paths
 
 - name: Remove it
   hypervisor.oci.oci_rootfs:
@@ -312,6 +327,55 @@ image:
       description: How the image was made.
       type: list
       elements: dict
+drift:
+  description:
+    - What differs between the tree at O(dest) and its image, before anything was repaired. Null if O(dest) got another tree.
+  returned: with O(verify)
+  type: dict
+  contains:
+    verdict:
+      description:
+        - V(clean), V(drifted), V(suspect) (files were touched, and only O(verify=content) tells whether they have changed), V(busy) (files
+          changed while they were looked at), V(incomplete) (a bound was reached) or V(not verifiable).
+      type: str
+    verified:
+      description: What was compared, V(metadata) or V(content).
+      type: str
+    reason:
+      description: Why it is incomplete or not verifiable, or null.
+      type: str
+    entries:
+      description: The number of files, directories and others of the image that were looked for.
+      type: int
+    changed:
+      description:
+        - Objects that differ, C(count) and up to 1,000 C(files), those that give rights away first. Each has C(path), C(type), C(differs), which
+          names what has changed (C(type), C(size), C(content), C(target), C(device), C(mode), C(owner), C(capabilities), C(acl), C(xattrs),
+          C(links)), and the values C(recorded) and C(found). C(gives_rights) marks setuid and setgid files, files with
+          capabilities and devices, as recorded or found.
+      type: dict
+      sample:
+        count: 1
+        files:
+          - {path: /usr/bin/env, type: file, differs: [mode], recorded: {mode: "0755"}, found: {mode: "4755"}, gives_rights: true}
+    missing:
+      description: Objects of the image that are not there, as RV(drift.changed). C(below) counts what was in a directory.
+      type: dict
+    extra:
+      description:
+        - Objects that the image does not have. C(below) counts what is in an extra directory; only what gives rights away is listed by itself there.
+      type: dict
+    suspects:
+      description:
+        - Regular files that were touched since the tree was unpacked, and whose content was not compared. If C(most) is true, C(paths) is
+          empty.
+      type: dict
+    busy:
+      description: C(count) and C(paths) of what changed while it was looked at.
+      type: dict
+    repair:
+      description: The O(repair) that was carried out, or null.
+      type: str
 report:
   description:
     - The report of the run that unpacked the tree; null in check mode for a new image.

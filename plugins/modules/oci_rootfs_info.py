@@ -16,11 +16,16 @@ description:
     nothing.
   - It tells which image a tree was made from, when and with which options, who has signed the image, which of its files give
     rights away, which earlier trees are kept, and what an interrupted run has left.
-  - What a container has written into its root since is not looked at.
+  - With O(verify), it tells what has changed in the tree since it was unpacked.
 requirements:
   - Python 3.8 or newer
+  - the Python library zstandard or the program zstd, for O(verify=content) with layers that are compressed by zstd, unless
+    Python is 3.14 or newer
 extends_documentation_fragment:
   - hypervisor.oci._attributes
+  - hypervisor.oci._verify
+  - hypervisor.oci._http
+  - hypervisor.oci._registry
 attributes:
   check_mode:
     support: full
@@ -68,6 +73,17 @@ options:
       - Whether to add up how much each tree takes on disk, which reads the status of every file.
     type: bool
     default: false
+  src:
+    description:
+      - Where O(verify=content) finds the image's layers. A path on the node, a URL, or a name in a registry, as O(hypervisor.oci.oci_rootfs#module:src).
+        The image is found by the digest that the record has.
+      - Without it, contents are not verifiable. With several O(folders), it has to have the images of all.
+    type: path
+  max_size:
+    description:
+      - The maximum size of the image's layers after decompression, and of a compressed archive.
+    type: str
+    default: 100G
 seealso:
   - module: hypervisor.oci.oci_rootfs
   - module: hypervisor.oci.oci_image_info
@@ -88,6 +104,19 @@ EXAMPLES = r"""
   hypervisor.oci.oci_rootfs_info:
     sizes: true
   register: all
+
+- name: Compare all of this node with their images, as far as that needs no layers
+  hypervisor.oci.oci_rootfs_info:
+    verify: metadata
+  register: verified
+
+- name: Fail if anything of an image has changed or is missing
+  ansible.builtin.assert:
+    that: item.drift is none or (item.drift.changed.count == 0 and item.drift.missing.count == 0)
+    quiet: true
+  loop: "{{ verified.rootfs }}"
+  loop_control:
+    label: "{{ item.dest }}"
 
 - name: List what has setuid files
   ansible.builtin.debug:
@@ -181,6 +210,10 @@ rootfs:
           description: Paths of trees that are no longer needed, but could not be removed.
           type: list
           elements: str
+    drift:
+      description: As RV(hypervisor.oci.oci_rootfs#module:drift), without C(repair). Null if the directory holds no tree of this collection.
+      returned: with O(verify)
+      type: dict
     size:
       description: How many bytes the tree takes on disk, without what is mounted in it. Null if it does not exist.
       returned: with O(sizes)
@@ -189,13 +222,20 @@ rootfs:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._dest.search import find_dests
-from ..module_utils._errors import OciError
+from ..module_utils._errors import MissingLibraryError, OciError
 from ..module_utils._native_path import native_path
 from ..module_utils._provision.inspect import describe_dest
+from ..module_utils._quiet_module import QuietModule
+from ..module_utils._registry.arguments import FETCH_ARGUMENTS, fetch_options, without_secrets
 from ..module_utils._result import to_json_safe
+from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_max_size
+from ..module_utils._verify_arguments import VERIFY_ARGUMENTS
+
+if t.TYPE_CHECKING:
+    from ..module_utils._provision.audit import Audit
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "dest": {"type": "path"},
@@ -205,20 +245,41 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
         "default": ["/var/lib/lxc", "/var/lib/machines", "/var/lib/hypervisor.oci", "/var/lib/hypervisor.oci/bundles"],
     },
     "sizes": {"type": "bool", "default": False},
+    "src": {"type": "path"},
+    **VERIFY_ARGUMENTS,
+    **MAX_SIZE_ARGUMENTS,
+    **FETCH_ARGUMENTS,
 }
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    params = module.params
+    module = QuietModule(without_secrets, argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    params = module.given
     try:
+        how = _audit(params)
         given = params["dest"]
         dests = [native_path(given)] if given else find_dests(map(native_path, params["folders"]))
-        found = [describe_dest(dest, params["sizes"]) for dest in dests]
+        found = [describe_dest(dest, params["sizes"], how) for dest in dests]
+    except MissingLibraryError as error:
+        module.fail_json(msg=missing_required_lib(error.library, reason=error.why), exception=error.details)
     except OciError as error:
         module.fail_json(msg=error.message)
     module.exit_json(changed=False, rootfs=to_json_safe(found))
+
+
+def _audit(params: dict[str, t.Any]) -> Audit | None:
+    """Return how trees are compared with their images; ``None`` if they are not. Raises ``OciError``."""
+    if params["verify"] == "none":
+        return None
+    # imported late: most tasks compare nothing
+    from ..module_utils._drift.options import verifying_from
+    from ..module_utils._provision.audit import Audit
+
+    verifying = verifying_from(params)
+    if verifying is None:
+        return None
+    return Audit(verifying, native_path(params["src"] or ""), fetch_options(params), parse_max_size(params))
 
 
 if __name__ == "__main__":

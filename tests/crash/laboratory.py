@@ -345,12 +345,13 @@ class Laboratory:
         for other in os.listdir(top):
             path = os.path.join(top, other)
             if other == f".{name}.oci_rootfs":
-                names += os.listdir(path) or [other]
+                names += _without_journals(path) or [other]
             elif other != name:
                 names.append(other)
         if self._scenario.inside:
             names += filter(_RANDOM_NAME.match, os.listdir(self.dest))
             for folder, folders, files in os.walk(self.var):
+                files = [name for name in _without_journals(folder) if name in files]
                 empty = not files and not folders and folder != self.var
                 names += [folder] if empty else files
         return tuple(sorted(names))
@@ -487,6 +488,18 @@ def _without(tree: Tree, time: bool, root: bool) -> Tree:
     if root:
         return {path: node for path, node in tree.items() if path != b"."}
     return {**tree, b".": replace(tree[b"."], mtime=0)} if time else tree
+
+
+def _without_journals(state: str) -> list[str]:
+    """What a private folder holds but for the journals of the trees that its record names."""
+    names = os.listdir(state)
+    if "record.json" not in names:
+        return names
+    with open(os.path.join(state, "record.json"), encoding="utf-8") as file:
+        record = json.load(file)
+    trees = [record["tree"], record["next"], *record["generations"]]
+    journals = {f"{tree['papers']}.journal" for tree in trees if tree and tree["papers"]}
+    return [name for name in names if name not in journals]
 
 
 def _command(*command: str) -> None:

@@ -7,14 +7,22 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import time
 import typing as t
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.hypervisor.oci.plugins.module_utils._drift import compare as comparison
+from ansible_collections.hypervisor.oci.plugins.module_utils._drift.content import compare_contents
+from ansible_collections.hypervisor.oci.plugins.module_utils._drift.exclusions import Rules, parse_exclusions
+from ansible_collections.hypervisor.oci.plugins.module_utils._drift.objects import Looks
+from ansible_collections.hypervisor.oci.plugins.module_utils._drift.recorded import replay
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import LayerError
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.platform import parse_platform
 from ansible_collections.hypervisor.oci.plugins.module_utils._image.selection import select_image
 from ansible_collections.hypervisor.oci.plugins.module_utils._layer.budget import Budget
+from ansible_collections.hypervisor.oci.plugins.module_utils._provision.reread import Reread
 from ansible_collections.hypervisor.oci.plugins.module_utils._report import Report
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.descriptors import opened
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.overlay import Lowers, open_overlay
@@ -26,7 +34,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.told import
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs.root import Root
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.source import Spooled
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
-from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import Steps, Unpacked, unpack
+from ansible_collections.hypervisor.oci.plugins.module_utils._unpack import Kept, Steps, Unpacked, unpack
 from ansible_collections.hypervisor.oci.tests.images import builder
 from ansible_collections.hypervisor.oci.tests.model import model
 from ansible_collections.hypervisor.oci.tests.model.generator import Image
@@ -291,13 +299,18 @@ def _unpacked_from_archive(image: Image, layers: list[builder.Layer], root: byte
         source = stack.enter_context(contextlib.closing(open_source(f"/proc/self/fd/{archive.fileno()}")))
         chosen = select_image(source, "model:1", None, parse_platform("linux/amd64"))
         blobs = stack.enter_context(contextlib.closing(Spooled(source, fd)))
+        unpack_options = _unpack_options(image.options)
         try:
             if in_stacks and chosen.layers:
-                return _stacked_from_archive(blobs, chosen, root, _unpack_options(image.options))
-            made = _unpack(blobs, chosen, fd, _unpack_options(image.options))
+                return _stacked_from_archive(blobs, chosen, root, unpack_options)
+            made, journals = _unpack(blobs, chosen, fd, unpack_options)
         except LayerError as error:
             number = [str(layer.digest) for layer in chosen.layers].index(error.layer)
             return Outcome(refused_at=(number, error.entry), message=str(error))
+        differs = _drift(fd, journals, unpack_options, Reread(blobs, chosen, unpack_options, Kept()))
+        if differs:
+            # no model expects this
+            return Outcome(refused_at=(-1, None), message=f"a new tree differs from its journal: {differs}")
     return Outcome(snapshot(root), made.report.to_dict()["counts"])
 
 
@@ -307,7 +320,7 @@ def _stacked_from_archive(blobs: t.Any, chosen: t.Any, root: bytes, options: Unp
     with contextlib.closing(_Stack(root)) as stack:
         for layer in steps.layers:
             with stack.draft() as fd:
-                told = steps.apply(layer, fd, told)
+                told, _journal = steps.apply([layer], fd, told)
         with stack.view() as path, opened(os.open(path, os.O_RDONLY)) as fd:
             made = steps.finish(fd, t.cast(Told, told))
             return Outcome(snapshot(path), made.report.to_dict()["counts"])
@@ -337,17 +350,32 @@ def _stacked(image: Image, root: bytes) -> Outcome:
         os.umask(umask)
 
 
-def _unpack(blobs: t.Any, chosen: t.Any, fd: int, options: UnpackOptions) -> Unpacked:
-    """Unpack an image at once, or layer by layer, each with what is on disk and what the lower ones have told."""
-    if not in_steps:
-        return unpack(blobs, chosen, fd, options)
+def _unpack(blobs: t.Any, chosen: t.Any, fd: int, options: UnpackOptions) -> tuple[Unpacked, list[bytes]]:
+    """Unpack an image at once, or layer by layer, each with what is on disk and what the lower ones have told.
+
+    Returns the journals, too.
+    """
     steps = Steps(blobs, chosen, options)
+    if not in_steps or not steps.layers:
+        made = unpack(blobs, chosen, fd, options)
+        return made, [made.journal or b""]
     told: Told | None = None
+    journals = []
     for layer in steps.layers:
-        told = steps.apply(layer, fd, told)
-    if told is None:
-        return unpack(blobs, chosen, fd, options)
-    return steps.finish(fd, told)
+        told, journal = steps.apply([layer], fd, told)
+        journals.append(journal or b"")
+    return steps.finish(fd, t.cast(Told, told)), journals
+
+
+def _drift(fd: int, journals: list[bytes], options: UnpackOptions, layers: Reread) -> list[str]:
+    """What a tree that was just unpacked differs in from what was noted of it, and from the layers: nothing."""
+    recorded = replay(journals)
+    looks = Looks(recorded, Policy(Report(), options), time.time_ns())
+    compared = comparison.compare(fd, recorded, Rules(parse_exclusions([], [])), looks, math.inf)
+    compare_contents(fd, compared, looks, layers, math.inf)
+    drift = compared.drift
+    odd = [*drift.suspects.values(), *drift.busy, *filter(None, [drift.not_verifiable, drift.incomplete])]
+    return [*drift.to_lines(), *odd]
 
 
 def _unpacked(image: Image, root: bytes) -> Outcome:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import typing as t
 from pathlib import Path
@@ -63,6 +64,15 @@ def refused(dest: Path, **changes: t.Any) -> str:
 def beside_of(dest: Path) -> Path:
     """The private folder."""
     return dest.parent / f".{dest.name}.oci_rootfs"
+
+
+def names_beside(dest: Path) -> list[str]:
+    """What the private folder holds, without the journals of the trees that its record names."""
+    beside = beside_of(dest)
+    record = json.loads((beside / "record.json").read_text()) if (beside / "record.json").exists() else {}
+    trees = [record.get("tree"), record.get("next"), *record.get("generations", [])]
+    journals = {f"{tree['papers']}.journal" for tree in trees if tree and tree["papers"]}
+    return sorted(set(os.listdir(beside)) - journals)
 
 
 def everything(top: Path) -> dict[str, t.Any]:

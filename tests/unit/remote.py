@@ -69,8 +69,8 @@ def pull(web: Web, tmp_path: Path, **changes: t.Any) -> dict[str, t.Any]:
 
 
 def left(tmp_path: Path) -> list[str]:
-    """What lies beside dest, and in a cache."""
-    found = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")]
+    """What lies beside dest, and in a cache, without the journal of a tree."""
+    found = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.suffix != ".journal"]
     return sorted(name for name in found if not name.startswith("dest/root/"))
 
 

@@ -28,12 +28,20 @@ class MountPoints(t.NamedTuple):
     ignored: list[str]
 
 
-def provide_mount_points(rootfs: str, mounts: list[Mount], check_mode: bool) -> MountPoints:
+# Is told which paths are made in the root.
+Note = t.Callable[[str], None]
+
+
+def _forget(_path: str) -> None:
+    """Note nothing."""
+
+
+def provide_mount_points(rootfs: str, mounts: list[Mount], check_mode: bool, note: Note = _forget) -> MountPoints:
     """Find where mounts land in the root, and make missing targets.
 
     Each mount has a ``target`` and, if its ``type`` is ``bind``, a ``source`` on the host. ``is_file`` tells what a missing
     source is going to be, ``from_image`` that the image declares the volume; the result has neither. A missing target is
-    made in the root, or in the source of the mount that contains it. Raises ``RootfsError``.
+    made in the root, which ``note`` is told, or in the source of the mount that contains it. Raises ``RootfsError``.
     """
     try:
         _require_sources(rootfs, mounts)
@@ -44,7 +52,7 @@ def provide_mount_points(rootfs: str, mounts: list[Mount], check_mode: bool) -> 
         done: list[Mount] = []
         changed = False
         for mount in wanted:
-            target, made = _provide(rootfs, mount, done, check_mode)
+            target, made = _provide(rootfs, mount, done, None if check_mode else note)
             if any(other["target"] == target for other in done):
                 raise RootfsError(f"two mounts have the target {show(target)} in the image; remove one")
             done.append({**mount, "target": target})
@@ -95,7 +103,7 @@ def _without_reserved(mounts: list[Mount], led: list[Mount]) -> tuple[list[Mount
     return kept, ignored
 
 
-def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool:
+def provide_directories(rootfs: str, paths: list[str], check_mode: bool, note: Note = _forget) -> bool:
     """Make missing directories in the root; return whether one was missing. Raises ``RootfsError``."""
     changed = False
     for path in paths:
@@ -105,7 +113,7 @@ def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool
                     continue
             changed = True
             if not check_mode:
-                _make_missing(rootfs, path, is_directory=True)
+                note(_make_missing(rootfs, path, is_directory=True))
         except OSError as error:
             advice = os_advice(error) or "check the root file system"
             raise RootfsError(
@@ -114,8 +122,8 @@ def provide_directories(rootfs: str, paths: list[str], check_mode: bool) -> bool
     return changed
 
 
-def _provide(rootfs: str, mount: Mount, done: list[Mount], check_mode: bool) -> tuple[str, bool]:
-    """Return the target, and whether it is made."""
+def _provide(rootfs: str, mount: Mount, done: list[Mount], note: Note | None) -> tuple[str, bool]:
+    """Return the target, and whether it is made; it only would be without ``note``."""
     is_directory = _is_directory(mount)
     base, above, inside = rootfs, "", mount["target"]
     for other in done:
@@ -131,15 +139,19 @@ def _provide(rootfs: str, mount: Mount, done: list[Mount], check_mode: bool) -> 
     if there and is_one != is_directory:
         kind = "directory" if is_directory else "file"
         raise RootfsError(f"{show(target)} in the image is not a {kind}, but the source is; choose another target")
-    if there or check_mode:
+    if there or note is None:
         return target, not there
-    _make_missing(base, inside, is_directory)
+    made = _make_missing(base, inside, is_directory)
+    if base == rootfs:
+        note(made)
     return target, True
 
 
-def _make_missing(base: str, path: str, is_directory: bool) -> None:
+def _make_missing(base: str, path: str, is_directory: bool) -> str:
+    """Make what is missing of a path, and return the path without links."""
     with opened_root(base, writing=True) as root, look_up(root, os.fsencode(path)) as found:
         make_missing(found, is_directory)
+        return os.fsdecode(found.path)
 
 
 def _is_directory(mount: Mount) -> bool:

@@ -29,8 +29,12 @@ from .record import Record, from_json, to_json
 UPLOADS = b"uploads.json"
 # The folder of blobs that came in part, see _provision/partials.py.
 PARTIALS = b"partial"
-# Where the inventory of a tree lies, after the name of its papers.
+# Where the inventory of a tree and the journal of its making lie, after the name of its papers; and the paths of what else
+# this collection has made in it.
 INVENTORY = ".inventory"
+JOURNAL = ".journal"
+MADE = ".made"
+_PAPERS = tuple(name.encode() for name in (INVENTORY, JOURNAL, MADE))
 _NEW_FILE = b"record.json.new"
 _POLL_SECONDS = 0.1
 
@@ -133,10 +137,11 @@ class Dest:
 
     def forget(self) -> None:
         """Remove the record; ``close`` removes the private folder if it is empty then."""
+        # papers without a record would stay for ever
+        self._remove_papers(frozenset())
         for name in (_NEW_FILE, RECORD, STACKS):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self.state)
-        self._remove_papers(frozenset())
         os.fsync(self.state)
 
     def _note_stacks(self, inodes: t.Sequence[int]) -> None:
@@ -150,8 +155,7 @@ class Dest:
 
     def _remove_papers(self, needed: t.AbstractSet[str]) -> None:
         for name in names_in(self.state):
-            papers, dot, _kind = os.fsdecode(name).partition(INVENTORY)
-            if dot and papers not in needed:
+            if name.endswith(_PAPERS) and os.fsdecode(name).partition(".")[0] not in needed:
                 os.unlink(name, dir_fd=self.state)
 
     def close(self) -> None:

@@ -27,11 +27,24 @@ _NO_EXCHANGE = (*NO_RENAMEAT2, errno.EXDEV, errno.ENOTEMPTY, errno.EEXIST)
 
 
 class ExchangedDest(ReplacementBase):
-    """Replace a dest that can be exchanged; ``keep`` is how many earlier trees are kept."""
+    """Replace a dest that can be exchanged; ``keep`` is how many earlier trees are kept.
 
-    def __init__(self, dest: Dest, ignore_use: bool, keep: int) -> None:
+    ``drifted`` says that the tree which is replaced differs from its image: the last such tree is kept beyond those.
+    """
+
+    def __init__(self, dest: Dest, ignore_use: bool, keep: int, drifted: bool = False) -> None:
         super().__init__(dest, ignore_use)
         self._keep = keep
+        self._drifted = drifted
+
+    def names_apart(self, record: Record) -> list[str]:
+        """Return nothing: what is at dest is the tree."""
+        del record
+        return []
+
+    def keeping_drifted(self) -> ExchangedDest:
+        """Return the same, which keeps the tree that it replaces as one that has drifted."""
+        return ExchangedDest(self._dest, self._ignore_use, self._keep, True)
 
     def current(self, record: Record) -> Tree | None:
         """Return the module's own tree at dest; ``None`` if dest is missing or holds a foreign tree."""
@@ -111,6 +124,8 @@ class ExchangedDest(ReplacementBase):
         old = self._at_dest(record)
         if old is not None and failed:
             old = replace(old, failed=True)
+        if old is not None and self._drifted:
+            old = replace(old, drifted=True)
         record = replace(record, tree=old, phase=phase)
         self._dest.save(record)
         if old is None:
@@ -272,7 +287,11 @@ class ExchangedDest(ReplacementBase):
         kept = []
         trash = list(record.trash)
         ours = 0
+        last_drifted = next((tree for tree in generations if tree.drifted), None)
         for tree in generations:
+            if tree is last_drifted:
+                kept.append(tree)
+                continue
             # only the user may remove what force: true replaced
             ours += bool(tree.fingerprint)
             if tree.fingerprint and ours > self._keep:

@@ -25,7 +25,19 @@ from .._fs.removal import try_empty_directory
 from .._fs.syscalls import syncfs
 from .dest import UPLOADS, Dest
 from .in_use import require_no_mount_below, require_unused
-from .record import MOVING, STAGED, UNPACKING, Record, Tree, bind, is_token, move_token, random_name, unbind
+from .record import (
+    MOVING,
+    STAGED,
+    UNPACKING,
+    Record,
+    Tree,
+    bind,
+    change_time,
+    is_token,
+    move_token,
+    random_name,
+    unbind,
+)
 from .replacement import BY_NAME, MakeTree, ReplacementBase
 
 _NEW = b"new"
@@ -179,6 +191,14 @@ class MountedDest(ReplacementBase):
         """Return the paths of foreign content that is kept."""
         return [os.path.join(self._dest.path, tree.name, "old") for tree in record.generations]
 
+    def names_apart(self, record: Record) -> list[str]:
+        """Return the names at the top that belong to the file system or to this module."""
+        return list(map(os.fsdecode, self._kept_names(record)))
+
+    def keeping_drifted(self) -> MountedDest:
+        """Return the same: a mount keeps no earlier tree."""
+        return self
+
     # -- steps
 
     def _open(self) -> int:
@@ -278,6 +298,8 @@ class MountedDest(ReplacementBase):
                 move(new, name, top, name)
             _copy_metadata(new, top)
             binding = move_token(tree.binding, top)
+            # moving changes the times of what is at the top
+            tree = replace(tree, finished=change_time(top))
             syncfs(top)
         moved = Tree(BY_NAME, name=tree.name)
         kept = bool(record.aside)

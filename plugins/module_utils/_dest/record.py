@@ -12,6 +12,8 @@ import typing as t
 from dataclasses import dataclass, field, replace
 
 from .._errors import RootfsError
+from .._fs.descriptors import opened
+from .._fs.directories import open_temporary
 from .._fs.syscalls import birth_time
 
 # Increased when the meaning of records or trees changes; trees of another format are unpacked again.
@@ -97,6 +99,12 @@ def move_token(binding: Binding, fd: int) -> Binding:
     return Binding(binding.token, os.fstat(fd).st_ino, birth_time(fd))
 
 
+def change_time(fd: int) -> int:
+    """Return the time of change of a file that is made now on the file system of the directory ``fd``, in nanoseconds."""
+    with opened(open_temporary(fd)) as file:
+        return os.fstat(file).st_ctime_ns
+
+
 def unbind(fd: int) -> None:
     """Remove the token, so that no record recognises the directory."""
     try:
@@ -150,9 +158,11 @@ class Tree:
     at ``dest``. ``fingerprint`` and ``result`` are empty for a foreign tree. ``mtime`` is the modification time of the
     root directory in nanoseconds. ``selection`` is empty for a foreign tree, too. ``signers`` are the fingerprints of the
     keys by which signatures of its image were verified, with the references that each has signed. ``papers`` is the random
-    name of a long inventory beside the record, see ``Dest.save``; otherwise it is empty. ``made`` is when the tree was
-    unpacked, in seconds since the epoch. A ``failed`` tree is never brought back. ``snapshots``
-    are the names of those that it was made of, the lowest first, in the folder ``store``.
+    name of what is kept beside the record, see ``Dest.save``: a long inventory, and the journal of what was written, unless
+    the ``store`` has it. ``made`` is when the tree was unpacked, in seconds since the epoch, ``finished`` the time of change, in
+    nanoseconds, of a file that was made after it; 0 if that is not known. A ``failed`` tree is never brought back. One that
+    ``drifted`` was replaced because it differed from its image, and is kept beyond those to keep.
+    ``snapshots`` are the names of those that it was made of, the lowest first, in the ``store``, a path.
     """
 
     binding: Binding
@@ -167,6 +177,8 @@ class Tree:
     failed: bool = False
     snapshots: tuple[str, ...] = ()
     store: str = ""
+    finished: int = 0
+    drifted: bool = False
 
     @property
     def form(self) -> str | None:
@@ -285,5 +297,7 @@ def _tree(value: dict[str, t.Any] | None) -> Tree | None:
         "failed": bool(value.get("failed", False)),
         "snapshots": tuple(map(str, value.get("snapshots", ()))),
         "store": str(value.get("store", "")),
+        "finished": int(value.get("finished", 0)),
+        "drifted": bool(value.get("drifted", False)),
     }
     return Tree(**{**value, **checked})

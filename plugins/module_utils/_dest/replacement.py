@@ -77,6 +77,12 @@ class Replacement(t.Protocol):
     def path_of_kept(self, record: Record) -> list[str]:
         """Return the paths of foreign trees that are kept."""
 
+    def names_apart(self, record: Record) -> list[str]:
+        """Return the names at the top of dest that do not belong to the tree."""
+
+    def keeping_drifted(self) -> Replacement:
+        """Return the same, which keeps the tree that it replaces as one that has drifted."""
+
 
 class ReplacementBase:
     """The common base: the record, the phases of staging, removal with a warning."""

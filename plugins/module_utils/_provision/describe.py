@@ -50,6 +50,9 @@ def image_outcome(target: Target, plan: ImagePlan, tree: Tree, warnings: t.Seque
     is_predicted = isinstance(plan, Unpack) and tree.binding == _NO_BINDING
     facts["store"] = wanted.fingerprint.get("form") if is_predicted else tree.form
     facts["mount"] = _mount_of(target, tree)
+    if target.options.verifying is not None:
+        # a new tree has nothing to be compared with
+        facts["drift"] = None
     return Outcome(
         changed=isinstance(plan, (UseStaged, Unpack)),
         dest=task_path(target.options.dest),
@@ -83,7 +86,7 @@ def _mount_of(target: Target, tree: Tree) -> dict[str, str] | None:
     from .._fs.overlay import OPTIONS
 
     dest = target.dest.path
-    lower = ":".join(os.path.join(tree.store, name) for name in reversed(tree.snapshots))
+    lower = ":".join(os.path.join(tree.store, "s", name) for name in reversed(tree.snapshots))
     return {
         "src": "overlay",
         "fstype": "overlay",

@@ -20,6 +20,9 @@ from .._errors import RootfsError, os_phrase, show
 from .._fs.descriptors import opened_or_none
 from .._fs.walk import walk
 
+if t.TYPE_CHECKING:
+    from .audit import Audit
+
 # Files with several names that are told from each other; a container may make more of them.
 _MOST_LINKED = 1_000_000
 
@@ -30,19 +33,25 @@ _IDENTITY = ("manifest_digest", "config_digest", "ref", "platform")
 _WHOLE = (*_IDENTITY, "layers", "image", "report")
 
 
-def describe_dest(dest: str, sizes: bool) -> _Facts:
-    """Return what is known of a dest; with ``sizes``, also how much its trees take on disk. Raises ``RootfsError``."""
+def describe_dest(dest: str, sizes: bool, how: Audit | None = None) -> _Facts:
+    """Return what is known of a dest; with ``sizes``, also how much its trees take on disk. Raises ``RootfsError``.
+
+    ``how`` says how the tree at dest is compared with its image.
+    """
     location = resolve_dest(dest)
     try:
         with view_dest(location) as (opened_dest, is_busy):
-            return {"dest": location.path, "busy": is_busy, **_describe(opened_dest, sizes)}
+            found = {"dest": location.path, "busy": is_busy, **_describe(opened_dest, sizes)}
+            if how is not None:
+                found["drift"] = _drift_of(opened_dest, is_busy, how)
+            return found
     except OSError as error:
         raise RootfsError(f"{show(dest)} cannot be read: {os_phrase(error)}") from error
 
 
 def _describe(dest: Dest, sizes: bool) -> _Facts:
     record = dest.load()
-    strategy = MountedDest(dest, True) if dest.location.is_mount else ExchangedDest(dest, True, 0)
+    strategy = _strategy(dest)
     is_there = _exists(dest)
     current = strategy.current(record) if is_there else None
     staged = record.next if record.next is not None and strategy.has_staged(record) else None
@@ -58,6 +67,25 @@ def _describe(dest: Dest, sizes: bool) -> _Facts:
     if sizes:
         found["size"] = _size_at_dest(dest)
     return found
+
+
+def _strategy(dest: Dest) -> MountedDest | ExchangedDest:
+    return MountedDest(dest, True) if dest.location.is_mount else ExchangedDest(dest, True, 0)
+
+
+def _drift_of(dest: Dest, is_busy: bool, how: Audit) -> _Facts | None:
+    """Return what differs from the image; ``None`` if there is no tree of this collection."""
+    # imported late: most tasks compare nothing
+    from .audit import audit, is_at_work
+
+    record = dest.load()
+    strategy = _strategy(dest)
+    current = strategy.current(record) if _exists(dest) else None
+    if current is None:
+        return None
+    if is_busy:
+        return is_at_work(how).to_result()
+    return audit(dest, record, current, strategy, how).to_result()
 
 
 def _exists(dest: Dest) -> bool:

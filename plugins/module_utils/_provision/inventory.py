@@ -8,7 +8,7 @@ from __future__ import annotations
 from .._dest.dest import INVENTORY, Dest
 from .._dest.record import Tree
 from .._errors import RootfsError, show
-from .._inventory.inventory import Inventory, InventoryError, inventory_from, inventory_from_result
+from .._inventory.inventory import KINDS, Inventory, InventoryError, inventory_from, inventory_from_result
 
 _UNKNOWN = "set recreate: true to have it unpacked again"
 
@@ -28,9 +28,10 @@ def find_inventory(dest: Dest, tree: Tree) -> Inventory | None:
     shown = (tree.result.get("report") or {}).get("inventory")
     if shown is None:
         return None
-    if not tree.papers:
-        return inventory_from_result(shown)
-    data = dest.read((tree.papers + INVENTORY).encode())
+    found = inventory_from_result(shown)
+    if all(map(found.is_whole, KINDS)):
+        return found
+    data = dest.read((tree.papers + INVENTORY).encode()) if tree.papers else None
     try:
         return inventory_from(data or b"")
     except InventoryError as error:

@@ -140,7 +140,7 @@ def _make(place: _Place, below: t.Sequence[Snapshot], part: _Part) -> Snapshot:
     while True:
         with store.draft() as name:
             try:
-                told = _apply(place, below, part, name)
+                told, journal = _apply(place, below, part, name)
             except DamagedEntry:
                 continue
             except (OciError, OSError) as error:
@@ -154,16 +154,14 @@ def _make(place: _Place, below: t.Sequence[Snapshot], part: _Part) -> Snapshot:
                 return store.prove(known, digests)
             above = below[-1].name if below else ""
             options = _options(place.target, store)
-            return store.publish(name, Snapshot(part.key, "", above, part.diff_id, digests, told, options))
+            made = Snapshot(part.key, "", above, part.diff_id, digests, told, options)
+            return store.publish(name, made, journal)
 
 
-def _apply(place: _Place, below: t.Sequence[Snapshot], part: _Part, draft: str) -> Told:
+def _apply(place: _Place, below: t.Sequence[Snapshot], part: _Part, draft: str) -> tuple[Told, bytes | None]:
     """Unpack layers into a draft on top of the snapshots below them."""
-    told = below[-1].told if below else None
     with place.store.opened_draft(draft, below) as fd:
-        for layer in part.layers:
-            told = place.steps.apply(layer, fd, told)
-    return t.cast(Told, told)
+        return place.steps.apply(part.layers, fd, below[-1].told if below else None)
 
 
 def refer_to(target: Target, shared: Shared, record: Record, tree: Tree | None) -> None:

@@ -12,6 +12,7 @@ from .._dest.reach import FAIL
 from .._unpack_options import UnpackOptions
 
 if t.TYPE_CHECKING:
+    from .._drift.options import Verifying
     from .._image.platform import Platform
     from .._inventory.policy import Policy
     from .._signed.signing import Signing
@@ -31,7 +32,8 @@ class Options:
     ``warn`` or ``allow``. ``cache_dir`` is empty without a cache; ``cache_max_size`` is in bytes,
     ``cache_max_age`` in days, 0 for no limit. Only images of one ``cache_scope`` share blobs; an empty scope stands
     for the source itself. ``signing`` is ``None`` if no signature is demanded, ``policy`` if no file is judged.
-    ``store_dir`` is empty without a store; ``store_max_age`` is in days.
+    ``store_dir`` is empty without a store; ``store_max_age`` is in days. ``verifying`` is ``None`` if the tree at dest is not
+    compared with its image.
     """
 
     dest: str
@@ -56,6 +58,7 @@ class Options:
     policy: Policy | None = None
     store_dir: str = ""
     store_max_age: float = 0
+    verifying: Verifying | None = None
 
     @property
     def needs_image(self) -> bool:

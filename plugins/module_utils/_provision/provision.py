@@ -110,7 +110,8 @@ def _select(options: Options, check_mode: bool) -> Outcome | UploadRequest:
 def _recall(options: Options, check_mode: bool, source: Source) -> Outcome | None:
     """Return the outcome if the record alone shows that the image of a registry is there; else ``None``."""
     recall = options.origin.recall(source)
-    if recall is None:
+    needs_layers = options.verifying is not None and options.verifying.needs_layers
+    if recall is None or needs_layers:
         return None
     with open_target(options, check_mode) as target:
         require_stageable(target)
@@ -166,6 +167,11 @@ def _finish(target: Target, plan: ImagePlan) -> Outcome | UploadRequest | None:
 
         plan = require_signatures(target, target.options.signing, plan)
     warnings = check_plan(target, plan)
+    if target.options.verifying is not None and isinstance(plan, Unchanged):
+        # imported late: most tasks compare nothing
+        from .drift import verify_and_repair
+
+        return verify_and_repair(target, plan, warnings)
     # imported late: a run needs one of the two
     if target.dest.writable:
         from .carry_out import carry_out

@@ -11,8 +11,8 @@ import time
 import typing as t
 from dataclasses import replace
 
-from .._dest.dest import INVENTORY
-from .._dest.record import Binding, Record, Tree, bind, random_name
+from .._dest.dest import INVENTORY, JOURNAL
+from .._dest.record import Binding, Record, Tree, bind, change_time, random_name
 from .._errors import RootfsError
 from .._fs.descriptors import opened
 from .._fs.stack import opened_tree
@@ -137,8 +137,7 @@ def _stage_shared(
             with opened_tree(fd, target.dest.path) as root:
                 unpacked = steps.finish(root, snapshots[-1].told)
             tree = _to_tree(fd, target, wanted, unpacked, binding)
-    names = tuple(snapshot.name for snapshot in snapshots)
-    tree = replace(tree, snapshots=names, store=shared.store.snapshots_path)
+    tree = replace(tree, snapshots=tuple(snapshot.name for snapshot in snapshots), store=shared.store.path)
     refer_to(target, shared, record, tree)
     return record, tree
 
@@ -165,6 +164,7 @@ def _open_blobs(target: Target, wanted: WantedImage, fd: int) -> t.Iterator[tupl
 
 def _to_tree(fd: int, target: Target, wanted: WantedImage, unpacked: Unpacked, binding: Binding) -> Tree:
     """Make the unpacked tree durable, and describe it."""
+    finished = change_time(fd)
     syncfs(fd)
     user, report = unpacked.user, unpacked.report
     result = {
@@ -174,11 +174,13 @@ def _to_tree(fd: int, target: Target, wanted: WantedImage, unpacked: Unpacked, b
         "warnings": [*report.warnings, *([user.warning] if user.warning else [])],
     }
     mtime = os.fstat(fd).st_mtime_ns
-    papers = ""
+    papers = random_name()
     if not unpacked.inventory.is_shown:
-        papers = random_name()
         target.dest.write((papers + INVENTORY).encode(), unpacked.inventory.to_bytes())
-    return Tree(binding, wanted.fingerprint, result, "", mtime, wanted.selection, papers=papers, made=int(time.time()))
+    if unpacked.journal is not None:
+        target.dest.write((papers + JOURNAL).encode(), unpacked.journal)
+    selection, made = wanted.selection, int(time.time())
+    return Tree(binding, wanted.fingerprint, result, "", mtime, selection, papers=papers, made=made, finished=finished)
 
 
 def _abandon(target: Target) -> None:

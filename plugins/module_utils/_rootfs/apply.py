@@ -21,6 +21,7 @@ from .._unpack_options import UnpackOptions
 from .aside import ASIDE, Aside
 from .attributes import Attributes, Policy, Writer, first_mode
 from .candidates import Candidates
+from . import journal as events
 from .devices import SAFE_CHARACTER_DEVICES
 from .root import WHITEOUT, Directory, Names, Root
 
@@ -29,6 +30,9 @@ _AUFS = b".wh..wh."
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 # Errors of file systems without hard links, or with few links to one file.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+
+# How the journal calls what is made by mknod.
+_EVENTS = {stat.S_IFIFO: events.FIFO, stat.S_IFCHR: events.CHARACTER_DEVICE, stat.S_IFBLK: events.BLOCK_DEVICE}
 
 # Last components that are not names.
 _NO_NAMES = (b"", b".", b"..")
@@ -56,7 +60,11 @@ class Applier:
         self._stacked = stacked
         self._root = root
         self._policy = policy
-        self._writer = Writer(policy, root.probe_defaults())
+        defaults = root.probe_defaults()
+        self._writer = Writer(policy, defaults)
+        self._journal = root.journal
+        if not policy.preserve:
+            self._journal.owner = (defaults.uid, defaults.gid)
         self._report = policy.report
         self._budget = budget
         self._devices = options.devices
@@ -72,6 +80,8 @@ class Applier:
         report = self._report
         reader = TarReader(chunks, digest, report, self._budget)
         root.begin_layer()
+        journal = self._journal
+        journal.begin_layer(report.entries)
         entry: Entry | None = None
         entries = iter(reader)
         try:
@@ -83,7 +93,7 @@ class Applier:
                     if entry is None:
                         root.end_layer()
                         return
-                    report.entries += 1
+                    report.entries = journal.entry = report.entries + 1
                     self._apply(entry, reader)
         except EntryError as error:
             name = entry.name if entry is not None else None
@@ -107,6 +117,7 @@ class Applier:
                 fd = root.fd(directory)
                 if directory.clear_for(fd):
                     (writer.to_new_directory if is_new else writer.to_fd)(fd, directory.attributes)
+                    self._note_directory(directory, fd)
             except (EntryError, OSError) as error:
                 raise _directory_error(directory, error) from error
 
@@ -137,6 +148,7 @@ class Applier:
         if entry.type != DIRECTORY:
             raise EntryError("the root itself must be a directory")
         self._root.top.attributes = self._of_directory(entry)
+        self._root.top.source = self._journal.entry
 
     def _of_directory(self, entry: Entry) -> Attributes:
         attributes = self._policy.for_entry(entry)
@@ -157,8 +169,9 @@ class Applier:
             return False
         attributes = self._policy.for_entry(entry)
         with opened(self._aside.create(name, first_mode(attributes))) as fd:
-            _write_content(fd, entry, reader)
+            write_content(fd, entry, reader)
             self._writer.to_new_file(fd, attributes)
+            self._note_file(events.ASIDE_PLACE, name, entry, attributes, fd)
         self._report.count("aufs_leftovers")
         if attributes.mode & _SET_IDS:
             self._report.count("setid_files")
@@ -214,8 +227,12 @@ class Applier:
         fd = root.create_file(parent, name, first_mode(attributes))
         # not in a with statement, which costs 1 % of the time for each small file
         try:
-            written = _write_content(fd, entry, reader)
+            written = write_content(fd, entry, reader)
             self._writer.to_new_file(fd, attributes)
+            if attributes.xattrs:
+                self._note_file(parent.number, name, entry, attributes, fd)
+            else:
+                self._journal.note(events.FILE, parent.number, name, attributes, entry.size)
         finally:
             os.close(fd)
         root.add(parent, name)
@@ -244,6 +261,7 @@ class Applier:
             except FileExistsError:
                 root.remove(parent, name)
                 known = root.make_directory(parent, name, attributes)
+        known.source = self._journal.entry
         root.add(parent, name)
         self.candidates.note(known.parent or parent, known.name, entry)
 
@@ -259,6 +277,7 @@ class Applier:
             root.remove(parent, name)
             os.symlink(entry.link, name, dir_fd=root.fd(parent))
         self._writer.to_symlink(root.fd(parent), name, attributes)
+        self._note_node(events.SYMLINK, parent, name, attributes, entry.link)
         root.add(parent, name)
         self.candidates.note(parent, name, entry)
 
@@ -272,6 +291,7 @@ class Applier:
             root.remove(parent, name)
             with _linkable():
                 self._aside.link(target[-1], root.fd(parent), name)
+            self._journal.link(events.ASIDE_PLACE, target[-1], parent.number, name)
             self._note_link(parent, name)
             return
         source = root.find(target[:-1])
@@ -287,6 +307,7 @@ class Applier:
                 root.link_file(source, old, parent, name)
         except FileNotFoundError:
             raise EntryError(f"it is a hard link to {show(entry.link)}, which does not exist") from None
+        self._journal.link(source.number, old, parent.number, name)
         self._note_link(parent, name)
 
     def _note_link(self, parent: Directory, name: bytes) -> None:
@@ -323,8 +344,40 @@ class Applier:
         root.remove(parent, name)
         os.mknod(name, kind | 0o600, number, dir_fd=root.fd(parent))
         self._writer.to_node(root.fd(parent), name, attributes)
+        self._note_node(_EVENTS[kind], parent, name, attributes, number)
         root.add(parent, name)
         self.candidates.note(parent, name, entry)
+
+    # -- the journal
+
+    def _note_file(self, place: int, name: bytes, entry: Entry, attributes: Attributes, fd: int) -> None:
+        xattrs = attributes.xattrs
+        if xattrs:
+            attributes = events.as_found(os.fstat(fd), attributes)
+        self._journal.note(events.FILE, place, name, attributes, entry.size)
+        if xattrs:
+            self._journal.xattrs(place, self._writer.stored(fd, xattrs))
+
+    def _note_node(
+        self, kind: int, parent: Directory, name: bytes, attributes: Attributes, detail: int | bytes
+    ) -> None:
+        """Note a symlink, whose ``detail`` is its text, or a node with its device number."""
+        shown, size = (name, detail) if isinstance(detail, int) else (name + b"/" + detail, 0)
+        xattrs = attributes.xattrs
+        fd = self._root.fd(parent) if xattrs else -1
+        if xattrs:
+            attributes = events.as_found(os.stat(name, dir_fd=fd, follow_symlinks=False), attributes)
+        self._journal.note(kind, parent.number, shown, attributes, size)
+        if xattrs:
+            self._journal.xattrs(parent.number, self._writer.stored(b"/proc/self/fd/%d/%b" % (fd, name), xattrs))
+
+    def _note_directory(self, directory: Directory, fd: int) -> None:
+        attributes = directory.attributes
+        if not attributes.xattrs:
+            self._journal.finish_directory(directory, attributes)
+            return
+        self._journal.finish_directory(directory, events.as_found(os.fstat(fd), attributes))
+        self._journal.xattrs(directory.number, self._writer.stored(fd, attributes.xattrs))
 
 
 def split_name(name: bytes) -> tuple[Names, bytes]:
@@ -359,7 +412,7 @@ def _components(path: bytes) -> Names:
     return tuple(names)
 
 
-def _write_content(fd: int, entry: Entry, reader: TarReader) -> int:
+def write_content(fd: int, entry: Entry, reader: TarReader) -> int:
     """Write a file's content, and return how many bytes that took."""
     if entry.regions is not None:
         return _write_sparse(fd, entry, reader)

@@ -19,6 +19,7 @@ from .._layer.entry import DIRECTORY, FILE, SYMLINK, Entry
 from .._report import Report
 from .._unpack_options import UnpackOptions
 from .._fs.descriptors import opened
+from .._fs.xattrs import read_xattrs
 from . import acl, capability
 from .ids import UnmappedError
 
@@ -236,6 +237,14 @@ class Writer:
             path = b"/proc/self/fd/%d/%s" % (parent, name)
             self._set_xattr(path, False, xattr, value)
         os.utime(name, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
+
+    def stored(self, target: int | bytes, xattrs: t.Mapping[str, bytes]) -> dict[str, bytes]:
+        """Return those of the xattrs that were written which are there. Raises ``OSError``."""
+        sure = {
+            name: value for name, value in xattrs.items() if name.startswith("user.") and _kind_of(name) in self._stored
+        }
+        # an ACL may only repeat the mode, and a security module may have values of its own
+        return {**sure, **read_xattrs(target, [name for name in xattrs if name not in sure])}
 
     def _set_xattr(self, target: int | str | bytes, follow: bool, name: str, value: bytes) -> bool:
         """Write an xattr; return false if it is an access ACL that the file system cannot store and that may be dropped."""

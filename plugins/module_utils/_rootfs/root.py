@@ -23,6 +23,7 @@ from .._errors import EntryError, show
 from . import acl
 from .aside import ASIDE
 from .attributes import Attributes, CreationDefaults
+from .journal import LOWER_DIRECTORY, MAKE_DIRECTORY, REMOVE, TOP, Journal
 from .._fs.descriptors import opened
 from .._fs.directories import some_names_in
 from .._fs.walk import walk
@@ -65,9 +66,12 @@ class Directory:
     ``added`` holds the names that layer number ``layer`` put here. Directories above them have the same ``layer``, so
     that whiteouts of that layer leave them alone (section 5). A directory that the current layer made, see ``made_in``,
     holds nothing of other layers, so its names are not recorded. ``cleared`` is the layer that last whited it out.
+    ``number`` is its number in the journal, ``source`` that of the entry which gave its attributes.
     """
 
-    __slots__ = ("parent", "name", "children", "attributes", "made_in", "layer", "added", "cleared")
+    __slots__ = (
+        "parent", "name", "children", "attributes", "made_in", "layer", "added", "cleared", "number", "source"
+    )  # fmt: skip
 
     def __init__(self, parent: Directory | None, name: bytes, attributes: Attributes, made_in: int) -> None:
         self.parent = parent
@@ -78,6 +82,8 @@ class Directory:
         self.layer = -1
         self.cleared = -1
         self.added: set[bytes] | None = None
+        self.number = TOP
+        self.source = 0
 
     @property
     def met(self) -> t.Iterable[Directory]:
@@ -99,7 +105,7 @@ class LowerDirectory(Directory):
     An untouched one is never written to, because an overlay would copy it.
     """
 
-    __slots__ = ("_root", "_children", "_attributes", "_found", "_prepared")
+    __slots__ = ("_root", "_children", "_attributes", "_found", "_prepared", "_number")
 
     def __init__(self, root: Root, parent: Directory | None, name: bytes) -> None:
         self._root = root
@@ -107,6 +113,8 @@ class LowerDirectory(Directory):
         self._found: Attributes | None = None
         self._attributes: Attributes | None = None
         self._prepared = False
+        self._number = TOP
+        self.source = 0
         self.parent = parent
         self.name = name
         self.made_in = -1
@@ -137,6 +145,13 @@ class LowerDirectory(Directory):
         # what is on disk is needed when they are written
         self._learn()
         self._attributes = attributes
+
+    @property
+    def number(self) -> int:  # type: ignore[override]
+        """Its number in the journal, which it gets when it is first asked for."""
+        if self.parent is not None and self._number == TOP:
+            self._number = self._root.journal.directory(LOWER_DIRECTORY, self.parent.number, self.name)
+        return self._number
 
     @property
     def found(self) -> Attributes:
@@ -183,9 +198,10 @@ class Root:
     """A tree under construction in the directory ``fd``, which the caller closes.
 
     It is empty, or, with ``keeps``, holds the tree of lower layers; ``keeps`` says which xattrs of its directories were the
-    image's. If it is ``stacked``, an overlay of them, files with several names are copied as one. Directories that no entry describes get the attributes ``missing``. ``count_directory`` is called for each of
-    them, so that links and names cannot make more than ``max_entries``. Methods raise ``EntryError`` for faults of the image
-    and ``OSError`` for those of the system.
+    image's. If it is ``stacked``, an overlay of them, files with several names are copied as one. Directories that no entry
+    describes get the attributes ``missing``. ``count_directory`` is called for each of them, so that links and names cannot
+    make more than ``max_entries``. ``journal`` notes what is made and removed. Methods raise ``EntryError`` for faults of the
+    image and ``OSError`` for those of the system.
     """
 
     def __init__(
@@ -197,6 +213,7 @@ class Root:
         stacked: bool = False,
     ) -> None:
         self._keeps = keeps
+        self.journal = Journal()
         # only what lies on lower layers can be taken apart
         self._stacked = stacked and keeps is not None
         # paths of files with several names by inode number, once a layer links to one; those that have lost a name
@@ -338,6 +355,7 @@ class Root:
         if child is None:
             if not added and name != ASIDE:
                 self._remove_name(name, self.fd(above))
+                self.journal.note(REMOVE, above.number, name)
         elif added or child.layer == self._layer:
             if not added:
                 child.attributes = self._missing
@@ -497,6 +515,7 @@ class Root:
         parent.prepare()
         os.mkdir(name, 0o700, dir_fd=self.fd(parent))
         child = Directory(parent, name, attributes, self._layer)
+        child.number = self.journal.directory(MAKE_DIRECTORY, parent.number, name)
         if parent.children is _NO_CHILDREN:
             parent.children = {name: child}
             self.remember(_FIRST_CHILD_COST)
@@ -583,7 +602,8 @@ class Root:
                 directory = self.find(above.split(b"/"))
                 if directory is None or not self._is_same(directory, other, before):
                     continue
-                self._unlink(directory, other)
+                # the journal knows the names, and that they are of one file
+                os.unlink(other, dir_fd=self.fd(directory))
                 os.link(name, other, src_dir_fd=parent_fd, dst_dir_fd=self.fd(directory), follow_symlinks=False)
 
     def _is_same(self, directory: Directory, name: bytes, status: os.stat_result) -> bool:
@@ -620,6 +640,7 @@ class Root:
             self._unlink_all(current)
             self._forget(current)
             pending.pop()
+        self.journal.note(REMOVE, above.number, directory.name)
 
     def _unlink_all(self, directory: Directory) -> None:
         count = _BATCH
@@ -644,6 +665,7 @@ class Root:
     def _unlink(self, parent: Directory, name: bytes) -> None:
         self._memo = ((), self.top)
         self._remove_name(name, self.fd(parent))
+        self.journal.note(REMOVE, parent.number, name)
 
     def _remove_name(self, name: bytes, fd: int) -> None:
         if self._stacked:

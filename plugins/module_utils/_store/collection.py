@@ -16,7 +16,7 @@ from .._errors import RootfsError
 from .._fs.descriptors import opened
 from .contents import Contents, Stored, read_contents
 from .references import GONE, Reference, follow
-from .store import FOLDERS, Store, remove_tree
+from .store import FOLDERS, JOURNAL, Store, remove_tree
 
 _DAY = 86_400
 _POLL_SECONDS = 0.1
@@ -75,6 +75,8 @@ def carry_out(folders: t.Mapping[str, int], collection: Collection) -> Collectio
         os.unlink(reference.file, dir_fd=folders[_REFERENCES])
     for snapshot in collection.snapshots:
         os.unlink(f"{snapshot.key}.json", dir_fd=folders[_RECORDS])
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(snapshot.name + JOURNAL, dir_fd=folders[_RECORDS])
     if collection.snapshots:
         # no record may come back without its snapshot
         os.fsync(folders[_RECORDS])

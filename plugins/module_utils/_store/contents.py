@@ -19,7 +19,7 @@ from .._fs.directories import names_in
 from .chain import chain_ids
 from .references import Reference, read_reference
 from .snapshot import from_json, read_bounded
-from .store import FOLDERS
+from .store import FOLDERS, JOURNAL
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _RECORD = re.compile(r"([0-9a-f]{64})\.json\Z")
@@ -125,11 +125,15 @@ def read_contents(folders: t.Mapping[str, int]) -> Contents:
     """Read all of a store. Raises ``RootfsError`` and ``OSError``."""
     snapshots: dict[str, Stored] = {}
     damaged: list[str] = []
+    journals: list[str] = []
     unfinished = [(_DRAFTS, name) for name in _names(folders, _DRAFTS)]
     for name in _names(folders, _RECORDS):
         match = _RECORD.match(name)
         if match is None:
-            unfinished += [] if _LOCKS.match(name) else [(_RECORDS, name)]
+            if name.endswith(JOURNAL):
+                journals.append(name)
+            else:
+                unfinished += [] if _LOCKS.match(name) else [(_RECORDS, name)]
             continue
         stored = _read(folders[_RECORDS], match.group(1))
         if stored is None or stored.name in snapshots:
@@ -143,6 +147,7 @@ def read_contents(folders: t.Mapping[str, int]) -> Contents:
         elif not _LOCKS.match(name):
             unfinished.append((_REFERENCES, name))
     names = frozenset(_names(folders, _SNAPSHOTS))
+    unfinished += [(_RECORDS, name) for name in journals if name[: -len(JOURNAL)] not in names]
     return Contents(snapshots, tuple(damaged), names, references, tuple(unfinished))
 
 

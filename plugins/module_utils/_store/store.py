@@ -26,6 +26,9 @@ from .._fs.syscalls import syncfs
 from .driver import Driver
 from .snapshot import Snapshot, from_json, read_bounded
 
+# Where the journals of a snapshot's layers lie, after the snapshot's name.
+JOURNAL = ".journal"
+
 FOLDERS = ("s", "r", "w", "d")
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAME_LENGTH = 6
@@ -54,11 +57,6 @@ class Store:
         except OSError as error:
             self._stack.close()
             raise RootfsError(f"store_dir {show(path)} cannot be used: {os_phrase(error)}") from error
-
-    @property
-    def snapshots_path(self) -> str:
-        """The path of the folder of snapshots."""
-        return os.path.join(self.path, "s")
 
     def close(self) -> None:
         """Close the folders."""
@@ -137,8 +135,8 @@ class Store:
         """Make the tree of a draft on top of snapshots, the lowest first, and open its root for a ``with`` block."""
         return opened(self.driver.open_draft(self.folders, name, _names(below)))
 
-    def publish(self, draft: str, snapshot: Snapshot) -> Snapshot:
-        """Make a finished draft, which is closed, the snapshot, under a new name, durably."""
+    def publish(self, draft: str, snapshot: Snapshot, journal: bytes | None = None) -> Snapshot:
+        """Make a finished draft, which is closed, the snapshot, under a new name, durably, with its journal if there is one."""
         syncfs(self.folders["w"])
         while True:
             name = "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(_NAME_LENGTH))
@@ -149,6 +147,8 @@ class Store:
         self.driver.publish(self.folders, draft, name)
         snapshot = replace(snapshot, name=name)
         syncfs(self.folders["s"])
+        if journal is not None:
+            write_file(self.folders["r"], name + JOURNAL, journal)
         self._record(snapshot)
         return snapshot
 

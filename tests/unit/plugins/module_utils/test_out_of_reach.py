@@ -20,6 +20,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest.reach import 
 from ansible_collections.hypervisor.oci.plugins.module_utils._container.volume import Volume, provide_volume
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, directory, file, write_oci_archive
 from ansible_collections.hypervisor.oci.tests.tools.removal import made_folder
+from ansible_collections.hypervisor.oci.tests.unit.provision_runs import names_beside
 from ansible_collections.hypervisor.oci.tests.unit.support import mounted, needs_root, run, without_waiting
 
 pytestmark = needs_root
@@ -269,7 +270,7 @@ def test_every_state_is_judged_before_it_changes_something(top: Path, src: str) 
     for changes in choices:
         assert _RIGHTS in refused(dest, **changes)
         assert sorted(os.listdir(dest)) == ["data", "two"]
-        assert len(os.listdir(folder / ".web.oci_rootfs")) == 2
+        assert len(names_beside(folder / "web")) == 2
 
 
 def test_a_staged_tree_is_judged_again(top: Path, src: str) -> None:

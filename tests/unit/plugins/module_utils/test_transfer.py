@@ -85,9 +85,9 @@ class Controller:
             self.offer = folder / f"offer {os.urandom(4).hex()}"
             self.offer.write_bytes(pack(make_offer(source, criteria or Criteria())))
 
-    def run(self, dest: Path, **options: t.Any) -> dict[str, t.Any]:
+    def run(self, dest: Path, check_mode: bool = False, **options: t.Any) -> dict[str, t.Any]:
         """The module with the offer."""
-        return run(dest, src=self.path, _offer=str(self.offer), **options)
+        return run(dest, check_mode, src=self.path, _offer=str(self.offer), **options)
 
     def request(self, dest: Path, **options: t.Any) -> tuple[str, list[str]]:
         """The folder and the names that the module answers with."""
@@ -138,8 +138,45 @@ def paths(image: Image) -> list[str]:
 
 
 def around(dest: Path) -> list[str]:
-    """What lies beside dest, without the tree itself."""
-    return [name for name in names(dest.parent) if not f"{name}/".startswith("web/")]
+    """What lies beside dest, without the tree itself and the journal of its making."""
+    return [name for name in names(dest.parent) if not f"{name}/".startswith("web/") and not name.endswith(".journal")]
+
+
+@needs_root
+def test_contents_are_compared_with_what_is_sent(dest: Path, one: Controller) -> None:
+    """Section 17: the controller sends what the cache lacks, but nothing in check mode, which is never clean."""
+    one.provision(dest)
+    result = one.run(dest, verify="metadata")
+    assert result["drift"]["verdict"] == "clean"
+    result = one.run(dest, True, verify="content")
+    assert result["drift"]["verdict"] == "not verifiable"
+    assert "sends nothing in check mode" in result["drift"]["reason"]
+    assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
+    result = one.provision(dest, verify="content")
+    assert (result["changed"], result["drift"]["verdict"]) == (False, "clean")
+    assert around(dest) == [".web.oci_rootfs", ".web.oci_rootfs/record.json"]
+    (dest / "one").unlink()
+    predicted = one.run(dest, True, verify="metadata", repair="paths")
+    assert (predicted["changed"], predicted["drift"]["reason"]) == (True, None)
+    assert one.provision(dest, verify="metadata", repair="paths")["changed"] is True
+    assert one.run(dest, verify="metadata")["drift"]["verdict"] == "clean"
+    (dest / "one").unlink()
+    assert one.provision(dest, verify="content", repair="recreate")["changed"] is True
+    assert contents(dest) == {"shared": b"s" * 5000, "one": b"1" * 3000, "last": b"l"}
+
+
+@needs_root
+def test_contents_are_compared_from_the_cache(tmp_path: Path, dest: Path, one: Controller) -> None:
+    """Also in check mode; a damaged blob is not believed."""
+    cache = tmp_path / "cache"
+    one.provision(dest, cache_dir=str(cache))
+    for check_mode in (True, False):
+        assert one.run(dest, check_mode, verify="content", cache_dir=str(cache))["drift"]["verdict"] == "clean"
+    for blob in [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size > 100]:
+        blob.write_bytes(b"x" * blob.stat().st_size)
+    result = one.run(dest, True, verify="content", cache_dir=str(cache))
+    assert result["drift"]["verdict"] == "not verifiable"
+    assert one.provision(dest, verify="content", cache_dir=str(cache))["drift"]["verdict"] == "clean"
 
 
 # -- offer, request, send
@@ -154,7 +191,7 @@ def test_layers_that_are_shared_are_not_sent(
     point.mkdir(0o700)
     with loop_mounted(point, tmp_path / "disk", "btrfs"):
         (point / "guests").mkdir(0o700)
-        store = {"store_dir": str(point / "store")}
+        store: dict[str, t.Any] = {"store_dir": str(point / "store")}
         one.provision(point / "guests/a", **store)
         folder, wanted = two.request(point / "guests/b", **store)
         assert wanted == paths(TWO)[1:]

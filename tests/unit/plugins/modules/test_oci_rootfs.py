@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils import basic
-from ansible_collections.hypervisor.oci.plugins.doc_fragments import _http, _registry, _rootfs, _signatures
+from ansible_collections.hypervisor.oci.plugins.doc_fragments import _http, _registry, _rootfs, _signatures, _verify
 from ansible_collections.hypervisor.oci.plugins.module_utils._rootfs import apply
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import unzstd
 from ansible_collections.hypervisor.oci.plugins.modules import oci_rootfs
@@ -106,6 +106,7 @@ def test_what_is_returned_is_documented() -> None:
         **yaml.safe_load(_http.ModuleDocFragment.DOCUMENTATION)["options"],
         **yaml.safe_load(_registry.ModuleDocFragment.DOCUMENTATION)["options"],
         **yaml.safe_load(_signatures.ModuleDocFragment.DOCUMENTATION)["options"],
+        **yaml.safe_load(_verify.ModuleDocFragment.DOCUMENTATION)["options"],
     }
     assert set(documented) == set(oci_rootfs.ARGUMENT_SPEC)
     specs: t.Any = oci_rootfs.ARGUMENT_SPEC

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.hypervisor.oci.plugins.doc_fragments import _http, _registry, _verify
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import search
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest import lock_dest
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.dest_path import resolve_dest
@@ -73,16 +74,46 @@ def test_what_is_returned_is_documented(guests: Path, one: str, two: str, module
     for src in (one, two):
         run(guests / "web", src=src)
     run(guests / "web", src=one, state="staged")
-    found = module(dest=guests / "web", sizes=True)[0]
+    found = module(dest=guests / "web", sizes=True, verify="metadata")[0]
     documented = yaml.safe_load(oci_rootfs_info.RETURN)["rootfs"]["contains"]
     assert set(found) == set(documented)
     assert set(found["unfinished"]) == set(documented["unfinished"]["contains"])
     keys = re.findall(r"C\((\w+)\)", documented["staged"]["description"][1])
     assert set(found["staged"]) == set(found["earlier"][0]) == set(keys)
-    options = yaml.safe_load(oci_rootfs_info.DOCUMENTATION)["options"]
+    texts = [each.ModuleDocFragment.DOCUMENTATION for each in (_http, _registry, _verify)]
+    options: dict[str, t.Any] = {}
+    for text in (oci_rootfs_info.DOCUMENTATION, *texts):
+        options.update(yaml.safe_load(text)["options"])
     assert {name: value.get("default") for name, value in options.items()} == {
         name: spec.get("default") for name, spec in oci_rootfs_info.ARGUMENT_SPEC.items()
     }
+
+
+@needs_root
+def test_drift(tmp_path: Path, guests: Path, one: str, two: str, module: Module) -> None:
+    """Section 17: metadata needs no source, contents do; nothing is changed, and nothing that cannot be read is clean."""
+    web = guests / "web"
+    run(web, src=one)
+    assert module(dest=web, verify="metadata")[0]["drift"]["verdict"] == "clean"
+    assert module(dest=web, verify="content", src=one)[0]["drift"]["verdict"] == "clean"
+    with open(web / "bin/app", "r+b") as file:
+        file.write(b"ONE")
+    before = everything(guests)
+    assert module(dest=web, verify="metadata")[0]["drift"]["verdict"] == "suspect"
+    assert "drift" not in module(dest=web)[0]
+    found = module(dest=web, verify="content")[0]["drift"]
+    assert (found["verdict"], found["reason"]) == ("not verifiable", "contents need the image's layers; give src")
+    for src in (two, str(tmp_path / "nothing.tar")):
+        found = module(dest=web, verify="content", src=src)[0]["drift"]
+        assert (found["verdict"], found["changed"]["count"]) == ("not verifiable", 0)
+        assert "its layers cannot be read" in found["reason"]
+    found = module(dest=web, verify="content", src=one)[0]["drift"]
+    assert [item["differs"] for item in found["changed"]["files"]] == [["content"]]
+    with lock_dest(resolve_dest(str(web)), 5, 0o700, False):
+        found = module(dest=web, verify="content", src=one)[0]["drift"]
+        assert (found["verdict"], found["reason"]) == ("not verifiable", "another run is at work on it")
+    assert everything(guests) == before
+    assert module(dest=guests / "none", verify="metadata")[0]["drift"] is None
 
 
 def test_a_tree_with_an_earlier_and_a_staged_one(guests: Path, one: str, two: str, module: Module) -> None:

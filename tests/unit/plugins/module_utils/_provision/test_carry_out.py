@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.tests.unit.support import Watched, contents, mounted, names, needs_root, run
-from ansible_collections.hypervisor.oci.tests.unit.provision_runs import ONE, TWO, refused, beside_of, everything
+from ansible_collections.hypervisor.oci.tests.unit.provision_runs import (
+    ONE,
+    TWO,
+    refused,
+    beside_of,
+    names_beside,
+    everything,
+)
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -117,7 +124,7 @@ def test_a_staged_tree_for_something_else(dest: Path, one: str, two: str, change
     src = two if changes else one
     result = run(dest, src=src, keep=0, **changes)
     assert result["changed"] is bool(changes)
-    assert os.listdir(beside_of(dest)) == ["record.json"]
+    assert names_beside(dest) == ["record.json"]
     assert contents(dest)["bin/app"] == (b"two" if changes else b"one")
 
 
@@ -208,7 +215,7 @@ def test_what_cannot_be_removed_stops_nothing(dest: Path, one: str, two: str) ->
     point = dest / "data"
     try:
         result = run(dest, src=two, in_use="ignore", keep=0)
-        (name,) = set(os.listdir(beside_of(dest))) - {"record.json"}
+        (name,) = set(names_beside(dest)) - {"record.json"}
         old = beside_of(dest) / name
         point = old / "data"
         expected = (
@@ -240,7 +247,7 @@ def test_what_cannot_be_removed_stops_nothing(dest: Path, one: str, two: str) ->
         subprocess.run(["umount", str(point)], check=True)
     result = run(dest, src=one)
     assert (result["changed"], result["warnings"]) == (False, [])
-    assert os.listdir(beside_of(dest)) == ["record.json"]
+    assert names_beside(dest) == ["record.json"]
 
 
 @needs_root
@@ -267,11 +274,11 @@ def test_a_tree_that_failed_does_not_come_back(dest: Path, one: str, two: str) -
     run(dest, src=two)
     assert run(dest, state="previous", mark_failed=True)["manifest_digest"] == ONE.manifest_digest
     assert contents(dest)["bin/app"] == b"one"
-    assert len(os.listdir(beside_of(dest))) == 2
+    assert len(names_beside(dest)) == 2
     for check_mode in (True, False):
         with pytest.raises(OciError, match="no earlier tree"):
             run(dest, check_mode, state="previous")
     # the same image may be tried again, and the good tree is the one to go back to
     assert run(dest, src=two)["changed"] is True
-    assert len(os.listdir(beside_of(dest))) == 2
+    assert len(names_beside(dest)) == 2
     assert run(dest, state="previous")["manifest_digest"] == ONE.manifest_digest

@@ -20,7 +20,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
 from ansible_collections.hypervisor.oci.tests.images.builder import write_oci_archive
 from ansible_collections.hypervisor.oci.tests.unit.support import command, contents, loop_mounted, needs_root, run, tree
 from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below
-from ansible_collections.hypervisor.oci.tests.unit.provision_runs import ONE, refused, beside_of
+from ansible_collections.hypervisor.oci.tests.unit.provision_runs import ONE, refused, names_beside
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -72,7 +72,7 @@ def test_an_empty_dest_is_nobodys(dest: Path, one: str) -> None:
     os.chmod(dest, 0o777)
     result = run(dest, src=one)
     assert (result["changed"], result["warnings"]) == (True, [])
-    assert os.listdir(beside_of(dest)) == ["record.json"]
+    assert names_beside(dest) == ["record.json"]
     assert tree(dest)["."].mode == 0o755
 
 
@@ -147,7 +147,7 @@ def test_a_process_in_the_tree(dest: Path, one: str, two: str) -> None:
     finally:
         process.communicate("")
     assert contents(dest)["bin/app"] == b"two"
-    assert os.listdir(beside_of(dest)) == ["record.json"]
+    assert names_beside(dest) == ["record.json"]
 
 
 PREPARED = {

@@ -29,7 +29,7 @@ from ansible_collections.hypervisor.oci.tests.unit.provision_runs import (
     ONE,
     archive,
     refused,
-    beside_of,
+    names_beside,
     everything,
 )
 
@@ -152,7 +152,7 @@ def test_an_archive_compressed_as_a_whole(tmp_path: Path, dest: Path, compressio
     assert run(dest, src=src)["changed"] is True
     assert contents(dest)["bin/app"] == b"one"
     assert sorted(os.listdir(dest)) == ["bin", "data", "etc"]
-    assert os.listdir(beside_of(dest)) == ["record.json"]
+    assert names_beside(dest) == ["record.json"]
     assert run(dest, src=src)["changed"] is False
 
 

@@ -42,7 +42,7 @@ from ansible_collections.hypervisor.oci.tests.unit.support import (
     set_xattr_or_skip,
     tree,
 )
-from ansible_collections.hypervisor.oci.tests.unit.provision_runs import GOOD, archive, refused, beside_of
+from ansible_collections.hypervisor.oci.tests.unit.provision_runs import GOOD, archive, refused, beside_of, names_beside
 
 FAULTS: dict[str, tuple[t.Any, dict[str, t.Any], str]] = {
     "a truncated gzip stream": (
@@ -134,7 +134,7 @@ def test_a_wrong_layer(tmp_path: Path, dest: Path, one: str, fault: str, had: bo
         assert message.startswith(expected.format(digest=layer.digest))
         if had:
             assert tree(dest) == before
-            assert os.listdir(beside_of(dest)) == ["record.json"]
+            assert names_beside(dest) == ["record.json"]
         else:
             assert os.listdir(dest.parent) == []
     assert open_descriptors() == descriptors
@@ -172,7 +172,7 @@ def test_what_the_disk_answers(dest: Path, one: str, two: str, monkeypatch: pyte
         " the disk or its connection fails: look at the kernel's log"
     )
     assert tree(dest) == before
-    assert os.listdir(beside_of(dest)) == ["record.json"]
+    assert names_beside(dest) == ["record.json"]
     assert run(dest, src=one)["changed"] is False
 
 
@@ -261,7 +261,7 @@ def test_a_run_that_is_stopped(
         assert run(dest, src=two)["changed"] is False
         assert run(dest, state="previous")["changed"] is True
     else:
-        assert os.listdir(beside_of(dest)) == ["record.json"]
+        assert names_beside(dest) == ["record.json"]
     assert tree(dest) == before
     assert run(dest, src=one)["changed"] is False
 

@@ -35,7 +35,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_docker_archive,
     write_oci_archive,
 )
-from ansible_collections.hypervisor.oci.tests.unit.provision_runs import beside_of, refused
+from ansible_collections.hypervisor.oci.tests.unit.provision_runs import beside_of, names_beside, refused
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     Watched,
     command,
@@ -472,3 +472,38 @@ def test_killed_at_every_step(lab: Lab, one: str, two: str) -> None:
         if not was_killed:
             break
     assert step > 20
+
+
+def test_drift(lab: Lab, one: str, two: str) -> None:
+    """Section 17: each layer has its journal once, for all trees that share it; it goes with the snapshot."""
+    for name, image in (("a", one), ("b", one), ("c", two)):
+        lab.run(name, image)
+
+    def journals() -> list[str]:
+        return [name for name in os.listdir(lab.folder / "store/r") if name.endswith(".journal")]
+
+    assert {name.partition(".")[0] for name in journals()} == set(lab.stored())
+    assert not any(name.endswith(".journal") for name in os.listdir(beside_of(lab.dest("a"))))
+    fresh = tree(lab.dest("a"))
+    for name, image in (("a", one), ("b", one), ("c", two)):
+        for level in ("metadata", "content"):
+            drift = lab.run(name, image, verify=level)["drift"]
+            assert (drift["verdict"], drift["suspects"]["count"]) == ("clean", 0), (name, level)
+    (lab.dest("a") / "d/e/last").unlink()
+    (lab.dest("a") / "etc/passwd").write_bytes(b"APP:x:1000:1000::/:\n")
+    (lab.dest("a") / "app").chmod(0o4755)
+    drift = lab.run("a", one, verify="content")["drift"]
+    assert [item["path"] for item in drift["missing"]["files"]] == ["/d/e/last"]
+    assert [item["path"] for item in drift["changed"]["files"]] == ["/app", "/etc/passwd"]
+    assert lab.run("a", one, verify="content", repair="paths")["changed"] is True
+    assert tree(lab.dest("a")) == fresh
+    (lab.dest("a") / "app").unlink()
+    assert lab.run("a", one, verify="metadata", repair="recreate")["changed"] is True
+    assert tree(lab.dest("a")) == fresh
+    lab.run("c", two, state="absent")
+    run(lab.dest("b"), state="absent")
+    lab.run("a", one, recreate=True, store_max_age=0)
+    assert {name.partition(".")[0] for name in journals()} == set(lab.stored())
+    # a store that has lost one
+    os.unlink(lab.folder / "store/r" / journals()[0])
+    assert lab.run("a", one, verify="metadata")["drift"]["verdict"] == "not verifiable"

@@ -1,0 +1,200 @@
+# Copyright (c) the hypervisor.oci authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A run that finds at dest the tree that is asked for, and compares it with its image (docs/behaviour.md, section 17)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import typing as t
+from dataclasses import replace
+
+from .._drift.compare import Compared
+from .._drift.findings import CONTENT, Drift
+from .._drift.options import PATHS, RECREATE, Verifying
+from .._errors import OciError, RootfsError, show
+from .._source.source import Spooled
+from .._unpack import DamagedEntry, Kept
+from .cache import open_cache, scope_of
+from .carry_out import carry_out
+from .outcome import Outcome
+from .partials import open_partials
+from .plan import Unchanged, Unpack, WantedImage
+from .predict import predict
+from .reread import Reread
+from .target import Target
+from .verify import Basis, compare_metadata, not_verifiable, opening, read_basis
+
+if t.TYPE_CHECKING:
+    from .._cache.blobs import BlobCache
+    from .._source.offer import OfferSource
+    from .._transfer import Transfer, UploadRequest
+
+_NOT_SENT = "its layers are on the controller, which sends nothing in check mode"
+_NOT_SPOOLED = "its archive is compressed as a whole, which check mode does not unpack"
+
+
+def verify_and_repair(target: Target, plan: Unchanged, warnings: t.Sequence[str]) -> Outcome | UploadRequest | None:
+    """Compare the tree with its image, and repair what the task asks for.
+
+    Returns the outcome, or the blobs to upload first; ``None`` while another run uploads to the same dest. Raises ``OciError``.
+    """
+    verifying = t.cast(Verifying, target.options.verifying)
+    basis = read_basis(
+        target.dest, plan.current, verifying.exclusions, target.replacement.names_apart(target.dest.load())
+    )
+    if isinstance(basis, str):
+        return _told(_unchanged(target, plan, warnings), not_verifiable(verifying, basis), target)
+    began = time.monotonic()
+    compared = compare_metadata(target.dest, basis, verifying)
+    drift = compared.drift
+    if not (verifying.level == CONTENT or (drift.needs_repair and verifying.repair == PATHS)):
+        return _act(target, plan, warnings, drift)
+    with _open_layers(target, plan) as layers:
+        if isinstance(layers, _Missing):
+            if not layers.why:
+                return layers.request
+            if verifying.level == CONTENT:
+                drift.level, drift.not_verifiable = CONTENT, layers.why
+            return _act(target, plan, warnings, drift)
+        if verifying.level == CONTENT:
+            compared = _with_contents(target, basis, compared, layers, began + verifying.timeout)
+        return _act(target, plan, warnings, compared.drift, (basis, compared, layers))
+
+
+def _with_contents(target: Target, basis: Basis, compared: Compared, layers: Reread, until: float) -> Compared:
+    # imported late: metadata needs no layers
+    from .._drift.content import compare_contents
+
+    while True:
+        with opening(target.dest) as top:
+            try:
+                compare_contents(top, compared, basis.looks, layers, until)
+            except DamagedEntry:
+                # it is gone from the cache, and comes from the source now
+                compared = compare_metadata(target.dest, basis, t.cast(Verifying, target.options.verifying))
+                continue
+            except OciError as error:
+                compared.drift.not_verifiable = f"its layers cannot be read: {error.message}"
+            return compared
+
+
+_Found = t.Tuple[Basis, Compared, Reread]
+
+
+def _act(
+    target: Target, plan: Unchanged, warnings: t.Sequence[str], drift: Drift, found: _Found | None = None
+) -> Outcome | UploadRequest | None:
+    """Repair what differs, or tell it."""
+    verifying = t.cast(Verifying, target.options.verifying)
+    warnings = [*warnings, *_warnings(target, drift)]
+    if not drift.needs_repair or verifying.repair not in (PATHS, RECREATE):
+        return _told(_unchanged(target, plan, warnings), drift, target)
+    target.replacement.check_use()
+    if verifying.repair == RECREATE:
+        return _recreate(target, plan, warnings, drift)
+    if not all(kind.is_whole for kind in drift.kinds.values()):
+        raise RootfsError(
+            f"too much of {show(target.dest.path)} has changed to be repaired path by path; set repair: recreate"
+        )
+    if target.dest.writable and found is not None:
+        # imported late: few runs repair
+        from .repair import repair_paths
+
+        warnings += repair_paths(target, *found)
+    return _told(replace(_unchanged(target, plan, warnings), changed=True), drift, target)
+
+
+def _recreate(
+    target: Target, plan: Unchanged, warnings: t.Sequence[str], drift: Drift
+) -> Outcome | UploadRequest | None:
+    if target.dest.location.is_mount:
+        raise RootfsError(
+            f"{show(target.dest.path)} is a mount point, where the tree that repair: recreate replaces cannot be kept; set"
+            " repair: paths, or recreate: true"
+        )
+    wanted = t.cast(WantedImage, plan.wanted)
+    unpack = Unpack(wanted, target.dest.load(), plan.current, plan.signers)
+    replacing = replace(target, replacement=target.replacement.keeping_drifted())
+    done = (carry_out if target.dest.writable else predict)(replacing, unpack, warnings)
+    return _told(done, drift, target) if isinstance(done, Outcome) else done
+
+
+def _unchanged(target: Target, plan: Unchanged, warnings: t.Sequence[str]) -> Outcome:
+    done = (carry_out if target.dest.writable else predict)(target, plan, warnings)
+    return t.cast(Outcome, done)
+
+
+def _told(outcome: Outcome, drift: Drift, target: Target) -> Outcome:
+    """Return the outcome with the findings; the side of the diff that has them is the one where they are."""
+    verifying = t.cast(Verifying, target.options.verifying)
+    side = "before" if outcome.changed else "after"
+    lines = drift.to_lines()
+    diff = {**outcome.diff, side: {**outcome.diff.get(side, {}), "drift": lines}} if lines else outcome.diff
+    shown = {**drift.to_result(), "repair": verifying.repair if outcome.changed else None}
+    return replace(outcome, facts={**outcome.facts, "drift": shown}, diff=diff)
+
+
+def _warnings(target: Target, drift: Drift) -> t.Iterator[str]:
+    path = show(target.dest.path)
+    if drift.are_most_suspect:
+        yield (
+            f"most files of {path} were touched since it was unpacked, as after a backup was restored; only verify: content"
+            " tells whether they have changed"
+        )
+    if drift.incomplete:
+        yield f"{path} was not compared completely: {drift.incomplete}"
+    if drift.not_verifiable:
+        yield f"{path} could not be verified: {drift.not_verifiable}"
+
+
+class _Missing(t.NamedTuple):
+    """Layers that are not on the node: what the controller is asked for, nothing to wait for another run; or ``why`` not."""
+
+    request: UploadRequest | None = None
+    why: str = ""
+
+
+@contextlib.contextmanager
+def _open_layers(target: Target, plan: Unchanged) -> t.Iterator[Reread | _Missing]:
+    """Open the layers of the image, from the cache, the source, or what the controller has sent. Raises ``OciError``."""
+    wanted = t.cast(WantedImage, plan.wanted)
+    source, image = wanted.source, wanted.image
+    with contextlib.ExitStack() as stack:
+        cache = stack.enter_context(open_cache(target, source))
+        if target.options.offer:
+            transfer = _transfer(stack, target, wanted, cache)
+            if transfer is None or transfer.missing():
+                yield _request(transfer if target.dest.writable else None)
+                return
+            if target.dest.writable:
+                stack.enter_context(transfer.used())
+        if source.spooled_size is not None and not target.dest.writable:
+            yield _Missing(why=_NOT_SPOOLED)
+            return
+        state = target.dest.state
+        blobs = stack.enter_context(contextlib.closing(Spooled(source, state)))
+        partials = stack.enter_context(open_partials(target, source, image)) if target.dest.writable else None
+        reread = Reread(blobs, image, target.options.unpack, Kept(cache, partials))
+        yield reread
+
+
+def _request(transfer: Transfer | None) -> _Missing:
+    if transfer is None:
+        return _Missing(why=_NOT_SENT)
+    return _Missing() if transfer.other_sender_active else _Missing(transfer.request())
+
+
+def _transfer(
+    stack: contextlib.ExitStack, target: Target, wanted: WantedImage, cache: BlobCache | None
+) -> Transfer | None:
+    """Return the transfer of the image's layers; ``None`` in check mode if dest was never written to."""
+    # imported late: only images of the controller are uploaded
+    from .._transfer import Transfer, Uploads
+
+    if target.dest.state < 0:
+        return None
+    uploads = Uploads(target.options.upload_folder, scope_of(target.options, wanted.source))
+    offer = t.cast("OfferSource", wanted.source)
+    return stack.enter_context(contextlib.closing(Transfer(target.dest, offer, wanted.image, uploads, cache)))

@@ -1,0 +1,152 @@
+# Copyright (c) the hypervisor.oci authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Compare the tree at dest with what is recorded of it (docs/behaviour.md, section 17)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import typing as t
+from dataclasses import dataclass
+
+from .._dest.dest import JOURNAL, Dest
+from .._dest.made import read_made
+from .._dest.mounts import is_below, read_mounts
+from .._dest.record import Tree
+from .._drift.compare import Compared, compare
+from .._drift.exclusions import Exclusions, Rules, normal
+from .._drift.findings import Drift
+from .._drift.objects import Looks
+from .._drift.options import Verifying
+from .._drift.recorded import JournalError, Recorded, replay
+from .._errors import RootfsError, show
+from .._fs.descriptors import opened
+from .._fs.directories import open_existing, open_private
+from .._fs.stack import opened_tree
+from .._report import Report
+from .._rootfs.attributes import Policy
+from .._rootfs.ids import parse_id_maps
+from .._store.store import JOURNAL as SNAPSHOT_JOURNAL
+from .._unpack_options import UnpackOptions
+
+_RECREATE = "set recreate: true to have the tree unpacked again"
+_LARGEST_JOURNAL = 128 * 1024 * 1024
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a tree is compared with: what was recorded, with which options it was made, and what is left out."""
+
+    recorded: Recorded
+    options: UnpackOptions
+    rules: Rules
+    looks: Looks
+
+
+def read_basis(dest: Dest, tree: Tree, exclusions: Exclusions, apart: t.Iterable[str] = ()) -> Basis | str:
+    """Return what the tree at dest is compared with, or why it cannot be compared. Raises ``RootfsError``.
+
+    ``apart`` are names at the top that do not belong to the tree.
+    """
+    journals = _journals(dest, tree)
+    if journals is None or not tree.finished:
+        return f"nothing is recorded of its files; {_RECREATE}"
+    try:
+        recorded = replay(journals)
+    except JournalError as error:
+        raise RootfsError(
+            f"what is recorded of the files of {show(dest.path)} is damaged: {error}; {_RECREATE}"
+        ) from error
+    options = options_of(tree)
+    paths = {*_known_paths(dest, tree, exclusions), *(f"/{name}" for name in apart)}
+    made = list(filter(None, map(normal, read_made(dest, tree)))) if exclusions.mount_points else []
+    rules = Rules(exclusions, paths, made)
+    return Basis(recorded, options, rules, Looks(recorded, Policy(Report(), options), tree.finished))
+
+
+def compare_metadata(dest: Dest, basis: Basis, verifying: Verifying) -> Compared:
+    """Compare all but contents. Raises ``RootfsError`` and ``OSError``."""
+    deadline = time.monotonic() + verifying.timeout
+    with opening(dest) as top:
+        return compare(top, basis.recorded, basis.rules, basis.looks, deadline)
+
+
+def not_verifiable(verifying: Verifying, why: str) -> Drift:
+    """Return the result for a tree of which nothing is recorded."""
+    return Drift(level=verifying.level, not_verifiable=why)
+
+
+@contextlib.contextmanager
+def opening(dest: Dest, writing: bool = False) -> t.Iterator[int]:
+    """Open the tree at dest, which nobody else has mounted if it is a stack and for ``writing``.
+
+    Raises ``RootfsError`` if it is gone.
+    """
+    fd = dest.open_dest()
+    if fd is None:
+        raise RootfsError(f"{show(dest.path)} is gone; run again")
+    with opened(fd), opened_tree(fd, dest.path, writing) as top:
+        yield top
+
+
+def options_of(tree: Tree) -> UnpackOptions:
+    """Return the options that a tree was made with; limits are those of the record. Raises ``RootfsError``."""
+    made = tree.fingerprint.get("options") or {}
+    try:
+        uids, gids = parse_id_maps(made["uid_map"], made["gid_map"])
+        return UnpackOptions(
+            max_size=2**63,
+            max_entries=2**31,
+            devices=str(made["devices"]),
+            preserve=bool(made["preserve"]),
+            xattrs=tuple(map(str, made["xattrs"])),
+            drop_acls=bool(made["drop_acls"]),
+            keep_dirlinks=bool(made["keep_dirlinks"]),
+            uids=uids,
+            gids=gids,
+        )
+    except (KeyError, TypeError) as error:
+        raise RootfsError(f"the record of the tree does not tell its options; {_RECREATE}") from error
+
+
+def _journals(dest: Dest, tree: Tree) -> list[bytes] | None:
+    """Return the journals of a tree's layers, or the one of all; ``None`` if there is none."""
+    if tree.snapshots:
+        return _journals_in_store(tree)
+    data = dest.read((tree.papers + JOURNAL).encode()) if tree.papers else None
+    return None if data is None else [data]
+
+
+def _journals_in_store(tree: Tree) -> list[bytes] | None:
+    fd, missing = open_existing(os.fsencode(os.path.join(tree.store, "r")))
+    with opened(fd):
+        if missing or not tree.store:
+            return None
+    found = []
+    above, _missing = open_existing(os.fsencode(tree.store))
+    with opened(above):
+        folder = open_private(above, b"r")
+    if folder is None:
+        return None
+    with opened(folder):
+        for name in tree.snapshots:
+            try:
+                journal = os.open(name + SNAPSHOT_JOURNAL, _READ, dir_fd=folder)
+            except FileNotFoundError:
+                return None
+            with os.fdopen(journal, "rb") as file:
+                found.append(file.read(_LARGEST_JOURNAL))
+    return found
+
+
+def _known_paths(dest: Dest, tree: Tree, exclusions: Exclusions) -> t.Iterator[str]:
+    """Yield the paths in the tree that its exclusions and mounts leave out."""
+    for mount in read_mounts():
+        if is_below(mount.point, dest.path):
+            yield mount.point[len(dest.path) :]
+    if exclusions.volumes:
+        volumes = (tree.result.get("image") or {}).get("volumes") or ()
+        yield from filter(None, map(normal, map(str, volumes)))
