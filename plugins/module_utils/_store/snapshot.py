@@ -70,7 +70,7 @@ def is_name(text: str) -> bool:
 
 
 def _is_count(value: t.Any) -> bool:
-    return type(value) is int and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def read_bounded(file: t.BinaryIO) -> bytes:
