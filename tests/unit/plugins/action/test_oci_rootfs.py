@@ -424,7 +424,8 @@ def test_a_local_node_reads_what_was_decrypted(tmp_path: Path, node: Node, src: 
 # -- which module
 
 
-PUBLIC, OFFERED = "hypervisor.oci.oci_rootfs", "hypervisor.oci.oci_rootfs_offered"
+PUBLIC = "hypervisor.oci.oci_rootfs"
+OFFERED = "hypervisor.oci.oci_rootfs_offered"
 
 
 def test_what_is_offered_has_a_module_without_what_reads_a_source(node: Node, src: str) -> None:
