@@ -226,10 +226,11 @@ from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._dest.search import find_dests
 from ..module_utils._errors import MissingLibraryError, OciError
+from ..module_utils._fetch_arguments import FETCH_ARGUMENTS
 from ..module_utils._native_path import native_path
 from ..module_utils._provision.inspect import describe_dest
 from ..module_utils._quiet_module import QuietModule
-from ..module_utils._registry.arguments import FETCH_ARGUMENTS, fetch_options, without_secrets
+from ..module_utils._registry.arguments import fetch_options, without_secrets
 from ..module_utils._result import to_json_safe
 from ..module_utils._size_arguments import MAX_SIZE_ARGUMENTS, parse_max_size
 from ..module_utils._verify_arguments import VERIFY_ARGUMENTS

@@ -57,9 +57,7 @@ def _items(fd: int, kind: int, objects: tuple[int, int], offsets: tuple[int, int
         yield data
 
 
-def _found(
-    fd: int, kind: int, objects: tuple[int, int], offsets: tuple[int, int]
-) -> t.Iterator[tuple[bytes, int]]:
+def _found(fd: int, kind: int, objects: tuple[int, int], offsets: tuple[int, int]) -> t.Iterator[tuple[bytes, int]]:
     """Yield the items of the quota tree in a range, with their offsets; none without quotas."""
     key = _KEY.pack(_QUOTA_TREE, *objects, *offsets, 0, _LAST, kind, kind, _MOST_ITEMS, 0, 0, 0, 0, 0)
     buffer = bytearray(key.ljust(_ARGUMENTS_SIZE, b"\0"))

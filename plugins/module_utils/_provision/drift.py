@@ -16,10 +16,10 @@ from .._drift.options import PATHS, RECREATE, Verifying
 from .._errors import OciError, RootfsError, show
 from .._source.source import Spooled
 from .._unpack import DamagedEntry, Kept
-from .cache import open_cache, scope_of
+from .cache import open_cache
 from .carry_out import carry_out
+from .origin import Arrival, Missing
 from .outcome import Outcome
-from .partials import open_partials
 from .plan import Unchanged, Unpack, WantedImage
 from .predict import predict
 from .reread import Reread
@@ -27,11 +27,8 @@ from .target import Target
 from .verify import Basis, compare_metadata, not_verifiable, opening, read_basis
 
 if t.TYPE_CHECKING:
-    from .._cache.blobs import BlobCache
-    from .._source.offer import OfferSource
-    from .._transfer import Transfer, UploadRequest
+    from .outcome import UploadRequest
 
-_NOT_SENT = "its layers are on the controller, which sends nothing in check mode"
 _NOT_SPOOLED = "its archive is compressed as a whole, which check mode does not unpack"
 
 
@@ -52,7 +49,7 @@ def verify_and_repair(target: Target, plan: Unchanged, warnings: t.Sequence[str]
     if not (verifying.level == CONTENT or (drift.needs_repair and verifying.repair == PATHS)):
         return _act(target, plan, warnings, drift)
     with _open_layers(target, plan) as layers:
-        if isinstance(layers, _Missing):
+        if isinstance(layers, Missing):
             if not layers.why:
                 return layers.request
             if verifying.level == CONTENT:
@@ -149,52 +146,24 @@ def _warnings(target: Target, drift: Drift) -> t.Iterator[str]:
         yield f"{path} could not be verified: {drift.not_verifiable}"
 
 
-class _Missing(t.NamedTuple):
-    """Layers that are not on the node: what the controller is asked for, nothing to wait for another run; or ``why`` not."""
-
-    request: UploadRequest | None = None
-    why: str = ""
-
-
 @contextlib.contextmanager
-def _open_layers(target: Target, plan: Unchanged) -> t.Iterator[Reread | _Missing]:
+def _open_layers(target: Target, plan: Unchanged) -> t.Iterator[Reread | Missing]:
     """Open the layers of the image, from the cache, the source, or what the controller has sent. Raises ``OciError``."""
     wanted = t.cast(WantedImage, plan.wanted)
     source, image = wanted.source, wanted.image
     with contextlib.ExitStack() as stack:
         cache = stack.enter_context(open_cache(target, source))
-        if target.options.offer:
-            transfer = _transfer(stack, target, wanted, cache)
-            if transfer is None or transfer.missing():
-                yield _request(transfer if target.dest.writable else None)
-                return
-            if target.dest.writable:
-                stack.enter_context(transfer.used())
+        missing = stack.enter_context(target.options.origin.arrived(target, Arrival(source, image, cache)))
+        if missing is not None:
+            yield missing
+            return
         if source.spooled_size is not None and not target.dest.writable:
-            yield _Missing(why=_NOT_SPOOLED)
+            yield Missing(why=_NOT_SPOOLED)
             return
         state = target.dest.state
         blobs = stack.enter_context(contextlib.closing(Spooled(source, state)))
-        partials = stack.enter_context(open_partials(target, source, image)) if target.dest.writable else None
+        partials = (
+            stack.enter_context(target.options.origin.partials(target, source, image)) if target.dest.writable else None
+        )
         reread = Reread(blobs, image, target.options.unpack, Kept(cache, partials))
         yield reread
-
-
-def _request(transfer: Transfer | None) -> _Missing:
-    if transfer is None:
-        return _Missing(why=_NOT_SENT)
-    return _Missing() if transfer.other_sender_active else _Missing(transfer.request())
-
-
-def _transfer(
-    stack: contextlib.ExitStack, target: Target, wanted: WantedImage, cache: BlobCache | None
-) -> Transfer | None:
-    """Return the transfer of the image's layers; ``None`` in check mode if dest was never written to."""
-    # imported late: only images of the controller are uploaded
-    from .._transfer import Transfer, Uploads
-
-    if target.dest.state < 0:
-        return None
-    uploads = Uploads(target.options.upload_folder, scope_of(target.options, wanted.source))
-    offer = t.cast("OfferSource", wanted.source)
-    return stack.enter_context(contextlib.closing(Transfer(target.dest, offer, wanted.image, uploads, cache)))

@@ -18,10 +18,13 @@ if t.TYPE_CHECKING:
     from .._signed.signing import Signing
     from .._source.source import Partials, Source
     from .options import Options
-    from .origin import Arrival
+    from .._transfer import Transfer
+    from .origin import Arrival, Missing
     from .outcome import Outcome, UploadRequest
     from .plan import Signers, WantedImage
     from .target import Target
+
+_NOT_SENT = "its layers are on the controller, which sends nothing in check mode"
 
 
 def offered(params: t.Mapping[str, t.Any]) -> OfferedImage:
@@ -74,19 +77,33 @@ class OfferedImage:
         """Raise ``OciError``: the controller verifies what it offers."""
         raise OciError("the verdict of the controller about signatures is missing; run again")
 
+    @contextlib.contextmanager
+    def arrived(self, target: Target, arrival: Arrival) -> t.Iterator[Missing | None]:
+        """Yield the request for what has not arrived; in check mode nothing is sent."""
+        # imported late, as below
+        from .origin import Missing
+
+        if target.dest.state < 0:
+            yield Missing(why=_NOT_SENT)
+            return
+        with contextlib.closing(self._transfer(target, arrival)) as transfer:
+            if not transfer.missing():
+                with transfer.used() if target.dest.writable else contextlib.nullcontext():
+                    yield None
+            elif not target.dest.writable:
+                yield Missing(why=_NOT_SENT)
+            else:
+                yield Missing() if transfer.other_sender_active else Missing(transfer.request())
+
     def unpacked(
         self, target: Target, arrival: Arrival, unpack: t.Callable[[], Outcome]
     ) -> Outcome | UploadRequest | None:
         """Request what is missing, or unpack what was sent."""
         # imported late: unchanged runs receive nothing
-        from .._transfer import Transfer, Uploads
-        from .cache import scope_of
         from .guard import require_libraries, require_room
 
-        source, image, cache = arrival
-        uploads = Uploads(self.upload_folder, scope_of(target.options, source))
-        transfer = Transfer(target.dest, t.cast("OfferSource", source), image, uploads, cache)
-        with contextlib.closing(transfer):
+        _source, image, cache = arrival
+        with contextlib.closing(self._transfer(target, arrival)) as transfer:
             if transfer.other_sender_active:
                 return None
             missing = transfer.missing()
@@ -96,3 +113,11 @@ class OfferedImage:
                 return transfer.request()
             with transfer.used():
                 return unpack()
+
+    def _transfer(self, target: Target, arrival: Arrival) -> Transfer:
+        from .._transfer import Transfer, Uploads
+        from .cache import scope_of
+
+        source, image, cache = arrival
+        uploads = Uploads(self.upload_folder, scope_of(target.options, source))
+        return Transfer(target.dest, t.cast("OfferSource", source), image, uploads, cache)

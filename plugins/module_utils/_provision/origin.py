@@ -62,6 +62,9 @@ class Origin(t.Protocol):
     def signers(self, options: Options, signing: Signing, wanted: WantedImage) -> Signers:
         """Return who has signed an image that no verdict is about. Raises ``VerdictNeeded``, too."""
 
+    def arrived(self, target: Target, arrival: Arrival) -> t.ContextManager[Missing | None]:
+        """Return what keeps the blobs from being read within the block, ``None`` if nothing does."""
+
     def unpacked(
         self, target: Target, arrival: Arrival, unpack: t.Callable[[], Outcome]
     ) -> Outcome | UploadRequest | None:
@@ -69,6 +72,13 @@ class Origin(t.Protocol):
 
         Returns ``None`` while another run uploads to the same dest.
         """
+
+
+class Missing(t.NamedTuple):
+    """Blobs that are not on the node: what the controller is asked for, nothing to wait for another run; or ``why`` not."""
+
+    request: UploadRequest | None = None
+    why: str = ""
 
 
 class Arrival(t.NamedTuple):
