@@ -26,6 +26,7 @@ export PATH := $(VENV)/bin:$(PATH)
 INSIDE := $(VENV)/collections/ansible_collections/hypervisor/oci
 # what root runs, but for the demo: nothing outside of this folder is changed
 SANDBOX := $(VENV)/bin/python $(CURDIR)/tests/tools/sandbox.py
+NOX := $(SANDBOX) --or-outside $(VENV)/bin/nox
 RUN := cd $(INSIDE) && PYTHONPATH=$(VENV)/collections $(SANDBOX) $(VENV)/bin/python
 
 # Debian packages that sessions use; they are installed before the sandbox is entered.
@@ -58,8 +59,8 @@ test: $(VENV)/done
 	rm -rf $(CURDIR)/$(RESULTS)
 	mkdir -p $(RESULTS)
 	tests/tools/install_packages.sh $(PACKAGES)
-	$(SANDBOX) --or-outside $(if $(S),$(VENV)/bin/nox --report $(RESULTS)/report.json -s $(S),\
-	    $(VENV)/bin/python tests/tools/lanes.py $(VENV)/bin/nox $(RESULTS)/report.json); status=$$?; \
+	$(if $(S),$(NOX) --report $(RESULTS)/report.json -s $(S),\
+	    $(VENV)/bin/python tests/tools/lanes.py $(RESULTS)/report.json $(NOX)); status=$$?; \
 	    $(VENV)/bin/python tests/tools/summary.py $(RESULTS) $(addprefix --require ,$(REQUIRE)) || status=1; exit $$status
 
 unit: $(VENV)/tests-done

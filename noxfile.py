@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tests" / "tools"))
 
 import confinement  # noqa: E402
+import module_code  # noqa: E402
 import pythons  # noqa: E402
 import removal  # noqa: E402
 
@@ -115,6 +116,13 @@ def seed_pip() -> None:
             fresh.replace(script)
 
 
+def keep_module_code(name: str) -> None:
+    """Let the Python that runs integration targets build and compile each of the modules once."""
+    environment = ROOT / ".nox" / name.replace(".", "-")
+    (packages,) = environment.glob("lib/python3*/site-packages")
+    module_code.install(str(environment), str(packages))
+
+
 def keep_results(source: Path, name: str) -> None:
     """Keep what a session of ansible-test has noted of each of its tests, for the summary."""
     if source.is_dir():
@@ -133,6 +141,7 @@ def add(kind: str, core: str, params: list[str]) -> None:
             # ansible-test hides the environment from its tests
             Path("tests", "unit", "signatures_folder.txt").write_text(os.path.abspath(os.environ["OCI_SIGNATURES"]))
         if kind == "integration":
+            keep_module_code(name)
             some = ["--topics", *TOPICS_WITH_EACH] if newest_runs_more(core) else []
             subprocess.run([sys.executable, "tests/tools/integration_config.py", *some], check=True)
 

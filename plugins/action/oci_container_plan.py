@@ -6,15 +6,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import typing as t
 from collections.abc import Mapping, Sequence
 
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils._container.model import ContainerError
-from ..plugin_utils._plan.known import Node, Root
+from ..plugin_utils._plan.known import Root
+from ..plugin_utils._plan.look import parse_look
 from ..plugin_utils._plan.plan import plan
 from ..plugin_utils._plan.request import PREFIX, parse_request, variables_with
 from ..plugin_utils._plan.runtimes import OWN_VARIABLES, RUNTIMES
@@ -42,7 +41,8 @@ class ActionModule(ActionBase):
         variables = self._variables(task_vars or {})
         try:
             request = parse_request(variables, OWN_VARIABLES)
-            planned = plan(request, _node(args.get("node")), _root(args.get("root")))
+            looked = args.get("node")
+            planned = plan(request, None if looked is None else parse_look(str(looked)), _root(args.get("root")))
         except ContainerError as error:
             return {"failed": True, "msg": _in_role(error, variables)}
         result: Args = {"changed": False, **planned.as_result(bool(args.get("contents")))}
@@ -77,26 +77,6 @@ def _plain(value: t.Any) -> t.Any:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [_plain(item) for item in value]
     return value
-
-
-def _node(found: t.Any) -> Node | None:
-    """Return the node from the results of the role's tasks: of ``command``, ``stat`` and ``slurp``."""
-    if not found:
-        return None
-    stats = [item for item in found.get("stats") or () if (item.get("stat") or {}).get("exists")]
-    return Node(
-        missing=tuple(str(found.get("missing") or "").split()),
-        version=str(found.get("version") or "").strip() or None,
-        paths=frozenset(item["stat"]["path"] for item in stats),
-        texts={item["source"]: _decoded(item["content"]) for item in found.get("texts") or () if "content" in item},
-    )
-
-
-def _decoded(text: str) -> str:
-    try:
-        return base64.b64decode(text).decode("utf-8", "surrogateescape")
-    except binascii.Error:
-        return ""
 
 
 def _root(found: t.Any) -> Root | None:

@@ -38,8 +38,8 @@ attributes:
 options:
   node:
     description:
-      - Results of the role's tasks on the node. Without them, only the variables are checked.
-    type: dict
+      - The output of the command that the plan has for looking at the node. Without it, only the variables are checked.
+    type: str
   root:
     description:
       - The result of M(hypervisor.oci.oci_rootfs), and what was found in the tree.

@@ -21,6 +21,8 @@ import urllib.parse
 from ansible_collections.hypervisor.oci.tests.images.builder import Blob
 
 _PATH = re.compile(r"/v2/(.+)/(manifests|blobs)/([^/]+)\Z")
+# seconds; only a test that fails waits that long
+_LONGEST_HOLD = 60
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)\Z")
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -41,6 +43,7 @@ class Server:
     """What all servers have: a log, and ``handle``, which may answer a request in some other way; true then.
 
     ``cuts`` are used up, one by each answer with a body of more than that: the connection ends after so many bytes.
+    After ``held_at`` bytes the rest of an answer waits until ``released``.
     """
 
     def __init__(self) -> None:
@@ -48,6 +51,8 @@ class Server:
         self.handle: t.Callable[[Handler], bool] = lambda _handler: False
         self.cuts: list[int] = []
         self.pause = 0.0
+        self.held_at: int | None = None
+        self.released = threading.Event()
         self.host = ""
         self.scheme = "http"
 
@@ -256,6 +261,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         with contextlib.suppress(OSError):
+            if owner.held_at is not None and len(sent) > owner.held_at:
+                self.wfile.write(sent[: owner.held_at])
+                owner.released.wait(_LONGEST_HOLD)
+                sent = sent[owner.held_at :]
             if owner.pause:
                 for start in range(0, len(sent), 64 * 1024):
                     self.wfile.write(sent[start : start + 64 * 1024])

@@ -139,13 +139,7 @@ def _available(fd: int) -> bytes | None:
 
 def _kill(process: subprocess.Popen[bytes], mark: bytes) -> None:
     """Kill what the check has started, and then the program of the node if that does not end by itself."""
-    for _round in range(_ROUNDS):
-        found = _marked(mark)
-        for pid in found:
-            _kill_marked(pid, mark)
-        if not found:
-            break
-        time.sleep(0.01)
+    _kill_all(mark)
     try:
         process.wait(0.1 if process.poll() is None else None)
     except subprocess.TimeoutExpired:
@@ -154,7 +148,19 @@ def _kill(process: subprocess.Popen[bytes], mark: bytes) -> None:
             process.wait(_GRACE)
         process.kill()
         process.wait()
+        # on a busy node it may have started the check only now
+        _kill_all(mark)
     t.cast("t.BinaryIO", process.stdout).close()
+
+
+def _kill_all(mark: bytes) -> None:
+    for _round in range(_ROUNDS):
+        found = _marked(mark)
+        for pid in found:
+            _kill_marked(pid, mark)
+        if not found:
+            break
+        time.sleep(0.01)
 
 
 def _marked(mark: bytes) -> list[int]:

@@ -22,24 +22,13 @@ from .mounting import plan_directories, plan_mounts, plan_volumes, require_sourc
 from .request import Request
 from .runtime import Context, Directory, File, Runtime, Service
 from .runtimes import RUNTIMES
+from .look import look_command
 from .volume_note import former_targets, note_file, read_note, volume_key
-
-_LOOK_FOR = 'm=; for p; do command -v "$p" >/dev/null || m="$m $p"; done; echo $m'
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the role looks at on the node: commands, paths that may exist, files to read."""
-
-    programs: list[str]
-    version: list[str]
-    paths: list[str]
-    texts: list[str]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the tasks carry out. ``service`` is ``None``, and ``files`` are empty, until the node is known.
+    """What the tasks carry out. ``look`` is the command that looks at the node. ``service`` is ``None``, and ``files`` are empty, until the node is known.
 
     ``configuration`` is the new text of a manager's file, ``former_configuration`` the current one. ``volume_key`` says what a
     managed container's volume is to hold, and ``is_filled`` that it holds that. ``note`` is the last run's. ``health`` is ``None`` for a container
@@ -50,7 +39,7 @@ class Plan:
     state: str
     is_managed: bool
     places: dict[str, str]
-    look: Look
+    look: list[str]
     rootfs_arguments: Facts
     volume_commands: dict[str, list[str]]
     removed: list[str]
@@ -73,6 +62,7 @@ class Plan:
     configuration_differs: bool = False
     volume_key: str = ""
     is_filled: bool = False
+    has_root: bool = False
     has_note: bool = False
     health: Health | None = None
     note: Facts = field(default_factory=dict)
@@ -178,18 +168,15 @@ _GIVEN = (
 )
 
 
-def _look(case: _Case) -> Look:
+def _look(case: _Case) -> list[str]:
     runtime = case.runtime
     texts = [RESOLV_CONF, UPLINK] if case.request.resolv_conf else []
     if runtime.is_managed:
         texts = [runtime.file(case.request, case.places), case.places.note]
     is_absent = case.request.state == "absent"
-    return Look(
-        programs=["sh", "-c", _LOOK_FOR, "sh", *runtime.programs],
-        version=[] if is_absent else list(runtime.version_command),
-        paths=[SYSTEMD, *runtime.paths],
-        texts=[case.places.made, *texts],
-    )
+    version = () if is_absent else runtime.version_command
+    paths = [SYSTEMD, case.places.rootfs, *runtime.paths]
+    return look_command(runtime.programs, version, paths, [case.places.made, *texts])
 
 
 def _rootfs_arguments(request: Request, places: Places) -> Facts:
@@ -234,7 +221,11 @@ def _served(case: _Case) -> dict[str, t.Any]:
     if node is None:
         return {}
     service = case.runtime.service(case.request, case.places, node)
-    return {"service": service, "has_note": case.places.note in node.texts}
+    return {
+        "service": service,
+        "has_root": case.places.rootfs in node.paths,
+        "has_note": case.places.note in node.texts,
+    }
 
 
 def _with_files(planned: Plan, case: _Case, context: Context) -> Plan:

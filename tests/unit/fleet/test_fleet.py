@@ -41,13 +41,19 @@ class Here(fleet.Node):
 
 
 @pytest.mark.parametrize(
-    ("program", "words"), [("exit 255", "sshd ended with 255"), ("exec sleep 60", "sshd: not seen within 0.5 s")]
+    ("program", "seconds", "words"),
+    [("exit 255", 60.0, "sshd ended with 255"), ("exec sleep 60", 0.5, "sshd: not seen within 0.5 s")],
 )
 def test_an_sshd_that_does_not_come_shows_its_log(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, program: str, words: str
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, program: str, seconds: float, words: str
 ) -> None:
-    real = fleet.wait_for
-    monkeypatch.setattr(fleet, "wait_for", lambda what, done: real(what, done, 0.5))
+    real, log = fleet.wait_for, tmp_path / "log"
+
+    def wait_for(what: str, done: t.Callable[[], t.Any]) -> t.Any:
+        real("a log", lambda: log.exists() and log.read_text())
+        return real(what, done, seconds)
+
+    monkeypatch.setattr(fleet, "wait_for", wait_for)
     monkeypatch.setattr(Here, "program", program)
     node = Here(fleet.Spec("alpha"), "127.0.0.1", str(tmp_path), "none")
     try:

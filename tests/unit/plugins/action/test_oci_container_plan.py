@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import base64
 import typing as t
 
 import pytest
@@ -49,32 +48,6 @@ def test_what_is_no_option_keeps_its_name() -> None:
     )
     assert action._in_role(error, {}) == "image.env.command: 'command' and settings; set container_command or uid_map"
     assert error.message == "image.env.command: 'command' and settings; set command or uid_map"
-
-
-def _slurped(path: str, text: bytes) -> dict[str, t.Any]:
-    return {"source": path, "content": base64.b64encode(text).decode(), "encoding": "base64"}
-
-
-def test_the_node_from_results_of_tasks() -> None:
-    node = action._node(
-        {
-            "missing": " one two\n",
-            "version": "6.0.4\n",
-            "stats": [
-                {"stat": {"exists": True, "path": "/run/systemd/system"}},
-                {"stat": {"exists": False}},
-                {"skipped": True},
-            ],
-            "texts": [_slurped("/a", b"x\xff"), {"failed": True, "msg": "file not found: /b"}],
-        }
-    )
-    assert node is not None
-    assert (node.missing, node.version, node.systemd) == (("one", "two"), "6.0.4", True)
-    assert node.texts == {"/a": "x\udcff"}
-    assert action._node(None) is None
-    empty = action._node({"missing": "", "version": "", "stats": [], "texts": [{"source": "/c", "content": "?"}]})
-    assert empty is not None
-    assert (empty.missing, empty.version, empty.texts) == ((), None, {"/c": ""})
 
 
 def test_the_root_from_results_of_tasks() -> None:

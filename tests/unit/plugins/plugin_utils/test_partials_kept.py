@@ -22,6 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._source.range_reade
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.verified import VerificationError
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _partial
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._partial import Blob, Partials, derive, open_partials
+from ansible_collections.hypervisor.oci.tests.unit.clocks import Clock
 
 DATA = os.urandom(1_000_000)
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -189,14 +190,17 @@ def test_a_run_waits_for_another_one_that_fetches(
     server: Server, partials: Partials, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker may outlive an ansible-playbook that was killed, and fetch on."""
-    monkeypatch.setattr(_partial, "_PATIENCE", 1.0)
+    clock = Clock(runs=False)
+    monkeypatch.setattr(_partial, "time", clock)
     interrupt(server, partials, tmp_path / "target")
     path = cache / "hypervisor.oci" / NAME
     with concurrent.futures.ThreadPoolExecutor(1) as pool, open(path, "ab", buffering=0) as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         waiting = pool.submit(partials.stage, NAME, server.blob(), str(tmp_path / "target"))
         for start in range(900_000, 1_000_000, 25_000):
-            time.sleep(0.5)
+            clock.wait_for_looks()
+            clock.now += 0.9 * _partial._PATIENCE
+            clock.wait_for_looks()
             other.write(DATA[start : start + 25_000])
             assert not waiting.done()
         fcntl.flock(other, fcntl.LOCK_UN)

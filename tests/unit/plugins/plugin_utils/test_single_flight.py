@@ -16,6 +16,10 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import ImageError, SourceError
 from ansible_collections.hypervisor.oci.plugins.plugin_utils import _single_flight
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._single_flight import SingleFlight
+from ansible_collections.hypervisor.oci.tests.unit.clocks import Clock
+
+# seconds by which the time of a file may lag behind the clock
+_TICK = 0.1
 
 
 @pytest.fixture(name="flight")
@@ -40,8 +44,12 @@ def test_one_of_many_does_it(tmp_path: Path, flight: t.Callable[[], SingleFlight
         assert sorted(pool.map(fork, range(8))) == [False] * 7 + [True]
 
 
-def test_a_failure_is_that_of_all_who_waited(tmp_path: Path, flight: t.Callable[[], SingleFlight]) -> None:
-    tries = []
+def test_a_failure_is_that_of_all_who_waited(
+    tmp_path: Path, flight: t.Callable[[], SingleFlight], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(_single_flight, "time", clock)
+    tries: list[int] = []
 
     def fork(_number: int) -> str:
         one = flight()
@@ -49,7 +57,8 @@ def test_a_failure_is_that_of_all_who_waited(tmp_path: Path, flight: t.Callable[
             with one.turn("x") as mine:
                 assert mine
                 tries.append(1)
-                time.sleep(0.5)
+                clock.wait_for_sleepers(3)
+                time.sleep(_TICK)
                 raise ImageError("no such image")
         except (SourceError, ImageError) as error:
             return error.message
@@ -67,30 +76,31 @@ def test_a_failure_is_that_of_all_who_waited(tmp_path: Path, flight: t.Callable[
 def test_whoever_has_a_session_is_left_to_it_for_a_while(
     tmp_path: Path, flight: t.Callable[[], SingleFlight], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_single_flight, "_PATIENCE", 0.5)
+    clock = Clock()
+    monkeypatch.setattr(_single_flight, "time", clock)
     first, second = flight(), flight()
     with first.turn("x"):
         pass
-    began = time.monotonic()
+    assert clock.slept == []
     # its node hangs
     with second.turn("x") as mine:
         assert mine
-    assert 0.5 <= time.monotonic() - began < 3
+    assert _single_flight._PATIENCE <= sum(clock.slept) < _single_flight._PATIENCE + 0.2
     # it has none, and the first one still has its own
-    began = time.monotonic()
+    clock.slept.clear()
     with first.turn("x") as mine:
         assert mine
-    assert time.monotonic() - began < 0.4
     first.end_session()
     with second.turn("x") as mine:
         assert mine
-    assert time.monotonic() - began < 0.4
+    assert clock.slept == []
 
 
 def test_patience_has_no_end_while_something_is_fetched(
     tmp_path: Path, flight: t.Callable[[], SingleFlight], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_single_flight, "_PATIENCE", 0.1)
+    clock = Clock()
+    monkeypatch.setattr(_single_flight, "time", clock)
     first, second = flight(), flight()
     done = tmp_path / "done"
     with concurrent.futures.ThreadPoolExecutor(1) as pool, first.turn(str(done)) as mine:
@@ -101,7 +111,7 @@ def test_patience_has_no_end_while_something_is_fetched(
                 return its
 
         waiting = pool.submit(wait)
-        time.sleep(0.6)
+        clock.wait_until(clock.now + 3 * _single_flight._PATIENCE)
         assert not waiting.done()
         done.touch()
         assert not waiting.result()
@@ -110,6 +120,8 @@ def test_patience_has_no_end_while_something_is_fetched(
 def test_who_only_waited_keeps_no_session(
     tmp_path: Path, flight: t.Callable[[], SingleFlight], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = Clock()
+    monkeypatch.setattr(_single_flight, "time", clock)
     first, second, third = flight(), flight(), flight()
     looks = iter([False, False, True])
     with first.turn("x"):
@@ -119,10 +131,10 @@ def test_who_only_waited_keeps_no_session(
             patch.setattr(_single_flight.os.path, "exists", lambda _path: next(looks))
             with second.turn("x") as mine:
                 assert not mine
-    began = time.monotonic()
+    clock.slept.clear()
     with third.turn("x") as mine:
         assert mine
-    assert time.monotonic() - began < 1
+    assert clock.slept == []
 
 
 def test_a_failure_is_nobody_elses(tmp_path: Path, flight: t.Callable[[], SingleFlight]) -> None:

@@ -666,8 +666,11 @@ class Cases:
         hosts = {name: {**item.variables(), **more} for name, item in containers.items()}
         Runs(self.folder, hosts, self.path).succeed()
         for container in containers.values():
-            ready = f"{container.data}/ready"
-            require(os.path.exists(ready), "a real image runs", container.name)
+            deadline = time.monotonic() + _PATIENCE
+            while not os.path.exists(f"{container.data}/ready"):
+                require(time.monotonic() < deadline, "a real image runs", container.name, container.log())
+                time.sleep(0.1)
+            require(container.is_running(), "it goes on", container.name)
         say("a real image runs")
 
     def _without_map(self) -> list[Container]:

@@ -25,7 +25,10 @@ _PLAYBOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "container.
 _RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=\d+\s+failed=(\d+)", re.MULTILINE)
 _FATAL = re.compile(r"^fatal: \[(\S+)\]: FAILED! => (\{.*\})$", re.MULTILINE)
 # A run that hangs must not hang the tests.
-_PATIENCE = 240
+_PATIENCE = 900
+# Seconds after which a container that goes on has started. What ends on a busy machine may take longer: runs that are to
+# fail have the role's own default.
+_START_WAIT = 1
 
 Variables = t.Dict[str, t.Any]
 
@@ -120,7 +123,7 @@ class Runs:
 
     def succeed(self, *options: str, **changed: t.Any) -> dict[str, int]:
         """A run in which nothing may fail; returns how much changed, by host."""
-        outcomes = self(*options, **changed)
+        outcomes = self(*options, **{"start_wait": _START_WAIT, **changed})
         for name, outcome in outcomes.items():
             if outcome.error:
                 sys.exit(f"{name}: {outcome.error}")

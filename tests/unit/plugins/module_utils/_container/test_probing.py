@@ -89,6 +89,21 @@ def test_one_that_leaves_processes_behind(script: str) -> None:
     assert time.monotonic() - before < 5
 
 
+def test_one_that_starts_when_it_is_to_end(tmp_path: Path) -> None:
+    """As on a busy node: the time is over before the program of the node has started the check."""
+    mark = f"CHECK_OF_A_TEST={uuid.uuid4().hex}"
+    started = tmp_path / "started"
+    check = f"env {mark} sh -c 'echo >{started}; exec sleep 60' >/dev/null 2>&1 &"
+    script = f'trap "{check} while [ ! -s {started} ]; do sleep 0.01; done; exit 0" TERM; while :; do sleep 0.01; done'
+    seconds = 0.25
+    # until the shell knows its trap in time
+    while not started.exists() and seconds < 60:
+        seconds *= 2
+        assert run_probe(Command(("sh", "-c", script), mark), seconds).status is None
+    assert started.exists()
+    assert alive(mark) == []
+
+
 def test_what_it_reads() -> None:
     assert probe("cat").output == b""
     assert probe("cat", stdin="export A='b'\n").output == b"export A='b'\n"

@@ -211,8 +211,8 @@ def test_the_second_run_goes_on_when_the_first_is_done(tmp_path: Path, leaves: b
     thread = threading.Thread(target=first)
     thread.start()
     try:
-        assert entered.wait(5)
-        with opened(tmp_path / "x", 5) as locked:
+        assert entered.wait(60)
+        with opened(tmp_path / "x", 60) as locked:
             assert locked.load() == (SOMETHING if leaves else Record())
             # it is the folder that is there, and it is locked
             assert os.path.samestat(os.fstat(locked.state), os.stat(tmp_path / ".x.oci_rootfs"))

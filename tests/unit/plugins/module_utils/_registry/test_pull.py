@@ -26,6 +26,7 @@ from ansible_collections.hypervisor.oci.tests.unit.registry import (
     sha256,
 )
 from ansible_collections.hypervisor.oci.tests.unit.remote import noise
+from ansible_collections.hypervisor.oci.tests.unit.clocks import Pauses
 from ansible_collections.hypervisor.oci.tests.unit.support import contents, run, without_waiting
 
 REPOSITORY = "team/app"
@@ -559,7 +560,11 @@ def test_what_a_redirect_refuses_is_no_challenge(
 # -- servers that want to be left alone
 
 
-def test_retry_after_is_waited_for_and_told(registry: Registry, tmp_path: Path) -> None:
+def test_retry_after_is_waited_for_and_told(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = Pauses(waits=True)
+    monkeypatch.setattr(retries, "threading", pauses)
     busy = ["2"]
 
     def limited(handler: Handler) -> bool:
@@ -571,7 +576,9 @@ def test_retry_after_is_waited_for_and_told(registry: Registry, tmp_path: Path) 
     registry.handle = limited
     began = time.monotonic()
     result = pull(registry, tmp_path, ":one")
-    assert 2 <= time.monotonic() - began < 4
+    assert time.monotonic() - began >= 2
+    assert len(pauses.seconds) == 1
+    assert 2 <= pauses.seconds[0] <= 2.4
     said = "127.0.0.1: the server answered 429 Too Many Requests, so the run waited 2 seconds as Retry-After says"
     assert said in result["warnings"]
 

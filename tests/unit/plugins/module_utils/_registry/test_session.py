@@ -22,6 +22,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._registry.options i
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote import retries
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file
 from ansible_collections.hypervisor.oci.tests.unit.authority import Authority
+from ansible_collections.hypervisor.oci.tests.unit import registry as stub
 from ansible_collections.hypervisor.oci.tests.unit.registry import (
     Handler,
     Registry,
@@ -31,6 +32,7 @@ from ansible_collections.hypervisor.oci.tests.unit.registry import (
     basic,
     serving,
 )
+from ansible_collections.hypervisor.oci.tests.unit.clocks import Clock
 from ansible_collections.hypervisor.oci.tests.unit.support import contents, run, without_waiting
 
 LAYER = Layer(file("big", os.urandom(800_000)))
@@ -236,11 +238,25 @@ def test_lives_that_are_odd(registry: Registry, tokens: TokenServer, tmp_path: P
     assert len(tokens.asked) == 1
 
 
-def test_a_token_is_renewed_before_it_expires(registry: Registry, tokens: TokenServer, tmp_path: Path) -> None:
-    """It lives for a second, and its blob, which is cut in the middle, takes longer."""
-    tokens.life = 1
-    registry.pause = 0.1
+def test_a_token_is_renewed_before_it_expires(
+    registry: Registry, tokens: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blob, which is cut in the middle, takes longer than it lives."""
+    clock = Clock()
+    for module in (token, stub):
+        monkeypatch.setattr(module, "time", clock)
+    tokens.life = 10
     registry.cuts = [700_000]
+
+    def slow(handler: Handler) -> bool:
+        if LAYER.digest not in handler.path or "Range" in handler.headers:
+            return False
+        registry.answer(handler)
+        # the client does not know yet that nothing more comes
+        clock.now += 11
+        return True
+
+    registry.handle = slow
     pull(registry, tmp_path, **USER)
     assert len(tokens.asked) == 2
     # the first challenge alone

@@ -10,13 +10,13 @@ import concurrent.futures
 import re
 import socket
 import threading
-import time
 import typing as t
 
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote import clock
 from ansible_collections.hypervisor.oci.plugins.module_utils._remote import exchange
 from ansible_collections.hypervisor.oci.tests.images.builder import oci_archive
+from ansible_collections.hypervisor.oci.tests.unit.clocks import Clock
 from ansible_collections.hypervisor.oci.tests.unit.web import Talk, Web, endless, talking
 from ansible_collections.hypervisor.oci.tests.unit.remote import ARCHIVE, BIG, IMAGE, opened, problem, read, waited
 
@@ -104,12 +104,20 @@ def test_a_proxy_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch, answer: T
     assert words in message
 
 
+@pytest.fixture(name="passing")
+def fixture_passing(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time that passes when a server says so; nothing waits for it."""
+    passing = Clock()
+    monkeypatch.setattr(clock, "time", passing)
+    return passing
+
+
 @pytest.mark.parametrize("kind", ["redirects", "challenges"])
-def test_slow_steps_to_an_answer_share_its_time(web: Web, kind: str) -> None:
+def test_slow_steps_to_an_answer_share_its_time(web: Web, passing: Clock, kind: str) -> None:
     """Ten redirects have no ten times as long, nor has a server that asks for a password again and again."""
 
     def slow(handler: t.Any) -> bool:
-        time.sleep(0.3)
+        passing.now += 18
         if kind == "redirects":
             handler.status(302, Location="/again")
         else:
@@ -117,14 +125,14 @@ def test_slow_steps_to_an_answer_share_its_time(web: Web, kind: str) -> None:
         return True
 
     web.handle = slow
-    began = time.monotonic()
-    message = problem(web.url, retries=0, timeout=0.5, username="user", password="secret")
-    assert time.monotonic() - began < 1.2
-    assert "bytes in 0.5 seconds, and nothing of the file among them" in message
+    began = passing.now
+    message = problem(web.url, retries=0, timeout=30, username="user", password="secret")
+    assert passing.now - began < 72
+    assert "bytes in 30 seconds, and nothing of the file among them" in message
     assert len(web.asked) <= 2
 
 
-def test_many_slow_answers_together(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_slow_answers_together(web: Web, passing: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request for each member, each of them just in time: what they may take together is bounded, too."""
     monkeypatch.setattr(exchange, "_ALLOWANCE", 3)
     # so that a small answer pays for no more than a moment
@@ -133,20 +141,20 @@ def test_many_slow_answers_together(web: Web, monkeypatch: pytest.MonkeyPatch) -
     web.data = oci_archive(IMAGE, files=blobs)
 
     def slow(_handler: t.Any) -> bool:
-        time.sleep(0.1)
+        passing.now += 10
         return False
 
     web.handle = slow
-    began = time.monotonic()
-    message = problem(web.url, timeout=0.4, retries=0)
-    assert time.monotonic() - began < 4
-    assert "more than 1.2 seconds, and one for each KiB; check" in message
+    began = passing.now
+    message = problem(web.url, timeout=40, retries=0)
+    assert passing.now - began < 200
+    assert "more than 120 seconds, and one for each KiB; check" in message
     assert len(web.asked) < 20
     # what arrives pays for its time: a large file is not cut off
     monkeypatch.setattr(exchange, "_ALLOWANCE", 0)
-    monkeypatch.setattr(clock, "SLOWEST", 1024)
+    monkeypatch.setattr(clock, "SLOWEST", 10)
     web.data = ARCHIVE
-    with opened(web.url, timeout=0.4, retries=0) as source:
+    with opened(web.url, timeout=40, retries=0) as source:
         assert read(source, BIG) == BIG.data
 
 

@@ -38,6 +38,8 @@ IMAGE = Image([FIRST, BIG])
 ARCHIVE = oci_archive(IMAGE)
 TREE = {"first": FIRST.tar[512 : 512 + 600_000], "big": BIG.tar[512 : 512 + SIZE]}
 DIGEST = BIG.digest
+# bytes of the second layer after which a registry waits for the test
+_HELD = 1_500_000
 
 
 @pytest.fixture(autouse=True)
@@ -328,7 +330,7 @@ def _fail_second(web: Web, handler: t.Any, fault: str) -> bool:
 
 def test_a_killed_run_goes_on_at_its_byte(tmp_path: Path) -> None:
     with a_registry() as registry:
-        registry.pause = 0.02
+        registry.held_at = _HELD
         over = threading.Event()
         pid = os.fork()
         if pid == 0:
@@ -341,7 +343,8 @@ def test_a_killed_run_goes_on_at_its_byte(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         arrived = sum(kept(tmp_path))
-        registry.pause = 0
+        registry.held_at = None
+        registry.released.set()
         registry.asked.clear()
         over_registry(tmp_path, registry)
         assert contents(tmp_path / "dest" / "root") == TREE
@@ -438,7 +441,7 @@ def test_an_unchanged_run_removes_it(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_keeps_it(tmp_path: Path) -> None:
     with a_registry() as registry:
-        registry.pause = 0.02
+        registry.held_at = _HELD
 
         def interrupt() -> None:
             while sum(kept(tmp_path)) < 1_000_000:
@@ -451,7 +454,8 @@ def test_an_interrupted_run_keeps_it(tmp_path: Path) -> None:
             over_registry(tmp_path, registry)
         thread.join()
         assert sum(kept(tmp_path)) >= 1_000_000
-        registry.pause = 0
+        registry.held_at = None
+        registry.released.set()
         over_registry(tmp_path, registry)
         assert contents(tmp_path / "dest" / "root") == TREE
 

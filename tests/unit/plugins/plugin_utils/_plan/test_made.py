@@ -38,7 +38,7 @@ def _made(runtime: str, systemd: bool = False, **more: t.Any) -> str:
 @pytest.mark.parametrize("state", ["started", "stopped", "present", "absent"])
 def test_the_same_place(runtime: str, systemd: bool, state: str) -> None:
     text = _made(runtime, systemd)
-    assert _MADE in planned(runtime, node=_node_with(text, systemd), state=state)["look"]["texts"]
+    assert _MADE in planned(runtime, node=_node_with(text, systemd), state=state)["look"]
 
 
 @pytest.mark.parametrize("state", ["started", "absent"])
