@@ -21,6 +21,7 @@ extends_documentation_fragment:
   - hypervisor.oci._http
   - hypervisor.oci._registry
   - hypervisor.oci._signatures
+  - hypervisor.oci._verify
 options:
   _offer:
     description:

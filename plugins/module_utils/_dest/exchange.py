@@ -16,7 +16,6 @@ from dataclasses import replace
 from .._errors import RootfsError, os_phrase, show
 from .._fs.descriptors import opened_or_none
 from .._fs.directories import NO_RENAMEAT2, exists, make_private, movable, move, open_or_none, some_names_in
-from .._fs.stack import is_stack, require_unmounted, require_whole
 from .._fs.syscalls import exchange
 from .dest import Dest
 from .record import PREPARED, RESTORING, STAGED, UNPACKING, Record, Tree, bind, random_name, unbind
@@ -148,6 +147,9 @@ class ExchangedDest(ReplacementBase):
 
     def require_whole(self, tree: Tree) -> None:
         """Require that all that an earlier tree consists of is there. Raises ``RootfsError``."""
+        # imported late: unchanged runs bring no tree back
+        from .._fs.stack import is_stack, require_whole
+
         with self._opened(tree) as fd:
             if fd is not None and is_stack(fd):
                 require_whole(fd, self._path_of(tree))
@@ -357,6 +359,7 @@ class ExchangedDest(ReplacementBase):
     def _check_use_of(self, fd: int, path: str) -> None:
         if not self._ignore_use:
             # imported late: unchanged runs do not need it, and save 2 ms
+            from .._fs.stack import is_stack, require_unmounted
             from .in_use import require_unused
 
             require_unused(fd, path)

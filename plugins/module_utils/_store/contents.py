@@ -147,7 +147,7 @@ def read_contents(folders: t.Mapping[str, int]) -> Contents:
         elif not _LOCKS.match(name):
             unfinished.append((_REFERENCES, name))
     names = frozenset(_names(folders, _SNAPSHOTS))
-    unfinished += [(_RECORDS, name) for name in journals if name[: -len(JOURNAL)] not in names]
+    unfinished += [(_RECORDS, name) for name in journals if name[: -len(JOURNAL)] not in names | snapshots.keys()]
     return Contents(snapshots, tuple(damaged), names, references, tuple(unfinished))
 
 

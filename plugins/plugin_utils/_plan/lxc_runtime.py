@@ -116,7 +116,7 @@ class Lxc(ServedRuntime):
         return f"{places.folder}/config"
 
     def render(self, context: Context) -> str:
-        require_no_mapped_mounts(context, _mapped_mounts(context.request), "lxc_settings")
+        require_no_mapped_mounts(context, _mapped_mounts(context.request))
         return lxc.render_lxc(
             context.container, version=context.node.version, wrapper=context.wrapper, settings=_settings(context)
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Mapping
 
-from ...module_utils._errors import show
 from .._container import nspawn
 from .._container.model import ContainerError, Option
 from .control import foreground
@@ -22,7 +21,7 @@ from .quoting import shell, systemd
 from .request import Request
 from .runtime import Context, Directory
 from .service import ServedRuntime, restart_lines
-from .stack import require_no_mapped_mounts, script_prefix, unit_lines, unit_prefix
+from .stack import script_prefix, unit_lines, unit_prefix
 
 _DEFAULTS: dict[str, dict[str, t.Any]] = {"Exec": {"ResolvConf": "off", "Timezone": "off", "LinkJournal": "no"}}
 _NO_CHECK = (
@@ -63,7 +62,6 @@ class Nspawn(ServedRuntime):
         return f"/etc/systemd/nspawn/{request.name}.nspawn"
 
     def render(self, context: Context) -> str:
-        require_no_mapped_mounts(context, _mapped_ownership(context.request), "nspawn_settings")
         return nspawn.render_nspawn(
             context.container, settings=_settings(context.request), nss=context.nss, wrapper=context.wrapper
         )
@@ -107,12 +105,6 @@ class Nspawn(ServedRuntime):
 
 def _given(request: Request) -> t.Mapping[str, t.Any]:
     return request.own.get("nspawn_settings") or {}
-
-
-def _mapped_ownership(request: Request) -> list[str]:
-    """Return the setting by which the kernel maps owners of the root."""
-    value = (_given(request).get("Files") or {}).get("PrivateUsersOwnership")
-    return [f"PrivateUsersOwnership={show(str(value))}"] if value in ("map", "auto", "foreign") else []
 
 
 def _settings(request: Request) -> dict[str, t.Any]:

@@ -86,13 +86,13 @@ def script_prefix(context: Context) -> str:
     return f"unshare --mount --propagation private {shell(context.places.mounter)} "
 
 
-def require_no_mapped_mounts(context: Context, settings: t.Iterable[str], variable: str) -> None:
+def require_no_mapped_mounts(context: Context, settings: t.Iterable[str]) -> None:
     """Require that no setting maps owners of a stack, as the kernel maps none of an overlay. Raises ``ContainerError``."""
     if not context.stacked:
         return
     for setting in settings:
         raise ContainerError(
-            Option(variable),
+            Option("settings"),
             f": {setting} needs mounts with mapped owners, which the kernel does not make of overlays; use ",
             Option("uid_map"),
             " and ",

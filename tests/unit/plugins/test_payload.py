@@ -22,7 +22,7 @@ MODULES = "ansible_collections.hypervisor.oci.plugins.modules"
 PREFIX = "ansible_collections/hypervisor/oci/plugins/module_utils/"
 ZIP = re.compile(rb"[A-Za-z0-9+/]{10000,}={0,2}")
 # Ansible's own part, about 165 kB, is among them.
-MOST = 560_000
+MOST = 590_000
 LEFT_OUT_ROOMS = {"_container", "_registry", "_remote"}
 # What reads a source, or verifies signatures, in rooms of which other files are sent.
 LEFT_OUT = {

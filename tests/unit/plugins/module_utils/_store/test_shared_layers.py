@@ -484,22 +484,24 @@ def test_drift(lab: Lab, one: str, two: str) -> None:
 
     assert {name.partition(".")[0] for name in journals()} == set(lab.stored())
     assert not any(name.endswith(".journal") for name in os.listdir(beside_of(lab.dest("a"))))
-    fresh = tree(lab.dest("a"))
+    fresh = lab.tree("a")
     for name, image in (("a", one), ("b", one), ("c", two)):
         for level in ("metadata", "content"):
             drift = lab.run(name, image, verify=level)["drift"]
             assert (drift["verdict"], drift["suspects"]["count"]) == ("clean", 0), (name, level)
-    (lab.dest("a") / "d/e/last").unlink()
-    (lab.dest("a") / "etc/passwd").write_bytes(b"APP:x:1000:1000::/:\n")
-    (lab.dest("a") / "app").chmod(0o4755)
+    with lab.seen("a", writing=True) as top:
+        (top / "d/e/last").unlink()
+        (top / "etc/passwd").write_bytes(b"APP:x:1000:1000::/:\n")
+        (top / "app").chmod(0o4755)
     drift = lab.run("a", one, verify="content")["drift"]
     assert [item["path"] for item in drift["missing"]["files"]] == ["/d/e/last"]
     assert [item["path"] for item in drift["changed"]["files"]] == ["/app", "/etc/passwd"]
     assert lab.run("a", one, verify="content", repair="paths")["changed"] is True
-    assert tree(lab.dest("a")) == fresh
-    (lab.dest("a") / "app").unlink()
+    assert lab.tree("a") == fresh
+    with lab.seen("a", writing=True) as top:
+        (top / "app").unlink()
     assert lab.run("a", one, verify="metadata", repair="recreate")["changed"] is True
-    assert tree(lab.dest("a")) == fresh
+    assert lab.tree("a") == fresh
     lab.run("c", two, state="absent")
     run(lab.dest("b"), state="absent")
     lab.run("a", one, recreate=True, store_max_age=0)
