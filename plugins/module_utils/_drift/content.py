@@ -74,16 +74,13 @@ _Wanted = t.Dict[int, t.Tuple[int, t.List[Place]]]
 
 def _by_layer(recorded: Recorded, compared: Compared) -> dict[int, _Wanted]:
     wanted: dict[int, _Wanted] = {}
-    starts = recorded.layers
     for number, first in compared.files.items():
-        places = {-1: first}
-        for place, inode in compared.linked.get(number, ()):
-            # names that are files of their own now may have another content
-            places.setdefault(inode if len(places) > 1 or place != first else -1, place)
-        source = recorded.sources[number]
-        layer = max((place for place, before in enumerate(starts) if before < source), default=-1)
+        names = compared.linked.get(number)
+        # names that are files of their own now may have another content
+        places = list({inode: place for place, inode in names}.values()) if names else [first]
+        layer = recorded.layer_of(number)
         if layer >= 0:
-            wanted.setdefault(layer, {})[source] = (number, list(places.values()))
+            wanted.setdefault(layer, {})[recorded.sources[number]] = (number, places)
     return wanted
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import os
 import stat
@@ -77,12 +78,9 @@ class Recorded:
         """Return the type and permissions, the user and the group of an object."""
         return self.table[self.styles[number]]
 
-    def layer_of(self, number: int) -> int | None:
-        """Return the place of the layer that an object comes from; ``None`` if no entry describes it."""
-        source = self.sources[number]
-        if not source:
-            return None
-        return sum(1 for before in self.layers if before < source) - 1
+    def layer_of(self, number: int) -> int:
+        """Return the place of the layer that an object comes from, the lowest is 0; -1 if no entry describes it."""
+        return bisect.bisect_left(self.layers, self.sources[number]) - 1
 
 
 def replay(journals: t.Iterable[bytes]) -> Recorded:

@@ -169,8 +169,9 @@ class Repair:
         starts = self._recorded.layers
         by_layer: dict[int, dict[int, int]] = {}
         for source, number in self._plan.needed.items():
-            place = max((place for place, before in enumerate(starts) if before < source), default=0)
-            by_layer.setdefault(place, {})[source] = number
+            by_layer.setdefault(self._recorded.layer_of(number), {})[source] = number
+        if -1 in by_layer:
+            raise RootfsError("what is recorded of the tree is damaged: a file comes from no layer; set recreate: true")
         for place, needed in sorted(by_layer.items(), reverse=True):
             with layers.reading(place) as reader:
                 for source, entry in enumerate(reader, starts[place] + 1):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from .._errors import LayerError
+from .._errors import ImageError, LayerError
 from .._image.image import Image
 from .._layer.budget import Budget
 from .._layer.pipeline import read_ahead
@@ -35,6 +35,8 @@ class Reread:
     @contextlib.contextmanager
     def reading(self, place: int) -> t.Iterator[TarReader]:
         """Read a layer, the lowest is 0; the block has to read all entries. Raises ``OciError`` at its end if it is not verified."""
+        if place >= len(self.layers):
+            raise ImageError(f"the image has {len(self.layers)} layers, and what is recorded of its tree more")
         layer = self.layers[place]
         report = Report()
         budget = Budget(self._options.max_size, self._options.max_entries + _BEFORE)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._drift import content
 from ansible_collections.hypervisor.oci.plugins.module_utils._drift.compare import Place
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
     Layer,
@@ -171,6 +172,26 @@ def test_layers_that_are_damaged_prove_nothing(top: Path, tmp_path: Path) -> Non
     assert found["verdict"] == "not verifiable"
     assert (changed(found), found["busy"]["count"]) == ({}, 0)
     assert "digest" in found["reason"]
+
+
+def test_a_journal_of_another_image(top: Path, src: str, tmp_path: Path) -> None:
+    """One with more layers, and one with other entries: never clean, and nothing is written."""
+    other = tmp_path / "guests/other"
+    (journal,) = beside_of(top).glob("*.journal")
+    fewer = write_oci_archive(tmp_path / "fewer.tar", Image([Layer(*MEMBERS[0])]))
+    more = write_oci_archive(tmp_path / "more.tar", Image([Layer(*(file(str(n), str(n)) for n in range(9)))] * 3))
+    for image in (fewer, more):
+        run(other, src=image, recreate=True, keep=0)
+        (of_other,) = beside_of(other).glob("*.journal")
+        of_other.write_bytes(journal.read_bytes())
+        assert drift(other, image)["verdict"] == "drifted"
+        before = sorted(os.listdir(other))
+        with pytest.raises(OciError):
+            run(other, src=image, verify="content", repair="paths")
+        assert sorted(os.listdir(other)) == before
+    of_other.write_bytes(b"oci-drift-1\nx")
+    with pytest.raises(OciError, match="is damaged"):
+        drift(other, more)
 
 
 def test_time_is_bounded(top: Path, src: str, monkeypatch: pytest.MonkeyPatch) -> None:
