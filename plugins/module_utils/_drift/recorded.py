@@ -99,11 +99,14 @@ def replay(journals: t.Iterable[bytes]) -> Recorded:
     return recorded
 
 
+_Style = t.Tuple[int, int, int]
+
+
 class _Chunk(t.NamedTuple):
     kinds: bytes
     places: array[int]
     names: list[str]
-    styles: list[tuple[int, int, int]]
+    styles: list[_Style]
     style_of: array[int]
     deltas: array[int]
     sizes: array[int]
@@ -132,7 +135,7 @@ class _Reader:
                 raise JournalError("a chunk is too large")
             body = self._read(added * events.STYLE.size + count * events.EVENT_SIZE + length)
             cut = _Cut(body)
-            styles = [(mode, uid, gid) for mode, uid, gid in events.STYLE.iter_unpack(cut(added * events.STYLE.size))]
+            styles = t.cast("list[_Style]", list(events.STYLE.iter_unpack(cut(added * events.STYLE.size))))
             kinds = cut(count)
             places, style_of, deltas = (_numbers("I", cut(4 * count)) for _column in range(3))
             sizes = _numbers("Q", _from_planes(cut(8 * count)))
