@@ -181,10 +181,16 @@ rootfs:
       description: As RV(hypervisor.oci.oci_rootfs#module:signed_by).
       type: list
       elements: str
+    store:
+      description: As RV(hypervisor.oci.oci_rootfs#module:store).
+      type: str
+    store_dir:
+      description: The folder of the layers that the tree shares with others, or null.
+      type: str
     staged:
       description:
         - The tree that O(hypervisor.oci.oci_rootfs#module:state=staged) has prepared, or null.
-        - It has C(path), C(manifest_digest), C(config_digest), C(ref), C(platform), C(options), C(made), C(signed_by), C(failed) (see
+        - It has C(path), C(manifest_digest), C(config_digest), C(ref), C(platform), C(options), C(made), C(signed_by), C(store), C(store_dir), C(failed) (see
           O(hypervisor.oci.oci_rootfs#module:mark_failed)), and with O(sizes) C(size).
       type: dict
     earlier:

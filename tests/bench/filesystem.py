@@ -47,6 +47,12 @@ class Ext4:
         finally:
             os.unlink(self._image)
 
+    def used(self) -> int:
+        """The bytes that are used."""
+        _run("sync", "-f", self._target)
+        status = os.statvfs(self._target)
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
+
 
 class Btrfs:
     """A loop-mounted btrfs, made anew for each run. Needs root."""

@@ -4,9 +4,9 @@
 
 """Measures what many containers and many updates cost with shared layers, without, and with podman.
 
-    python3 tests/bench/sharing.py [--quick] [--turns 5] [--baseline DIR] [--only app] [--output docs]
+    python3 tests/bench/sharing.py [--quick] [--turns 5] [--baseline DIR] [--only app] [--on ext4] [--output docs]
 
-Each way of making containers gets a new btrfs in each turn, and makes the same containers and updates there. It writes
+Each way of making containers gets a new file system in each turn, and makes the same containers and updates there. It writes
 its section of docs/performance.md and a plot of its own. ``--baseline DIR`` is a checkout of an older version, beside
 which runs without a store are measured. Needs root; ``--render FILE`` writes the section again from the results that
 ``--results FILE`` has kept.
@@ -32,7 +32,7 @@ from ..tools import confinement
 from ..tools.removal import make_folder, remove_below, remove_folder
 from . import images, machine
 from .figures import Results
-from .filesystem import Btrfs
+from .filesystem import Btrfs, Ext4
 from .images import Case
 from .product import Modules, result_of
 from .run import Bench, warm
@@ -47,6 +47,9 @@ _VERSIONS = {"app": 4, "npm": 0}
 _NOTHING_RUNS = 3
 _RUNNING = "/tmp/podman"
 _BASELINE_PAIRS = 3
+
+
+Disk = t.Union[Btrfs, Ext4]
 
 
 class Image(t.NamedTuple):
@@ -77,7 +80,7 @@ class Measured(t.NamedTuple):
     cpu: float
 
 
-def measure_way(bench: Bench, filesystem: Btrfs, way: Way, image: Image) -> Results:
+def measure_way(bench: Bench, filesystem: Disk, way: Way, image: Image) -> Results:
     """Make all containers of an image on a new file system, then update some. Raises ``RuntimeError``."""
 
     def step(number: int, case: Case, changes: bool = True) -> Measured:
@@ -98,9 +101,10 @@ def measure_way(bench: Bench, filesystem: Btrfs, way: Way, image: Image) -> Resu
     return {"made": made, "nothing": nothing, "updates": updates}
 
 
-def measure_image(bench: Bench, filesystem: Btrfs, image: Image) -> Results:
+def measure_image(bench: Bench, filesystem: Disk, image: Image) -> Results:
     """All ways in turns, which begin with another way each time."""
-    names = ["ordinary", "store", *(f"podman, {driver}" for driver in podman_drivers())]
+    drivers = podman_drivers() if isinstance(filesystem, Btrfs) else podman_drivers()[:1]
+    names = ["ordinary", "store", *(f"podman, {driver}" for driver in drivers)]
     found: dict[str, list[Results]] = {name: [] for name in names}
     for turn in range(bench.options.turns):
         first = turn % len(names)
@@ -132,7 +136,7 @@ def _way(bench: Bench, name: str, path: str) -> t.Iterator[Way]:
         remove_below(os.path.dirname(_RUNNING), _RUNNING)
 
 
-def measure_baseline(bench: Bench, filesystem: Btrfs, case: Case, checkout: str) -> Results:
+def measure_baseline(bench: Bench, filesystem: Disk, case: Case, checkout: str) -> Results:
     """Runs without a store of this version and of an older one, in pairs, each first in half of them."""
     folder = os.path.join(bench.folder, "baseline")
     os.mkdir(folder)
@@ -165,10 +169,13 @@ def run_all(bench: Bench, results: Results) -> Results:
     """Everything that was asked for, one image after the other, added to earlier ``results``."""
     options = bench.options
     filesystem = Btrfs(bench.folder)
+    disks: dict[str, Disk] = {"": filesystem, " on ext4": Ext4(bench.folder)}
     before, started = machine.load(), time.time()
     for name in filter(bench.options.chooses, _CONTAINERS):
         with _built(bench, name, _VERSIONS[name]) as image:
-            results["images"][name] = measure_image(bench, filesystem, image)
+            for where, disk in disks.items():
+                if not options.on or where.endswith(options.on):
+                    results["images"][name + where] = measure_image(bench, disk, image)
     if options.baseline and options.chooses("baseline"):
         with _built(bench, "app") as image:
             results["baseline"] = measure_baseline(bench, filesystem, image.case, options.baseline)
@@ -210,6 +217,7 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default 5")
     parser.add_argument("--quick", action="store_true", help="tiny images, to see that all works")
     parser.add_argument("--only", action="append", default=[], choices=[*_CONTAINERS, "baseline"])
+    parser.add_argument("--on", choices=["ext4"], help="only there; default on btrfs and ext4")
     parser.add_argument("--baseline", metavar="DIR", help="a checkout of an older version")
     parser.add_argument("--folder", metavar="DIR", help="where to work; about 12 GB are needed")
     parser.add_argument("--limit", type=int, default=600, metavar="S", help="seconds for one run")

@@ -26,7 +26,8 @@ TEMPLATE = """\
 ## Many containers, many updates
 
 ${warning}What do the second container of an image and an update cost, with `store_dir` and without? The file system is a new
-loop-mounted btrfs for each way and turn.
+loop-mounted btrfs for each way and turn, on which a tree is a snapshot, or an ext4 where that is said, on which it is an
+overlay.
 
 ![Time and disk over the number of containers, and over the share of the image that changed]($plot)
 
@@ -130,19 +131,21 @@ def _by(image: Results, value: t.Callable[[Results], float]) -> Spread:
 def _goals_table(results: Results) -> str:
     rows: list[tuple[str, ...]] = []
     for name, image in results["images"].items():
-        rows += [(name, *row) for row in _goals_of(image)]
+        # creating files through an overlay costs that
+        most = 1.35 if name == "npm on ext4" else 1.15
+        rows += [(name, *row) for row in _goals_of(image, most)]
     rows += _baseline_rows(results["baseline"])
     return table(("image", "what", "measured", "at most", ""), rows)
 
 
-def _goals_of(image: Results) -> t.Iterator[tuple[str, ...]]:
+def _goals_of(image: Results, most: float) -> t.Iterator[tuple[str, ...]]:
     shared = _turns(image, "store")
     count = len(shared[0]["made"])
 
     def above(what: int, value: t.Callable[[Results, int], float]) -> Spread:
         return spread(value(turn, what) - _nothing(turn, what) for turn in shared)
 
-    yield _goal("first container, wall, by a tree of its own", _by(image, lambda turn: turn["made"][0][_WALL]), 1.15)
+    yield _goal("first container, wall, by a tree of its own", _by(image, lambda turn: turn["made"][0][_WALL]), most)
     yield _goal("first container, CPU, by a tree of its own", _by(image, lambda turn: turn["made"][0][_CPU]), None)
     yield _goal("a further container, s above nothing", above(_WALL, _further), 0.15)
     yield _goal("a further container, CPU s above nothing", above(_CPU, _further), None)
@@ -153,8 +156,8 @@ def _goals_of(image: Results) -> t.Iterator[tuple[str, ...]]:
         yield _goal(f"{part}, CPU s above nothing", above(_CPU, _update), None)
         yield _goal(f"{part}, MB", spread(_update(turn, _DISK) / _MB for turn in shared), 2)
     if count > 3:
-        for what, title, most in ((_WALL, "wall", 0.22), (_CPU, "CPU", None), (_DISK, "disk", 0.15)):
-            yield _goal(f"{count} containers, {title}, by trees of their own", _by(image, _sum_of(what)), most)
+        for what, title, limit in ((_WALL, "wall", 0.22), (_CPU, "CPU", None), (_DISK, "disk", 0.15)):
+            yield _goal(f"{count} containers, {title}, by trees of their own", _by(image, _sum_of(what)), limit)
 
 
 def _update(turn: Results, what: int) -> float:

@@ -95,9 +95,15 @@ def _exists(dest: Dest) -> bool:
 
 def _describe_tree(tree: Tree | None) -> _Facts:
     if tree is None:
-        return {"options": None, "made": None, "signed_by": None}
+        return {"options": None, "made": None, "signed_by": None, "store": None, "store_dir": None}
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(tree.made)) if tree.made else None
-    return {"options": tree.fingerprint.get("options"), "made": made, "signed_by": sorted(tree.signers)}
+    return {
+        "options": tree.fingerprint.get("options"),
+        "made": made,
+        "signed_by": sorted(tree.signers),
+        "store": tree.form,
+        "store_dir": tree.store or None,
+    }
 
 
 def _describe_other(dest: Dest, tree: Tree, sizes: bool) -> _Facts:

@@ -26,14 +26,13 @@ IMAGE_STATES = ("present", "staged")
 class Options:
     """The options of one run.
 
-    ``state`` is ``present``, ``staged``, ``previous`` or ``absent``; ``origin`` is where the image comes from; ``platform`` is ``None`` for the node's own;
-    ``lock_timeout`` is in seconds; ``keep`` is the number of earlier trees to keep; ``mark_failed`` keeps ``previous`` from bringing the replaced
-    tree back. ``reachable`` is ``fail``,
-    ``warn`` or ``allow``. ``cache_dir`` is empty without a cache; ``cache_max_size`` is in bytes,
-    ``cache_max_age`` in days, 0 for no limit. Only images of one ``cache_scope`` share blobs; an empty scope stands
-    for the source itself. ``signing`` is ``None`` if no signature is demanded, ``policy`` if no file is judged.
-    ``store_dir`` is empty without a store; ``store_max_age`` is in days. ``verifying`` is ``None`` if the tree at dest is not
-    compared with its image.
+    ``state`` is ``present``, ``staged``, ``previous`` or ``absent``; ``origin`` is where the image comes from; ``platform`` is
+    ``None`` for the node's own. ``lock_timeout`` is in seconds; ``keep`` is the number of earlier trees to keep; ``mark_failed``
+    keeps ``previous`` from bringing the replaced tree back. ``reachable`` is ``fail``, ``warn`` or ``allow``. ``cache_dir`` is
+    empty without a cache; ``cache_max_size`` is in bytes, ``cache_max_age`` in days, 0 for no limit. Only images of one
+    ``cache_scope`` share blobs; an empty scope stands for the source itself. ``signing`` is ``None`` if no signature is demanded,
+    ``policy`` if no file is judged. ``store_dir`` is empty without a store; ``store_max_age`` is in days. ``verifying`` is
+    ``None`` if the tree at dest is not compared with its image.
     """
 
     dest: str

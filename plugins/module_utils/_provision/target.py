@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._dest.exchange import ExchangedDest
 from .._dest.dest import Dest, lock_dest
-from .._dest.dest_path import resolve_dest
+from .._dest.dest_path import STACKS, DestPath, resolve_dest
 from .._dest.reach import mapped_root
 from .._dest.record import Record
+from .._errors import RootfsError, show
 from .options import Options
 
 if t.TYPE_CHECKING:
@@ -40,10 +41,21 @@ class Target:
         return self.replacement.recover(record) if self.dest.writable else record
 
 
+def _require_uncovered(location: DestPath) -> None:
+    """Require that no overlay is mounted over the stack that it consists of. Raises ``RootfsError``."""
+    stacks = os.path.join(replace(location, is_mount=False).state_path, os.fsdecode(STACKS))
+    if location.is_mount and os.path.exists(stacks):
+        raise RootfsError(
+            f"{show(location.path)} holds layers over which something is mounted; unmount it and run again, and mount the overlay"
+            " of these layers elsewhere"
+        )
+
+
 @contextlib.contextmanager
 def open_target(options: Options, check_mode: bool) -> t.Iterator[Target]:
     """Open and lock dest; in check mode nothing is made. Raises ``RootfsError``."""
     location = resolve_dest(options.dest)
+    _require_uncovered(location)
     # nothing is made above a dest that is to be absent
     dry_run = check_mode or (not options.needs_image and not os.path.isdir(location.parent))
     root = mapped_root(options.unpack.uids, options.unpack.gids)

@@ -31,7 +31,14 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_oci_archive,
 )
 from ansible_collections.hypervisor.oci.tests.unit.provision_runs import beside_of, refused
-from ansible_collections.hypervisor.oci.tests.unit.support import loop_mounted, needs_root, run, tree, without_waiting
+from ansible_collections.hypervisor.oci.tests.unit.support import (
+    loop_mounted,
+    mounted,
+    needs_root,
+    run,
+    tree,
+    without_waiting,
+)
 
 pytestmark = needs_root
 
@@ -234,6 +241,23 @@ def test_the_mount_of_a_stack(lab: Lab) -> None:
     assert (options["index"], options["metacopy"], options["redirect_dir"]) == ("off", "off", "nofollow")
     assert lab.run(ONE)["mount"] == mount
     assert run(lab.dest("plain"), src=lab.archive(ONE))["mount"] is None
+
+
+def test_an_overlay_that_is_mounted_by_hand(lab: Lab) -> None:
+    """With the options of the result, at a path of its own; over dest it is told."""
+    mount = lab.run(ONE)["mount"]
+    point = lab.folder / "point"
+    point.mkdir()
+    options = ("-t", mount["fstype"], "-o", mount["opts"], mount["src"])
+    with mounted(point, *options):
+        assert (point / "app").read_bytes() == b"1"
+        with pytest.raises(RootfsError, match="is in use by an overlay of it at .*/point"):
+            lab.run(TWO)
+    with mounted(lab.dest(), *options):
+        for act in (lambda: lab.run(TWO), lambda: lab.run(TWO, check_mode=True), lambda: run(lab.dest(), state="absent")):
+            with pytest.raises(RootfsError, match="holds layers over which something is mounted; unmount it"):
+                act()
+    assert lab.run(TWO)["changed"] is True
 
 
 def test_only_stacks_are_listed_for_the_start(lab: Lab) -> None:
