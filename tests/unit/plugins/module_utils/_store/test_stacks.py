@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import time
 import typing as t
 from pathlib import Path
 
@@ -257,7 +258,17 @@ def test_an_overlay_that_is_mounted_by_hand(lab: Lab) -> None:
         for act in (lambda: lab.run(TWO), lambda: lab.run(TWO, check_mode=True), lambda: run(lab.dest(), state="absent")):
             with pytest.raises(RootfsError, match="holds layers over which something is mounted; unmount it"):
                 act()
+    wait_until_unmounted(lab.dest())
     assert lab.run(TWO)["changed"] is True
+
+
+def wait_until_unmounted(path: Path) -> None:
+    """Other processes that make a namespace of their own keep copies of what is mounted for as long."""
+    deadline = time.monotonic() + 30
+    with opened(os.open(path, os.O_RDONLY)) as fd:
+        while is_mounted(fd):
+            assert time.monotonic() < deadline, f"{path} stays mounted"
+            time.sleep(0.1)
 
 
 def test_only_stacks_are_listed_for_the_start(lab: Lab) -> None:

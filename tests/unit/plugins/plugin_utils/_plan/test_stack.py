@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import typing as t
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible_collections.hypervisor.oci.plugins.module_utils._errors import RootfsError
 from ansible_collections.hypervisor.oci.plugins.plugin_utils._container.model import ContainerError
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, write_oci_archive
 from ansible_collections.hypervisor.oci.tests.unit.container_plans import RESULT, ROOT, file_of, node_of, planned
@@ -73,13 +75,13 @@ class Start(t.NamedTuple):
         src = write_oci_archive(self.folder / "image.tar", Image(list(layers)))
         run(self.rootfs, src=src, **options)
 
-    def __call__(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of a shell as the container's start."""
+    def words(self, command: str) -> list[str]:
+        """The words that run a command of a shell as the container's start."""
         content = file_of(planned("runc", rootfs=str(self.rootfs), store_dir="/x"), "/mount")["content"]
         script = self.folder / "mount"
         script.write_text(content)
         script.chmod(0o700)
-        words = [
+        return [
             "unshare",
             "--mount",
             "--propagation",
@@ -91,7 +93,19 @@ class Start(t.NamedTuple):
             "sh",
             str(self.rootfs),
         ]
-        return subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+
+    def __call__(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as the container's start."""
+        return subprocess.run(self.words(command), check=False, capture_output=True, text=True, timeout=60)
+
+    @contextlib.contextmanager
+    def running(self) -> t.Iterator[str]:
+        """A container that runs; yield what its file ``a`` says."""
+        words = self.words('head -n 1 "$1/a"; echo; read wait')
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None and process.stdout is not None
+            yield process.stdout.readline().strip()
+            process.stdin.close()
 
 
 @pytest.fixture(name="start")
@@ -166,6 +180,16 @@ class TestScript:
         done = start("echo started")
         assert (done.returncode, done.stdout) == (125, "")
         assert says in done.stderr
+
+    def test_it_is_in_use_while_it_runs(self, start: Start) -> None:
+        """Its mount is in a namespace of its own, and nothing else shows it."""
+        start.provision(Layer(file("a", "1")), Layer(file("b", "2")), store_dir=str(start.folder / "store"))
+        with start.running() as says:
+            assert says == "1"
+            with pytest.raises(RootfsError, match="in use"):
+                start.provision(Layer(file("a", "2")), store_dir=str(start.folder / "store"))
+        start.provision(Layer(file("a", "2")), store_dir=str(start.folder / "store"))
+        assert start('cat "$1/a"').stdout == "2"
 
     def test_a_store_that_is_not_there(self, start: Start) -> None:
         start.provision(Layer(file("a", "1")), store_dir=str(start.folder / "store"))
