@@ -255,7 +255,11 @@ def test_an_overlay_that_is_mounted_by_hand(lab: Lab) -> None:
         with pytest.raises(RootfsError, match="is in use by an overlay of it at .*/point"):
             lab.run(TWO)
     with mounted(lab.dest(), *options):
-        for act in (lambda: lab.run(TWO), lambda: lab.run(TWO, check_mode=True), lambda: run(lab.dest(), state="absent")):
+        for act in (
+            lambda: lab.run(TWO),
+            lambda: lab.run(TWO, check_mode=True),
+            lambda: run(lab.dest(), state="absent"),
+        ):
             with pytest.raises(RootfsError, match="holds layers over which something is mounted; unmount it"):
                 act()
     wait_until_unmounted(lab.dest())
