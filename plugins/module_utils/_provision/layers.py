@@ -88,15 +88,29 @@ def _options(target: Target, store: Store) -> dict[str, t.Any]:
     return {"driver": store.driver.name, **target.options.unpack.to_fingerprint()}
 
 
-def build(target: Target, shared: Shared, steps: Steps, kept: Kept) -> tuple[Snapshot, ...]:
+class Built(t.NamedTuple):
+    """The snapshots of an image, the lowest first, and what unpacking its own blobs has told, or would have."""
+
+    snapshots: tuple[Snapshot, ...]
+    told: Told
+
+
+def build(target: Target, shared: Shared, steps: Steps, kept: Kept) -> Built:
     """Make the snapshots that are missing, and return all of the image. Raises ``OciError`` and ``OSError``."""
     while True:
         try:
             snapshots = list(_find(target, shared.store, steps.layers))
-            for part in _parts(target, shared.store, steps.layers)[len(snapshots) :]:
+            parts = _parts(target, shared.store, steps.layers)
+            libraries = [snapshot.gzip.get(part.proof) for snapshot, part in zip(snapshots, parts)]
+            for part in parts[len(snapshots) :]:
                 with shared.store.turn(part.key, target.options.lock_timeout):
-                    snapshots.append(_make(_Place(target, shared.store, steps, kept), snapshots, part))
-            return tuple(snapshots)
+                    made, library = _make(_Place(target, shared.store, steps, kept), snapshots, part)
+                snapshots.append(made)
+                libraries.append(library)
+            told = snapshots[-1].told
+            # other blobs of the same layers may be compressed in another way
+            report = {**told.report, "gzip": next(filter(None, libraries), None)}
+            return Built(tuple(snapshots), replace(told, report=report))
         except OtherOrder:
             steps.sort_by_content()
 
@@ -131,12 +145,15 @@ def _proven(target: Target, store: Store, part: _Part) -> Snapshot | None:
     return snapshot
 
 
-def _make(place: _Place, below: t.Sequence[Snapshot], part: _Part) -> Snapshot:
-    """Unpack layers onto the snapshots below them, unless another run has just done so."""
+def _make(place: _Place, below: t.Sequence[Snapshot], part: _Part) -> tuple[Snapshot, str | None]:
+    """Unpack layers onto the snapshots below them, unless another run has just done so.
+
+    Returns the snapshot, and the library that inflated the layers if they are compressed by gzip.
+    """
     store = place.store
     made = _proven(place.target, store, part)
     if made is not None:
-        return made
+        return made, made.gzip.get(part.proof)
     while True:
         with store.draft() as name:
             try:
@@ -148,20 +165,26 @@ def _make(place: _Place, below: t.Sequence[Snapshot], part: _Part) -> Snapshot:
                     raise
                 continue
             digests = tuple(filter(None, [part.proof]))
+            library = told.report["gzip"]
+            gzip = {digest: library for digest in digests if library}
             # the blobs were verified, so they may prove a snapshot that others have made
             known = store.find(part.key)
             if known is not None:
-                return store.prove(known, digests)
+                return store.prove(known, digests, gzip), library
             above = below[-1].name if below else ""
             options = _options(place.target, store)
-            made = Snapshot(part.key, "", above, part.diff_id, digests, told, options)
-            return store.publish(name, made, journal)
+            made = Snapshot(part.key, "", above, part.diff_id, digests, told, options, gzip)
+            return store.publish(name, made, journal), library
 
 
 def _apply(place: _Place, below: t.Sequence[Snapshot], part: _Part, draft: str) -> tuple[Told, bytes | None]:
     """Unpack layers into a draft on top of the snapshots below them."""
+    told = None
+    if below:
+        # which library inflates these layers, not those below
+        told = replace(below[-1].told, report={**below[-1].told.report, "gzip": None})
     with place.store.opened_draft(draft, below) as fd:
-        return place.steps.apply(part.layers, fd, below[-1].told if below else None)
+        return place.steps.apply(part.layers, fd, told)
 
 
 def refer_to(target: Target, shared: Shared, record: Record, tree: Tree | None) -> None:

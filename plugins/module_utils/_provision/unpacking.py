@@ -129,13 +129,13 @@ def _stage_shared(
         kept = Kept(cache, partials)
         stacked = shared.store.driver.name == "overlay"
         steps = Steps(blobs, wanted.image, target.options.unpack, kept, stacked)
-        snapshots = build(target, shared, steps, kept)
+        snapshots, told = build(target, shared, steps, kept)
         record, staging = target.replacement.stage(record, opening_tree(shared, snapshots))
         with opened(staging) as fd:
             carry_over_quota(target, fd)
             binding = bind(fd)
             with opened_tree(fd, target.dest.path) as root:
-                unpacked = steps.finish(root, snapshots[-1].told)
+                unpacked = steps.finish(root, told)
             tree = _to_tree(fd, target, wanted, unpacked, binding)
     tree = replace(tree, snapshots=tuple(snapshot.name for snapshot in snapshots), store=shared.store.path)
     refer_to(target, shared, record, tree)

@@ -27,6 +27,7 @@ class Snapshot:
 
     ``digests`` are those of blobs that were verified to give its ``diff_id``: it is used only for a manifest that names one
     of them. One that holds all layers of an image has the chain of their digests. ``told`` is what unpacking has told.
+    ``gzip`` has the library that inflated each of these blobs, if they were compressed by gzip.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Snapshot:
     digests: tuple[str, ...]
     told: Told
     options: dict[str, t.Any] = field(default_factory=dict)
+    gzip: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Return the snapshot as it is stored."""
@@ -55,6 +57,7 @@ def from_json(data: bytes, key: str) -> Snapshot | None:
             tuple(str(Digest(str(digest))) for digest in value["digests"]),
             told,
             dict(value["options"]),
+            {str(digest): str(library) for digest, library in dict(value["gzip"]).items()},
         )
     except (ValueError, KeyError, TypeError, RecursionError, ImageError):
         return None

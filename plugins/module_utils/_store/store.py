@@ -92,12 +92,12 @@ class Store:
             return False
         return True
 
-    def prove(self, snapshot: Snapshot, digests: t.Sequence[str]) -> Snapshot:
-        """Record that other blobs were verified to give the snapshot."""
+    def prove(self, snapshot: Snapshot, digests: t.Sequence[str], gzip: t.Mapping[str, str]) -> Snapshot:
+        """Record that other blobs were verified to give the snapshot, see there."""
         new = tuple(digest for digest in digests if digest not in snapshot.digests)
         if not new:
             return snapshot
-        snapshot = replace(snapshot, digests=(*snapshot.digests, *new))
+        snapshot = replace(snapshot, digests=(*snapshot.digests, *new), gzip={**snapshot.gzip, **gzip})
         self._record(snapshot)
         return snapshot
 

@@ -214,11 +214,13 @@ def test_another_blob_of_the_same_layer_is_verified_once(lab: Lab, one: str, tmp
     before = lab.stored()
     zipped = Image([Layer(*members, compression="zstd") for members in (_BASE, _MIDDLE, _TOP)], {"User": "app"})
     src = write_oci_archive(tmp_path / "z.tar", zipped)
-    lab.run("b", src)
+    ordinary = run(lab.dest("ordinary"), src=src)["report"]
+    assert lab.run("b", src)["report"] == ordinary
     assert lab.layers_read(zipped) == [0, 1, 2]
     assert lab.stored() == before
-    lab.run("c", src)
+    assert lab.run("c", src)["report"] == ordinary
     assert lab.layers_read(zipped) == []
+    assert lab.run("d", one)["report"] == run(lab.dest("other"), src=one)["report"]
     assert lab.tree("a") == lab.tree("b") == lab.tree("c")
 
 
