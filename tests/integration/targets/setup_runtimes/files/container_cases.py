@@ -528,7 +528,7 @@ class Cases:
             require("from-image" not in report["data"], "not filled", report["data"])
             parent, name = os.path.split(container.rootfs)
             beside = os.listdir(os.path.join(parent, f".{name}.oci_rootfs"))
-            beside = [name for name in beside if not name.endswith(".journal")]
+            beside = [name for name in beside if not name.endswith((".journal", ".made"))]
             require(beside == ["record.json"], "the tree of before is gone", beside)
             status = os.stat(f"{container.rootfs}/bin/setuid")
             require(bool(status.st_mode & 0o4000), "it has set-id bits", status)
