@@ -19,7 +19,6 @@ from ...module_utils._dest.dest_path import STACKS, DestPath
 from ...module_utils._fs.overlay import OPTIONS
 from .._container.model import ContainerError, Option
 from .etc_files import MADE
-from .known import Places
 from .quoting import shell, systemd
 from .runtime import Context, File
 

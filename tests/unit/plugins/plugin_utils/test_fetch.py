@@ -11,7 +11,6 @@ import concurrent.futures
 import os
 import stat
 import threading
-import time
 import typing as t
 from pathlib import Path
 

@@ -35,7 +35,7 @@ from ansible_collections.hypervisor.oci.tests.images.builder import (
     write_docker_archive,
     write_oci_archive,
 )
-from ansible_collections.hypervisor.oci.tests.unit.provision_runs import beside_of, names_beside, refused
+from ansible_collections.hypervisor.oci.tests.unit.provision_runs import beside_of, refused
 from ansible_collections.hypervisor.oci.tests.unit.support import (
     Watched,
     command,
@@ -94,7 +94,9 @@ class Lab(t.NamedTuple):
     @contextlib.contextmanager
     def seen(self, name: str, writing: bool = False) -> t.Iterator[Path]:
         """A tree as its container sees it."""
-        with opened(os.open(self.dest(name), os.O_RDONLY)) as fd, opened_tree(fd, name, writing) as root:
+        with contextlib.ExitStack() as stack:
+            fd = stack.enter_context(opened(os.open(self.dest(name), os.O_RDONLY)))
+            root = stack.enter_context(opened_tree(fd, name, writing))
             yield Path(f"/proc/self/fd/{root}")
 
     def tree(self, name: str) -> dict[str, t.Any]:
