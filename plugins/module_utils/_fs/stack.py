@@ -113,9 +113,9 @@ def opened_tree(fd: int, path: str, writing: bool = False) -> t.Iterator[int]:
         return
     if writing:
         require_unmounted(fd, path)
-    with _opened_lowers(fd, path) as lowers:
-        with opened(open_overlay(lowers, fd) if writing else open_read_only(lowers, fd)) as root:
-            yield root
+    with contextlib.ExitStack() as stack:
+        lowers = stack.enter_context(_opened_lowers(fd, path))
+        yield stack.enter_context(opened(open_overlay(lowers, fd) if writing else open_read_only(lowers, fd)))
 
 
 def require_unmounted(fd: int, path: str) -> None:
