@@ -82,7 +82,7 @@ def test_nor_at_full_speed(first: bytes, again: bytes) -> None:
     ("answer", "words"),
     [
         (endless(b"", b"X: y\r\n", 0.05, ask=False), "and nothing of the file among"),
-        (_WAITS["a handshake"], "no connection was made within 0.5 seconds"),
+        (_WAITS["a handshake"], "no connection was made within 2 seconds"),
     ],
 )
 def test_a_proxy_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch, answer: Talk, words: str) -> None:
@@ -99,8 +99,8 @@ def test_a_proxy_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch, answer: T
 
     with talking(talk) as port:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
-        message, took = waited(lambda: problem("https://images.example.org/x", retries=0, timeout=0.5))
-    assert took < 3
+        message, took = waited(lambda: problem("https://images.example.org/x", retries=0, timeout=2))
+    assert took < 8
     assert words in message
 
 
