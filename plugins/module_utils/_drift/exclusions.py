@@ -117,6 +117,6 @@ class Rules:
 
 
 def normal(path: str) -> str:
-    """Return an absolute path without a slash at its end, as rules have it; empty for what is none."""
+    """Return an absolute path without a slash at its end, as rules have it; empty for another one."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     return "" if ".." in parts or not parts else "/" + "/".join(parts)

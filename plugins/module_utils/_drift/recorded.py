@@ -267,7 +267,7 @@ class _Replay:
         kinds[events.FINISH_DIRECTORY] = stat.S_IFDIR
         self._styles.extend(chunk.styles)
         if any(mode > 0o7777 for mode, _uid, _gid in chunk.styles):
-            raise JournalError("a mode is none")
+            raise JournalError("a mode has more than permissions")
         # with the type, so that one comparison is enough
         known: dict[tuple[int, int], int] = {}
         for pair in set(zip(chunk.kinds, chunk.style_of)):
@@ -289,7 +289,7 @@ class _Replay:
         """Give a directory the attributes of an event; return its object."""
         recorded = self._recorded
         if recorded.kinds[directory] not in _DIRECTORY_KINDS:
-            raise JournalError("a directory is none")
+            raise JournalError("a place is not a directory")
         recorded.styles[directory] = recorded.styles[event]
         recorded.times[directory] = recorded.times[event]
         if recorded.sources[event]:

@@ -39,7 +39,7 @@ def carry_over(old: int, new: int) -> None:
             os.setxattr(new, name, os.getxattr(old, name))
     copy_attributes(old, new)
     number, former = subvolume_number(new), subvolume_number(old)
-    for limits in _items(old, _LIMIT, (0, 0), (former, former)):
+    for limits, _offset in _found(old, _LIMIT, (0, 0), (former, former)):
         fields = _LIMITS.unpack_from(limits)
         if fields[0]:
             fcntl.ioctl(new, _QGROUP_LIMIT, bytearray(_LIMIT_ARGUMENTS.pack(0, *fields)))
@@ -50,11 +50,6 @@ def carry_over(old: int, new: int) -> None:
 def _parents(fd: int, number: int) -> list[int]:
     """Return the groups that a subvolume's own one belongs to: those of a higher level."""
     return [offset for _data, offset in _found(fd, _RELATION, (number, number), (0, _LAST)) if offset >> 48]
-
-
-def _items(fd: int, kind: int, objects: tuple[int, int], offsets: tuple[int, int]) -> t.Iterator[bytes]:
-    for data, _offset in _found(fd, kind, objects, offsets):
-        yield data
 
 
 def _found(fd: int, kind: int, objects: tuple[int, int], offsets: tuple[int, int]) -> t.Iterator[tuple[bytes, int]]:

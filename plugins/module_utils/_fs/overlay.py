@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from .._errors import RootfsError
 from .descriptors import closed_on_error, opened
 from .directories import DIRECTORY, open_existing
+from .syscalls import last_error
 
 _CLONE_NEWNS = 0x20000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
@@ -142,5 +143,4 @@ def _mount(source: bytes | None, point: bytes, kind: bytes | None, flags: int, d
 
 def _check(failed: int) -> None:
     if failed:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise last_error()

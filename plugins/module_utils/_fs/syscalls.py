@@ -123,7 +123,7 @@ def syncfs(fd: int) -> None:
         os.sync()
         return
     if _libc.syncfs(ctypes.c_int(fd)) != 0:
-        raise _last_error()
+        raise last_error()
 
 
 def open_beneath(top: int, path: bytes, flags: int) -> int:
@@ -141,7 +141,7 @@ def open_beneath(top: int, path: bytes, flags: int) -> int:
         ctypes.c_size_t(len(how)),
     )
     if fd < 0:
-        raise _last_error()
+        raise last_error()
     return int(fd)
 
 
@@ -249,13 +249,14 @@ def _renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         failed = _libc.syscall(ctypes.c_long(call), *arguments)
     if failed:
-        raise _last_error()
+        raise last_error()
 
 
 def _bits(machine: str) -> int:
     return 64 if "64" in machine or machine == "s390x" else 32
 
 
-def _last_error() -> OSError:
+def last_error() -> OSError:
+    """Return the error of the last call through the C library in this thread."""
     code = ctypes.get_errno()
     return OSError(code, os.strerror(code))

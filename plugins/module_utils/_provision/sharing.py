@@ -65,7 +65,7 @@ def _obstacle_to_stacks(target: Target, record: Record, store: str, parent: int)
         if _label_of(above) != _label_of(parent):
             return "files get other SELinux labels there"
     trees = [record.tree, record.next, *record.generations]
-    if any(tree is not None and tree.fingerprint.get("form") == "overlay" and tree.snapshots for tree in trees):
+    if any(tree is not None and tree.form == "overlay" for tree in trees):
         return ""
     # imported late: dests with a stack do not need it
     from .stack_probe import probe

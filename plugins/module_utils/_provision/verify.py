@@ -22,7 +22,7 @@ from .._drift.objects import Looks
 from .._drift.options import Verifying
 from .._drift.recorded import JournalError, Recorded, replay
 from .._errors import RootfsError, show
-from .._fs.descriptors import opened
+from .._fs.descriptors import opened, opened_or_none
 from .._fs.directories import open_existing, open_private
 from .._fs.stack import opened_tree
 from .._report import Report
@@ -121,17 +121,11 @@ def _journals(dest: Dest, tree: Tree) -> list[bytes] | None:
 
 
 def _journals_in_store(tree: Tree) -> list[bytes] | None:
-    fd, missing = open_existing(os.fsencode(os.path.join(tree.store, "r")))
-    with opened(fd):
-        if missing or not tree.store:
-            return None
     found = []
-    above, _missing = open_existing(os.fsencode(tree.store))
-    with opened(above):
-        folder = open_private(above, b"r")
-    if folder is None:
-        return None
-    with opened(folder):
+    above, missing = open_existing(os.fsencode(tree.store))
+    with opened(above), opened_or_none(None if missing or not tree.store else open_private(above, b"r")) as folder:
+        if folder is None:
+            return None
         for name in tree.snapshots:
             try:
                 journal = os.open(name + SNAPSHOT_JOURNAL, _READ, dir_fd=folder)
