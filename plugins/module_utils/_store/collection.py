@@ -12,14 +12,12 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from .._errors import RootfsError
 from .._fs.descriptors import opened
 from .contents import Contents, Stored, read_contents
 from .references import GONE, Reference, follow
-from .store import FOLDERS, JOURNAL, Store, remove_tree
+from .store import FOLDERS, JOURNAL, Store, await_lock, remove_tree
 
 _DAY = 86_400
-_POLL_SECONDS = 0.1
 _SNAPSHOTS, _RECORDS, _DRAFTS, _REFERENCES = FOLDERS
 
 
@@ -107,19 +105,8 @@ def collect(store: Store, days: float) -> Collection:
 @contextlib.contextmanager
 def exclusive_lock(folders: t.Mapping[str, int], timeout: float) -> t.Iterator[None]:
     """Wait until no run uses a store, and keep others from it. Raises ``RootfsError`` if that takes so many seconds."""
-    deadline = time.monotonic() + timeout
     with _opened_lock(folders) as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RootfsError(
-                        f"another run uses the store and was not done after {timeout:g} seconds; wait for it or raise"
-                        " lock_timeout"
-                    ) from None
-                time.sleep(_POLL_SECONDS)
+        await_lock(lock, timeout, "uses the store")
         yield
 
 

@@ -107,19 +107,8 @@ class Store:
     def turn(self, key: str, timeout: float) -> t.Iterator[None]:
         """Let only one run make the snapshot with this key. Raises ``RootfsError`` if that takes ``timeout`` seconds."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        deadline = time.monotonic() + timeout
         with opened(os.open(f"{key}.lock", flags, 0o600, dir_fd=self.folders["r"])) as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise RootfsError(
-                            f"another run makes a layer in {show(self.path)} and was not done after {timeout:g} seconds; wait"
-                            " for it or raise lock_timeout"
-                        ) from None
-                    time.sleep(_POLL_SECONDS)
+            await_lock(lock, timeout, f"makes a layer in {show(self.path)}")
             yield
 
     @contextlib.contextmanager
@@ -180,6 +169,21 @@ def write_file(folder: int, name: str, data: bytes) -> None:
 def _names(snapshots: t.Sequence[Snapshot]) -> list[str]:
     """Return the names of snapshots, the top first."""
     return [snapshot.name for snapshot in reversed(snapshots)]
+
+
+def await_lock(lock: int, timeout: float, work: str) -> None:
+    """Wait for a lock that another run may have, which does ``work``. Raises ``RootfsError`` after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise RootfsError(
+                    f"another run {work} and was not done after {timeout:g} seconds; wait for it or raise lock_timeout"
+                ) from None
+            time.sleep(_POLL_SECONDS)
 
 
 def remove_tree(folder: int, name: str) -> bool:
