@@ -14,6 +14,7 @@ import contextlib
 import errno
 import os
 import re
+import time
 import typing as t
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ _MOST_BYTES = 16_384
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OVERLAY = "trusted.overlay."
+# The kernel ends the mounts of a namespace a moment after its last process.
+_LOOKS, _PAUSE = 20, 0.05
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,13 @@ def opened_tree(fd: int, path: str, writing: bool = False) -> t.Iterator[int]:
 
 def require_unmounted(fd: int, path: str) -> None:
     """Require that no overlay of a stack is mounted. Raises ``RootfsError`` and ``OSError``."""
-    if is_mounted(fd):
-        raise RootfsError(
-            f"{show(path)} is in use: the overlay of its layers is mounted; stop the container, or unmount it, and run again"
-        )
+    for _look in range(_LOOKS):
+        if not is_mounted(fd):
+            return
+        time.sleep(_PAUSE)
+    raise RootfsError(
+        f"{show(path)} is in use: the overlay of its layers is mounted; stop the container, or unmount it, and run again"
+    )
 
 
 @contextlib.contextmanager
