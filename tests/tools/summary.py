@@ -29,6 +29,8 @@ GROUP = "lint"
 NOTHING_TO_TEST = "No tests applicable."
 # How many of the slowest parts are shown.
 SLOWEST = 10
+# How many tests that failed are shown, and how many characters of what each says.
+FAILURES, FAILURE = 8, 400
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Session:
 
     ``result`` and ``reason`` are nox's words. ``pythons`` are those that unit tests ran with, ``notes`` say why tests
     left something out, and how many did, and ``compared`` what was compared with the work of other programs. ``parts``
-    are seconds by the name of a part: a file of unit tests, or an integration target.
+    are seconds by the name of a part: a file of unit tests, or an integration target. ``failures`` are what tests said
+    that failed, where the session did.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Session:
     notes: t.Mapping[str, int]
     compared: tuple[str, ...] = ()
     parts: t.Mapping[str, float] = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
 
 
 def read(folder: str) -> list[Session]:
@@ -92,6 +96,7 @@ def _session(item: dict[str, t.Any], files: list[str]) -> Session:
         collections.Counter(_notes(item["name"], suites)),
         tuple(dict.fromkeys(_said("COMPARED", suites))),
         _parts(item["name"], files),
+        tuple(_failures(item["name"], files)) if item["result"] not in (SUCCESS, "skipped") else (),
     )
 
 
@@ -146,6 +151,19 @@ def _parts(session: str, files: t.Iterable[str]) -> dict[str, float]:
                 name = case.get("classname", "").replace(".", "/") + ".py"
             parts[name] = parts.get(name, 0) + float(case.get("time") or 0)
     return parts
+
+
+def _failures(session: str, files: t.Iterable[str]) -> t.Iterator[str]:
+    """Return what each test said that failed; of an integration target the last, since a rescued task looks the same."""
+    for path in files:
+        said = []
+        for case in ElementTree.parse(path).iter("testcase"):
+            for element in (*case.iter("failure"), *case.iter("error")):
+                words = " ".join(f"{case.get('name')}: {element.get('message') or ''} {element.text or ''}".split())
+                # its end too, where a traceback says what was raised
+                said.append(words if len(words) <= FAILURE else f"{words[:FAILURE // 2]} ... {words[-FAILURE // 2 :]}")
+        name = os.path.basename(path)
+        yield from (f"{name}: {text}" for text in (said[-1:] if session.startswith("integration") else said))
 
 
 def slowest(sessions: t.Iterable[Session]) -> list[tuple[float, str]]:
@@ -205,6 +223,9 @@ def main() -> int:
     print("The slowest parts, in seconds (tests of one file run on several cores):")
     for seconds, name in slowest(sessions):
         print(f"    {seconds:7.1f}  {name}")
+    for session in sessions:
+        for text in session.failures[:FAILURES]:
+            print(f"FAILED in {session.name}: {text}")
     absent = missing(options.require, sessions)
     for wanted in absent:
         print(f"REQUIRED, but did not run and pass: {wanted}")

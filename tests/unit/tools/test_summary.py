@@ -24,6 +24,12 @@ UNITS = """<testsuites><testsuite>
 <testcase name="c" classname="tests.unit.test_y"><skipped message="only root may mount"/></testcase>
 </testsuite></testsuites>"""
 
+FAILED = """<testsuites><testsuite>
+<testcase name="rescued" classname="x"><failure message="on purpose"/></testcase>
+<testcase name="asked" classname="x"><failure message="no answer">line
+%s ValueError: in the end</failure></testcase>
+</testsuite></testsuites>"""
+
 
 def results(folder: Path, sessions: dict[str, dict[str, str]]) -> Path:
     """A folder as a run leaves it: files by session."""
@@ -60,3 +66,18 @@ def test_skipped_tests_are_counted_by_their_reason(tmp_path: Path, capsys: pytes
         (0.0, "units-2.21: tests/unit/test_y.py"),
     ]
     assert summary.missing(["units-2.21:3.13", "units-2.19:3.8"], sessions) == ["units-2.19:3.8"]
+
+
+def test_a_session_that_failed_shows_what_its_tests_said(tmp_path: Path) -> None:
+    """The last of a target, since a task that was rescued looks the same; and of long words both ends."""
+    text = FAILED % ("x" * summary.FAILURE)
+    sessions = {"integration-2.21": {"disks-abcdefgh-20261129.xml": text}, "units-2.21": {"python3.13-units.xml": text}}
+    folder = results(tmp_path, sessions)
+    assert [session.failures for session in summary.read(str(folder))] == [(), ()]
+    report = folder / "report.json"
+    report.write_text(report.read_text().replace('"success"', '"failed"'))
+    target, units = (session.failures for session in summary.read(str(folder)))
+    (last,) = target
+    assert last.startswith("disks-abcdefgh-20261129.xml: asked: no answer line xx") and "... x" in last
+    assert last.endswith("ValueError: in the end") and len(last) < 2 * summary.FAILURE
+    assert [text.split(": ")[1] for text in units] == ["rescued", "asked"]
