@@ -94,6 +94,10 @@ bench-sharing: $(VENV)/tests-done
 	tests/tools/install_packages.sh btrfs-progs podman
 	$(RUN) tests/bench/sharing.py --folder $(CURDIR)/.nox $(BENCH)
 
+# BENCH: options of tests/bench/verify.py, paths absolute; root, since it mounts file systems
+bench-verify: $(VENV)/tests-done
+	$(RUN) tests/bench/verify.py --folder $(CURDIR)/.nox $(BENCH)
+
 # FLEET: options of tests/fleet/measure.py, paths absolute; root, since it makes namespaces
 fleet: $(VENV)/tests-done
 	tests/tools/install_packages.sh $(FLEET_PACKAGES)

@@ -92,7 +92,7 @@ class Modules:
         for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"):
             self.environment.pop(name, None)
         self._payloads = {OURS: self._payload(f"hypervisor.oci.{OURS}"), NOTHING: self._payload(NOTHING)}
-        self._stored = ""
+        self._asking: dict[str, str] = {}
 
     def command(self, module: str, start: str, src: str, dest: str, inflater: str = "zlib") -> list[str]:
         """The words that start this module, as on a node that has this one library to inflate gzip."""
@@ -109,10 +109,18 @@ class Modules:
 
     def storing(self, src: str, dest: str, store: str) -> list[str]:
         """The words that start our module as Ansible sends it, with a store. Needs root."""
-        if not self._stored:
-            self._stored = self._payload(f"hypervisor.oci.{OURS}", {"store_dir": _STORE})
+        return self._asked({"store_dir": _STORE}, {_SRC: src, _DEST: dest, _STORE: store})
+
+    def verifying(self, src: str, dest: str, how: str) -> list[str]:
+        """The words that start our module as Ansible sends it, to verify the tree."""
+        return self._asked({"verify": how}, {_SRC: src, _DEST: dest})
+
+    def _asked(self, options: dict[str, str], values: dict[str, str]) -> list[str]:
+        key = str(options)
+        if key not in self._asking:
+            self._asking[key] = self._payload(f"hypervisor.oci.{OURS}", options)
         path = [self._hidden(library) for library in INFLATERS.values() if library]
-        script = self._filled(self._stored, {_SRC: src, _DEST: dest, _STORE: store})
+        script = self._filled(self._asking[key], values)
         return ["env", f"PYTHONPATH={os.pathsep.join([*path, *self._path])}", sys.executable, script]
 
     def _filled(self, text: str, values: t.Mapping[str, str]) -> str:
@@ -172,7 +180,8 @@ class Modules:
             raise RuntimeError(f"Ansible sent no module {name}: {ran.stdout}")
         with open(sent[0], encoding="utf-8") as file:
             text = file.read()
-        if any(text.count(value) != 1 for value in (_SRC, _DEST, *(more or {}).values())):
+        stand = [value for value in (_SRC, _DEST, *(more or {}).values()) if value.startswith("/")]
+        if any(text.count(value) != 1 for value in stand):
             raise RuntimeError(f"the payload of {name} holds its arguments otherwise")
         remove_below(self._folder, temporary)
         return text

@@ -13,11 +13,11 @@ import string
 import textwrap
 import typing as t
 
+from . import sections
 from .charts import LICENCE, Bar, Line, bars, lines, svg
 from .contenders import PEERS
 from .figures import Results, Sample, Spread, ratios, slope, spread, table, unrest
 from .product import NOTHING, OURS
-from .sections import kept
 
 PAGE = "performance.md"
 PLOT = "performance.svg"
@@ -125,7 +125,7 @@ Ansible needs time for a larger result. Code that an unchanged run does not need
 the garbage collection meanwhile saves nothing. Keeping compiled code on the node would save most of this time, but root would
 run code from a cache.
 
-$sharing
+$sections
 
 ## Optimisations
 
@@ -181,7 +181,8 @@ $problems
 `make bench`, as root on Debian, takes an hour or two and installs the other tools. `BENCH=--quick` shows in a few minutes
 that measuring works; `BENCH="--images DIR"` adds your own images (`DIR/NAME/oci-gzip`, a layout with the tag `latest`; also
 `oci-zstd` and `oci-plain`). The images that it builds are the same everywhere except for the compressors' versions.
-`make bench-sharing` measures many containers and many updates, in half an hour.
+`make bench-sharing` measures many containers and many updates, in half an hour; `make bench-verify`
+what verifying costs, in a quarter of an hour.
 """
 
 _QUICK = """\
@@ -195,17 +196,17 @@ _STARTS = {
 
 
 def write_page(results: Results, folder: str) -> None:
-    """Write the page and the plot into ``folder``; the section with a command of its own stays."""
+    """Write the page and the plot into ``folder``; sections with commands of their own stay."""
     written = ""
     with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, PAGE), encoding="utf-8") as file:
         written = file.read()
-    for name, text in ((PAGE, page(results, kept(written))), (PLOT, plot(results))):
+    for name, text in ((PAGE, page(results, written)), (PLOT, plot(results))):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             file.write(text)
 
 
-def page(results: Results, sharing: str = "") -> str:
-    """Return the page as Markdown; ``sharing`` is the section that ``sections.kept`` returns."""
+def page(results: Results, written: str = "") -> str:
+    """Return the page as Markdown; sections with commands of their own are those of the page that was ``written``."""
     settings = results["settings"]
     idle = results["idle"]
     has_goals = any(_goal(case, peer, ours) for case, peer, ours in _pairs(results["cases"]))
@@ -235,7 +236,7 @@ def page(results: Results, sharing: str = "") -> str:
         reading=(
             "{:.2f} ms (median of 200; the least: {:.2f} ms)".format(*idle["reading"]) if idle else "(not measured)"
         ),
-        sharing=sharing or kept(""),
+        sections="\n\n".join(section.kept(written) for section in sections.ALL),
         sha=_sha_words(results["sha"]),
         machine=table(("what", "which"), results["machine"].items()),
         noise=_noise_words(results),

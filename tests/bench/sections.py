@@ -2,26 +2,48 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A section of docs/performance.md that has a command of its own: whoever writes the page keeps it."""
+"""Sections of docs/performance.md that have commands of their own: whoever writes the page keeps them."""
 
 from __future__ import annotations
 
-BEGIN = "<!-- Written by `make bench-sharing`, text and numbers; change tests/bench/sharing_report.py instead. -->"
-END = "<!-- The end of what `make bench-sharing` writes. -->"
-_EMPTY = "## Many containers, many updates\n\nThis was not measured."
+from dataclasses import dataclass
 
 
-def kept(page: str) -> str:
-    """Return the section of a page with its marks; an empty one if the page has none."""
-    _before, begin, rest = page.partition(BEGIN)
-    text, end, _after = rest.partition(END)
-    return f"{BEGIN}{text}{END}" if begin and end else f"{BEGIN}\n\n{_EMPTY}\n\n{END}"
+@dataclass(frozen=True)
+class Section:
+    """A section, the target of ``make`` that writes it, and the file that holds its text."""
+
+    title: str
+    command: str
+    file: str
+
+    @property
+    def begin(self) -> str:
+        """The mark before it."""
+        return f"<!-- Written by `make {self.command}`, text and numbers; change {self.file} instead. -->"
+
+    @property
+    def end(self) -> str:
+        """The mark behind it."""
+        return f"<!-- The end of what `make {self.command}` writes. -->"
+
+    def kept(self, page: str) -> str:
+        """Return the section of a page with its marks; an empty one if the page has none."""
+        _before, begin, rest = page.partition(self.begin)
+        text, end, _after = rest.partition(self.end)
+        if begin and end:
+            return f"{begin}{text}{end}"
+        return f"{self.begin}\n\n## {self.title}\n\nThis was not measured.\n\n{self.end}"
+
+    def put(self, page: str, text: str) -> str:
+        """Return the page with another text of the section, without its marks. Raises ``ValueError`` if it has none."""
+        before, begin, rest = page.partition(self.begin)
+        _text, end, after = rest.partition(self.end)
+        if not begin or not end:
+            raise ValueError("the page has no marks of the section")
+        return f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
 
 
-def put(page: str, section: str) -> str:
-    """Return the page with another section, given without its marks. Raises ``ValueError`` if it has none."""
-    before, begin, rest = page.partition(BEGIN)
-    _text, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError("the page has no marks of the section")
-    return f"{before}{BEGIN}\n\n{section.strip()}\n\n{END}{after}"
+SHARING = Section("Many containers, many updates", "bench-sharing", "tests/bench/sharing_report.py")
+VERIFYING = Section("Verifying a tree", "bench-verify", "tests/bench/verify_report.py")
+ALL = (SHARING, VERIFYING)

@@ -50,6 +50,8 @@ _BASELINE_PAIRS = 3
 
 
 Disk = t.Union[Btrfs, Ext4]
+# After the name of an image in the results.
+_DISKS = {"btrfs": "", "ext4": " on ext4"}
 
 
 class Image(t.NamedTuple):
@@ -169,13 +171,13 @@ def run_all(bench: Bench, results: Results) -> Results:
     """Everything that was asked for, one image after the other, added to earlier ``results``."""
     options = bench.options
     filesystem = Btrfs(bench.folder)
-    disks: dict[str, Disk] = {"": filesystem, " on ext4": Ext4(bench.folder)}
+    disks: dict[str, Disk] = {"btrfs": filesystem, "ext4": Ext4(bench.folder)}
     before, started = machine.load(), time.time()
     for name in filter(bench.options.chooses, _CONTAINERS):
         with _built(bench, name, _VERSIONS[name]) as image:
             for where, disk in disks.items():
-                if not options.on or where.endswith(options.on):
-                    results["images"][name + where] = measure_image(bench, disk, image)
+                if options.on in (None, where):
+                    results["images"][name + _DISKS[where]] = measure_image(bench, disk, image)
     if options.baseline and options.chooses("baseline"):
         with _built(bench, "app") as image:
             results["baseline"] = measure_baseline(bench, filesystem, image.case, options.baseline)
@@ -217,7 +219,7 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default 5")
     parser.add_argument("--quick", action="store_true", help="tiny images, to see that all works")
     parser.add_argument("--only", action="append", default=[], choices=[*_CONTAINERS, "baseline"])
-    parser.add_argument("--on", choices=["ext4"], help="only there; default on btrfs and ext4")
+    parser.add_argument("--on", choices=list(_DISKS), help="only there; default on both")
     parser.add_argument("--baseline", metavar="DIR", help="a checkout of an older version")
     parser.add_argument("--folder", metavar="DIR", help="where to work; about 12 GB are needed")
     parser.add_argument("--limit", type=int, default=600, metavar="S", help="seconds for one run")

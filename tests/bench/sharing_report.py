@@ -14,7 +14,7 @@ import typing as t
 from .charts import Line, lines, svg
 from .figures import Results, Sample, Spread, ratios, spread, table
 from .report import PAGE, wrapped
-from .sections import put
+from .sections import SHARING
 
 PLOT = "performance-sharing.svg"
 _MB = 1e6
@@ -70,7 +70,7 @@ def write_section(results: Results, folder: str) -> None:
     path = os.path.join(folder, PAGE)
     with open(path, encoding="utf-8") as file:
         page = file.read()
-    for name, text in ((path, put(page, section(results))), (os.path.join(folder, PLOT), plot(results))):
+    for name, text in ((path, SHARING.put(page, section(results))), (os.path.join(folder, PLOT), plot(results))):
         with open(name, "w", encoding="utf-8") as file:
             file.write(text)
 

@@ -119,7 +119,7 @@ def test_the_plot() -> None:
 
 def test_the_section_is_put_into_its_place(tmp_path: pathlib.Path) -> None:
     page = tmp_path / report.PAGE
-    page.write_text(f"before\n\n{sections.kept('')}\n\nafter\n", encoding="utf-8")
+    page.write_text(f"before\n\n{sections.SHARING.kept('')}\n\nafter\n", encoding="utf-8")
     # and again from what --results keeps
     for found in (results(), json.loads(json.dumps(results()))):
         sharing_report.write_section(found, str(tmp_path))
@@ -127,15 +127,15 @@ def test_the_section_is_put_into_its_place(tmp_path: pathlib.Path) -> None:
         assert text.startswith("before\n") and text.endswith("\nafter\n")
         assert text.count("## Many containers, many updates") == 1
         assert "This was not measured." not in text
-    assert sections.kept(text) in text
+    assert sections.SHARING.kept(text) in text
     xml.etree.ElementTree.parse(str(tmp_path / sharing_report.PLOT))
     with pytest.raises(ValueError, match="no marks"):
-        sections.put("no page of ours", "text")
+        sections.SHARING.put("no page of ours", "text")
 
 
 def test_who_writes_the_page_keeps_the_section(tmp_path: pathlib.Path) -> None:
     page = tmp_path / report.PAGE
-    page.write_text(f"old\n\n{sections.BEGIN}\n\nThe section.\n\n{sections.END}\n", encoding="utf-8")
+    page.write_text(f"old\n\n{sections.SHARING.begin}\n\nThe section.\n\n{sections.SHARING.end}\n", encoding="utf-8")
     settings = {"runs": 1, "quick": False, "start": "payload", "filesystem": "x", "minutes": 1.0, "floor": 1.0,
                 "load": {"before": 0.5, "stolen": 0.0}}  # fmt: skip
     empty: figures.Results = {
@@ -150,14 +150,14 @@ def test_who_writes_the_page_keeps_the_section(tmp_path: pathlib.Path) -> None:
     report.write_page(empty, str(tmp_path))
     text = page.read_text(encoding="utf-8")
     assert "old" not in text.splitlines()
-    assert f"{sections.BEGIN}\n\nThe section.\n\n{sections.END}" in text
+    assert f"{sections.SHARING.begin}\n\nThe section.\n\n{sections.SHARING.end}" in text
 
 
 def test_the_page_in_the_repository_has_the_text_of_the_program() -> None:
     """Only numbers may differ: whoever edits the text, edits the program."""
     folder = pathlib.Path(report.__file__).parents[2] / "docs"
     written = (folder / report.PAGE).read_text(encoding="utf-8")
-    assert sections.BEGIN in written and sections.END in written
+    assert sections.SHARING.begin in written and sections.SHARING.end in written
     blocks = [block for block in sharing_report.TEMPLATE.split("\n\n") if "$" not in block]
     assert len(blocks) > 4
     for block in blocks:
