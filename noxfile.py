@@ -51,6 +51,17 @@ TOPICS_WITH_EACH = ["first_run", "replace", "selection", "errors", "controller_s
 # run with the newest.
 WITH_EACH = ["tests/unit/plugins/", "tests/unit/roles/", "tests/unit/fleet/"]
 
+# Unit tests that Pythons between the oldest and the newest run: of all that Ansible calls itself. What is below it is the
+# same code at both ends.
+BETWEEN = [
+    "tests/unit/plugins/modules/",
+    "tests/unit/plugins/action/",
+    "tests/unit/plugins/filter/",
+    "tests/unit/plugins/plugin_utils/",
+    "tests/unit/roles/",
+    "tests/unit/fleet/",
+]
+
 PIP_SETTINGS = ("cert", "extra-index-url", "find-links", "index-url", "proxy", "timeout", "trusted-host")
 SEEDING = """
 import ensurepip
@@ -129,9 +140,9 @@ def keep_results(source: Path, name: str) -> None:
         shutil.copytree(source, RESULTS / name, dirs_exist_ok=True)
 
 
-def add(kind: str, core: str, params: list[str]) -> None:
+def add(kind: str, core: str, params: list[str], part: str = "") -> None:
     """A session of ansible-test on this machine, in the copy that antsibull-nox makes."""
-    name = f"{kind}-{core}"
+    name = f"{kind}-{core}{part}"
 
     def before() -> None:
         # runs in the copy, which is removed at exit: what is registered later runs earlier, and after a failure too
@@ -194,6 +205,23 @@ def left_out(core: str) -> list[str]:
     return params
 
 
+def add_units(core: str) -> None:
+    """The unit tests of one ansible-core: all of them with the oldest and the newest Python of this machine."""
+    ends = pythons.ends(filter(runs, pythons.NODES))
+    everything = WITH_EACH if newest_runs_more(core) else []
+    for part, tests, is_end in (("", everything, True), ("-between", BETWEEN, False)):
+        targets = []
+        for version in pythons.NODES[core]:
+            path = pythons.find(version)
+            if path and (version in ends) is is_end:
+                targets += ["--target-python", f"venv/{version}@{path}"]
+        if targets:
+            add("units", core, ["--requirements", *targets, *tests], part)
+    for version in pythons.NODES[core]:
+        if not pythons.find(version):
+            add_skipped(f"units-{core}-python-{version}", f"there is no Python {version}")
+
+
 def add_all(core: str) -> None:
     """All sessions of one ansible-core."""
     if not runs(core):
@@ -210,16 +238,7 @@ def add_all(core: str) -> None:
         add_skipped(f"units-{core}", refused)
         add_skipped(f"integration-{core}", refused)
         return
-    targets = []
-    for version in pythons.NODES[core]:
-        path = pythons.find(version)
-        if path is None:
-            add_skipped(f"units-{core}-python-{version}", f"there is no Python {version}")
-        else:
-            targets += ["--target-python", f"venv/{version}@{path}"]
-    if targets:
-        some = WITH_EACH if newest_runs_more(core) else []
-        add("units", core, ["--requirements", *targets, *some])
+    add_units(core)
     if os.geteuid() == 0:
         # one target that fails hides no other
         params = ["--requirements", "--local", "--allow-destructive", "--continue-on-error"]

@@ -45,6 +45,15 @@ def _pyenv_roots() -> t.Iterator[str]:
         yield said
 
 
+def ends(cores: t.Iterable[str]) -> set[str]:
+    """Return the oldest and the newest Python that this machine has for nodes of some ansible-cores."""
+    there = sorted(
+        (version for core in cores for version in NODES[core] if find(version)),
+        key=lambda version: [int(number) for number in version.split(".")],
+    )
+    return {*there[:1], *there[-1:]}
+
+
 @functools.lru_cache(maxsize=None)
 def find(version: str) -> str | None:
     """The path of a Python of this version that really runs, and can make virtual environments."""
