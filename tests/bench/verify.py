@@ -7,7 +7,8 @@
     python3 tests/bench/verify.py [--quick] [--turns 5] [--baseline DIR] [--only app] [--output docs]
 
 Each turn unpacks an image on a new ext4, runs again without a change, and verifies. It writes its section of
-docs/performance.md. ``--baseline DIR`` is a checkout of a version that made no record, beside which unpacking is measured.
+docs/performance.md. ``--baseline DIR`` is a checkout of a version that makes neither record nor inventory, beside which
+unpacking is measured.
 Needs root; ``--render FILE`` writes the section again from the results that ``--results FILE`` has kept.
 """
 
@@ -148,7 +149,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=5, metavar="N", help="default 5")
     parser.add_argument("--quick", action="store_true", help="tiny images, to see that all works")
     parser.add_argument("--only", action="append", default=[], choices=_IMAGES)
-    parser.add_argument("--baseline", metavar="DIR", help="a checkout of a version that made no record")
+    parser.add_argument("--baseline", metavar="DIR", help="a checkout of a version that makes no record")
     parser.add_argument("--folder", metavar="DIR", help="where to work; about 12 GB are needed")
     parser.add_argument("--limit", type=int, default=600, metavar="S", help="seconds for one run")
     parser.add_argument("--output", default=os.path.join(_ROOT, "docs"), metavar="DIR")

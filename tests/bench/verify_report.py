@@ -25,7 +25,8 @@ cost while unpacking? The file system is a new loop-mounted ext4 in each turn, a
 
 - *Above nothing* is without that of a run that changes nothing: medians of three runs in the same turn.
 - `verify: content` reads the image's layers again, and each file of the tree.
-- *Without a record* is the last version that made none, in turns with this one, on a new file system each time.
+- *Without a record* is this version with the code taken out that makes the record and the inventory, in turns with this one,
+  on a new file system each time.
 - Tables show the median of all turns and, in brackets, the least and the greatest.
 
 $goals
