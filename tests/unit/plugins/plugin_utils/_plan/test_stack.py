@@ -139,6 +139,12 @@ class TestScript:
         assert (start.rootfs / "upper/own").read_text() == "own\n"
         assert str(start.rootfs) not in Path("/proc/self/mounts").read_text()
 
+    def test_it_is_mounted_once(self, start: Start) -> None:
+        """LXC's hook runs it again, in the namespace of a caller that has mounted it, and when the container restarts."""
+        start.provision(Layer(file("a", "1")), store_dir=str(start.folder / "store"))
+        done = start(f'{start.folder}/mount cat "$1/a"; echo; grep -c " $1 " /proc/self/mounts')
+        assert (done.stdout, done.stderr) == ("1\n1\n", "")
+
     @pytest.mark.parametrize("number", [130, 380])
     def test_many_layers(self, start: Start, number: int) -> None:
         layers = [Layer(file(f"f{n}", str(n))) for n in range(number)]
