@@ -29,6 +29,8 @@ from .record import Record, from_json, to_json
 UPLOADS = b"uploads.json"
 # The folder of blobs that came in part, see _provision/partials.py.
 PARTIALS = b"partial"
+# The folder in which a run tries what a stack needs, see _provision/stack_probe.py.
+PROBE = b"probe"
 # Where the inventory of a tree and the journal of its making lie, after the name of its papers; and the paths of what else
 # this collection has made in it.
 INVENTORY = ".inventory"
@@ -168,13 +170,22 @@ class Dest:
             os.close(self.parent)
 
     def _remove_empty_state(self) -> None:
-        # a failed run may have left it; a failing disk is reported elsewhere
+        # a failed run may have left them; a failing disk is reported elsewhere
         with contextlib.suppress(OSError):
             os.unlink(_NEW_FILE, dir_fd=self.state)
+        with contextlib.suppress(OSError):
+            self._remove_probe()
         _remove_empty(self.location.state_parent, self.location.state_name)
         if self.location.is_mount:
             above, name = os.path.split(self.location.state_parent)
             _remove_empty(above, os.fsencode(name))
+
+    def _remove_probe(self) -> None:
+        if self.has(PROBE):
+            # imported late: only an interrupted run has left it
+            from .._fs.removal import try_remove_tree
+
+            try_remove_tree(self.state, PROBE)
 
 
 @contextlib.contextmanager

@@ -312,6 +312,19 @@ def test_where_overlays_do_not_work(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     assert lab.tree()["app"].content == b"1"
 
 
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_what_an_interrupted_run_has_tried(lab: Lab, state: str) -> None:
+    beside = lab.folder / "guests/.web.oci_rootfs"
+    (beside / "probe/low/x/y").mkdir(parents=True)
+    beside.chmod(0o700)
+    if state == "absent":
+        run(lab.dest(), state="absent")
+        assert os.listdir(lab.folder / "guests") == []
+    else:
+        assert lab.run(ONE)["store"] == "overlay"
+        assert sorted(os.listdir(beside)) == ["record.json", "stacks"]
+
+
 def test_check_mode_predicts_a_stack(lab: Lab) -> None:
     assert lab.run(ONE, check_mode=True)["store"] == "overlay"
     assert os.listdir(lab.folder / "guests") == []
