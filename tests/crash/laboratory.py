@@ -245,8 +245,8 @@ class Laboratory:
 
     def count(self, scenario: Scenario) -> t.Sequence[str]:
         """The calls of the run that is to be stopped."""
-        self.prepare(scenario)
         try:
+            self.prepare(scenario)
             found = self.found()
             outcome = self.stop(scenario.action, Calls())
             if outcome.error:
@@ -269,8 +269,8 @@ class Laboratory:
 
         ``untouched``: an error leaves everything as it was. ``disk``: it is started again before anything is looked at.
         """
-        self.prepare(scenario)
         try:
+            self.prepare(scenario)
             before = self.leftovers()
             if disk is not None:
                 disk.sync()

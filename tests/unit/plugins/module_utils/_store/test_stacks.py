@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._container.mount_points import provide_directories
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError, RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.descriptors import opened
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.overlay import is_mounted
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.overlay import Lowers, is_mounted, open_overlay
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.stack import is_stack, opened_tree
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import stack_probe
 from ansible_collections.hypervisor.oci.plugins.modules.oci_user_info import look_up_user
@@ -193,6 +193,20 @@ def test_an_image_cannot_make_a_stack(lab: Lab) -> None:
     for name in ("trusted.hypervisor_oci_stack", "trusted.hypervisor_oci"):
         message = refused(lab.dest("no"), src=lab.archive(image), xattrs=[name])
         assert "xattrs names the xattr that binds a tree to its record" in message
+
+
+def test_redirects_are_not_followed(lab: Lab) -> None:
+    """Whatever ``redirect_always_follow`` of the machine says; images cannot bring them, and a container cannot set them."""
+    names = {"trusted.overlay.redirect": b"/secret", "trusted.overlay.metacopy": b""}
+    base = Layer(file("secret/key", "k"), file("d/own"))
+    same_as_ordinary(lab, Image([base, Layer(directory("d", xattrs=names), file("x", "1", xattrs=names))]))
+    for path in ("low/secret", "low/d", "top/d", "upper", "work"):
+        (lab.folder / path).mkdir(parents=True)
+    os.setxattr(lab.folder / "top/d", "trusted.overlay.redirect", b"/secret")
+    with opened(os.open(lab.folder, os.O_RDONLY)) as fd, opened(open_overlay(Lowers(fd, ("top", "low")), fd)) as root:
+        assert sorted(os.listdir(root)) == ["d", "secret"]
+        with pytest.raises(PermissionError):
+            os.listdir(f"/proc/self/fd/{root}/d")
 
 
 def test_the_earlier_stack_whose_snapshot_is_gone(lab: Lab) -> None:
