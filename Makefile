@@ -11,7 +11,7 @@
 # make model [N=20000]      compares generated images with the executable specification
 # make fuzz [SECONDS=60]    mutates archives, documents and layers
 # make limits               images that ask for too much, at full size
-# make crash [N=100]        kills runs at every step and at N random instants
+# make crash [N=100]        kills runs at every step and at N random instants, and cuts power at every step
 # make bench                measures against other tools, and writes docs/performance.md
 # make bench-sharing        measures many containers and updates, and writes their section of docs/performance.md
 # make fleet                measures what many nodes cost, and writes the tables of docs/fleet.md
@@ -83,6 +83,7 @@ limits: $(VENV)/tests-done
 
 crash: $(VENV)/tests-done
 	$(RUN) tests/crash/run.py --random $(or $(N),100)
+	$(RUN) tests/crash/run.py --power
 
 # BENCH: options of tests/bench/run.py, paths absolute
 bench: $(VENV)/tests-done

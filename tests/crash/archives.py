@@ -31,35 +31,39 @@ _CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
 _TIME = nanoseconds(1_600_000_000_123_456_789)
 
 
-def small(mark: str) -> Image:
-    """Two layers, the second of which hides and replaces what the first brings; ``mark`` tells images apart."""
-    return Image(
-        [
-            Layer(
-                directory("./", 0o751, mtime=_TIME),
-                directory("etc", mtime=_TIME),
-                file("etc/passwd", "app:x:1000:1000::/:/bin/sh\n", mtime=_TIME),
-                file("etc/mark", mark, 0o640, uid=1000, gid=1000, mtime=_TIME),
-                symlink("etc/link", "mark", mtime=_TIME),
-                directory(f"only-{mark}/deep", 0o700, mtime=_TIME),
-                file(f"only-{mark}/deep/file", mark * 50, mtime=_TIME),
-                file("gone", "hidden by the second layer", mtime=_TIME),
-                directory("opaque", mtime=_TIME),
-                file("opaque/old", mtime=_TIME),
-            ),
-            Layer(
-                whiteout("gone"),
-                opaque("opaque"),
-                file("opaque/new", mark, mtime=_TIME),
-                hardlink("etc/hard", "etc/mark"),
-                file("tool", "#!" + mark, 0o4755, mtime=_TIME, xattrs={"security.capability": _CAPABILITY}),
-                sparse("sparse", [(0, "a" * 512), (8192, mark)], 16384, mtime=_TIME),
-                fifo("fifo", mtime=_TIME),
-                char("null", 1, 3, mtime=_TIME),
-            ),
-        ],
-        {"User": "app"},
-        ref="test:" + mark,
+def small(mark: str, base: str = "") -> Image:
+    """Two layers, the second of which hides and replaces what the first brings; ``mark`` tells images apart.
+
+    Images with the same ``base`` have the first layer in common.
+    """
+    return Image([_first(base or mark), _second(mark)], {"User": "app"}, ref="test:" + mark)
+
+
+def _first(mark: str) -> Layer:
+    return Layer(
+        directory("./", 0o751, mtime=_TIME),
+        directory("etc", mtime=_TIME),
+        file("etc/passwd", "app:x:1000:1000::/:/bin/sh\n", mtime=_TIME),
+        file("etc/mark", mark, 0o640, uid=1000, gid=1000, mtime=_TIME),
+        symlink("etc/link", "mark", mtime=_TIME),
+        directory(f"only-{mark}/deep", 0o700, mtime=_TIME),
+        file(f"only-{mark}/deep/file", mark * 50, mtime=_TIME),
+        file("gone", "hidden by the second layer", mtime=_TIME),
+        directory("opaque", mtime=_TIME),
+        file("opaque/old", mtime=_TIME),
+    )
+
+
+def _second(mark: str) -> Layer:
+    return Layer(
+        whiteout("gone"),
+        opaque("opaque"),
+        file("opaque/new", mark, mtime=_TIME),
+        hardlink("etc/hard", "etc/mark"),
+        file("tool", "#!" + mark, 0o4755, mtime=_TIME, xattrs={"security.capability": _CAPABILITY}),
+        sparse("sparse", [(0, "a" * 512), (8192, mark)], 16384, mtime=_TIME),
+        fifo("fifo", mtime=_TIME),
+        char("null", 1, 3, mtime=_TIME),
     )
 
 
@@ -80,6 +84,11 @@ def large(mark: str, folders: int = 20) -> Image:
 def crash_images() -> dict[str, Image]:
     """``a``, ``b``, ``c`` and ``large``."""
     return {**{mark: small(mark) for mark in "abc"}, "large": large("large")}
+
+
+def sharing_images() -> dict[str, Image]:
+    """``a``, ``b`` and ``c``, which have a layer in common."""
+    return {mark: small(mark, "base") for mark in "abc"}
 
 
 def write_images(folder: str, images: t.Mapping[str, Image]) -> dict[str, str]:

@@ -19,8 +19,12 @@ import sys
 import typing as t
 
 _PRODUCT = "ansible_collections.hypervisor.oci.plugins."
-_SYSCALLS = _PRODUCT + "module_utils._fs.syscalls"
-_OWN = ("exchange", "rename_new", "set_inode_flags", "set_subvolume_writable", "syncfs")
+_SYSCALLS = "syscalls"
+# The product's own calls, by the file of ``_fs`` that has them.
+_OWN = {
+    _SYSCALLS: ("exchange", "rename_new", "set_inode_flags", "set_subvolume_writable", "syncfs"),
+    "btrfs": ("destroy_subvolume", "make_read_only", "make_snapshot", "make_subvolume"),
+}
 _OS = (
     "chmod",
     "chown",
@@ -93,8 +97,9 @@ class Calls:
             if function is not None:
                 setattr(os, name, self._wrapped(name, function))
         self._install_open()
-        for name in _OWN:
-            replace_in_product(name, lambda found: self._wrapped(found.__name__, found))
+        for where, names in _OWN.items():
+            for name in names:
+                replace_in_product(name, lambda found: self._wrapped(found.__name__, found), where)
 
     def _install_open(self) -> None:
         real_open = os.open
@@ -158,9 +163,11 @@ def die() -> None:
     signal.pause()
 
 
-def replace_in_product(name: str, make: t.Callable[[t.Callable[..., t.Any]], t.Callable[..., t.Any]]) -> None:
+def replace_in_product(
+    name: str, make: t.Callable[[t.Callable[..., t.Any]], t.Callable[..., t.Any]], where: str = _SYSCALLS
+) -> None:
     """Replace one of the product's own system calls wherever it was imported to."""
-    original = getattr(sys.modules[_SYSCALLS], name)
+    original = getattr(sys.modules[f"{_PRODUCT}module_utils._fs.{where}"], name)
     replacement = make(original)
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith(_PRODUCT):

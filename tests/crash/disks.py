@@ -50,6 +50,9 @@ _MIB = 1 << 20
 # ext4's EXT4_IOC_SHUTDOWN, and what becomes of its journal
 _SHUTDOWN = 0x8004587D
 _FLUSH_LOG, _NO_FLUSH = 1, 2
+# <linux/fs.h>: forget what is known of a device's content
+_BLKFLSBUF = 0x1261
+_CHUNK = 1 << 20
 
 
 # What a device that is gone is called, in the middle of a sentence.
@@ -86,6 +89,13 @@ def _require(*programs: str) -> None:
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         raise Skipped(f"{', '.join(missing)} is not installed")
+
+
+def require_btrfs() -> None:
+    """Require a kernel and programs that know btrfs. Raises ``Skipped``."""
+    _require("mkfs.btrfs", "btrfs")
+    if "\tbtrfs\n" not in _text("/proc/filesystems"):
+        raise Skipped("this kernel has no btrfs")
 
 
 _Disk = t.TypeVar("_Disk", bound="Disk")
@@ -196,6 +206,48 @@ class Disk:
             os.close(fd)
 
 
+class BtrfsDisk(Disk):
+    """The same with btrfs, which cannot be shut down: what it has not given to its device is lost."""
+
+    def __init__(self, folder: str) -> None:
+        require_btrfs()
+        super().__init__(folder, 128 * _MIB, "mkfs.btrfs", "-q")
+        self._lost = f"{self.file}.lost"
+
+    def lose_power(self) -> None:
+        """Keep what the device has got until now, for ``again``."""
+        with open(self.file, "rb") as file, open(self._lost, "wb") as copy:
+            _copy_data(file, copy)
+
+    def again(self) -> None:
+        """As after a restart."""
+        self.unmount()
+        if os.path.exists(self._lost):
+            with open(self._lost, "rb") as copy, open(self.file, "r+b") as file:
+                file.truncate(0)
+                _copy_data(copy, file)
+            os.unlink(self._lost)
+            fcntl.ioctl(self._fd, _BLKFLSBUF)
+        self.mount()
+
+
+def _copy_data(source: t.BinaryIO, target: t.BinaryIO) -> None:
+    """Copy a file into an empty one, holes as holes."""
+    size = os.fstat(source.fileno()).st_size
+    target.truncate(size)
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(source.fileno(), end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return
+        end = os.lseek(source.fileno(), start, os.SEEK_HOLE)
+        for place in range(start, end, _CHUNK):
+            os.pwrite(target.fileno(), os.pread(source.fileno(), min(_CHUNK, end - place), place), place)
+
+
 class MemoryDisk(Disk):
     """The same in a block device in memory, which can be told to refuse what it has no room for yet."""
 
@@ -230,14 +282,12 @@ class MemoryDisk(Disk):
 @contextlib.contextmanager
 def _prepared(lab: Laboratory, scenario: Scenario, folder: str) -> t.Iterator[None]:
     """The scenario's dest in that folder, removed afterwards."""
-    parent = lab.parent
-    lab.parent = os.path.join(folder, "parent")
     try:
-        lab.prepare(scenario)
-        yield
-        lab.clean()
+        with lab.on(folder):
+            lab.prepare(scenario)
+            yield
+            lab.clean()
     finally:
-        lab.parent = parent
         # where it failed, what is on the disk goes with the disk
         remove_below(lab.work, lab.var)
 
@@ -361,9 +411,8 @@ def inodes(lab: Laboratory, work: str) -> str:
 
 def quota(lab: Laboratory, work: str) -> str:
     """A limit on a part of a file system with more room; on btrfs, since root is above others' quotas."""
-    _require("mkfs.btrfs", "btrfs")
-    if "\tbtrfs\n" not in _text("/proc/filesystems"):
-        raise Skipped("this kernel has no btrfs (its quotas are the ones that bind root)")
+    # its quotas are the ones that bind root
+    require_btrfs()
     with Disk(work, 256 * _MIB, "mkfs.btrfs", "-q") as disk:
         part = os.path.join(disk.path, "part")
         _command("btrfs", "subvolume", "create", part)
@@ -398,9 +447,7 @@ def attributes(lab: Laboratory, work: str) -> str:
 
 def subvolumes(lab: Laboratory, work: str) -> str:
     """A container made subvolumes of btrfs, which any user can, and set them read-only."""
-    _require("mkfs.btrfs", "btrfs")
-    if "\tbtrfs\n" not in _text("/proc/filesystems"):
-        raise Skipped("this kernel has no btrfs")
+    require_btrfs()
     with Disk(work, 256 * _MIB, "mkfs.btrfs", "-q") as disk, _prepared(lab, _REPLACE, disk.path):
         for step in ({"src": "b", "keep": 0}, {"state": "absent"}):
             one = os.path.join(lab.dest, "one")

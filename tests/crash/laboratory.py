@@ -4,11 +4,12 @@
 
 """A folder to crash in: preparing a dest, running the product in a process to be lost, looking at what is left.
 
-docs/behaviour.md, section 7, says what may be found.
+docs/behaviour.md, section 7, says what may be found, and section 16 what of shared layers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -22,10 +23,16 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs import btrfs
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.descriptors import opened
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.stack import opened_tree
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import (
     carry_out,
+    layers,
     predict,
     provision,
+    sharing,
+    stack_probe,
     target,
     unpacking,
 )
@@ -34,9 +41,11 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._dest import in_use
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import mounted as inside
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest import dest_path
 from ansible_collections.hypervisor.oci.plugins.module_utils._source import compressed, directory
+from ansible_collections.hypervisor.oci.plugins.module_utils._store import btrfs_driver, overlay_driver
 from ansible_collections.hypervisor.oci.tests.crash.archives import crash_images, write_images
 from ansible_collections.hypervisor.oci.tests.crash.calls import BEFORE, Calls, replace_in_product
-from ansible_collections.hypervisor.oci.tests.crash.scenarios import Scenario, Step
+from ansible_collections.hypervisor.oci.tests.crash.layers import Layers, leftovers, let_be_removed, shown, to_be_shown
+from ansible_collections.hypervisor.oci.tests.crash.scenarios import B, Scenario, Step
 from ansible_collections.hypervisor.oci.tests.images.builder import Image
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments, options_of
 from ansible_collections.hypervisor.oci.tests.tools.compare_trees import Ignore, Node, compare, read_tree
@@ -44,6 +53,7 @@ from ansible_collections.hypervisor.oci.tests.tools.removal import remove_below,
 
 # What a run imports late is here before it is forked.
 _LATE = (carry_out, predict, unpacking, beside, in_use, inside, compressed, directory)
+_LATE_TO_SHARE = (layers, sharing, stack_probe, btrfs, btrfs_driver, overlay_driver)
 
 # A run that takes longer hangs.
 _PATIENCE = 60.0
@@ -137,6 +147,7 @@ class Laboratory:
         self.parent = os.path.join(work, "parent")
         self.var = os.path.join(work, "var")
         self.trees: dict[str, Tree] = {}
+        self.layers = Layers()
         self._mounted = False
         self._scenario = Scenario("", {}, (), "")
         os.mkdir(os.path.join(work, "images"))
@@ -169,11 +180,48 @@ class Laboratory:
         above = ("new", "folders") if self._scenario.missing_parents else ()
         return os.path.join(self.parent, *above, "rootfs")
 
+    @property
+    def _shared(self) -> str:
+        """The folder of the store and of the other dest, beside the one of dest."""
+        return os.path.join(os.path.dirname(self.parent), "shared")
+
+    @property
+    def _store(self) -> str:
+        return os.path.join(self._shared, "store")
+
+    @property
+    def _other(self) -> str:
+        return os.path.join(self._shared, "other")
+
+    @contextlib.contextmanager
+    def on(self, folder: str) -> t.Iterator[None]:
+        """Have dest in that folder, of a disk."""
+        parent = self.parent
+        self.parent = os.path.join(folder, "parent")
+        try:
+            yield
+        finally:
+            self.parent = parent
+
+    def learn(self) -> None:
+        """See what snapshots of all images have to hold where dest is now."""
+        self.prepare(Scenario("", {}, (), "", shares=True))
+        try:
+            for name in self.sources:
+                self.must({"src": name})
+            self.layers.learn(self._store)
+        finally:
+            self.clean()
+
     def prepare(self, scenario: Scenario) -> None:
         """What the scenario wants to be there."""
         self._scenario = scenario
         os.mkdir(self.parent, 0o700)
         os.mkdir(self.var, 0o700)
+        if scenario.shares:
+            os.mkdir(self._shared, 0o700)
+        if scenario.other:
+            self.must({"src": scenario.other, "dest": self._other})
         if scenario.inside:
             os.mkdir(self.dest, 0o755)
             if self.mounts:
@@ -191,13 +239,14 @@ class Laboratory:
         if self._mounted:
             _command("umount", self.dest)
             self._mounted = False
-        for path in (self.parent, self.var):
+        let_be_removed(self._store)
+        for path in (self.parent, self.var, self._shared):
             remove_below(self._above, path)
 
     def count(self, scenario: Scenario) -> t.Sequence[str]:
         """The calls of the run that is to be stopped."""
-        self.prepare(scenario)
         try:
+            self.prepare(scenario)
             found = self.found()
             outcome = self.stop(scenario.action, Calls())
             if outcome.error:
@@ -220,8 +269,8 @@ class Laboratory:
 
         ``untouched``: an error leaves everything as it was. ``disk``: it is started again before anything is looked at.
         """
-        self.prepare(scenario)
         try:
+            self.prepare(scenario)
             before = self.leftovers()
             if disk is not None:
                 disk.sync()
@@ -262,6 +311,8 @@ class Laboratory:
             raise Broken(f"{found} is at dest, not one of {scenario.found}")
         if not scenario.inside or found != "partial":
             self._check_precious(found)
+        if scenario.shares:
+            self._check_layers(found)
         images = [image for image in self.sources if image in scenario.images]
         checks = [{"src": image, "force": True, "check_mode": True} for image in images]
         outcomes = self.run(*checks, scenario.following)
@@ -275,6 +326,35 @@ class Laboratory:
             (again,) = self.run(scenario.following)
             if again.changed or again.error:
                 raise Broken(f"the run after the next is not quiet: {again}")
+        if scenario.shares:
+            self._check_healing()
+
+    def _check_layers(self, found: str) -> None:
+        """The store is whole, and containers that start see one image each."""
+        faults = self.layers.faults(self._store, self._records())
+        if faults:
+            raise Broken(f"{found} is at dest, and of the store: {faults[:5]}")
+        for dest, name in ((self.dest, found), (self._other, self._scenario.other)):
+            if name not in self.sources:
+                continue
+            seen = shown(dest, os.path.join(self.work, "mount"))
+            if seen != to_be_shown(self.trees[name]):
+                raise Broken(f"a container that starts in {dest} does not see {name}: {seen[:500]}")
+
+    def _check_healing(self) -> None:
+        """A run that unpacks and keeps nothing leaves nothing that nobody needs."""
+        self.must({**B, "recreate": True, "keep": 0, "store_max_age": 0})
+        if self.found() != "b":
+            raise Broken(f"{self.found()} is at dest after b was made anew")
+        self._check_layers("b")
+        left = leftovers(self._store, self._records())
+        if left or self.leftovers() != ("record.json",):
+            raise Broken(f"left over in the end: {left} of the store, {self.leftovers()} of dest")
+
+    def _records(self) -> list[str]:
+        """The paths of the records of all dests."""
+        places = [os.path.split(dest) for dest in (self.dest, self._other)]
+        return [f"{above}/.{name}.oci_rootfs/record.json" for above, name in places]
 
     def _check_precious(self, found: str) -> None:
         """What ``previous`` or ``force`` must not lose is somewhere, whole."""
@@ -375,7 +455,11 @@ class Laboratory:
         if self._scenario.inside and path == self.dest:
             ours = filter(_RANDOM_NAME.match, os.listdir(path))
             hidden = frozenset(map(os.fsencode, ours))
-        tree = read_tree(path, Ignore(paths=hidden))
+        try:
+            with opened(os.open(path, os.O_RDONLY)) as fd, opened_tree(fd, path) as root:
+                tree = read_tree(f"/proc/self/fd/{root}/.", Ignore(paths=hidden))
+        except OciError as error:
+            raise Broken(error.message) from error
         kept = tuple(pair for pair in tree[b"."].xattrs if pair[0] != _TOKEN)
         return {**tree, b".": replace(tree[b"."], xattrs=kept)}
 
@@ -415,7 +499,8 @@ class Laboratory:
             calls.install()
         for step in steps:
             outcomes.append({"changed": False, "error": ""})
-            params = {**_DEFAULTS, "dest": self.dest, **step}
+            store = self._store if self._scenario.shares and "src" in step else None
+            params = {**_DEFAULTS, "dest": self.dest, "store_dir": store, **step}
             check_mode = params.pop("check_mode")
             params["src"] = self.sources.get(params["src"])
             try:
@@ -491,15 +576,17 @@ def _without(tree: Tree, time: bool, root: bool) -> Tree:
 
 
 def _without_journals(state: str) -> list[str]:
-    """What a private folder holds but for the journals of the trees that its record names."""
+    """What a private folder holds but for the journals of the trees that its record names, and the list of its stacks."""
     names = os.listdir(state)
     if "record.json" not in names:
         return names
     with open(os.path.join(state, "record.json"), encoding="utf-8") as file:
         record = json.load(file)
     trees = [record["tree"], record["next"], *record["generations"]]
-    journals = {f"{tree['papers']}.journal" for tree in trees if tree and tree["papers"]}
-    return [name for name in names if name not in journals]
+    expected = {f"{tree['papers']}.journal" for tree in trees if tree and tree["papers"]}
+    if any(tree["fingerprint"].get("form") == "overlay" for tree in trees if tree):
+        expected.add("stacks")
+    return [name for name in names if name not in expected]
 
 
 def _command(*command: str) -> None:

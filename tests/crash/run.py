@@ -8,10 +8,11 @@
     run.py --random 500         more of those
     run.py --points             no random instants
     run.py --instants           nothing but random instants
-    run.py --power              at every call, the disk loses what was not made durable (ext4, root)
+    run.py --power              at every call, the disk loses what was not made durable (root; ext4, and also btrfs for
+                                trees that share their layers)
     run.py --only previous      one scenario (may be repeated)
 
-docs/behaviour.md, section 7: a crash leaves the old tree or the new one, whole (with two renames or in a mount
+docs/behaviour.md, sections 7 and 16: a crash leaves the old tree or the new one, whole (with two renames or in a mount
 point perhaps none, but never one that passes for provisioned), and the next run finishes the job and clears
 leftovers. An error in place of a crash leaves everything as it was. Exit status 1 where a promise is broken.
 """
@@ -30,8 +31,9 @@ from dataclasses import dataclass, replace
 # an installed collection needs no PYTHONPATH
 sys.path.insert(0, os.path.abspath(__file__).partition("/ansible_collections/")[0])
 
+from ansible_collections.hypervisor.oci.tests.crash.archives import sharing_images  # noqa: E402
 from ansible_collections.hypervisor.oci.tests.crash.calls import AFTER, BEFORE, Calls  # noqa: E402
-from ansible_collections.hypervisor.oci.tests.crash.disks import Disk  # noqa: E402
+from ansible_collections.hypervisor.oci.tests.crash.disks import BtrfsDisk, Disk, Skipped  # noqa: E402
 from ansible_collections.hypervisor.oci.tests.crash.laboratory import (  # noqa: E402
     Broken,
     Laboratory,
@@ -39,7 +41,13 @@ from ansible_collections.hypervisor.oci.tests.crash.laboratory import (  # noqa:
     can_mount,
     end_cleanly,
 )
-from ansible_collections.hypervisor.oci.tests.crash.scenarios import SCENARIOS, TWICE, Scenario, by_name  # noqa: E402
+from ansible_collections.hypervisor.oci.tests.crash.scenarios import (  # noqa: E402
+    SCENARIOS,
+    SHARED,
+    TWICE,
+    Scenario,
+    by_name,
+)
 from ansible_collections.hypervisor.oci.tests.tools.confinement import require  # noqa: E402
 from ansible_collections.hypervisor.oci.tests.tools.removal import make_folder, remove_folder  # noqa: E402
 
@@ -139,7 +147,11 @@ def crash_at_random(
 def lose_power_everywhere(lab: Laboratory, disk: Disk, scenario: Scenario, failures: list[str], every: int = 1) -> str:
     """Lose what is not durable at every call of a scenario, and when the run is done."""
     started = time.monotonic()
-    calls = lab.count(scenario)
+    try:
+        calls = lab.count(scenario)
+    except Broken as error:
+        failures.append(f"{scenario.name}, without a loss of power: {error}")
+        return f"{scenario.name}: not even without a loss of power"
     for at in range(1, len(calls) + 1, every):
         try:
             lab.crash(scenario, Calls(at, BEFORE, event=disk.lose_power), disk=disk)
@@ -166,18 +178,32 @@ def lose_power_everywhere(lab: Laboratory, disk: Disk, scenario: Scenario, failu
 
 
 def _lose_power(lab: Laboratory, work: str, chosen: list[Scenario], failures: list[str], every: int) -> None:
-    parent = lab.parent
-    with Disk(work, 16 << 20) as disk:
-        lab.parent = os.path.join(disk.path, "parent")
-        try:
-            for scenario in chosen:
-                # what is in a mount point here lies on another file system; and a next run after another action
-                if scenario.inside or scenario.next:
-                    continue
-                figures = lose_power_everywhere(lab, disk, scenario, failures, every)
-                print(f"{figures}; {len(failures)} broken so far", flush=True)
-        finally:
-            lab.parent = parent
+    with Disk(work, 16 << 20) as disk, lab.on(disk.path):
+        for scenario in chosen:
+            # what is in a mount point here lies on another file system; and a next run after another action
+            if scenario.inside or scenario.next:
+                continue
+            figures = lose_power_everywhere(lab, disk, scenario, failures, every)
+            print(f"{figures}; {len(failures)} broken so far", flush=True)
+
+
+def _lose_power_of_shared(work: str, chosen: list[Scenario], failures: list[str], every: int) -> None:
+    if not chosen:
+        return
+    lab = Laboratory(os.path.join(work, "sharing"), True, sharing_images())
+    try:
+        for driver, make in (("overlay", lambda: Disk(work, 16 << 20)), ("btrfs", lambda: BtrfsDisk(work))):
+            try:
+                with make() as disk, lab.on(disk.path):
+                    lab.learn()
+                    for scenario in chosen:
+                        named = replace(scenario, name=f"{scenario.name} ({driver})")
+                        figures = lose_power_everywhere(lab, disk, named, failures, every)
+                        print(f"{figures}; {len(failures)} broken so far", flush=True)
+            except Skipped as reason:
+                print(f"{driver}: skipped, {reason}", flush=True)
+    finally:
+        lab.close()
 
 
 def _length(lab: Laboratory, scenario: Scenario) -> float:
@@ -204,10 +230,11 @@ def main() -> int:
     parser.add_argument("--work", metavar="DIR", help="where to crash (a tmpfs is fast)")
     options = parser.parse_args()
     require()
-    names = [scenario.name for scenario in SCENARIOS]
+    names = [scenario.name for scenario in (*SCENARIOS, *SHARED)]
     unknown = {*(options.only or ())} - {*names, "recovery"}
     if unknown:
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(names)}, recovery")
+    shared = [scenario for scenario in SHARED if not options.only or scenario.name in options.only]
     everything = not (options.points or options.instants or options.power)
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     above = make_folder("oci_rootfs_crash.", options.work or shm)
@@ -228,6 +255,7 @@ def main() -> int:
                         print(f"{figures}; {len(failures)} broken so far", flush=True)
             if options.power:
                 _lose_power(lab, above, chosen, failures, options.every)
+                _lose_power_of_shared(above, shared, failures, options.every)
             if (everything or options.instants) and chosen:
                 figures = crash_at_random(lab, chosen, options.random, options.seed, failures)
                 print(figures)

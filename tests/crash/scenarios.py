@@ -53,6 +53,9 @@ class Scenario:
     inside: bool = False
     exchanges: bool = True
     missing_parents: bool = False
+    # trees share their layers, also with another dest, whose image is this one
+    shares: bool = False
+    other: str = ""
     # a first crash, before that call of the action; then it is another run of the action that is stopped
     crashed_at: int = 0
 
@@ -153,6 +156,38 @@ SCENARIOS = (
     replace(INSIDE, name="inside-absent", action=ABSENT, found=("a", "none", "partial"), final="none", turns=1),
 )
 
+# These share their layers; they are not crashed but by losses of power.
+_SHARED = Scenario("shared-update", B, ("a", "b"), "b", before=(A,), kept=("a",), shares=True)
+SHARED = (
+    replace(_SHARED, name="shared-first", found=("none", "b"), before=(), kept=(), turn=MOVE),
+    replace(_SHARED, name="shared-second", found=("none", "b"), before=(), kept=(), turn=MOVE, other="b"),
+    _SHARED,
+    replace(
+        _SHARED, name="shared-previous", action=PREVIOUS, before=(A, B), found=("b", "a"), kept=(), final="", swaps=True
+    ),
+    replace(
+        _SHARED,
+        name="shared-absent",
+        action=ABSENT,
+        before=(A, B),
+        found=("b", "none"),
+        kept=(),
+        final="none",
+        turn=MOVE,
+    ),
+    replace(
+        _SHARED,
+        name="shared-collection",
+        action={**B, "keep": 0, "store_max_age": 0},
+        before=(C, A),
+        kept=(),
+        other="b",
+    ),
+    # from a tree of its own, and back to one
+    replace(_SHARED, name="shared-from-its-own", before=({**A, "store_dir": None},)),
+    replace(_SHARED, name="shared-to-its-own", action={**B, "store_dir": None}),
+)
+
 # Of these, each crash at a call named here is followed by a second crash, in the run that recovers.
 TWICE = (
     ("first", ("save", "rename_new")),
@@ -167,4 +202,4 @@ TWICE = (
 
 def by_name(name: str) -> Scenario:
     """Raises ``KeyError``."""
-    return {scenario.name: scenario for scenario in SCENARIOS}[name]
+    return {scenario.name: scenario for scenario in (*SCENARIOS, *SHARED)}[name]

@@ -22,6 +22,7 @@ from .._fs.directories import (
     open_private,
     remove_if_empty,
 )
+from .._fs.lock import await_lock
 from .dest_path import RECORD, STACKS, DestPath
 from .record import Record, from_json, to_json
 
@@ -29,6 +30,8 @@ from .record import Record, from_json, to_json
 UPLOADS = b"uploads.json"
 # The folder of blobs that came in part, see _provision/partials.py.
 PARTIALS = b"partial"
+# The folder in which a run tries what a stack needs, see _provision/stack_probe.py.
+PROBE = b"probe"
 # Where the inventory of a tree and the journal of its making lie, after the name of its papers; and the paths of what else
 # this collection has made in it.
 INVENTORY = ".inventory"
@@ -36,7 +39,6 @@ JOURNAL = ".journal"
 MADE = ".made"
 _PAPERS = tuple(name.encode() for name in (INVENTORY, JOURNAL, MADE))
 _NEW_FILE = b"record.json.new"
-_POLL_SECONDS = 0.1
 
 
 class Access(t.NamedTuple):
@@ -168,13 +170,22 @@ class Dest:
             os.close(self.parent)
 
     def _remove_empty_state(self) -> None:
-        # a failed run may have left it; a failing disk is reported elsewhere
+        # a failed run may have left them; a failing disk is reported elsewhere
         with contextlib.suppress(OSError):
             os.unlink(_NEW_FILE, dir_fd=self.state)
+        with contextlib.suppress(OSError):
+            self._remove_probe()
         _remove_empty(self.location.state_parent, self.location.state_name)
         if self.location.is_mount:
             above, name = os.path.split(self.location.state_parent)
             _remove_empty(above, os.fsencode(name))
+
+    def _remove_probe(self) -> None:
+        if self.has(PROBE):
+            # imported late: only an interrupted run has left it
+            from .._fs.removal import try_remove_tree
+
+            try_remove_tree(self.state, PROBE)
 
 
 @contextlib.contextmanager
@@ -253,7 +264,7 @@ def _open_or_make(path: str, access: Access, dry_run: bool) -> tuple[int, list[s
 def _lock_state(dest: Dest, made: list[str], access: Access, timeout: float, dry_run: bool) -> int:
     """Open and lock the private folder; ``-1`` if a dry run finds it missing. Adds the paths made above it to ``made``."""
     location = dest.location
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         above, more = _open_or_make(location.state_parent, access, dry_run)
         made += more
@@ -271,7 +282,7 @@ def _lock_state(dest: Dest, made: list[str], access: Access, timeout: float, dry
                     # another run removed it, or the directory above: try again
                     continue
             with closed_on_error(state):
-                _lock(state, deadline, timeout, location.path, dry_run)
+                await_lock(state, timeout, f"works on {show(location.path)}", dry_run, began)
                 is_same = _is_named(above, location.state_name, state)
             if is_same:
                 if not location.is_mount:
@@ -289,22 +300,6 @@ def _is_named(above: int, name: bytes, fd: int) -> bool:
         return os.path.samestat(os.stat(name, dir_fd=above, follow_symlinks=False), os.fstat(fd))
     except FileNotFoundError:
         return False
-
-
-def _lock(state: int, deadline: float, timeout: float, path: str, shared: bool) -> None:
-    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    while True:
-        try:
-            fcntl.flock(state, how | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise RootfsError(
-                    f"another run works on {show(path)} and was not done after {timeout:g} seconds;"
-                    " wait for it or raise lock_timeout"
-                ) from None
-            time.sleep(min(_POLL_SECONDS, left))
 
 
 def _remove_empty(above: str, name: bytes) -> None:

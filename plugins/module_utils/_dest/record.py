@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from .._errors import RootfsError
 from .._fs.descriptors import opened
 from .._fs.directories import open_temporary
-from .._fs.syscalls import birth_time
+from .._fs.syscalls import birth_time, is_subvolume_root
 
 # Increased when the meaning of records or trees changes; trees of another format are unpacked again.
 FORMAT = 1
@@ -25,9 +25,6 @@ _TOKEN = "trusted.hypervisor_oci"
 # Digests of indexes that are kept for one tree: a tag's index may change while this image in it does not.
 _MOST_INDEXES = 16
 _NO_XATTRS = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA)
-
-# The inode of the root of every btrfs subvolume.
-_SUBVOLUME = 256
 
 UNPACKING = "unpacking"
 STAGED = "staged"
@@ -84,7 +81,7 @@ def bind(fd: int, new_token: bool = True) -> Binding:
 
 
 def _subvolume_of(fd: int) -> str | None:
-    if os.fstat(fd).st_ino != _SUBVOLUME:
+    if not is_subvolume_root(os.fstat(fd)):
         return None
     # imported late: few trees are subvolumes
     from .._fs.btrfs import subvolume_id

@@ -16,8 +16,8 @@ import typing as t
 from dataclasses import dataclass
 
 from .._fs.beneath import ELSEWHERE, Beneath
-from .._fs.btrfs import is_subvolume_root
 from .._fs.descriptors import opened
+from .._fs.syscalls import is_subvolume_root
 from .._rootfs import journal as events
 from .exclusions import Rules
 from .findings import EXTRA, MISSING, Drift, Finding

@@ -24,10 +24,6 @@ _SUBVOLUME_INFO_SIZE = 504
 _UUID = slice(8 + 256 + 4 * 8, 8 + 256 + 4 * 8 + 16)
 
 
-# The inode of the root of every subvolume.
-_ROOT_INODE = 256
-
-
 def ioctl_number(direction: int, number: int, size: int) -> int:
     """Return the number of an ioctl of btrfs, whose argument is read, written, or both."""
     return direction << _SHIFT | size << 16 | _TYPE << 8 | number
@@ -75,11 +71,6 @@ def subvolume_id(fd: int) -> str | None:
     except OSError:
         return None
     return bytes(buffer[_UUID]).hex()
-
-
-def is_subvolume_root(status: os.stat_result) -> bool:
-    """Return whether a directory is the root of a subvolume by its inode number, which other objects have elsewhere."""
-    return status.st_ino == _ROOT_INODE
 
 
 def make_subvolume(folder: int, name: bytes) -> None:

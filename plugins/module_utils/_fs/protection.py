@@ -15,12 +15,17 @@ import stat
 import typing as t
 
 from .descriptors import opened
-from .syscalls import inode_flags, is_read_only_subvolume, set_inode_flags, set_subvolume_writable, without_protection
+from .syscalls import (
+    inode_flags,
+    is_read_only_subvolume,
+    is_subvolume_root,
+    set_inode_flags,
+    set_subvolume_writable,
+    without_protection,
+)
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-# the inode number of the root of every subvolume
-_SUBVOLUME = 256
 
 
 def unprotect(fd: int) -> int | None:
@@ -28,7 +33,7 @@ def unprotect(fd: int) -> int | None:
 
     Return ``None`` if nothing was changed. Raises ``OSError`` if the user may not change it.
     """
-    if os.fstat(fd).st_ino == _SUBVOLUME and is_read_only_subvolume(fd):
+    if is_subvolume_root(os.fstat(fd)) and is_read_only_subvolume(fd):
         set_subvolume_writable(fd)
     flags = inode_flags(fd)
     if flags is None or without_protection(flags) == flags:

@@ -18,7 +18,7 @@ from .._errors import RootfsError, os_advice, os_phrase, show
 from .descriptors import opened
 from .directories import some_names_in
 from .protection import unprotect, unprotected
-from .syscalls import mount_id
+from .syscalls import is_subvolume_root, mount_id
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -238,6 +238,5 @@ def _open(parent: int, name: bytes) -> int:
 
 def _unprotect_subvolume(fd: int) -> None:
     """Make a read-only subvolume writable, so that its content can be removed."""
-    # the inode number of the root of every subvolume of btrfs
-    if os.fstat(fd).st_ino == 256:
+    if is_subvolume_root(os.fstat(fd)):
         unprotect(fd)

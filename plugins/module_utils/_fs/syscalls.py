@@ -78,6 +78,8 @@ _FS_PREPARED = {
 
 # ioctls of <linux/btrfs.h>
 _SUBVOLUME_FLAGS = struct.Struct("=Q")
+# the inode number of the root of every subvolume
+_SUBVOLUME_INODE = 256
 _BTRFS_IOC_SUBVOL_GETFLAGS = 2 << 30 | 8 << 16 | 0x94 << 8 | 25
 _BTRFS_IOC_SUBVOL_SETFLAGS = 1 << 30 | 8 << 16 | 0x94 << 8 | 26
 _BTRFS_SUBVOL_RDONLY = 2
@@ -215,6 +217,11 @@ def is_read_only_subvolume(fd: int) -> bool:
 def is_subvolume(fd: int) -> bool:
     """Return whether a directory is the root of a btrfs subvolume."""
     return _subvolume_flags(fd) is not None
+
+
+def is_subvolume_root(status: os.stat_result) -> bool:
+    """Return whether a directory is the root of a subvolume by its inode number, which other objects have elsewhere."""
+    return status.st_ino == _SUBVOLUME_INODE
 
 
 def _subvolume_flags(fd: int) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from .._dest.dest import PROBE
 from .._fs.descriptors import opened
 from .._fs.directories import DIRECTORY, make_private
 from .._fs.overlay import Lowers, is_mounted, open_overlay, require_overlays
@@ -23,12 +24,13 @@ def probe(folder: int | None) -> str:
     if folder is None:
         require_overlays()
         return ""
-    name = b"probe-" + os.urandom(16).hex().encode()
-    with opened(make_private(folder, name)) as fd:
+    # of a run that was interrupted
+    try_remove_tree(folder, PROBE)
+    with opened(make_private(folder, PROBE)) as fd:
         try:
             return _try(fd)
         finally:
-            try_remove_tree(folder, name)
+            try_remove_tree(folder, PROBE)
 
 
 def _try(fd: int) -> str:

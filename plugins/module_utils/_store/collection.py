@@ -13,9 +13,10 @@ import typing as t
 from dataclasses import dataclass
 
 from .._fs.descriptors import opened
+from .._fs.lock import await_lock
 from .contents import Contents, Stored, read_contents
 from .references import GONE, Reference, follow
-from .store import FOLDERS, JOURNAL, Store, await_lock, remove_tree
+from .store import FOLDERS, JOURNAL, Store, remove_tree
 
 _DAY = 86_400
 _SNAPSHOTS, _RECORDS, _DRAFTS, _REFERENCES = FOLDERS

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
 import typing as t
 from dataclasses import replace
 
@@ -21,6 +20,7 @@ from .._cache.folder import open_folders
 from .._errors import RootfsError, os_phrase, show
 from .._fs.btrfs import destroy_subvolume
 from .._fs.descriptors import opened
+from .._fs.lock import await_lock
 from .._fs.removal import try_remove_tree
 from .._fs.syscalls import syncfs
 from .driver import Driver
@@ -34,7 +34,6 @@ _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAME_LENGTH = 6
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-_POLL_SECONDS = 0.1
 
 
 class Store:
@@ -169,21 +168,6 @@ def write_file(folder: int, name: str, data: bytes) -> None:
 def _names(snapshots: t.Sequence[Snapshot]) -> list[str]:
     """Return the names of snapshots, the top first."""
     return [snapshot.name for snapshot in reversed(snapshots)]
-
-
-def await_lock(lock: int, timeout: float, work: str) -> None:
-    """Wait for a lock that another run may have, which does ``work``. Raises ``RootfsError`` after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise RootfsError(
-                    f"another run {work} and was not done after {timeout:g} seconds; wait for it or raise lock_timeout"
-                ) from None
-            time.sleep(_POLL_SECONDS)
 
 
 def remove_tree(folder: int, name: str) -> bool:

@@ -32,6 +32,8 @@ from .text import require_line
 
 # the keys of this family that are not about controllers of cgroup v1
 _CGROUP_KEYS = ("lxc.cgroup.dir", "lxc.cgroup.relative")
+# LXC runs it before it sets the environment, which the container's process does
+_EARLY_HOOK = "lxc.hook.pre-start"
 _VERSION = re.compile(r"([0-9]{1,4})(?:\.[0-9]+)+(?:[^0-9.].*)?\Z")
 
 
@@ -159,7 +161,8 @@ def environment_is_seen(runtime_environment: bool, settings: t.Sequence[str]) ->
     """Return whether programs of the host would run with the container's environment: hooks, or included files with hooks."""
     if runtime_environment:
         return False
-    return any(_key(line) == "lxc.include" or _key(line).startswith("lxc.hook.") for line in settings)
+    keys = {_key(line) for line in settings} - {_EARLY_HOOK}
+    return any(key == "lxc.include" or key.startswith("lxc.hook.") for key in keys)
 
 
 def needs_wrapper(

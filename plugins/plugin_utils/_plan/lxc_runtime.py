@@ -22,7 +22,7 @@ from .quoting import shell, systemd
 from .request import Request
 from .runtime import Context, Directory
 from .service import ServedRuntime, restart_lines
-from .stack import require_no_mapped_mounts, script_prefix, unit_lines, unit_prefix
+from .stack import hook_lines, require_no_mapped_mounts, script_prefix, unit_lines, unit_prefix
 
 # Docker's
 _CAPABILITIES = (
@@ -204,7 +204,6 @@ def _settings(context: Context) -> list[str]:
         lines += [f"lxc.{group}.devices.deny = a" for group in groups]
         lines += [f"lxc.{group}.devices.allow = c {device} rwm" for group in groups for device in _DEVICES]
     add("lxc.console.logfile", f"lxc.console.logfile = {context.places.log}")
-    # LXC's own start mounts no stack
-    if request.starts_with_node and not context.node.systemd and not request.store_dir:
-        lines.append("lxc.start.auto = 1")
+    if request.starts_with_node and not context.node.systemd:
+        lines += ["lxc.start.auto = 1", *hook_lines(context)]
     return [*lines, *_given(request)]

@@ -156,7 +156,7 @@ class ServedRuntime:
             stays=r"\Arunning$",
             # 2: the script does not exist
             status_codes=[0, 2, 3],
-            note=note if wants_start and (not self.starts_with_node or request.store_dir) else "",
+            note=note if wants_start and not self.starts_with_node else "",
         )
 
 

@@ -85,6 +85,16 @@ def script_prefix(context: Context) -> str:
     return f"unshare --mount --propagation private {shell(context.places.mounter)} "
 
 
+def hook_lines(context: Context) -> list[str]:
+    """Return the lines by which LXC mounts what it alone sees when it starts a container itself, with the node.
+
+    Its monitor gets a mount namespace, and the hook runs in that. Where the caller has mounted the stack, the script finds none.
+    """
+    if not context.request.store_dir:
+        return []
+    return ["lxc.monitor.unshare = 1", f"lxc.hook.pre-start = {shell(context.places.mounter)} true"]
+
+
 def require_no_mapped_mounts(context: Context, settings: t.Iterable[str]) -> None:
     """Require that no setting maps owners of a stack, as the kernel maps none of an overlay. Raises ``ContainerError``."""
     if not context.stacked:

@@ -577,6 +577,7 @@ class Cases:
             self._require_version(container, "1\n")
         changes = runs.succeed(src=self.image("one"), store_dir=store)
         require(not any(changes.values()), "a second run changes nothing", changes)
+        self._start_with_node([item for item in containers if item.runtime == "lxc"])
         runs.succeed(src=self.image("two"), store_dir=store)
         for container in containers:
             self._require_version(container, "2\n")
@@ -594,6 +595,19 @@ class Cases:
             require(not os.path.exists(container.rootfs), "the stack is gone", container.name)
         remove_below(_LAYERS, store)
         say("containers that share layers start, are updated and taken back")
+
+    def _start_with_node(self, containers: list[Container]) -> None:
+        """LXC starts its containers itself after the node has lost power, without the role, and mounts their stacks."""
+        for container in containers:
+            with open(f"{container.rootfs}/upper/own", "w", encoding="utf-8"):
+                pass
+            subprocess.run(["lxc-stop", "-k", "-n", container.name], check=True)
+            require(not container.is_running(), "it does not run", container.name)
+        if containers:
+            subprocess.run(["lxc-autostart"], check=True, stdin=subprocess.DEVNULL)
+        for container in containers:
+            self._require_version(container, "1\n")
+            require(os.path.exists(f"{container.rootfs}/upper/own"), "it is the same stack", container.name)
 
     def _require_version(self, container: Container, version: str) -> None:
         report = container.report()

@@ -224,7 +224,7 @@ def test_the_second_run_goes_on_when_the_first_is_done(tmp_path: Path, leaves: b
 
 def test_a_folder_that_was_made_anew_while_this_run_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock of a folder that is gone is worth nothing: a third run may hold that of the new one."""
-    real = locking._lock
+    real = locking.await_lock
     calls: list[int] = []
 
     def lock(state: int, *rest: t.Any) -> None:
@@ -234,7 +234,7 @@ def test_a_folder_that_was_made_anew_while_this_run_waited(tmp_path: Path, monke
             (tmp_path / ".x.oci_rootfs").mkdir(0o700)
         real(state, *rest)
 
-    monkeypatch.setattr(locking, "_lock", lock)
+    monkeypatch.setattr(locking, "await_lock", lock)
     with opened(tmp_path / "x") as locked:
         assert len(calls) == 2
         there = os.stat(tmp_path / ".x.oci_rootfs")

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.hypervisor.oci.plugins.module_utils._container.mount_points import provide_directories
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError, RootfsError
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.descriptors import opened
-from ansible_collections.hypervisor.oci.plugins.module_utils._fs.overlay import is_mounted
+from ansible_collections.hypervisor.oci.plugins.module_utils._fs.overlay import Lowers, is_mounted, open_overlay
 from ansible_collections.hypervisor.oci.plugins.module_utils._fs.stack import is_stack, opened_tree
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision import stack_probe
 from ansible_collections.hypervisor.oci.plugins.modules.oci_user_info import look_up_user
@@ -195,6 +195,20 @@ def test_an_image_cannot_make_a_stack(lab: Lab) -> None:
         assert "xattrs names the xattr that binds a tree to its record" in message
 
 
+def test_redirects_are_not_followed(lab: Lab) -> None:
+    """Whatever ``redirect_always_follow`` of the machine says; images cannot bring them, and a container cannot set them."""
+    names = {"trusted.overlay.redirect": b"/secret", "trusted.overlay.metacopy": b""}
+    base = Layer(file("secret/key", "k"), file("d/own"))
+    same_as_ordinary(lab, Image([base, Layer(directory("d", xattrs=names), file("x", "1", xattrs=names))]))
+    for path in ("low/secret", "low/d", "top/d", "upper", "work"):
+        (lab.folder / path).mkdir(parents=True)
+    os.setxattr(lab.folder / "top/d", "trusted.overlay.redirect", b"/secret")
+    with opened(os.open(lab.folder, os.O_RDONLY)) as fd, opened(open_overlay(Lowers(fd, ("top", "low")), fd)) as root:
+        assert sorted(os.listdir(root)) == ["d", "secret"]
+        with pytest.raises(PermissionError):
+            os.listdir(f"/proc/self/fd/{root}/d")
+
+
 def test_the_earlier_stack_whose_snapshot_is_gone(lab: Lab) -> None:
     lab.run(ONE)
     before = lab.run(TWO, keep=1)
@@ -310,6 +324,19 @@ def test_where_overlays_do_not_work(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
         assert result["store"] is None
         assert [text for text in result["warnings"] if "no overlay can be mounted" in text]
     assert lab.tree()["app"].content == b"1"
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_what_an_interrupted_run_has_tried(lab: Lab, state: str) -> None:
+    beside = lab.folder / "guests/.web.oci_rootfs"
+    (beside / "probe/low/x/y").mkdir(parents=True)
+    beside.chmod(0o700)
+    if state == "absent":
+        run(lab.dest(), state="absent")
+        assert os.listdir(lab.folder / "guests") == []
+    else:
+        assert lab.run(ONE)["store"] == "overlay"
+        assert sorted(os.listdir(beside)) == ["record.json", "stacks"]
 
 
 def test_check_mode_predicts_a_stack(lab: Lab) -> None:

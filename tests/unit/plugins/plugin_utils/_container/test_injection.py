@@ -209,9 +209,9 @@ def lxc_without_runtime_environment(container: Container, wrapper: str | None) -
 
 def lxc_with_hooks(container: Container, wrapper: str | None) -> Lines:
     """Hooks of the administrator's would see the environment, so nothing of it may be in the file."""
-    text = render_lxc(container, wrapper=wrapper, settings=["lxc.hook.pre-start = /usr/bin/own"])
+    text = render_lxc(container, wrapper=wrapper, settings=["lxc.hook.start = /usr/bin/own"])
     lines = lines_of(text, "=")
-    assert lines.values["lxc.hook.pre-start"] == ["/usr/bin/own"]
+    assert lines.values["lxc.hook.start"] == ["/usr/bin/own"]
     return lines
 
 

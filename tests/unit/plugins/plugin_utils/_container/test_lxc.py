@@ -338,8 +338,10 @@ def test_hooks_do_not_see_the_environment(line: str) -> None:
     assert read(text).runtime[0] == (b"LD_PRELOAD", b"/evil.so")
 
 
-@pytest.mark.parametrize("line", ["# lxc.hook.start = x", "lxc.net.0.type = empty", "lxc.hooks", ""])
-def test_other_settings_do_not_run_anything(line: str) -> None:
+@pytest.mark.parametrize(
+    "line", ["# lxc.hook.start = x", "lxc.net.0.type = empty", "lxc.hooks", "", "lxc.hook.pre-start = /bin/early"]
+)
+def test_other_settings_do_not_run_anything_with_it(line: str) -> None:
     container = replace(PLAIN, env=SECRET)
     assert not needs_wrapper(container, settings=[line])
     assert "lxc.environment = LD_PRELOAD=/evil.so\n" in render(container, settings=[line])

@@ -38,9 +38,12 @@ def test_every_start_goes_through_the_script(runtime: str, systemd: bool) -> Non
     else:
         control = file_of(result, "/control")["content"]
         assert control.count(f"$plain unshare --mount --propagation private {own}/mount ") == 1
-        # it mounts no stack when it starts containers itself
-        assert "lxc.start.auto" not in str(result["files"])
-        assert "does not start with the node" in result["service"]["note"]
+    # LXC starts with the node by itself
+    config = file_of(result, "/config")["content"] if runtime == "lxc" else ""
+    itself = f"lxc.start.auto = 1\nlxc.monitor.unshare = 1\nlxc.hook.pre-start = {own}/mount true\n"
+    assert (itself in config) == (runtime == "lxc" and not systemd)
+    assert ("lxc.hook" in config) == (itself in config)
+    assert ("does not start with the node" in result["service"]["note"]) == (runtime != "lxc" and not systemd)
 
 
 @pytest.mark.parametrize("runtime", _SERVED)
@@ -48,7 +51,7 @@ def test_every_start_goes_through_the_script(runtime: str, systemd: bool) -> Non
 def test_without_a_store_nothing_of_it_is_there(runtime: str, systemd: bool) -> None:
     result = planned(runtime, node=node_of(systemd=systemd))
     assert not [item for item in result["files"] if item["path"].endswith("/mount")]
-    for text in ("PrivateMounts", "unshare"):
+    for text in ("PrivateMounts", "unshare", "lxc.hook"):
         assert text not in str(result["files"])
 
 
@@ -135,6 +138,12 @@ class TestScript:
         assert rest[3] == "/"
         assert (start.rootfs / "upper/own").read_text() == "own\n"
         assert str(start.rootfs) not in Path("/proc/self/mounts").read_text()
+
+    def test_it_is_mounted_once(self, start: Start) -> None:
+        """LXC's hook runs it again, in the namespace of a caller that has mounted it, and when the container restarts."""
+        start.provision(Layer(file("a", "1")), store_dir=str(start.folder / "store"))
+        done = start(f'{start.folder}/mount cat "$1/a"; echo; grep -c " $1 " /proc/self/mounts')
+        assert (done.stdout, done.stderr) == ("1\n1\n", "")
 
     @pytest.mark.parametrize("number", [130, 380])
     def test_many_layers(self, start: Start, number: int) -> None:
