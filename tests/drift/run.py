@@ -85,7 +85,8 @@ def judge(drift: t.Mapping[str, t.Any], software: Software, place: tuple[str, st
     if drift["reason"]:
         raise RuntimeError(drift["reason"])
     patterns = [parse_pattern(text) for text in software.data]
-    data, false = [], []
+    data: list[str] = []
+    false: list[str] = []
     for kind in _KINDS:
         files = drift[kind]["files"]
         if len(files) != drift[kind]["count"]:
