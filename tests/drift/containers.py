@@ -49,6 +49,11 @@ def container_of(software: Software, folder: str, rootfs: str) -> Container:
     return Nspawn(software, folder, rootfs) if software.boots else Runc(software, folder, rootfs)
 
 
+def _name_for(folder: str) -> str:
+    """Return a name that every runtime takes; that of a temporary folder may have an underscore."""
+    return f"oci-drift-{os.stat(folder).st_ino}"
+
+
 class _Process:
     """What both runtimes have: a process that is the container as long as it runs."""
 
@@ -115,7 +120,7 @@ class Runc(_Process):
 
     def __init__(self, software: Software, folder: str, rootfs: str) -> None:
         super().__init__(software, folder, rootfs)
-        self._id = f"oci-drift-{os.path.basename(folder)}"
+        self._id = _name_for(folder)
         self._runc = ["runc", "--root", os.path.join(folder, "runc")]
 
     def _first(self) -> int:
@@ -181,12 +186,11 @@ class Nspawn(_Process):
         return ["nsenter", "--all", "--target", str(self._first()), "--wd=/", "sh", "-c", script]
 
     def start(self) -> None:
-        name = f"oci-drift-{os.path.basename(self._folder)}"
         self._start(
             [
                 *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"),
                 *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe"),
-                *("--machine", name, "--directory", self._rootfs),
+                *("--machine", _name_for(self._folder), "--directory", self._rootfs),
             ]
         )
 
