@@ -14,6 +14,8 @@
 # make crash [N=100]        kills runs at every step and at N random instants, and cuts power at every step
 # make bench                measures against other tools, and writes docs/performance.md
 # make bench-sharing        measures many containers and updates, and writes their section of docs/performance.md
+# make bench-verify         measures what verifying costs, and writes its section of docs/performance.md
+# make drift-software       runs nginx, postgres, redis and systemd, and counts false findings
 # make fleet                measures what many nodes cost, and writes the tables of docs/fleet.md
 # make fleet-large          interrupts transfers of 200 MB on a fleet
 # make examples [PAGE=…]    runs every example of the documentation
@@ -41,7 +43,7 @@ PACKAGES_root := acl attr btrfs-progs crun e2fsprogs lxc runc systemd-container 
 PACKAGES_sanity := shellcheck
 PACKAGES = $(foreach kind,integration sanity,$(if $(or $(if $(S),,all),$(findstring $(kind),$(S))),$(PACKAGES_$(kind))))
 
-.PHONY: demo test unit unit-tools format model fuzz limits crash bench bench-sharing fleet fleet-large examples clean
+.PHONY: demo test unit unit-tools format model fuzz limits crash bench bench-sharing bench-verify drift-software fleet fleet-large examples clean
 # the module makes the folder above the root file system, closed to other users
 demo: export DEMO_SRC := $(or $(SRC),$(DEMO)/example.oci.tar)
 demo: export DEMO_PLATFORM := $(PLATFORM)
@@ -52,7 +54,7 @@ demo: $(VENV)/done
 
 # Folders of unit tests, and those among them that test the test tools.
 UNIT_TESTS := $(sort $(dir $(wildcard tests/unit/*/.)))
-TOOLS_TESTS := $(addsuffix /,$(addprefix tests/unit/,bench crash examples fleet images model races tools))
+TOOLS_TESTS := $(addsuffix /,$(addprefix tests/unit/,bench crash drift examples fleet images model races tools))
 
 # REQUIRE: units that must have run, as units-2.19:3.8
 test: $(VENV)/done
@@ -98,6 +100,11 @@ bench-sharing: $(VENV)/tests-done
 # BENCH: options of tests/bench/verify.py, paths absolute; root, since it mounts file systems
 bench-verify: $(VENV)/tests-done
 	$(RUN) tests/bench/verify.py --folder $(CURDIR)/.nox $(BENCH)
+
+# DRIFT: options of tests/drift/run.py, paths absolute; root, and Debian's packages, of which it builds images
+drift-software: $(VENV)/tests-done
+	tests/tools/install_packages.sh buildah debootstrap runc systemd-container btrfs-progs e2fsprogs
+	$(RUN) tests/drift/run.py $(DRIFT)
 
 # FLEET: options of tests/fleet/measure.py, paths absolute; root, since it makes namespaces
 fleet: $(VENV)/tests-done

@@ -258,22 +258,26 @@ class _Walk:
             counts[inode] = counts.get(inode, 0) + 1
         usual = max(counts, key=lambda inode: (counts[inode], -inode))
         for place, inode in names:
-            if inode != usual or owners[inode] != number:
+            is_apart = inode != usual and not self._looks.parts_names
+            if is_apart or owners[inode] != number:
                 self.drift.add(self._looks.link_finding(place.path, number, inode == usual))
 
     # -- what is not
 
     def _add_extra(self, fd: int, place: Place, status: os.stat_result) -> None:
-        if self._rules.excludes_extra(place.path) or self._is_mount(status):
+        if self._is_mount(status):
             return
         self._count_extra()
-        if stat.S_ISDIR(status.st_mode) and self._rules.is_way(place.path):
+        is_directory = stat.S_ISDIR(status.st_mode)
+        is_excluded = self._rules.excludes_extra(place.path) or (is_directory and self._rules.is_way(place.path))
+        if is_excluded and is_directory:
+            # what lies in it is judged by itself
             self._pending.append(_Pending(place, -1, None))
             return
         finding = self._looks.extra_finding(fd, place.name, status)._replace(path=place.path)
-        if stat.S_ISDIR(status.st_mode):
+        if is_directory:
             self._enter_extra(place, finding)
-        else:
+        elif not is_excluded or finding.gives_rights:
             self.drift.add(finding)
 
     def _enter_extra(self, place: Place, finding: Finding) -> None:

@@ -34,16 +34,28 @@ DEFAULTS: dict[str, str] = {
     "/etc/machine-id": "made at the first start",
     "/var/lib/dbus/machine-id": "made at the first start",
 }
-# Files that are left out where the image has none.
+# What is left out where the image has nothing, each with the reason. What lies in a directory needs a pattern of its own.
 EXTRA_DEFAULTS: dict[str, str] = {
-    "/**/__pycache__": "Python writes them when programs run",
     "/**/__pycache__/**": "Python writes them when programs run",
+    "/etc/.pwd.lock": "a lock of those who look after users, without content",
+    "/etc/.updated": "systemd notes when it has looked at /etc",
+    "/var/.updated": "systemd notes when it has looked at /var",
+    "/var/backups/*": "Debian's daily job keeps copies of lists of packages and users there",
+    "/var/lib/apt/daily_lock": "Debian's daily job makes it",
+    "/var/lib/apt/lists/**": "Debian's daily job may fetch them again",
+    "/var/lib/apt/periodic/**": "when Debian's daily job has run",
+    "/var/lib/logrotate/*": "which log was rotated when; the logs are left out, too",
+    "/var/lib/systemd/linger": "systemd-logind makes the directory; a user in it is a finding",
+    "/var/lib/systemd/timers/**": "when timers have run",
 }
 
 
 @dataclass(frozen=True)
 class Exclusions:
-    """The choice of a task: ``paths`` and ``patterns`` are left out with what is below, ``extra`` where the image has nothing."""
+    """The choice of a task: ``paths`` and ``patterns`` are left out with what is below, ``extra`` where the image has nothing.
+
+    A path of ``extra`` is left out alone, without what lies below.
+    """
 
     paths: frozenset[str]
     patterns: tuple[Pattern, ...]

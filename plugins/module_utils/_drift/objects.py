@@ -59,11 +59,13 @@ class Judged(t.NamedTuple):
 class Looks:
     """Judges objects of a tree. What changed after ``finished``, in nanoseconds, is looked at more closely.
 
-    ``policy`` says which xattrs this collection writes, and has the maps of ids.
+    ``policy`` says which xattrs this collection writes, and has the maps of ids. ``parts_names`` says that the tree is a stack:
+    an overlay makes a name that is opened for writing a file of its own.
     """
 
-    def __init__(self, recorded: Recorded, policy: Policy, finished: int) -> None:
+    def __init__(self, recorded: Recorded, policy: Policy, finished: int, parts_names: bool = False) -> None:
         self.finished = finished
+        self.parts_names = parts_names
         # what is never passed over
         self.special = frozenset(recorded.xattrs).union(recorded.linked)
         self._recorded = recorded

@@ -64,7 +64,8 @@ def read_basis(dest: Dest, tree: Tree, exclusions: Exclusions, apart: t.Iterable
     paths = {*_known_paths(dest, tree, exclusions), *(f"/{name}" for name in apart)}
     made = list(filter(None, map(normal, read_made(dest, tree)))) if exclusions.mount_points else []
     rules = Rules(exclusions, paths, made)
-    return Basis(recorded, options, rules, Looks(recorded, Policy(Report(), options), tree.finished))
+    looks = Looks(recorded, Policy(Report(), options), tree.finished, parts_names=tree.form == "overlay")
+    return Basis(recorded, options, rules, looks)
 
 
 def compare_metadata(dest: Dest, basis: Basis, verifying: Verifying) -> Compared:

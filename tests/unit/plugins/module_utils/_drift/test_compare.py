@@ -54,10 +54,10 @@ class Lab:
         self.finished = time.time_ns()
         time.sleep(0.02)
 
-    def compare(self, deadline: float | None = None, **exclusions: t.Any) -> Compared:
+    def compare(self, deadline: float | None = None, is_stack: bool = False, **exclusions: t.Any) -> Compared:
         """Compare, with nothing left out by default."""
         rules = Rules(parse_exclusions(exclusions.get("paths", []), exclusions.get("extra", [])))
-        looks = Looks(self.recorded, Policy(Report(), OPTIONS), self.finished)
+        looks = Looks(self.recorded, Policy(Report(), OPTIONS), self.finished, parts_names=is_stack)
         until = time.monotonic() + 60 if deadline is None else deadline
         fd = os.open(self.top, os.O_RDONLY)
         try:
@@ -65,9 +65,9 @@ class Lab:
         finally:
             os.close(fd)
 
-    def drift(self, **exclusions: t.Any) -> Drift:
+    def drift(self, **options: t.Any) -> Drift:
         """The findings."""
-        return self.compare(**exclusions).drift
+        return self.compare(**options).drift
 
 
 def paths(drift: Drift) -> set[str]:
@@ -240,13 +240,17 @@ def test_names_of_one_file(tmp_path: Path) -> None:
     assert lab.drift().verdict == "clean"
     (lab.top / "other").unlink()
     os.link(lab.top / "one", lab.top / "other")
-    assert {finding.path: finding.differs for finding in lab.drift().kinds["changed"].kept}.keys() & {"/other"}
+    for is_stack in (False, True):
+        joined = {finding.path: finding.differs for finding in lab.drift(is_stack=is_stack).kinds["changed"].kept}
+        assert joined["/other"] == ("links",)
     for name in ("other", "one-1"):
         (lab.top / name).unlink()
         (lab.top / name).write_bytes(b"same")
         os.utime(lab.top / name, (5, 5))
     found = {finding.path: finding.differs for finding in lab.drift().kinds["changed"].kept}
     assert found == {"/one-1": ("links",)}
+    stacked = lab.drift(is_stack=True)
+    assert (paths(stacked), sorted(stacked.suspects.values())) == (set(), ["/one", "/other"]), "an overlay parts names"
 
 
 def test_what_is_left_out_is_no_finding(tmp_path: Path) -> None:

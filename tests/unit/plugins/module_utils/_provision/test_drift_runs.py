@@ -20,6 +20,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._container.mount_po
 )
 from ansible_collections.hypervisor.oci.plugins.module_utils._dest.made import note_made
 from ansible_collections.hypervisor.oci.plugins.module_utils._drift import compare as comparison
+from ansible_collections.hypervisor.oci.plugins.module_utils._drift.exclusions import EXTRA_DEFAULTS
 from ansible_collections.hypervisor.oci.plugins.module_utils._errors import OciError
 from ansible_collections.hypervisor.oci.tests.images.builder import (
     Image,
@@ -407,16 +408,45 @@ def test_what_is_left_out(top: Path, src: str) -> None:
         (top / path).write_bytes(b"x")
     for path in ("etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", "etc/machine-id"):
         (top / path).write_bytes(b"x")
-    (top / "usr/lib/python3/__pycache__/new.pyc").write_bytes(b"x")
-    (top / "usr/share/app/__pycache__").mkdir()
-    (top / "usr/share/app/__pycache__/x.pyc").write_bytes(b"x")
     assert found(verify(top, src)["drift"]) == {}
     some = found(verify(top, src, verify_exclude=["/tmp", "/var/**"])["drift"])
     assert "/etc/hosts" in some and "/data" in some and "/dev" in some
     assert not any(path.startswith(("/tmp", "/var")) for path in some)
-    assert set(found(verify(top, src, verify_exclude_extra=[])["drift"])) == {
+
+
+def test_what_is_left_out_where_the_image_has_nothing(top: Path, src: str) -> None:
+    """Each pattern of the documented table; beside what they match, all is judged."""
+    for path in (
+        "etc/.pwd.lock",
+        "etc/.updated",
+        "var/.updated",
+        "var/backups/dpkg.status.0",
+        "var/lib/apt/daily_lock",
+        "var/lib/apt/lists/partial/main",
+        "var/lib/apt/periodic/update-stamp",
+        "var/lib/logrotate/status",
+        "var/lib/systemd/timers/stamp-logrotate.timer",
+        "usr/lib/python3/__pycache__/new.pyc",
+        "usr/share/app/__pycache__/x.pyc",
+    ):
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).write_bytes(b"x")
+    (top / "var/lib/systemd/linger").mkdir()
+    parents = ["/var/backups", "/var/lib/apt", "/var/lib/logrotate", "/var/lib/systemd"]
+    assert sorted(found(verify(top, src)["drift"])) == parents, "the image has no such directories"
+    assert found(verify(top, src, verify_exclude_extra=[*EXTRA_DEFAULTS, *parents])["drift"]) == {}
+    (top / "var/lib/systemd/linger/app").write_bytes(b"")
+    (top / PYC).write_bytes(b"changed")
+    os.chmod(top / "usr/share/app/__pycache__/x.pyc", 0o4755)
+    seen = found(verify(top, src, verify_exclude_extra=[*EXTRA_DEFAULTS, *parents])["drift"])
+    assert set(seen) == {"/var/lib/systemd/linger/app", f"/{PYC}", "/usr/share/app/__pycache__/x.pyc"}
+    assert set(found(verify(top, src, verify_exclude_extra=["/var/**"])["drift"])) == {
+        "/etc/.pwd.lock",
+        "/etc/.updated",
         "/usr/lib/python3/__pycache__/new.pyc",
         "/usr/share/app/__pycache__",
+        "/usr/share/app/__pycache__/x.pyc",
+        f"/{PYC}",
     }
 
 

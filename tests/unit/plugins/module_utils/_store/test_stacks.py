@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import typing as t
@@ -118,6 +119,34 @@ _ONE_FILE = (file("a", b"linked", 0o4755), hardlink("b", "a"), directory("sub", 
 def test_names_of_one_file(lab: Lab, upper: list[list[t.Any]]) -> None:
     """An overlay copies a file for one of its names; all its names go on to be one file."""
     same_as_ordinary(lab, Image([Layer(*_ONE_FILE), *(Layer(*members) for members in upper)]))
+
+
+def test_a_name_that_is_opened_for_writing(lab: Lab) -> None:
+    """Section 17: an overlay copies the file for that name, which is no finding; what is written to the copy is one."""
+    image = Image([Layer(*_ONE_FILE)])
+    lab.run(image)
+
+    def write(data: bytes) -> None:
+        with contextlib.ExitStack() as stack:
+            fd = stack.enter_context(opened(os.open(lab.dest(), os.O_RDONLY)))
+            root = stack.enter_context(opened_tree(fd, "web", writing=True))
+            os.write(stack.enter_context(opened(os.open("b", os.O_RDWR, dir_fd=root))), data)
+
+    write(b"")
+    drift = lab.run(image, verify="metadata")["drift"]
+    assert (drift["verdict"], drift["suspects"]["paths"]) == ("suspect", ["/b"])
+    assert lab.run(image, verify="content")["drift"]["verdict"] == "clean"
+    write(b"LINKED")
+    (changed,) = lab.run(image, verify="content", repair="paths")["drift"]["changed"]["files"]
+    assert (changed["path"], changed["differs"]) == ("/b", ["content"])
+    assert lab.run(image, verify="content")["drift"]["verdict"] == "clean"
+    assert lab.tree() == run_alone(lab, image)
+
+
+def run_alone(lab: Lab, image: Image) -> dict[str, t.Any]:
+    """What is in an ordinary tree."""
+    run(lab.dest("ordinary"), src=lab.archive(image))
+    return lab.tree("ordinary")
 
 
 @pytest.mark.parametrize("number", [130, 600])
