@@ -370,7 +370,7 @@ def _unpack(blobs: t.Any, chosen: t.Any, fd: int, options: UnpackOptions) -> tup
 def _drift(fd: int, journals: list[bytes], options: UnpackOptions, layers: Reread) -> list[str]:
     """What a tree that was just unpacked differs in from what was noted of it, and from the layers: nothing."""
     recorded = replay(journals)
-    looks = Looks(recorded, Policy(Report(), options), time.time_ns())
+    looks = Looks(recorded, Policy(Report(), options), time.time_ns(), {})
     compared = comparison.compare(fd, recorded, Rules(parse_exclusions([], [])), looks, math.inf)
     compare_contents(fd, compared, looks, layers, math.inf)
     drift = compared.drift

@@ -29,12 +29,13 @@ from .record import Record, from_json, to_json
 UPLOADS = b"uploads.json"
 # The folder of blobs that came in part, see _provision/partials.py.
 PARTIALS = b"partial"
-# Where the inventory of a tree and the journal of its making lie, after the name of its papers; and the paths of what else
-# this collection has made in it.
+# Where the inventory of a tree and the journal of its making lie, after the name of its papers; the paths of what else
+# this collection has made in it; and which of its files were touched, and compared since.
 INVENTORY = ".inventory"
 JOURNAL = ".journal"
 MADE = ".made"
-_PAPERS = tuple(name.encode() for name in (INVENTORY, JOURNAL, MADE))
+PROVEN = ".proven"
+_PAPERS = tuple(name.encode() for name in (INVENTORY, JOURNAL, MADE, PROVEN))
 _NEW_FILE = b"record.json.new"
 _POLL_SECONDS = 0.1
 

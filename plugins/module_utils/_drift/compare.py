@@ -22,6 +22,7 @@ from .._rootfs import journal as events
 from .exclusions import Rules
 from .findings import EXTRA, MISSING, Drift, Finding
 from .objects import Looks, type_of
+from .proven import Times
 from .recorded import Recorded
 
 # Extra objects that are looked at.
@@ -46,13 +47,16 @@ class Place(t.NamedTuple):
 class Compared:
     """The findings, and where the regular files are whose type and size are as recorded, by number.
 
-    ``linked`` has the names of files that have or had several, each with its inode.
+    ``linked`` has the names of files that have or had several, each with its inode. ``suspects`` has the times of suspects,
+    ``equal`` those of files whose content was compared, and is the image's, with one place each.
     """
 
     recorded: Recorded
     drift: Drift
     files: dict[int, Place]
     linked: dict[int, list[tuple[Place, int]]]
+    suspects: dict[int, Times]
+    equal: dict[int, Times]
 
 
 class _StopError(Exception):
@@ -81,7 +85,7 @@ def compare(top: int, recorded: Recorded, rules: Rules, looks: Looks, deadline: 
     except _StopError as error:
         walk.drift.incomplete = str(error)
     walk.finish()
-    return Compared(recorded, walk.drift, walk.files, walk.linked)
+    return Compared(recorded, walk.drift, walk.files, walk.linked, walk.suspects, {})
 
 
 class _Walk:
@@ -90,6 +94,7 @@ class _Walk:
         self.files: dict[int, Place] = {}
         # names of files that have or had several, with their inodes
         self.linked: dict[int, list[tuple[Place, int]]] = {}
+        self.suspects: dict[int, Times] = {}
         self._beneath = Beneath(top)
         self._device = os.fstat(top).st_dev
         self._recorded = recorded
@@ -235,6 +240,7 @@ class _Walk:
             if judged.is_suspect:
                 # the first of its names, whatever order they are read in
                 drift.suspects[number] = min(drift.suspects.get(number, place.path), place.path)
+                self.suspects[number] = (status.st_mtime_ns, status.st_ctime_ns)
         if judged.has_type and not stat.S_ISDIR(status.st_mode):
             self._note_links(place, number, status)
         if not judged.differs:

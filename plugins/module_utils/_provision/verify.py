@@ -11,15 +11,16 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from .._dest.dest import JOURNAL, Dest
+from .._dest.dest import JOURNAL, PROVEN, Dest
 from .._dest.made import read_made
 from .._dest.mounts import is_below, read_mounts
-from .._dest.record import Tree
+from .._dest.record import Tree, change_time
 from .._drift.compare import Compared, compare
 from .._drift.exclusions import Exclusions, Rules, normal
 from .._drift.findings import Drift
 from .._drift.objects import Looks
 from .._drift.options import Verifying
+from .._drift.proven import Proven, from_bytes, to_bytes
 from .._drift.recorded import JournalError, Recorded, replay
 from .._errors import RootfsError, show
 from .._fs.descriptors import opened, opened_or_none
@@ -64,7 +65,8 @@ def read_basis(dest: Dest, tree: Tree, exclusions: Exclusions, apart: t.Iterable
     paths = {*_known_paths(dest, tree, exclusions), *(f"/{name}" for name in apart)}
     made = list(filter(None, map(normal, read_made(dest, tree)))) if exclusions.mount_points else []
     rules = Rules(exclusions, paths, made)
-    return Basis(recorded, options, rules, Looks(recorded, Policy(Report(), options), tree.finished))
+    proven = from_bytes(dest.read((tree.papers + PROVEN).encode()) or b"") if tree.papers else {}
+    return Basis(recorded, options, rules, Looks(recorded, Policy(Report(), options), tree.finished, proven))
 
 
 def compare_metadata(dest: Dest, basis: Basis, verifying: Verifying) -> Compared:
@@ -72,6 +74,24 @@ def compare_metadata(dest: Dest, basis: Basis, verifying: Verifying) -> Compared
     deadline = time.monotonic() + verifying.timeout
     with opening(dest) as top:
         return compare(top, basis.recorded, basis.rules, basis.looks, deadline)
+
+
+def now_at(dest: Dest) -> int:
+    """Return the time that files of dest would get now, in nanoseconds; 0 if none can be made there."""
+    with contextlib.suppress(OSError), opened_or_none(dest.open_dest()) as fd:
+        if fd is not None:
+            # not in the tree, where a file may need a name for a moment
+            is_beside = os.fstat(fd).st_dev == os.fstat(dest.state).st_dev
+            return change_time(dest.state if is_beside else fd)
+    return 0
+
+
+def note_proven(dest: Dest, tree: Tree, basis: Basis, proven: Proven) -> None:
+    """Remember files that were touched, and whose content is the image's, if that is not known yet."""
+    known = basis.looks.proven
+    if tree.papers and any(known.get(number) != times for number, times in proven.items()):
+        known.update(proven)
+        dest.write((tree.papers + PROVEN).encode(), to_bytes(known))
 
 
 def not_verifiable(verifying: Verifying, why: str) -> Drift:
