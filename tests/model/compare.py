@@ -307,7 +307,7 @@ def _unpacked_from_archive(image: Image, layers: list[builder.Layer], root: byte
         except LayerError as error:
             number = [str(layer.digest) for layer in chosen.layers].index(error.layer)
             return Outcome(refused_at=(number, error.entry), message=str(error))
-        differs = _drift(fd, journals, unpack_options, Reread(blobs, chosen, unpack_options, Kept()))
+        differs = _drift(fd, journals, unpack_options, Reread(blobs, chosen.layers, unpack_options, Kept()))
         if differs:
             # no model expects this
             return Outcome(refused_at=(-1, None), message=f"a new tree differs from its journal: {differs}")

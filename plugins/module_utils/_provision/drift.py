@@ -177,5 +177,5 @@ def _open_layers(target: Target, plan: Unchanged) -> t.Iterator[Reread | Missing
         partials = (
             stack.enter_context(target.options.origin.partials(target, source, image)) if target.dest.writable else None
         )
-        reread = Reread(blobs, image, target.options.unpack, Kept(cache, partials))
+        reread = Reread(blobs, image.layers, target.options.unpack, Kept(cache, partials))
         yield reread
