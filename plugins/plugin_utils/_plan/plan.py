@@ -50,6 +50,8 @@ class Plan:
     working_dir: str
     start_wait: int
     keep: int
+    verify: str
+    repair: str
     purge: bool
     volumes: list[dict[str, t.Any]]
     wanted_mounts: list[Facts]
@@ -141,6 +143,8 @@ def _outline(case: _Case) -> Plan:
         working_dir=request.working_dir or image.get("working_dir") or "",
         start_wait=request.start_wait,
         keep=request.keep,
+        verify=request.verify,
+        repair=request.repair,
         purge=request.purge,
         volumes=volumes.mounts,
         wanted_mounts=plan_mounts(request, places, runtime, volumes),
@@ -211,6 +215,11 @@ def _check(case: _Case) -> None:
     # a variable that is wrong is told before anything is known
     check_of(case.request, {})
     require_sources(case.request)
+    if case.runtime.is_managed and case.request.verify != "none":
+        raise ContainerError(
+            Option("verify"),
+            ": the root file system lies in a volume that is mounted for an exchange alone; leave it out",
+        )
     if case.node is not None and case.node.missing:
         missing = ", ".join(map(show, case.node.missing))
         raise ContainerError(
