@@ -17,7 +17,8 @@ options:
       - Whether to compare the tree with what the image made of it, and how closely.
       - V(metadata) reads the status of every file, and extended attributes where they may have changed. It finds what is missing
         or extra, and what differs in type, size, permissions, owner, extended attributes, target, device number or hard links. A file
-        that was touched since is a I(suspect), because its content may have changed.
+        that was touched since is a I(suspect), because its content may have changed, until M(hypervisor.oci.oci_rootfs) has found it equal
+        by V(content).
       - V(content) also compares the contents with the image's layers, which takes about as long as unpacking. Without access to
         the layers the tree is V(not verifiable).
       - The container may run meanwhile. A file that changes while it is looked at is I(busy).

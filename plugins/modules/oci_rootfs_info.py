@@ -77,7 +77,13 @@ options:
     description:
       - Where O(verify=content) finds the image's layers. A path on the node, a URL, or a name in a registry, as O(hypervisor.oci.oci_rootfs#module:src).
         The image is found by the digest that the record has.
-      - Without it, contents are not verifiable. With several O(folders), it has to have the images of all.
+      - With several O(folders), it has to have the images of all. Without it and O(cache_dir), contents are not verifiable.
+    type: path
+  cache_dir:
+    description:
+      - A folder of blobs that O(verify=content) reads first, as O(hypervisor.oci.oci_rootfs#module:cache_dir). It is not changed. A tree whose layers
+        are all there needs no O(src).
+      - Its scopes are not asked for. A layer that is recorded of the tree was unpacked there, and the result tells no content.
     type: path
   max_size:
     description:
@@ -117,6 +123,13 @@ EXAMPLES = r"""
   loop: "{{ verified.rootfs }}"
   loop_control:
     label: "{{ item.dest }}"
+
+- name: Compare contents as well, without another transfer
+  hypervisor.oci.oci_rootfs_info:
+    dest: /var/lib/lxc/app/rootfs
+    verify: content
+    cache_dir: /var/cache/hypervisor.oci
+    src: docker://registry.example.com/app
 
 - name: List what has setuid files
   ansible.builtin.debug:
@@ -253,6 +266,7 @@ ARGUMENT_SPEC: dict[str, t.Any] = {
     },
     "sizes": {"type": "bool", "default": False},
     "src": {"type": "path"},
+    "cache_dir": {"type": "path"},
     **VERIFY_ARGUMENTS,
     **MAX_SIZE_ARGUMENTS,
     **FETCH_ARGUMENTS,
@@ -286,7 +300,8 @@ def _audit(params: dict[str, t.Any]) -> Audit | None:
     verifying = verifying_from(params)
     if verifying is None:
         return None
-    return Audit(verifying, native_path(params["src"] or ""), fetch_options(params), parse_max_size(params))
+    src, cache_dir = (native_path(params[name] or "") for name in ("src", "cache_dir"))
+    return Audit(verifying, src, fetch_options(params), parse_max_size(params), cache_dir)
 
 
 if __name__ == "__main__":

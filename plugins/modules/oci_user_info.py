@@ -58,6 +58,11 @@ options:
       - An empty text means root, as in an image that names no user.
     type: str
     required: true
+  program:
+    description:
+      - The path of the container's first program, for RV(nspawn.systemd).
+    type: str
+    default: ""
 seealso:
   - module: hypervisor.oci.oci_rootfs
   - plugin: hypervisor.oci.lxc_config
@@ -133,6 +138,9 @@ nspawn:
       description: Supplementary groups. Null if RV(nspawn.uid) is.
       type: list
       elements: int
+    systemd:
+      description: Whether O(program) is systemd, and D-Bus is installed, so that C(systemd-run) reaches the container.
+      type: bool
 """
 
 import typing as t
@@ -143,27 +151,29 @@ from ..module_utils._native_path import native_path
 from ..module_utils._errors import OciError, RootfsError, os_phrase, show
 from ..module_utils._result import to_json_safe
 from ..module_utils._container.accounts import TreeOnDisk, judge_getent
+from ..module_utils._container.init import is_systemd
 from ..module_utils._container.lookup import opened_root
 from ..module_utils._rootfs.users import resolve_user
 
 ARGUMENT_SPEC: dict[str, t.Any] = {
     "rootfs": {"type": "path", "required": True},
     "user": {"type": "str", "required": True},
+    "program": {"type": "str", "default": ""},
 }
 
 
-def look_up_user(rootfs: str, user: str) -> dict[str, t.Any]:
+def look_up_user(rootfs: str, user: str, program: str = "") -> dict[str, t.Any]:
     """Return the values of the result. Raises ``RootfsError`` if the user does not exist."""
     with opened_root(rootfs) as fd:
         tree = TreeOnDisk(fd)
         found = resolve_user(user, tree)
-        judged = judge_getent(user, tree)
+        judged = {**judge_getent(user, tree).to_facts(), "systemd": is_systemd(fd, program)}
     if found.uid is None:
         raise RootfsError(
             f"the root file system at {show(rootfs)} has no user or group {show(user)}; choose one of its /etc/passwd and"
             " /etc/group, or give numbers"
         )
-    return {"user": {"name": user, **found.to_facts()}, "nspawn": judged.to_facts()}
+    return {"user": {"name": user, **found.to_facts()}, "nspawn": judged}
 
 
 def main() -> None:
@@ -171,7 +181,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     rootfs = native_path(module.params["rootfs"])
     try:
-        found = look_up_user(rootfs, module.params["user"])
+        found = look_up_user(rootfs, module.params["user"], module.params["program"])
     except OciError as error:
         module.fail_json(msg=error.message)
     except OSError as error:

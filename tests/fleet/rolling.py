@@ -103,7 +103,12 @@ def audit(lab: Lab) -> str:
     bravo.run("mv", dest, f"{DISK}/audited/two")
     lab.fleet.nodes[DELTA].stop_sshd(sessions=True)
     report = f"{lab.images}/audit.md"
-    given = {"audit_hosts": "fleet", "audit_report": report, "audit_folders": [f"{DISK}/audited"]}
+    given = {
+        "audit_hosts": "fleet",
+        "audit_report": report,
+        "audit_folders": [f"{DISK}/audited"],
+        "audit_verify": "metadata",
+    }
     lab.controller.disconnect()
     lab.finish(lab.controller.start("hypervisor.oci.audit", NODES, ["-e", json.dumps(given)]))
     lab.fleet.nodes[DELTA].start_sshd()
@@ -116,7 +121,7 @@ def audit(lab: Lab) -> str:
         if expected is not None:
             require(line[1:3] == expected, f"{line}, not {expected}")
         else:
-            require(line[3].startswith("sha256:") and line[5:] == ["0", "0", "0", "0", "no"], f"{line}")
+            require(line[3].startswith("sha256:") and line[5:] == ["0", "0", "0", "0", "clean", "no"], f"{line}")
     return "a table of all nodes, with one that is gone"
 
 

@@ -26,6 +26,7 @@ from ansible_collections.hypervisor.oci.plugins.module_utils._image.listing impo
 from ansible_collections.hypervisor.oci.plugins.module_utils._provision.provision import provision
 from ansible_collections.hypervisor.oci.plugins.module_utils._result import to_json_safe
 from ansible_collections.hypervisor.oci.plugins.module_utils._source.sources import open_source
+from ansible_collections.hypervisor.oci.tests.fuzz.drift import DRIFT, PAPERS, archive
 from ansible_collections.hypervisor.oci.tests.fuzz.seeds import LAYOUT, TARGET
 from ansible_collections.hypervisor.oci.tests.tools.arguments import arguments, options_of as checked
 from ansible_collections.hypervisor.oci.tests.tools.compare_trees import Ignore, manifest, read_tree
@@ -65,6 +66,8 @@ def options_of(data: bytes) -> dict[str, t.Any]:
     """Options that the input itself decides on, so that its bytes alone repeat a run."""
     bits = int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
     options = dict(DEFAULTS)
+    if data.startswith(DRIFT):
+        return options if os.geteuid() == 0 else {**options, "ownership": "ignore"}
     options["keep_dirlinks"] = bits & 3 == 0
     options["devices"] = (None, None, "create", "skip")[bits >> 2 & 3]
     options["acl"] = "drop" if bits >> 4 & 1 else "preserve"
@@ -145,6 +148,9 @@ class Sandbox:
     def _write_source(self, data: bytes) -> None:
         """An archive, or the files of a layout directory."""
         remove_below(self.base, self._src)
+        if data.startswith(DRIFT):
+            _write(self._src, archive())
+            return
         if not data.startswith(LAYOUT):
             _write(self._src, data)
             return
@@ -158,6 +164,8 @@ class Sandbox:
                 _write(path, content.encode("latin-1"))
 
     def _run(self, data: bytes, options: dict[str, t.Any], lists: bool, problems: list[str]) -> tuple[str, str]:
+        if data.startswith(DRIFT):
+            return self._compare(data, options, problems)
         try:
             if lists:
                 self._list(problems)
@@ -178,6 +186,32 @@ class Sandbox:
             problems.append(f"check mode failed where the run did not: {predicted}")
         self._verify(options, first, problems)
         return "tree", ""
+
+    def _compare(self, data: bytes, options: dict[str, t.Any], problems: list[str]) -> tuple[str, str]:
+        """Compare and repair a tree with a paper that is damaged; return the error, or the verdicts."""
+        said, verdicts = "", []
+        try:
+            self._provision(options, False, problems)
+            state = os.path.join(self._parent, ".dest.oci_rootfs")
+            kind, paper = data[len(DRIFT) : len(DRIFT) + 1], data[len(DRIFT) + 1 :]
+            (journal,) = (name for name in os.listdir(state) if name.endswith(".journal"))
+            _write(os.path.join(state, journal.partition(".")[0] + PAPERS[kind]), paper)
+            for how in ({}, {"repair": "paths"}, {}):
+                try:
+                    done = provision(checked({**options, "verify": "content", **how}), False).to_result()
+                except OciError as error:
+                    said = error.message
+                    _check_message(said, problems)
+                else:
+                    _check_json(done, problems)
+                    verdicts.append(done["drift"]["verdict"])
+            provision(checked({**options, "state": "absent"}), False)
+        except Exception:
+            problems.append(f"an exception escaped:\n{traceback.format_exc()}")
+            return "exception", ""
+        if self._leftovers():
+            problems.append(f"absent left {self._leftovers()} beside dest")
+        return ("error", said) if said else ("tree", ", ".join(verdicts))
 
     def _list(self, problems: list[str]) -> None:
         try:

@@ -14,7 +14,7 @@ import json
 import typing as t
 from random import Random
 
-from ansible_collections.hypervisor.oci.tests.fuzz import mutate
+from ansible_collections.hypervisor.oci.tests.fuzz import drift, mutate
 from ansible_collections.hypervisor.oci.tests.fuzz.mutate import pick
 from ansible_collections.hypervisor.oci.tests.fuzz.seeds import CONFIG, LAYOUT, Seed, image_of, many_images, seeds, tiny
 from ansible_collections.hypervisor.oci.tests.images.builder import (
@@ -47,7 +47,7 @@ _COMPRESSIONS: tuple[CompressionName, ...] = (*("none", "none", "gzip", "gzip-me
 # In which order they take turns: what is deeper comes oftener.
 TURNS = (
     *("layer", "documents", "layer", "archive", "gzip", "layer", "docker", "zstd"),
-    *("layer", "archive", "whole", "documents"),
+    *("layer", "archive", "whole", "documents", "drift"),
 )
 
 
@@ -55,7 +55,7 @@ def make(target: str, seed: str, number: int) -> bytes:
     """The archive of this number. Raises ``KeyError`` for an unknown target."""
     random = Random(f"{target}/{seed}/{number}")
     data = TARGETS[target](random)
-    if random.random() < 0.02 and not data.startswith(LAYOUT):
+    if random.random() < 0.02 and not data.startswith((LAYOUT, drift.DRIFT)):
         data = mutate.blinds(random, data)
     return data
 
@@ -281,4 +281,5 @@ TARGETS: dict[str, t.Callable[[Random], bytes]] = {
     "docker": _docker,
     "archive": _archive,
     "whole": _whole,
+    "drift": drift.damaged,
 }

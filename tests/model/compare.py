@@ -307,7 +307,7 @@ def _unpacked_from_archive(image: Image, layers: list[builder.Layer], root: byte
         except LayerError as error:
             number = [str(layer.digest) for layer in chosen.layers].index(error.layer)
             return Outcome(refused_at=(number, error.entry), message=str(error))
-        differs = _drift(fd, journals, unpack_options, Reread(blobs, chosen, unpack_options, Kept()))
+        differs = _drift(fd, journals, unpack_options, Reread(blobs, chosen.layers, unpack_options, Kept()))
         if differs:
             # no model expects this
             return Outcome(refused_at=(-1, None), message=f"a new tree differs from its journal: {differs}")
@@ -370,7 +370,7 @@ def _unpack(blobs: t.Any, chosen: t.Any, fd: int, options: UnpackOptions) -> tup
 def _drift(fd: int, journals: list[bytes], options: UnpackOptions, layers: Reread) -> list[str]:
     """What a tree that was just unpacked differs in from what was noted of it, and from the layers: nothing."""
     recorded = replay(journals)
-    looks = Looks(recorded, Policy(Report(), options), time.time_ns())
+    looks = Looks(recorded, Policy(Report(), options), time.time_ns(), {})
     compared = comparison.compare(fd, recorded, Rules(parse_exclusions([], [])), looks, math.inf)
     compare_contents(fd, compared, looks, layers, math.inf)
     drift = compared.drift

@@ -39,14 +39,14 @@ _DAY = 24 * 60 * 60
 
 
 class BlobCache:
-    """The blobs in one folder that ``scope`` may use, see ``scope.py``.
+    """The blobs in one folder that ``scope`` may use, see ``scope.py``; all of them if that is ``None``.
 
     ``max_size`` is how many bytes may stay after ``prune``, ``max_age`` how many days after its last use a blob is
     removed, 0 for never. If ``dry``, nothing is created or changed. ``warnings`` are for the user, ``damaged`` counts
     damaged blobs. Raises ``RootfsError`` if other users can write to the folder.
     """
 
-    def __init__(self, path: str, scope: str, max_size: int, max_age: int, dry: bool) -> None:
+    def __init__(self, path: str, scope: str | None, max_size: int, max_age: int, dry: bool) -> None:
         self.path = path
         self._scope = scope
         self.warnings: list[str] = []
@@ -80,11 +80,11 @@ class BlobCache:
 
     def _is_proved(self, name: str) -> bool:
         proofs = self._proofs()
-        return proofs is not None and proofs.has(name)
+        return self._scope is None or (proofs is not None and proofs.has(name))
 
     def _proofs(self) -> Proofs | None:
         fd = self._folders.get(PROOFS)
-        return None if fd is None else Proofs(fd, self._scope)
+        return None if fd is None or self._scope is None else Proofs(fd, self._scope)
 
     def prove(self, digest: str) -> None:
         """Record that the scope has added all of a blob that exists."""

@@ -32,12 +32,13 @@ UPLOADS = b"uploads.json"
 PARTIALS = b"partial"
 # The folder in which a run tries what a stack needs, see _provision/stack_probe.py.
 PROBE = b"probe"
-# Where the inventory of a tree and the journal of its making lie, after the name of its papers; and the paths of what else
-# this collection has made in it.
+# Where the inventory of a tree and the journal of its making lie, after the name of its papers; the paths of what else
+# this collection has made in it; and which of its files were touched, and compared since.
 INVENTORY = ".inventory"
 JOURNAL = ".journal"
 MADE = ".made"
-_PAPERS = tuple(name.encode() for name in (INVENTORY, JOURNAL, MADE))
+PROVEN = ".proven"
+_PAPERS = tuple(name.encode() for name in (INVENTORY, JOURNAL, MADE, PROVEN))
 _NEW_FILE = b"record.json.new"
 
 

@@ -22,6 +22,7 @@ from .._rootfs import journal as events
 from .exclusions import Rules
 from .findings import EXTRA, MISSING, Drift, Finding
 from .objects import Looks, type_of
+from .proven import Times
 from .recorded import Recorded
 
 # Extra objects that are looked at.
@@ -46,13 +47,16 @@ class Place(t.NamedTuple):
 class Compared:
     """The findings, and where the regular files are whose type and size are as recorded, by number.
 
-    ``linked`` has the names of files that have or had several, each with its inode.
+    ``linked`` has the names of files that have or had several, each with its inode. ``suspects`` has the times of suspects,
+    ``equal`` those of files whose content was compared, and is the image's, with one place each.
     """
 
     recorded: Recorded
     drift: Drift
     files: dict[int, Place]
     linked: dict[int, list[tuple[Place, int]]]
+    suspects: dict[int, Times]
+    equal: dict[int, Times]
 
 
 class _StopError(Exception):
@@ -75,24 +79,31 @@ class _Pending(t.NamedTuple):
 
 def compare(top: int, recorded: Recorded, rules: Rules, looks: Looks, deadline: float) -> Compared:
     """Compare the tree in the directory ``top``; stop at ``deadline``, by ``time.monotonic``. Raises ``OSError``."""
-    walk = _Walk(top, recorded, rules, looks, deadline)
+    return compared_by(Walk(top, recorded, rules, looks, deadline))
+
+
+def compared_by(walk: Walk) -> Compared:
+    """Return what a walk finds. Raises ``OSError``."""
     try:
         walk.run()
     except _StopError as error:
         walk.drift.incomplete = str(error)
     walk.finish()
-    return Compared(recorded, walk.drift, walk.files, walk.linked)
+    return Compared(walk.recorded, walk.drift, walk.files, walk.linked, walk.suspects, {})
 
 
-class _Walk:
+class Walk:
+    """A walk through a tree, with what it finds."""
+
     def __init__(self, top: int, recorded: Recorded, rules: Rules, looks: Looks, deadline: float) -> None:
         self.drift = Drift()
         self.files: dict[int, Place] = {}
         # names of files that have or had several, with their inodes
         self.linked: dict[int, list[tuple[Place, int]]] = {}
+        self.suspects: dict[int, Times] = {}
         self._beneath = Beneath(top)
         self._device = os.fstat(top).st_dev
-        self._recorded = recorded
+        self.recorded = recorded
         self._rules = rules
         self._looks = looks
         self._deadline = deadline
@@ -104,8 +115,8 @@ class _Walk:
         """Walk through the tree."""
         top = Place("", "")
         status = os.fstat(self._beneath.top)
-        self._judge(self._beneath.top, top, self._recorded.top, status)
-        self._look_in("", _Pending(top, self._recorded.top, None))
+        self._judge(self._beneath.top, top, self.recorded.top, status)
+        self._look_in("", _Pending(top, self.recorded.top, None))
         while self._pending:
             pending = self._pending.pop()
             self._look_in(pending.place.path, pending)
@@ -136,7 +147,7 @@ class _Walk:
             self.drift.add_busy(path or "/")
 
     def _look_in_known(self, fd: int, path: str, number: int) -> None:
-        recorded, looks = self._recorded, self._looks
+        recorded, looks = self.recorded, self._looks
         table, styles, sizes, times = recorded.table, recorded.styles, recorded.sizes, recorded.times
         finished, files, special, kinds = looks.finished, self.files, looks.special, recorded.kinds
         left = dict(recorded.folders.get(number, {}))
@@ -179,7 +190,7 @@ class _Walk:
             self._add_extra(fd, place, status)
         elif not self._is_mount(status):
             self._judge(fd, place, number, status)
-            if stat.S_ISDIR(status.st_mode) and number in self._recorded.folders:
+            if stat.S_ISDIR(status.st_mode) and number in self.recorded.folders:
                 self._pending.append(_Pending(place, number, None))
 
     def _look_for(self, fd: int, place: Place, number: int) -> None:
@@ -189,13 +200,18 @@ class _Walk:
         try:
             status = os.stat(place.name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
-            rights = self._looks.gave_rights(number)
-            below = self._count_below(number, place.path)
-            kind = type_of(self._recorded.attributes(number)[0])
-            self.drift.add(Finding(MISSING, place.path, kind, number, gives_rights=rights, below=below))
+            self._add_missing(place, number)
         else:
             # it came while the directory was read
             self._look_at(fd, place, number, status)
+
+    def _add_missing(self, place: Place, number: int) -> None:
+        if self._rules.has_patterns and self._rules.excludes(place.path):
+            return
+        rights = self._looks.gave_rights(number)
+        below = self._count_below(number, place.path)
+        kind = type_of(self.recorded.attributes(number)[0])
+        self.drift.add(Finding(MISSING, place.path, kind, number, gives_rights=rights, below=below))
 
     def _count_below(self, number: int, path: str) -> int:
         """Return how many recorded objects lie in a directory, without those that are left out."""
@@ -203,13 +219,13 @@ class _Walk:
         pending = [(number, path)]
         while pending:
             above, folder = pending.pop()
-            names = self._recorded.folders.get(above, {})
+            names = self.recorded.folders.get(above, {})
             omitted = self._rules.names_in(folder)
             for name, below in names.items():
                 if name in omitted:
                     continue
                 count += 1
-                if below in self._recorded.folders:
+                if below in self.recorded.folders:
                     pending.append((below, f"{folder}/{name}"))
         return count
 
@@ -220,7 +236,7 @@ class _Walk:
 
     def _judge(self, fd: int, place: Place, number: int, status: os.stat_result) -> None:
         """Compare an object with what is recorded of it."""
-        drift, recorded = self.drift, self._recorded
+        drift, recorded = self.drift, self.recorded
         try:
             judged = self._looks.judge(fd, place.name, number, status)
         except OSError as error:
@@ -235,6 +251,7 @@ class _Walk:
             if judged.is_suspect:
                 # the first of its names, whatever order they are read in
                 drift.suspects[number] = min(drift.suspects.get(number, place.path), place.path)
+                self.suspects[number] = (status.st_mtime_ns, status.st_ctime_ns)
         if judged.has_type and not stat.S_ISDIR(status.st_mode):
             self._note_links(place, number, status)
         if not judged.differs:
@@ -248,7 +265,7 @@ class _Walk:
         drift.add(finding)
 
     def _note_links(self, place: Place, number: int, status: os.stat_result) -> None:
-        if number in self._recorded.linked or status.st_nlink > 1:
+        if number in self.recorded.linked or status.st_nlink > 1:
             self.linked.setdefault(number, []).append((place, status.st_ino))
 
     def _judge_links(self, number: int, names: list[tuple[Place, int]], owners: dict[int, int]) -> None:

@@ -21,6 +21,7 @@ from .._layer.tar_entries import TarReader
 from .compare import Compared, Place
 from .findings import CHANGED, CONTENT, Finding
 from .objects import Looks, type_of
+from .proven import Times
 from .recorded import Recorded
 
 _PIECE = 1 << 20
@@ -40,7 +41,7 @@ class _LateError(Exception):
 
 
 def compare_contents(top: int, compared: Compared, looks: Looks, layers: Layers, until: float) -> None:
-    """Compare the contents of ``compared.files``, and add findings to ``compared.drift``.
+    """Compare the contents of ``compared.files``, and add to ``compared.drift`` and ``compared.equal``.
 
     Stops at ``until``, by ``time.monotonic``. Raises ``OciError`` if a layer cannot be read, and ``OSError``.
     """
@@ -64,6 +65,7 @@ def compare_contents(top: int, compared: Compared, looks: Looks, layers: Layers,
                 drift.add_busy(where.path)
             for number in check.judged:
                 drift.suspects.pop(number, None)
+            compared.equal.update(check.equal)
             if check.lost:
                 drift.not_verifiable = "the layers do not have the files that are recorded"
 
@@ -85,7 +87,7 @@ def _by_layer(recorded: Recorded, compared: Compared) -> dict[int, _Wanted]:
 
 
 class _Check:
-    """Compares files with layers; ``changed``, ``busy`` and ``judged`` are of the last layer, ``lost`` counts what it lacks."""
+    """Compares files with layers; what it found is of the last layer, ``lost`` counts what that lacks."""
 
     def __init__(self, top: int, until: float) -> None:
         self._beneath = Beneath(top)
@@ -95,6 +97,7 @@ class _Check:
         self.changed: list[tuple[int, Place]] = []
         self.busy: list[Place] = []
         self.judged: list[int] = []
+        self.equal: dict[int, Times] = {}
         self.lost = 0
 
     def close(self) -> None:
@@ -105,7 +108,7 @@ class _Check:
 
     def layer(self, layers: Layers, place: int, before: int, wanted: _Wanted) -> None:
         """Compare the files of one layer. Raises ``_LateError``, ``OciError``, ``OSError``."""
-        self.changed, self.busy, self.judged = [], [], []
+        self.changed, self.busy, self.judged, self.equal = [], [], [], {}
         self.lost = len(wanted)
         with layers.reading(place) as reader:
             for number, entry in enumerate(reader, before + 1):
@@ -125,6 +128,8 @@ class _Check:
                     self.busy.append(file.place)
                 elif file.differs:
                     self.changed.append((number, file.place))
+                elif len(places) == 1:
+                    self.equal[number] = file.times
         finally:
             for file in files:
                 os.close(file.fd)
@@ -157,12 +162,13 @@ class _File:
 
     def is_settled(self) -> bool:
         """Return whether it has not changed since it was opened."""
-        before, now = self._before, os.fstat(self.fd)
-        return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
-            now.st_size,
-            now.st_mtime_ns,
-            now.st_ctime_ns,
-        )
+        now = os.fstat(self.fd)
+        return (self._before.st_size, *self.times) == (now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+    @property
+    def times(self) -> Times:
+        """The times that it had when it was opened."""
+        return self._before.st_mtime_ns, self._before.st_ctime_ns
 
     def compare(self, data: bytes | memoryview) -> None:
         """Compare the next piece."""

@@ -16,6 +16,7 @@ from .._rootfs import capability
 from .._rootfs import journal as events
 from .._rootfs.attributes import Policy
 from .findings import CHANGED, EXTRA, Finding
+from .proven import Times
 from .recorded import Recorded
 
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
@@ -59,12 +60,16 @@ class Judged(t.NamedTuple):
 class Looks:
     """Judges objects of a tree. What changed after ``finished``, in nanoseconds, is looked at more closely.
 
-    ``policy`` says which xattrs this collection writes, and has the maps of ids. ``parts_names`` says that the tree is a stack:
-    an overlay makes a name that is opened for writing a file of its own.
+    ``policy`` says which xattrs this collection writes, and has the maps of ids. ``proven`` are files that were touched, and whose
+    content was compared since. ``parts_names`` says that the tree is a stack: an overlay makes a name that is opened for writing
+    a file of its own.
     """
 
-    def __init__(self, recorded: Recorded, policy: Policy, finished: int, parts_names: bool = False) -> None:
+    def __init__(
+        self, recorded: Recorded, policy: Policy, finished: int, proven: dict[int, Times], parts_names: bool = False
+    ) -> None:
         self.finished = finished
+        self.proven = proven
         self.parts_names = parts_names
         # what is never passed over
         self.special = frozenset(recorded.xattrs).union(recorded.linked)
@@ -93,6 +98,8 @@ class Looks:
         if (uid, gid) != (status.st_uid, status.st_gid):
             pairs["owner"] = (self._owner(uid, gid), self._owner(status.st_uid, status.st_gid))
         is_file = has_type and stat.S_ISREG(mode)
+        touched = touched or not _is_same_time(recorded.times[number], status.st_mtime_ns)
+        is_proven = self.proven.get(number) == (status.st_mtime_ns, status.st_ctime_ns)
         return Judged(
             type_of(mode),
             has_type,
@@ -100,7 +107,7 @@ class Looks:
             {key: pair[0] for key, pair in pairs.items()},
             {key: pair[1] for key, pair in pairs.items()},
             rights,
-            is_file and not pairs and (touched or not _is_same_time(recorded.times[number], status.st_mtime_ns)),
+            is_file and not pairs and touched and not is_proven,
         )
 
     def extra_finding(self, fd: int, name: str, status: os.stat_result) -> Finding:

@@ -29,6 +29,7 @@ from .._rootfs.attributes import Attributes, CreationDefaults, Policy, Writer
 from .content import Layers
 from .findings import Finding
 from .exclusions import Rules
+from .proven import Proven
 from .recorded import Recorded
 
 _STAGING = b".oci_rootfs-repair"
@@ -44,13 +45,15 @@ _DEFAULTS = CreationDefaults(-1, -1, False)
 class Plan:
     """What has to be put back: ``anew`` has paths and objects to make, ``in_place`` those to give their attributes.
 
-    ``needed`` has the objects whose entries in the layers are read, by the numbers of these entries.
+    ``needed`` has the objects whose entries in the layers are read, by the numbers of these entries. ``equal`` has the times of files
+    whose content was compared, and is the image's.
     """
 
-    def __init__(self, recorded: Recorded, rules: Rules, findings: t.Iterable[Finding]) -> None:
+    def __init__(self, recorded: Recorded, rules: Rules, findings: t.Iterable[Finding], equal: Proven) -> None:
         self.anew: dict[str, int] = {}
         self.in_place: dict[str, int] = {}
         self.needed: dict[int, int] = {}
+        self.equal = equal
         self._recorded = recorded
         self._rules = rules
         whole: set[int] = set()
@@ -119,9 +122,10 @@ class Repair:
         self._xattrs: dict[int, dict[str, bytes]] = {}
         self._folders: dict[str, int] = {}
         self._made: dict[str, int] = {}
+        self._sound = set(self._anew)
 
-    def run(self, layers: Layers) -> None:
-        """Read the layers, then put everything back."""
+    def run(self, layers: Layers) -> set[int]:
+        """Read the layers, then put everything back; return the files of which the content is the image's."""
         path = ""
         umask = os.umask(0)
         try:
@@ -133,6 +137,7 @@ class Repair:
                     self._correct(path, number)
             self._finish()
             syncfs(self._top)
+            return self._sound
         except EntryError as error:
             raise RootfsError(f"{show(path or '/')} cannot be put back: {error.what}; {error.advice}") from error
         except OSError as error:
@@ -254,6 +259,9 @@ class Repair:
         with opened(parent):
             if kind == events.FILE:
                 with opened(self._beneath.file(parent, os.fsdecode(name))) as fd:
+                    status = os.fstat(fd)
+                    if self._plan.equal.get(number) == (status.st_mtime_ns, status.st_ctime_ns):
+                        self._sound.add(number)
                     self._to_fd(fd, attributes)
             elif kind == events.SYMLINK:
                 self._writer.to_symlink(parent, name, attributes)

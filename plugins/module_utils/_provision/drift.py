@@ -13,6 +13,7 @@ from dataclasses import replace
 from .._drift.compare import Compared
 from .._drift.findings import CONTENT, Drift
 from .._drift.options import PATHS, RECREATE, Verifying
+from .._drift.proven import Proven
 from .._errors import OciError, RootfsError, show
 from .._source.source import Spooled
 from .._unpack import DamagedEntry, Kept
@@ -24,7 +25,7 @@ from .plan import Unchanged, Unpack, WantedImage
 from .predict import predict
 from .reread import Reread
 from .target import Target
-from .verify import Basis, compare_metadata, not_verifiable, opening, read_basis
+from .verify import Basis, compare_metadata, not_verifiable, note_proven, now_at, opening, read_basis
 
 if t.TYPE_CHECKING:
     from .outcome import UploadRequest
@@ -56,7 +57,10 @@ def verify_and_repair(target: Target, plan: Unchanged, warnings: t.Sequence[str]
                 drift.level, drift.not_verifiable = CONTENT, layers.why
             return _act(target, plan, warnings, drift)
         if verifying.level == CONTENT:
+            reading = now_at(target.dest) if target.dest.writable else 0
             compared = _with_contents(target, basis, compared, layers, began + verifying.timeout)
+            if target.dest.writable:
+                note_proven(target.dest, plan.current, basis, _proven(compared, reading))
         return _act(target, plan, warnings, compared.drift, (basis, compared, layers))
 
 
@@ -75,6 +79,14 @@ def _with_contents(target: Target, basis: Basis, compared: Compared, layers: Rer
             except OciError as error:
                 compared.drift.not_verifiable = f"its layers cannot be read: {error.message}"
             return compared
+
+
+def _proven(compared: Compared, reading: int) -> Proven:
+    """Return the suspects whose content is the image's, and which were touched before it was read."""
+    # one that is touched while it is read, or a moment later, may have the same times
+    return {
+        number: times for number, times in compared.equal.items() if number in compared.suspects and times[1] < reading
+    }
 
 
 _Found = t.Tuple[Basis, Compared, Reread]
@@ -165,5 +177,5 @@ def _open_layers(target: Target, plan: Unchanged) -> t.Iterator[Reread | Missing
         partials = (
             stack.enter_context(target.options.origin.partials(target, source, image)) if target.dest.writable else None
         )
-        reread = Reread(blobs, image, target.options.unpack, Kept(cache, partials))
+        reread = Reread(blobs, image.layers, target.options.unpack, Kept(cache, partials))
         yield reread

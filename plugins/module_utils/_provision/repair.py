@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import replace
 
-from .._dest.record import change_time
 from .._drift.compare import Compared
 from .._drift.findings import CHANGED, MISSING
 from .._drift.options import Verifying
@@ -19,32 +17,29 @@ from .._rootfs.attributes import Policy
 from .._unpack import DamagedEntry
 from .reread import Reread
 from .target import Target
-from .verify import Basis, compare_metadata, opening
+from .verify import Basis, compare_metadata, note_proven, opening
 
 
 def repair_paths(target: Target, basis: Basis, compared: Compared, layers: Reread) -> list[str]:
     """Repair what was found; return warnings. Raises ``OciError``, and ``OSError``."""
     drift = compared.drift
     findings = [finding for kind in (MISSING, CHANGED) for finding in drift.kinds[kind].kept]
-    repairs = Plan(basis.recorded, basis.rules, findings)
+    repairs = Plan(basis.recorded, basis.rules, findings, compared.equal)
     with opening(target.dest, writing=True) as top:
         while True:
             try:
-                Repair(top, basis.recorded, Policy(Report(), basis.options), repairs).run(layers)
+                sound = Repair(top, basis.recorded, Policy(Report(), basis.options), repairs).run(layers)
                 break
             except DamagedEntry:
                 # it is gone from the cache, and comes from the source now
                 continue
-        if not drift.suspects and not drift.incomplete and not target.options.ignore_use:
-            # nothing else was touched, and nobody uses the tree: what was made now is as it should be
-            _note_finished(target, change_time(top))
-    after = compare_metadata(target.dest, basis, t.cast(Verifying, target.options.verifying)).drift
-    if after.needs_repair:
+    after = compare_metadata(target.dest, basis, t.cast(Verifying, target.options.verifying))
+    tree = target.dest.load().tree
+    if tree is not None and not target.options.ignore_use:
+        # nobody uses the tree: what was made now is as it should be
+        note_proven(
+            target.dest, tree, basis, {number: after.suspects[number] for number in sound & after.suspects.keys()}
+        )
+    if after.drift.needs_repair:
         return [f"{show(target.dest.path)} differs again after it was repaired; stop what changes it, and run again"]
     return []
-
-
-def _note_finished(target: Target, finished: int) -> None:
-    record = target.dest.load()
-    if record.tree is not None:
-        target.dest.save(replace(record, tree=replace(record.tree, finished=finished)))

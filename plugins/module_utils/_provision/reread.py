@@ -9,7 +9,7 @@ import contextlib
 import typing as t
 
 from .._errors import ImageError, LayerError
-from .._image.image import Image
+from .._image.image import Layer
 from .._layer.budget import Budget
 from .._layer.pipeline import read_ahead
 from .._layer.stream import LayerStream
@@ -27,8 +27,8 @@ _STORED = 2**62
 class Reread:
     """The layers of an image, from the cache or the source."""
 
-    def __init__(self, source: Opener, image: Image, options: UnpackOptions, kept: Kept) -> None:
-        self.layers = image.layers
+    def __init__(self, source: Opener, layers: t.Sequence[Layer], options: UnpackOptions, kept: Kept) -> None:
+        self.layers = layers
         self._options = options
         self._blobs = Blobs(source, kept.cache, kept.partials)
 

@@ -11,20 +11,21 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from .._dest.dest import JOURNAL, Dest
+from .._dest.dest import JOURNAL, PROVEN, Dest
 from .._dest.made import read_made
 from .._dest.mounts import is_below, read_mounts
-from .._dest.record import Tree
+from .._dest.record import Tree, change_time
 from .._drift.compare import Compared, compare
 from .._drift.exclusions import Exclusions, Rules, normal
-from .._drift.findings import Drift
+from .._drift.findings import CONTENT, Drift
 from .._drift.objects import Looks
 from .._drift.options import Verifying
+from .._drift.proven import Proven, from_bytes, to_bytes
 from .._drift.recorded import JournalError, Recorded, replay
 from .._errors import RootfsError, show
 from .._fs.descriptors import opened, opened_or_none
 from .._fs.directories import open_existing, open_private
-from .._fs.stack import opened_tree
+from .._fs.stack import opened_tree, opened_upper
 from .._report import Report
 from .._rootfs.attributes import Policy
 from .._rootfs.ids import parse_id_maps
@@ -64,15 +65,54 @@ def read_basis(dest: Dest, tree: Tree, exclusions: Exclusions, apart: t.Iterable
     paths = {*_known_paths(dest, tree, exclusions), *(f"/{name}" for name in apart)}
     made = list(filter(None, map(normal, read_made(dest, tree)))) if exclusions.mount_points else []
     rules = Rules(exclusions, paths, made)
-    looks = Looks(recorded, Policy(Report(), options), tree.finished, parts_names=tree.form == "overlay")
+    proven = from_bytes(dest.read((tree.papers + PROVEN).encode()) or b"") if tree.papers else {}
+    looks = Looks(recorded, Policy(Report(), options), tree.finished, proven, parts_names=tree.form == "overlay")
     return Basis(recorded, options, rules, looks)
 
 
 def compare_metadata(dest: Dest, basis: Basis, verifying: Verifying) -> Compared:
     """Compare all but contents. Raises ``RootfsError`` and ``OSError``."""
     deadline = time.monotonic() + verifying.timeout
-    with opening(dest) as top:
-        return compare(top, basis.recorded, basis.rules, basis.looks, deadline)
+    what = (basis.recorded, basis.rules, basis.looks, deadline)
+    with opening(dest) as top, _opened_upper(dest, verifying) as upper:
+        if upper is None:
+            return compare(top, *what)
+        # imported late: most trees are no stacks
+        from .._drift.upper import compare_upper
+
+        return compare_upper((top, upper), *what)
+
+
+@contextlib.contextmanager
+def _opened_upper(dest: Dest, verifying: Verifying) -> t.Iterator[int | None]:
+    """Open the upper directory of a stack if it is enough; contents are those of snapshots, too."""
+    if verifying.level == CONTENT:
+        yield None
+        return
+    with opened_or_none(dest.open_dest()) as fd:
+        if fd is None:
+            yield None
+            return
+        with opened_upper(fd) as upper:
+            yield upper
+
+
+def now_at(dest: Dest) -> int:
+    """Return the time that files of dest would get now, in nanoseconds; 0 if none can be made there."""
+    with contextlib.suppress(OSError), opened_or_none(dest.open_dest()) as fd:
+        if fd is not None:
+            # not in the tree, where a file may need a name for a moment
+            is_beside = os.fstat(fd).st_dev == os.fstat(dest.state).st_dev
+            return change_time(dest.state if is_beside else fd)
+    return 0
+
+
+def note_proven(dest: Dest, tree: Tree, basis: Basis, proven: Proven) -> None:
+    """Remember files that were touched, and whose content is the image's, if that is not known yet."""
+    known = basis.looks.proven
+    if tree.papers and any(known.get(number) != times for number, times in proven.items()):
+        known.update(proven)
+        dest.write((tree.papers + PROVEN).encode(), to_bytes(known))
 
 
 def not_verifiable(verifying: Verifying, why: str) -> Drift:

@@ -16,7 +16,7 @@ from .._container.model import ContainerError, Option
 from .attach import attach
 from .control import told_script
 from .etc_files import MADE
-from .health import Joining, mark_of
+from .health import Check, Joining, mark_of
 from .known import Places
 from .quoting import shell, systemd
 from .request import Request
@@ -154,10 +154,10 @@ class Lxc(ServedRuntime):
         functions = _FUNCTIONS.replace("@mounting@", script_prefix(context)).replace("@level@", LOG_LEVEL)
         return functions.replace("@folder@", shell(folder)) + LXC_LOG
 
-    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
+    def join(self, context: Context, check: Check) -> Joining:
         selected = ("-P", posixpath.dirname(context.places.folder), "-n", context.request.name)
         by_shell = lxc.wrapper_script(context.container, version=context.node.version, settings=_settings(context))
-        return attach(selected, context.container, mark_of(context.request), argv, by_shell is not None)
+        return attach(selected, context.container, mark_of(context.request), check.argv, by_shell is not None)
 
     def teller(self, context: Context) -> str:
         alive = _ALIVE.replace("@unit@", shell(self.unit(context.request)))

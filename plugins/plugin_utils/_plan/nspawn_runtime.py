@@ -8,14 +8,16 @@
 
 from __future__ import annotations
 
+import posixpath
 import typing as t
 from collections.abc import Mapping
 
 from .._container import nspawn
 from .._container.model import ContainerError, Option
+from .by_systemd import by_systemd
 from .control import foreground
 from .etc_files import MADE
-from .health import Joining
+from .health import Check, Joining, mark_of
 from .known import Places
 from .quoting import shell, systemd
 from .request import Request
@@ -25,9 +27,12 @@ from .stack import script_prefix, unit_lines, unit_prefix
 
 _DEFAULTS: dict[str, dict[str, t.Any]] = {"Exec": {"ResolvConf": "off", "Timezone": "off", "LinkJournal": "no"}}
 _NO_CHECK = (
-    "systemd-nspawn has no command that joins a container, and its seccomp filter cannot be taken over, so a health check would"
-    " have more rights than the container"
+    "systemd-nspawn has no command that joins a container whose first process is not systemd with D-Bus, and its seccomp filter"
+    " cannot be taken over, so a health check would have more rights than the container"
 )
+# names of a first program that is, or leads to, systemd
+_INITS = ("init", "systemd")
+_NOT_REGISTERED = "a container of systemd-nspawn is reached by its name only where systemd runs the node"
 _STOP = """\
     # nspawn sends the container its KillSignal, and ends it when it is asked a second time
     kill -s TERM "$pid"
@@ -87,9 +92,12 @@ class Nspawn(ServedRuntime):
             f"TimeoutStopSec={context.request.stop_timeout}\n" + restart_lines(context.request)
         )
 
-    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
-        del context, argv
-        return Joining(refusal=_NO_CHECK)
+    def join(self, context: Context, check: Check) -> Joining:
+        if not _may_be_systemd(context):
+            return Joining(refusal=_NO_CHECK)
+        if not context.node.systemd:
+            return Joining(refusal=_NOT_REGISTERED)
+        return by_systemd(context.request.name, context.container, mark_of(context.request), check)
 
     def units(self, request: Request, is_enabled: bool) -> list[str]:
         return [self.unit(request), *(["machines.target"] if is_enabled else [])]
@@ -101,6 +109,13 @@ class Nspawn(ServedRuntime):
             "        --settings=trusted --register=no --keep-unit --console=pipe"
         )
         return foreground("", command, _STOP)
+
+
+def _may_be_systemd(context: Context) -> bool:
+    """Return whether the first process is systemd; as long as nobody has looked, whether it has such a name."""
+    if context.nss is None:
+        return posixpath.basename(context.container.argv[0]) in _INITS
+    return bool(context.nss.get("systemd"))
 
 
 def _given(request: Request) -> t.Mapping[str, t.Any]:

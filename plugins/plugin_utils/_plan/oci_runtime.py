@@ -15,7 +15,7 @@ from .._container.model import Container
 from .._container.runtime_spec import label_warnings, runtime_spec, spec_text
 from .control import foreground
 from .etc_files import MADE
-from .health import Joining, mark_of
+from .health import Check, Joining, mark_of
 from .known import Places
 from .quoting import shell, systemd
 from .request import Request
@@ -81,8 +81,8 @@ class OciRuntime(ServedRuntime):
     def directories(self, request: Request, places: Places) -> list[Directory]:
         return [Directory(posixpath.dirname(places.rootfs), passable=True)]
 
-    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
-        del argv
+    def join(self, context: Context, check: Check) -> Joining:
+        del check
         name = context.request.name
         return Joining((self.program, "exec", "--process", _check_file(context.places), name))
 

@@ -46,9 +46,12 @@ class Plan:
     id_ranges: list[dict[str, str]]
     needs_user_info: bool
     image_user: str
+    program: str
     working_dir: str
     start_wait: int
     keep: int
+    verify: str
+    repair: str
     purge: bool
     volumes: list[dict[str, t.Any]]
     wanted_mounts: list[Facts]
@@ -104,6 +107,7 @@ def plan(request: Request, node: Node | None = None, root: Root | None = None) -
         return replace(outline, **_served(case))
     _check(case)
     container = merged(request, places, runtime, outline.wanted_mounts, root)
+    outline = replace(outline, program="".join(container.argv[:1]))
     if node is None:
         return outline
     note = read_note(node, places)
@@ -135,9 +139,12 @@ def _outline(case: _Case) -> Plan:
         id_ranges=runtime.id_ranges(request),
         needs_user_info=bool(request.user) or runtime.needs_user_info,
         image_user=request.user or image.get("user") or "",
+        program="",
         working_dir=request.working_dir or image.get("working_dir") or "",
         start_wait=request.start_wait,
         keep=request.keep,
+        verify=request.verify,
+        repair=request.repair,
         purge=request.purge,
         volumes=volumes.mounts,
         wanted_mounts=plan_mounts(request, places, runtime, volumes),
@@ -208,6 +215,11 @@ def _check(case: _Case) -> None:
     # a variable that is wrong is told before anything is known
     check_of(case.request, {})
     require_sources(case.request)
+    if case.runtime.is_managed and case.request.verify != "none":
+        raise ContainerError(
+            Option("verify"),
+            ": the root file system lies in a volume that is mounted for an exchange alone; leave it out",
+        )
     if case.node is not None and case.node.missing:
         missing = ", ".join(map(show, case.node.missing))
         raise ContainerError(
@@ -254,7 +266,7 @@ def _with_files(planned: Plan, case: _Case, context: Context) -> Plan:
 
 
 def _health(case: _Case, context: Context, check: Check | None) -> Health | None:
-    return None if check is None else health_of(case.request, check, case.runtime.join(context, check.argv))
+    return None if check is None else health_of(case.request, check, case.runtime.join(context, check))
 
 
 def _service_directories(service: Service | None) -> list[Directory]:

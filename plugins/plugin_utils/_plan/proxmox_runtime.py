@@ -15,7 +15,7 @@ from .._container import proxmox
 from .._container.model import Container, ContainerError, Option
 from .attach import attach
 from .control import told_script
-from .health import Joining, mark_of
+from .health import Check, Joining, mark_of
 from .known import Node, Places
 from .lxc_runtime import LOG_LEVEL, LXC_LOG
 from .quoting import shell
@@ -111,11 +111,11 @@ class Proxmox:
             status_codes=[0],
         )
 
-    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
+    def join(self, context: Context, check: Check) -> Joining:
         # pct exec takes neither user nor environment
         selected = ("-n", str(_vmid(context.request)))
         container = context.container
-        return attach(selected, container, mark_of(context.request), argv, bool(container.env))
+        return attach(selected, container, mark_of(context.request), check.argv, bool(container.env))
 
     def join_files(self, context: Context, argv: tuple[str, ...]) -> list[File]:
         del context, argv

@@ -32,6 +32,8 @@ _CHOICES = {
     "fetch": ("node", "controller", None),
     "restart": ("no", "on-failure", "always", "unless-stopped"),
     "network": ("private", "host"),
+    "verify": ("none", "metadata", "content"),
+    "repair": ("none", "paths", "recreate"),
 }
 _PATHS = ("folder", "rootfs", "state_folder", "volumes_folder", "log_folder")
 # Without one of these an image with more rights or fewer signatures would do, so an empty or undefined value must not count as not given.
@@ -61,6 +63,8 @@ class Request:
     health: str | Facts = "image"
     health_wait: int | None = None
     store_dir: str | None = None
+    verify: str = "none"
+    repair: str = "none"
     rootfs_options: Facts = field(default_factory=dict)
     registry_auth_file: str | None = None
     registry_mirrors: list[str] | None = None
@@ -172,6 +176,7 @@ def _require_values(request: Request) -> None:
         )
     if request.state != "absent" and not request.src:
         raise ContainerError(Option("src"), " is missing; set it to the archive or directory of the image")
+    _require_repairable(request)
     for name in _PATHS:
         value = getattr(request, name)
         if value is not None and not _PATH.match(value):
@@ -186,6 +191,17 @@ def _require_values(request: Request) -> None:
     for name in _NOT_NEGATIVE:
         if (getattr(request, name) or 0) < 0:
             raise ContainerError(Option(name), " must not be negative")
+
+
+def _require_repairable(request: Request) -> None:
+    if request.repair != "none" and request.verify == "none":
+        raise ContainerError(
+            Option("repair"), " needs ", Option("verify"), ", metadata or content, which finds what to repair"
+        )
+    for name in ("verify", "repair"):
+        # it would be given to tasks that must not compare anything
+        if name in request.rootfs_options:
+            raise ContainerError(Option(f"rootfs_options.{name}"), " has a variable of its own; set ", Option(name))
 
 
 def _parse(name: str, kind: str, value: t.Any) -> t.Any:

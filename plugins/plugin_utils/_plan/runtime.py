@@ -12,7 +12,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._container.model import Container
-from .health import Joining
+from .health import Check, Joining
 from .known import Facts, Node, Places
 from .request import Request
 
@@ -153,7 +153,7 @@ class Runtime(t.Protocol):
     def service(self, request: Request, places: Places, node: Node) -> Service:
         """Return what runs the container. Raises ``ContainerError`` if that cannot do what is asked for."""
 
-    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
+    def join(self, context: Context, check: Check) -> Joining:
         """Return how a health check gets into the container."""
 
     def join_files(self, context: Context, argv: tuple[str, ...]) -> list[File]:

@@ -12,7 +12,7 @@ import typing as t
 
 from .._container.model import Container, ContainerError, Option
 from .control import control_script, journal_script
-from .health import Joining
+from .health import Check, Joining
 from .known import Node, Places
 from .request import Request
 from .runtime import Context, Directory, File, Service
@@ -40,7 +40,7 @@ class ServedRuntime:
     # whether it starts containers with the node without systemd
     starts_with_node = False
 
-    def join(self, context: Context, argv: tuple[str, ...]) -> Joining:
+    def join(self, context: Context, check: Check) -> Joining:
         """Return how a health check gets into the container."""
         raise NotImplementedError
 

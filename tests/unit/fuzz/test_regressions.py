@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.hypervisor.oci.tests.fuzz import inputs
+from ansible_collections.hypervisor.oci.tests.fuzz import drift, inputs
 from ansible_collections.hypervisor.oci.tests.fuzz.checks import DEFAULTS, Outcome, Sandbox
 from ansible_collections.hypervisor.oci.tests.images.builder import Image, Layer, file, oci_archive, symlink
 from ansible_collections.hypervisor.oci.tests.images.tarfiles import Member
@@ -44,6 +44,11 @@ def test_a_short_run_finds_nothing(sandbox: Sandbox, target: str) -> None:
     found = {number: outcome.problems for number, outcome in outcomes.items()}
     assert [item for item in found.items() if item[1]] == []
     assert {outcome.kind for outcome in outcomes.values()} == {"tree", "error"}
+
+
+def test_papers_that_are_whole(sandbox: Sandbox) -> None:
+    """Section 17: the fuzzer's own journal is that of its tree, so that its damaged ones lead far."""
+    assert sound(sandbox, drift.DRIFT + b"j" + drift.whole()).message == "clean, clean, clean"
 
 
 def test_the_name_of_a_broken_attribute_is_quoted(sandbox: Sandbox) -> None:

@@ -36,7 +36,7 @@ def report(*found: dict[str, t.Any]) -> list[list[str]]:
     nodes = [{"inventory_hostname": f"node{place}", "audit_found": item} for place, item in enumerate(found)]
     text = environment.from_string(_TEMPLATE.read_text("utf-8")).render(audit_nodes=nodes)
     lines = text.splitlines()
-    assert {line.count("|") for line in lines} == {11}
+    assert {line.count("|") for line in lines} == {12}
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines[2:]]
 
 
@@ -44,9 +44,26 @@ def test_a_line_for_each_root_file_system() -> None:
     absent = {**_ITEM, "provisioned": False, "exists": False, "report": None, "made": None, "signed_by": None}
     absent.update(ref=None, manifest_digest=None)
     assert report({"rootfs": [_ITEM, absent]}, {"rootfs": []}) == [
-        ["node0", "/srv/web", "demo:1", "sha256:0123456789ab", "2026-11-29T08:15:00Z", "1", "5", "0", "1", "no"],
-        ["node0", "/srv/web", "missing", "–", "–", "0", "–", "–", "–", "no"],
+        ["node0", "/srv/web", "demo:1", "sha256:0123456789ab", "2026-11-29T08:15:00Z", "1", "5", "0", "1", "–", "no"],
+        ["node0", "/srv/web", "missing", "–", "–", "0", "–", "–", "–", "–", "no"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("drift", "shown"),
+    [
+        (None, "–"),
+        ({"verdict": "clean"}, "clean"),
+        ({"verdict": "not verifiable", "changed": {"count": 0}}, "not verifiable"),
+        (
+            {"verdict": "drifted", "changed": {"count": 2}, "missing": {"count": 1}, "extra": {"count": 0}},
+            "drifted: 2 changed, 1 missing, 0 extra",
+        ),
+        ({"verdict": "drifted"}, "drifted: – changed, – missing, – extra"),
+    ],
+)
+def test_drift(drift: dict[str, t.Any] | None, shown: str) -> None:
+    assert report({"rootfs": [{**_ITEM, "drift": drift}]})[0][-2] == shown
 
 
 @pytest.mark.parametrize(
@@ -71,6 +88,7 @@ def test_a_node_that_answers_what_it_likes() -> None:
         **_ITEM,
         **dict.fromkeys(("dest", "ref", "manifest_digest", "made"), hostile),
         "report": {"inventory": {kind: {"count": hostile} for kind in ("setuid", "capabilities", "devices")}},
+        "drift": {"verdict": hostile, **{kind: {"count": hostile} for kind in ("changed", "missing", "extra")}},
         "unfinished": {**_UNFINISHED, "phase": hostile},
     }
     lines = report({"rootfs": [item]}, {"msg": hostile})

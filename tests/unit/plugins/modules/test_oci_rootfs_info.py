@@ -116,6 +116,35 @@ def test_drift(tmp_path: Path, guests: Path, one: str, two: str, module: Module)
     assert module(dest=guests / "none", verify="metadata")[0]["drift"] is None
 
 
+@needs_root
+def test_drift_by_the_cache(tmp_path: Path, guests: Path, one: str, module: Module) -> None:
+    """Layers come from the cache as far as it has them, whatever scope has added them; it is not changed."""
+    web, cache = guests / "web", tmp_path / "cache"
+    run(web, src=one, cache_dir=str(cache), cache_max_size=10**9, cache_scope="a")
+    given: dict[str, t.Any] = {"dest": web, "verify": "content", "cache_dir": str(cache)}
+    before = everything(cache)
+    assert module(**given)[0]["drift"]["verdict"] == "clean"
+    assert module(**given, src=str(tmp_path / "nothing.tar"))[0]["drift"]["verdict"] == "clean"
+    with open(web / "bin/app", "r+b") as file:
+        file.write(b"ONE")
+    assert [item["path"] for item in module(**given)[0]["drift"]["changed"]["files"]] == ["/bin/app"]
+    assert everything(cache) == before
+    first, *_others = (path for path in (cache / "sha256").iterdir())
+    first.write_bytes(bytes(first.stat().st_size))
+    before = everything(cache)
+    found = module(**given)[0]["drift"]
+    assert found["verdict"] in ("not verifiable", "drifted")
+    assert found["reason"] == "its layers cannot be read: cache_dir does not have all of the image's layers; give src"
+    found = module(**given, src=one)[0]["drift"]
+    assert ([item["path"] for item in found["changed"]["files"]], found["reason"]) == (["/bin/app"], None)
+    assert everything(cache) == before
+    cache.chmod(0o777)
+    found = module(**given)[0]["drift"]
+    assert "its layers cannot be read: cache_dir" in found["reason"]
+    found = module(**{**given, "cache_dir": str(tmp_path / "none")})[0]["drift"]
+    assert "cache_dir does not have all" in found["reason"]
+
+
 def test_a_tree_with_an_earlier_and_a_staged_one(guests: Path, one: str, two: str, module: Module) -> None:
     first = run(guests / "web", src=one)
     second = run(guests / "web", src=two)

@@ -102,7 +102,7 @@ def test_users(
     assert result["changed"] is False
     assert result["user"] == {"name": user, "uid": uid, "gid": gid, "groups": groups, "home": home}
     keys = ("uid", "gid", "groups")
-    assert result["nspawn"] == {"getent": True, **dict(zip(keys, nspawn))}
+    assert result["nspawn"] == {"getent": True, "systemd": False, **dict(zip(keys, nspawn))}
 
 
 @pytest.mark.parametrize("user", ["nobody", "app:nothing", "ROOT", "-1", "4294967295"])
@@ -147,6 +147,39 @@ def test_the_hosts_own_accounts_are_never_read(tmp_path: Path, rootfs: Path, mod
         passwd.symlink_to(way)
         assert module(rootfs=str(rootfs), user="app")["user"]["uid"] == 1000
         passwd.unlink()
+
+
+@pytest.mark.parametrize(
+    ("program", "link", "is_systemd"),
+    [
+        ("/usr/lib/systemd/systemd", None, True),
+        ("/lib/systemd/systemd", None, True),
+        ("/sbin/init", "/lib/systemd/systemd", True),
+        ("/sbin/init", "../../../lib/systemd/systemd", True),
+        ("/sbin/init", "/bin/busybox", False),
+        ("/sbin/init", "/sbin/init", False),
+        ("/sbin/init", "/usr/lib/systemd", False),
+        ("/sbin/init", "/usr/lib/systemd/systemd/x", False),
+        ("/sbin/init", None, False),
+        ("systemd", None, False),
+        ("", None, False),
+        ("/\0", None, False),
+    ],
+)
+def test_a_program_that_is_systemd(
+    rootfs: Path, module: Module, program: str, link: str | None, is_systemd: bool
+) -> None:
+    """Section 15: found through links of the tree, and with D-Bus alone."""
+    folder = rootfs / "usr/lib/systemd"
+    (folder / "system").mkdir(parents=True)
+    (rootfs / "lib").symlink_to("usr/lib")
+    (rootfs / "sbin").mkdir()
+    (folder / "systemd").touch()
+    if link is not None:
+        (rootfs / "sbin/init").symlink_to(link)
+    assert module(rootfs=str(rootfs), user="", program=program)["nspawn"]["systemd"] is False
+    (folder / "system/dbus.socket").touch()
+    assert module(rootfs=str(rootfs), user="", program=program)["nspawn"]["systemd"] is is_systemd
 
 
 def test_things_that_are_no_files(rootfs: Path, module: Module, monkeypatch: pytest.MonkeyPatch) -> None:

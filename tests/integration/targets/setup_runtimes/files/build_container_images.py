@@ -228,6 +228,25 @@ def _attacker(base: Layer, outside: str) -> Image:
     return _image(base, 5, attack, **config, User="", WorkingDir="/", StopSignal="TERM")
 
 
+def _systemd() -> Image:
+    """A container whose first process is the node's own systemd, from the node's /usr, which is mounted in it."""
+    layer = Layer(
+        directory(".", 0o755),
+        *(symlink(name, f"usr/{name}") for name in ("bin", "sbin", "lib", "lib64")),
+        # the mount hides them
+        symlink("usr/sbin/init", "/lib/systemd/systemd"),
+        file("usr/lib/systemd/systemd", "", 0o755),
+        file("usr/lib/systemd/system/dbus.socket", ""),
+        *(directory(name, 0o755) for name in ("dev", "proc", "run", "sys", "usr/bin", "usr/lib64", "var/log")),
+        *(directory(name, 0o1777) for name in ("tmp", "var/tmp")),
+        file("etc/passwd", f"{_PASSWD}messagebus:x:101:101::/:\n"),
+        file("etc/group", f"{_GROUP}messagebus:x:101:\n"),
+        file("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
+    )
+    config = {"Entrypoint": ["/sbin/init", "--unit=basic.target"], "Env": ["VALUE=it's $HOME %h"], "WorkingDir": "/tmp"}
+    return Image([layer], {**config, "StopSignal": "SIGRTMIN+3"}, platform=_OWN, ref="app:6")
+
+
 def main() -> int:
     """Write the images into a folder."""
     folder, program = sys.argv[1:]
@@ -242,6 +261,7 @@ def main() -> int:
         # its last layer is damaged
         "four": _image(base, 4, broken),
         "five": _attacker(base, os.path.join(os.path.abspath(folder), "outside")),
+        "six": _systemd(),
     }
     for name, image in images.items():
         write_oci_archive(os.path.join(folder, f"{name}.oci.tar"), image)

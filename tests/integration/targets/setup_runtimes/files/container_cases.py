@@ -205,6 +205,7 @@ class Cases:
         self.image_that_does_not_start()
         self.command_that_ends()
         self.health()
+        self.drift()
         self.update()
         self.stacks()
         self.stop()
@@ -480,6 +481,42 @@ class Cases:
         if nspawn:
             self.runs.fail("seccomp filter", src=self.image("one"), only=nspawn, health={"test": "true"})
         say("health checks have no more rights than their containers, and a sick image is taken back")
+
+    def drift(self) -> None:
+        """What a container has changed in its tree is found while it runs, and put back while it does not."""
+        only = self.privileged[:1]
+        (container,) = (self.containers[name] for name in only)
+        version = os.path.join(container.rootfs, "version")
+        given: Variables = {"src": self.image("one"), "only": only, "start_wait": 1}
+        if self.runs(**given, verify="metadata")[only[0]].changed:
+            sys.exit("a clean tree was changed")
+        with open(version, "w", encoding="utf-8") as file:
+            file.write("changed\n")
+        os.unlink(os.path.join(container.rootfs, "etc/group"))
+        self._forget_reports()
+        self.runs.written = ""
+        predicted = self.runs("--check", **given, verify="metadata", repair="paths")[only[0]]
+        found = self.runs(**given, verify="content")[only[0]]
+        require(predicted.changed > 0 and not predicted.error, "check mode predicts it", predicted)
+        require((found.changed, found.error) == (0, ""), "it is told, and nothing changed", found)
+        require("is drifted; 1 changed, 1 missing, 0 extra" in self.runs.written, "what differs", self.runs.written)
+        require(not os.path.exists(f"{container.data}/report"), "it was not started again", container.name)
+        repaired = self.runs(**given, verify="metadata", repair="paths")[only[0]]
+        require(repaired.changed > 0 and not repaired.error, "it is repaired", repaired)
+        self._require_image_one(only[0])
+        # a tree that is unpacked anew for a container that is not well
+        with open(version, "w", encoding="utf-8") as file:
+            file.write("changed\n")
+        sick = {"test": "false", "interval": 1, "start_interval": 0.5, "retries": 1}
+        failed = self.runs(**given, verify="metadata", repair="recreate", health=sick)[only[0]]
+        require("it is not healthy" in failed.error, "it fails", failed)
+        require(_read_or_nothing(version) == "changed\n", "the former tree is back", failed)
+        require(container.is_running(), "it runs", container.name)
+        self._forget_reports()
+        repaired = self.runs(**given, verify="metadata", repair="recreate")[only[0]]
+        require(repaired.changed > 0 and not repaired.error, "it is unpacked anew", repaired)
+        self._require_image_one(only[0])
+        say("what a container has changed in its tree is found, and repaired")
 
     def _require_no_more_rights(self, container: Container) -> None:
         texts = []

@@ -173,6 +173,7 @@ class Cases:
             self._await_restart(runtime)
         say("systemd starts it again as its policy says")
 
+        self._health()
         self.runs.succeed(src=self.image("two"), state="stopped")
         for runtime in self.names:
             require(self.shown(runtime, "ActiveState") != "active", "it stopped", runtime)
@@ -217,6 +218,57 @@ class Cases:
         require(len(told) == len(errors), "each is told once", told)
         say("a command that ends is told with its exit status")
 
+    def _health(self) -> None:
+        """The systemd of a container checks its health, with no more rights than its own, and leaves no process."""
+        host = next((host for host in self.names if host == "nspawn"), "")
+        if not host:
+            return
+        mounts = [{"source": "/usr", "target": "/usr", "type": "bind", "read_only": True}]
+        given = {"only": [host], "src": self.image("six"), "mounts": mounts, "restart": "no", "start_wait": 1}
+        # one that goes on, and hides from whoever looks for it
+        left = "(env -i sleep 7073) >/dev/null 2>&1 &"
+        seen = 'id -u; pwd; printf "%s\\n" "$VALUE"; cat /proc/self/status'
+        look = {"test": f"{left} {{ {seen}; }} >/run/checked", "interval": 1, "start_period": 60}
+        errors = [outcome.error for outcome in self.runs(**given, health=look).values()]
+        require(errors == [""], "it is healthy", errors)
+        leader = self._leader(host)
+        with open(f"/proc/{leader}/root/run/checked", encoding="utf-8") as file:
+            user, folder, value, *lines = file.read().splitlines()
+        require(
+            [user, folder, value] == ["0", "/tmp", "it's $HOME %h"], "user, folder and environment", user, folder, value
+        )
+        with open(f"/proc/{leader}/status", encoding="utf-8") as file:
+            first = _fields(file.read().splitlines())
+        check = _fields(lines)
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            more = int(check[name], 16) & ~int(first[name], 16)
+            require(not more, f"{name} of a check has no more than the first process's", check[name], first[name])
+        require(first["Seccomp"] == check["Seccomp"] == "2", "the filter", check["Seccomp"], first["Seccomp"])
+        require(int(check["Seccomp_filters"]) >= int(first["Seccomp_filters"]), "all filters", check, first)
+        require(not self._processes("sleep 7073"), "no process is left")
+
+        for words, test in (
+            ("ended with 3 and said: sick", "echo sick; exit 3"),
+            ("more than 1 seconds", "env -i sleep 7073"),
+        ):
+            sick = {"test": test, "interval": 1, "start_interval": 0.5, "timeout": 1, "retries": 2, "start_period": 10}
+            (outcome,) = self.runs(**given, health=sick, env={"NEW": words}).values()
+            for text in (words, "was started again, and runs"):
+                require(text in outcome.error, "what the check says, and that the former one is back", outcome.error)
+            deadline = time.monotonic() + 5
+            while self._processes("sleep 7073"):
+                require(time.monotonic() < deadline, "no process is left")
+                time.sleep(0.2)
+        say("a systemd in a container of nspawn checks its health, and a sick container is taken back")
+
+    def _leader(self, host: str) -> str:
+        command = ["machinectl", "show", self.names[host], "--property=Leader", "--value"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def _processes(self, words: str) -> list[str]:
+        listed = subprocess.run(["pgrep", "--full", "--exact", words], check=False, capture_output=True, text=True)
+        return listed.stdout.split()
+
     def _files(self, runtime: str) -> dict[str, str]:
         paths = [self.shown(runtime, "FragmentPath"), *self.shown(runtime, "DropInPaths").split()]
         texts = {}
@@ -237,6 +289,11 @@ class Cases:
         while self.shown(runtime, "NRestarts") == "0" or self.shown(runtime, "ActiveState") != "active":
             require(time.monotonic() < deadline, "it is started again", runtime, self.shown(runtime, "ActiveState"))
             time.sleep(0.2)
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    """Return the fields of a process's status."""
+    return {name: value.strip() for name, _colon, value in (line.partition(":") for line in lines)}
 
 
 def main() -> int:

@@ -57,7 +57,7 @@ class Lab:
     def compare(self, deadline: float | None = None, is_stack: bool = False, **exclusions: t.Any) -> Compared:
         """Compare, with nothing left out by default."""
         rules = Rules(parse_exclusions(exclusions.get("paths", []), exclusions.get("extra", [])))
-        looks = Looks(self.recorded, Policy(Report(), OPTIONS), self.finished, parts_names=is_stack)
+        looks = Looks(self.recorded, Policy(Report(), OPTIONS), self.finished, {}, parts_names=is_stack)
         until = time.monotonic() + 60 if deadline is None else deadline
         fd = os.open(self.top, os.O_RDONLY)
         try:

@@ -163,11 +163,61 @@ def test_a_check_of_runc_is_the_container_s_process(runtime: str) -> None:
     assert (files[path]["mode"], files[path]["shown"]) == ("0600", "none")
 
 
-def test_nspawn_cannot_be_joined() -> None:
+def with_systemd(**image: t.Any) -> Root:
+    """A root whose first program is systemd, as the node has found out."""
+    checked = with_check("well", "$HOME")
+    facts = {**checked.image, "cmd": ["/sbin/init"], "user": "", "uid": 0, "gid": 0, **image}
+    info = {"user": {}, "nspawn": {"getent": True, "uid": 0, "gid": 0, "groups": [], "systemd": True}}
+    return replace(checked, result={**ROOT.result, "image": facts}, user_info=info)
+
+
+def test_the_systemd_of_a_machine_runs_the_check() -> None:
+    """As a service that ends with it; what systemd would interpret, or a command line show, comes from a script."""
+    given: dict[str, t.Any] = {"env": {"TOKEN": "s3cret %h"}, "node": node_of(True)}
+    result = planned("nspawn", root=with_systemd(), **given)
+    found = result["health"]
+    assert result["program"] == "/sbin/init"
+    assert found["command"][0] == "systemd-run"
+    assert {"--machine=web", "--wait", "--pipe", "--collect", "--uid=0", "--gid=0", "--working-directory=/srv"} < set(
+        found["command"]
+    )
+    assert {"--setenv=HYPERVISOR_OCI_CHECK=web", "--property=KillSignal=SIGKILL"} < set(found["command"])
+    assert "--property=RuntimeMaxSec=31.000s" in found["command"]
+    assert found["command"][-2:] == ["--", "/bin/sh"]
+    assert "s3cret" not in json.dumps(found["command"])
+    assert "export TOKEN='s3cret %h'\n" in found["input"]
+    assert found["input"].endswith("exec 'well' '$HOME'\n")
+    own = planned("nspawn", root=with_systemd(), node=node_of(True), health={"test": ["true"], "timeout": "500ms"})
+    assert "--property=RuntimeMaxSec=1.500s" in own["health"]["command"]
+
+
+def test_a_machine_that_is_not_reached() -> None:
+    """Without systemd on the node, or with variables that a shell does not pass on."""
+    assert "where systemd runs the node" in planned("nspawn", root=with_systemd())["health"]["refusal"]
+    found = planned("nspawn", root=with_systemd(), node=node_of(True), env={"a.b": "c"})["health"]
+    assert (found["command"], found["input"]) == ([], "")
+    assert "its environment cannot be passed on" in found["refusal"]
+
+
+@pytest.mark.parametrize(
+    ("program", "may_be"), [("/sbin/init", True), ("/lib/systemd/systemd", True), ("/bin/app", False)]
+)
+def test_before_anybody_has_looked_into_the_tree(program: str, may_be: bool) -> None:
+    """What cannot be systemd is refused before anything is stopped."""
+    root = replace(with_systemd(cmd=[program]), user_info=None, mounts=None)
+    assert bool(planned("nspawn", root=root, node=node_of(True))["health"]["command"]) is may_be
+
+
+@pytest.mark.parametrize("systemd", [False, None])
+def test_nspawn_cannot_be_joined(systemd: bool | None) -> None:
     """The image's own check is left out, which is told; one that the variables give is an error."""
-    found = health_of("nspawn")
+    root = with_systemd()
+    assert root.user_info is not None
+    info = {"nspawn": {**root.user_info["nspawn"], "systemd": systemd}}
+    found = planned("nspawn", root=replace(root, user_info=info), node=node_of(True))["health"]
     assert found["command"] == []
     assert "seccomp filter" in found["refusal"]
+    assert "seccomp filter" in health_of("nspawn")["refusal"]
     with pytest.raises(ContainerError) as caught:
         health_of("nspawn", health={"test": "true"})
     assert caught.value.message.startswith("health: systemd-nspawn has no command")

@@ -54,3 +54,8 @@ def test_former_mounts_are_removed() -> None:
     text = planned("proxmox", node=node)["configuration"]
     assert "mp=/old" not in text
     assert "mp1: /srv/b,mp=/kept\n" in text
+
+
+def test_its_volume_is_not_compared() -> None:
+    with pytest.raises(ContainerError, match="^verify: the root file system lies in a volume"):
+        planned("proxmox", verify="metadata")
