@@ -29,7 +29,7 @@ from dataclasses import replace
 # the comparer lies in another folder of the tests
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), *[os.pardir] * 4, "tools"))
 
-from compare_trees import Ignore, compare, read_tree  # noqa: E402
+from compare_trees import Ignore, Node, compare, read_tree  # noqa: E402
 
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -223,8 +223,18 @@ def _buildah(work: str) -> t.Iterator[str]:
         _run(work, *buildah, "rm", container)
 
 
-def compare_with_peers(image: str, digest: str, work: str, tree: str) -> bool:
-    """Prints what each peer says; false where one of them sees a difference."""
+class Judgement(t.NamedTuple):
+    """What a peer says of one tree: a line for each difference."""
+
+    peer: str
+    tree: str
+    lines: list[str]
+
+
+def differences_from_peers(
+    image: str, digest: str, work: str, trees: t.Mapping[str, dict[bytes, Node]]
+) -> list[Judgement]:
+    """What each peer says of each tree, by its name. Says who is missing."""
     os.makedirs(work)
     _make_layout(image, digest, work)
     peers: list[tuple[str, t.Any, Ignore]] = []
@@ -240,11 +250,19 @@ def compare_with_peers(image: str, digest: str, work: str, tree: str) -> bool:
         print("buildah: skipped, it is not installed")
     if not peers:
         sys.exit("no peer can unpack this image")
-    ours = read_tree(tree)
-    equal = True
+    found = []
     for name, unpack, known in peers:
         with unpack(work) as root:
-            lines = compare(ours, read_tree(root), known)
+            theirs = read_tree(root)
+        found += [Judgement(name, tree, compare(trees[tree], theirs, known)) for tree in trees]
+    return found
+
+
+def compare_with_peers(image: str, digest: str, work: str, tree: str) -> bool:
+    """Prints what each peer says; false where one of them sees a difference."""
+    ours = read_tree(tree)
+    equal = True
+    for name, _tree, lines in differences_from_peers(image, digest, work, {tree: ours}):
         print(f"{name}: {len(lines)} differences in {len(ours)} paths")
         for line in lines[:50]:
             print(line)

@@ -226,7 +226,7 @@ def test_an_image_cannot_make_a_stack(lab: Lab) -> None:
 
 def test_redirects_are_not_followed(lab: Lab) -> None:
     """Whatever ``redirect_always_follow`` of the machine says; images cannot bring them, and a container cannot set them."""
-    names = {"trusted.overlay.redirect": b"/secret", "trusted.overlay.metacopy": b""}
+    names: dict[str | bytes, str | bytes] = {"trusted.overlay.redirect": b"/secret", "trusted.overlay.metacopy": b""}
     base = Layer(file("secret/key", "k"), file("d/own"))
     same_as_ordinary(lab, Image([base, Layer(directory("d", xattrs=names), file("x", "1", xattrs=names))]))
     for path in ("low/secret", "low/d", "top/d", "upper", "work"):
