@@ -38,8 +38,8 @@ options:
   verify_exclude_extra:
     description:
       - Patterns of paths that are left out where the image has nothing. A directory is left out without what lies in it, unless a
-        pattern matches that, too. A changed file of the image is a finding all the same, and so is what gives rights away: setuid and
-        setgid files, capabilities and devices.
+        pattern matches that, too. A changed file of the image is a finding all the same, and so are setuid and setgid files, files with
+        capabilities, and devices.
       - The default is V(/**/__pycache__/**), which Python writes when programs run, and what an init system or a daily job writes
         in each container, V(/etc/.pwd.lock), V(/etc/.updated), V(/var/.updated), V(/var/backups/*), V(/var/lib/apt/daily_lock),
         V(/var/lib/apt/lists/**), V(/var/lib/apt/periodic/**), V(/var/lib/logrotate/*), V(/var/lib/systemd/linger) and

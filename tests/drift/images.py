@@ -10,6 +10,8 @@ import os
 import subprocess
 import typing as t
 
+from ansible_collections.hypervisor.oci.tests.tools.removal import remove_content
+
 from .software import Software
 
 _RELEASE = "bookworm"
@@ -22,7 +24,6 @@ _INSTALL = (
     "apt-get update -q\n"
     "apt-get install -q -y --no-install-recommends {packages}\n"
     "apt-get clean\n"
-    "rm -rf /var/lib/apt/lists/*\n"
 )
 _PATIENCE = 1800
 
@@ -50,18 +51,24 @@ class Builder:
         tree = self._buildah("mount", _BASE).strip()
         _run(["debootstrap", "--variant=minbase", _RELEASE, tree], self._folder)
         self._buildah("umount", _BASE)
-        self._install(_BASE, f"{_POLICY}\napt-get clean\nrm -rf /var/lib/apt/lists/*")
+        self._install(_BASE, f"{_POLICY}\napt-get clean")
+        self._remove_lists(_BASE)
         self._base = self._buildah("commit", "--quiet", "--rm", _BASE).strip()
 
     def _make(self, software: Software, path: str) -> None:
         name = os.path.basename(path).partition(".")[0]
         self._buildah("from", "--pull-never", "--name", name, self._base)
         self._install(name, _INSTALL.format(packages=" ".join(software.packages)))
-        self._install(name, software.prepare)
+        self._remove_lists(name)
         volumes = [word for volume in software.volumes for word in ("--volume", volume)]
         self._buildah("config", *volumes, "--cmd", "", name)
         self._buildah("commit", "--quiet", "--rm", name, f"oci-archive:{path}.part:{name}")
         os.rename(f"{path}.part", path)
+
+    def _remove_lists(self, name: str) -> None:
+        """Remove what apt has fetched, as images do to be small."""
+        remove_content(os.path.join(self._buildah("mount", name).strip(), "var/lib/apt/lists"))
+        self._buildah("umount", name)
 
     def _install(self, name: str, script: str) -> None:
         self._buildah("run", "--isolation", "chroot", name, "--", "sh", "-c", script)

@@ -27,7 +27,6 @@ class Software:
     ready: str
     work: str
     reload: str
-    prepare: str = "true"
     rotate: str = _ROTATE
     volumes: tuple[str, ...] = ()
     data: t.Mapping[str, str] = field(default_factory=dict)
