@@ -79,16 +79,22 @@ class _Pending(t.NamedTuple):
 
 def compare(top: int, recorded: Recorded, rules: Rules, looks: Looks, deadline: float) -> Compared:
     """Compare the tree in the directory ``top``; stop at ``deadline``, by ``time.monotonic``. Raises ``OSError``."""
-    walk = _Walk(top, recorded, rules, looks, deadline)
+    return compared_by(Walk(top, recorded, rules, looks, deadline))
+
+
+def compared_by(walk: Walk) -> Compared:
+    """Return what a walk finds. Raises ``OSError``."""
     try:
         walk.run()
     except _StopError as error:
         walk.drift.incomplete = str(error)
     walk.finish()
-    return Compared(recorded, walk.drift, walk.files, walk.linked, walk.suspects, {})
+    return Compared(walk.recorded, walk.drift, walk.files, walk.linked, walk.suspects, {})
 
 
-class _Walk:
+class Walk:
+    """A walk through a tree, with what it finds."""
+
     def __init__(self, top: int, recorded: Recorded, rules: Rules, looks: Looks, deadline: float) -> None:
         self.drift = Drift()
         self.files: dict[int, Place] = {}
@@ -97,7 +103,7 @@ class _Walk:
         self.suspects: dict[int, Times] = {}
         self._beneath = Beneath(top)
         self._device = os.fstat(top).st_dev
-        self._recorded = recorded
+        self.recorded = recorded
         self._rules = rules
         self._looks = looks
         self._deadline = deadline
@@ -109,8 +115,8 @@ class _Walk:
         """Walk through the tree."""
         top = Place("", "")
         status = os.fstat(self._beneath.top)
-        self._judge(self._beneath.top, top, self._recorded.top, status)
-        self._look_in("", _Pending(top, self._recorded.top, None))
+        self._judge(self._beneath.top, top, self.recorded.top, status)
+        self._look_in("", _Pending(top, self.recorded.top, None))
         while self._pending:
             pending = self._pending.pop()
             self._look_in(pending.place.path, pending)
@@ -141,7 +147,7 @@ class _Walk:
             self.drift.add_busy(path or "/")
 
     def _look_in_known(self, fd: int, path: str, number: int) -> None:
-        recorded, looks = self._recorded, self._looks
+        recorded, looks = self.recorded, self._looks
         table, styles, sizes, times = recorded.table, recorded.styles, recorded.sizes, recorded.times
         finished, files, special, kinds = looks.finished, self.files, looks.special, recorded.kinds
         left = dict(recorded.folders.get(number, {}))
@@ -184,7 +190,7 @@ class _Walk:
             self._add_extra(fd, place, status)
         elif not self._is_mount(status):
             self._judge(fd, place, number, status)
-            if stat.S_ISDIR(status.st_mode) and number in self._recorded.folders:
+            if stat.S_ISDIR(status.st_mode) and number in self.recorded.folders:
                 self._pending.append(_Pending(place, number, None))
 
     def _look_for(self, fd: int, place: Place, number: int) -> None:
@@ -194,13 +200,18 @@ class _Walk:
         try:
             status = os.stat(place.name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
-            rights = self._looks.gave_rights(number)
-            below = self._count_below(number, place.path)
-            kind = type_of(self._recorded.attributes(number)[0])
-            self.drift.add(Finding(MISSING, place.path, kind, number, gives_rights=rights, below=below))
+            self._add_missing(place, number)
         else:
             # it came while the directory was read
             self._look_at(fd, place, number, status)
+
+    def _add_missing(self, place: Place, number: int) -> None:
+        if self._rules.has_patterns and self._rules.excludes(place.path):
+            return
+        rights = self._looks.gave_rights(number)
+        below = self._count_below(number, place.path)
+        kind = type_of(self.recorded.attributes(number)[0])
+        self.drift.add(Finding(MISSING, place.path, kind, number, gives_rights=rights, below=below))
 
     def _count_below(self, number: int, path: str) -> int:
         """Return how many recorded objects lie in a directory, without those that are left out."""
@@ -208,13 +219,13 @@ class _Walk:
         pending = [(number, path)]
         while pending:
             above, folder = pending.pop()
-            names = self._recorded.folders.get(above, {})
+            names = self.recorded.folders.get(above, {})
             omitted = self._rules.names_in(folder)
             for name, below in names.items():
                 if name in omitted:
                     continue
                 count += 1
-                if below in self._recorded.folders:
+                if below in self.recorded.folders:
                     pending.append((below, f"{folder}/{name}"))
         return count
 
@@ -225,7 +236,7 @@ class _Walk:
 
     def _judge(self, fd: int, place: Place, number: int, status: os.stat_result) -> None:
         """Compare an object with what is recorded of it."""
-        drift, recorded = self.drift, self._recorded
+        drift, recorded = self.drift, self.recorded
         try:
             judged = self._looks.judge(fd, place.name, number, status)
         except OSError as error:
@@ -254,7 +265,7 @@ class _Walk:
         drift.add(finding)
 
     def _note_links(self, place: Place, number: int, status: os.stat_result) -> None:
-        if number in self._recorded.linked or status.st_nlink > 1:
+        if number in self.recorded.linked or status.st_nlink > 1:
             self.linked.setdefault(number, []).append((place, status.st_ino))
 
     def _judge_links(self, number: int, names: list[tuple[Place, int]], owners: dict[int, int]) -> None:

@@ -121,6 +121,16 @@ def opened_tree(fd: int, path: str, writing: bool = False) -> t.Iterator[int]:
         yield stack.enter_context(opened(open_overlay(lowers, fd) if writing else open_read_only(lowers, fd)))
 
 
+@contextlib.contextmanager
+def opened_upper(fd: int) -> t.Iterator[int | None]:
+    """Yield the upper directory of the stack ``fd``, ``None`` for another directory. Raises ``OSError``."""
+    if not is_stack(fd):
+        yield None
+        return
+    with opened(os.open("upper", DIRECTORY, dir_fd=fd)) as upper:
+        yield upper
+
+
 def require_unmounted(fd: int, path: str) -> None:
     """Require that no overlay of a stack is mounted. Raises ``RootfsError`` and ``OSError``."""
     for _look in range(_LOOKS):

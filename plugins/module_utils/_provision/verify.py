@@ -17,7 +17,7 @@ from .._dest.mounts import is_below, read_mounts
 from .._dest.record import Tree, change_time
 from .._drift.compare import Compared, compare
 from .._drift.exclusions import Exclusions, Rules, normal
-from .._drift.findings import Drift
+from .._drift.findings import CONTENT, Drift
 from .._drift.objects import Looks
 from .._drift.options import Verifying
 from .._drift.proven import Proven, from_bytes, to_bytes
@@ -25,7 +25,7 @@ from .._drift.recorded import JournalError, Recorded, replay
 from .._errors import RootfsError, show
 from .._fs.descriptors import opened, opened_or_none
 from .._fs.directories import open_existing, open_private
-from .._fs.stack import opened_tree
+from .._fs.stack import opened_tree, opened_upper
 from .._report import Report
 from .._rootfs.attributes import Policy
 from .._rootfs.ids import parse_id_maps
@@ -72,8 +72,28 @@ def read_basis(dest: Dest, tree: Tree, exclusions: Exclusions, apart: t.Iterable
 def compare_metadata(dest: Dest, basis: Basis, verifying: Verifying) -> Compared:
     """Compare all but contents. Raises ``RootfsError`` and ``OSError``."""
     deadline = time.monotonic() + verifying.timeout
-    with opening(dest) as top:
-        return compare(top, basis.recorded, basis.rules, basis.looks, deadline)
+    what = (basis.recorded, basis.rules, basis.looks, deadline)
+    with opening(dest) as top, _opened_upper(dest, verifying) as upper:
+        if upper is None:
+            return compare(top, *what)
+        # imported late: most trees are no stacks
+        from .._drift.upper import compare_upper
+
+        return compare_upper((top, upper), *what)
+
+
+@contextlib.contextmanager
+def _opened_upper(dest: Dest, verifying: Verifying) -> t.Iterator[int | None]:
+    """Open the upper directory of a stack if it is enough; contents are those of snapshots, too."""
+    if verifying.level == CONTENT:
+        yield None
+        return
+    with opened_or_none(dest.open_dest()) as fd:
+        if fd is None:
+            yield None
+            return
+        with opened_upper(fd) as upper:
+            yield upper
 
 
 def now_at(dest: Dest) -> int:
