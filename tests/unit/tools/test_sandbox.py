@@ -52,8 +52,8 @@ def run(*words: str, flags: t.Sequence[str] = ()) -> subprocess.CompletedProcess
     )
 
 
-def machine(mark: str) -> dict[str, t.Any]:
-    """What can be seen of a sandbox from outside: mounts, loop devices, groups, and processes with a mark."""
+def machine(mark: str) -> set[str]:
+    """What can be seen of a sandbox from outside: mounts, loop devices, groups, and processes with a mark; of others, too."""
     processes = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -73,7 +73,7 @@ def machine(mark: str) -> dict[str, t.Any]:
             text = path.read_text()
             if text.startswith(ours) or mark in text:
                 loops.append(path.parts[3])
-    return {"mounts": mounts, "loops": sorted(loops), "processes": processes}
+    return {*mounts.splitlines(), *loops, *(f"process {pid}" for pid in processes), *groups()}
 
 
 def groups() -> set[str]:
@@ -123,7 +123,7 @@ def test_a_mark_that_somebody_made_is_no_sandbox(tmp_path: Path, lines: list[str
 
 def test_what_root_does_to_the_machine_is_gone(canaries: list[str]) -> None:
     mark = uuid.uuid4().hex
-    before, groups_before = machine(mark), groups()
+    before = machine(mark)
     script = f"""
     set -ex
     [ "$(id -u)" = 0 ]
@@ -148,16 +148,18 @@ def test_what_root_does_to_the_machine_is_gone(canaries: list[str]) -> None:
     assert [folder for folder in _FOLDERS if os.path.exists(f"{folder}/made-{mark}")] == []
     assert os.path.exists("/etc/passwd")
     assert not os.path.exists(f"/srv/{mark}")
-    wait_until_equal(lambda: machine(mark), before)
-    wait_until_equal(groups, groups_before)
+    # what others have ended meanwhile is not missed, and what they have begun comes and goes
+    wait_until_equal(lambda: machine(mark) - before, set())
 
 
 def wait_until_equal(seen: t.Callable[[], t.Any], wanted: t.Any) -> None:
     """The kernel lets go of some things a little later than of the process."""
     deadline = time.monotonic() + _PATIENCE
-    while seen() != wanted and time.monotonic() < deadline:
+    found = seen()
+    while found != wanted and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert seen() == wanted
+        found = seen()
+    assert found == wanted
 
 
 def test_nothing_is_left_of_one_that_was_killed() -> None:
@@ -168,18 +170,18 @@ def test_nothing_is_left_of_one_that_was_killed() -> None:
     )
     assert process.stdout
     assert process.stdout.readline() == "started\n"
-    assert len(machine(mark)["processes"]) > 1
+    assert len({line for line in machine(mark) if line.startswith("process ")}) > 1
+    made = {group for group in groups() if group.endswith(f"-{process.pid}")}
+    assert made
     process.send_signal(signal.SIGKILL)
     process.wait(_PATIENCE)
     process.stdout.close()
-    wait_until_equal(lambda: machine(mark), before)
-    # sandboxes of others may come and go meanwhile
-    left = {group for group in groups() if group.endswith(f"-{process.pid}")}
-    assert left
+    # its groups stay until there is another sandbox
+    wait_until_equal(lambda: machine(mark) - before - made, set())
 
     def left_by_the_next() -> set[str]:
         assert run("true").returncode == 0
-        return left & groups()
+        return made & groups()
 
     # the next one removes its groups, once the kernel has ended all that is in them
     wait_until_equal(left_by_the_next, set())
