@@ -14,6 +14,7 @@ import zlib
 
 _MAGIC = b"oci-proven-1\n"
 _FILE = struct.Struct("<Iqq")
+_TIMES = range(-(2**63), 2**63)
 # More are not remembered.
 _MOST = 1_000_000
 
@@ -25,7 +26,9 @@ Proven = t.Mapping[int, Times]
 
 def to_bytes(proven: Proven) -> bytes:
     """Return the files as they are kept beside the record."""
-    kept = sorted(proven.items())[:_MOST]
+    # whoever may write to a file may set a time that is none: it stays a suspect
+    sound = (item for item in proven.items() if all(time in _TIMES for time in item[1]))
+    kept = sorted(sound)[:_MOST]
     return _MAGIC + zlib.compress(b"".join(_FILE.pack(number, *times) for number, times in kept))
 
 
