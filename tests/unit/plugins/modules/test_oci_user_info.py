@@ -163,7 +163,6 @@ def test_the_hosts_own_accounts_are_never_read(tmp_path: Path, rootfs: Path, mod
         ("/sbin/init", None, False),
         ("systemd", None, False),
         ("", None, False),
-        ("/\0", None, False),
     ],
 )
 def test_a_program_that_is_systemd(

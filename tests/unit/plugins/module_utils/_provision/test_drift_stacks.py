@@ -50,8 +50,9 @@ class Lab(t.NamedTuple):
     @contextlib.contextmanager
     def inside(self) -> t.Iterator[Path]:
         """What a container sees, to write to."""
-        with opened(os.open(self.dest, os.O_RDONLY)) as fd, opened_tree(fd, str(self.dest), True) as root:
-            yield Path(f"/proc/self/fd/{root}")
+        with contextlib.ExitStack() as stack:
+            fd = stack.enter_context(opened(os.open(self.dest, os.O_RDONLY)))
+            yield Path(f"/proc/self/fd/{stack.enter_context(opened_tree(fd, str(self.dest), True))}")
 
     def by_both(self, **exclusions: t.Any) -> tuple[Result, Result]:
         """What the upper directory tells, and what the whole tree does."""
