@@ -35,6 +35,7 @@ def test_times_that_a_container_chose_far_away_prove_nothing(times: tuple[int, i
         b"oci-proven-1\n" + zlib.compress(b"x" * 19),
         b"oci-proven-1\n" + zlib.compress(bytes(20 * 1_000_001)),
     ],
+    ids=["empty", "nothing", "version", "cut", "part", "large"],
 )
 def test_what_is_damaged_or_too_large_proves_nothing(data: bytes) -> None:
     assert from_bytes(data) == {}
