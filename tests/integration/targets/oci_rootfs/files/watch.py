@@ -6,7 +6,7 @@
 
     watch.py FILE SIGN
 
-A moment in which the file is missing ends it with an error.
+It makes SIGN.begun when it has read the file once. A moment in which the file is missing ends it with an error.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ import time
 def main() -> int:
     """Watch; returns the exit status."""
     path, sign = sys.argv[1:]
-    seen = set()
+    seen: set[str] = set()
     deadline = time.monotonic() + 60
     while not os.path.exists(sign):
         if time.monotonic() > deadline:
             sys.exit("no sign within a minute")
         with open(path, encoding="utf-8") as file:
+            is_first = not seen
             seen.add(file.read().strip())
+        if is_first:
+            with open(f"{sign}.begun", "x", encoding="utf-8"):
+                pass
     print("\n".join(sorted(seen)))
     return 0
 
