@@ -71,7 +71,11 @@ def test_skipped_tests_are_counted_by_their_reason(tmp_path: Path, capsys: pytes
 def test_a_session_that_failed_shows_what_its_tests_said(tmp_path: Path) -> None:
     """The last of a target, since a task that was rescued looks the same; and of long words both ends."""
     text = FAILED % ("x" * summary.FAILURE)
-    sessions = {"integration-2.21": {"disks-abcdefgh-20261129.xml": text}, "units-2.21": {"python3.13-units.xml": text}}
+    nested = {"container-1795962627.45.xml": text}
+    sessions = {
+        "integration-2.21": {"disks-abcdefgh-20261129.xml": text, **nested},
+        "units-2.21": {"python3.13-units.xml": text},
+    }
     folder = results(tmp_path, sessions)
     assert [session.failures for session in summary.read(str(folder))] == [(), ()]
     report = folder / "report.json"
