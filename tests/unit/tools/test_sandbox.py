@@ -32,7 +32,7 @@ sandbox.is_inside = lambda: False
 sys.exit(sandbox.main())
 """
 _FOLDERS = ("/etc", "/usr", "/var/lib", "/root", "/tmp", "/var/tmp", "/run", "/dev/shm")
-_PATIENCE = 20
+_PATIENCE = 60
 
 
 def command(*words: str, flags: t.Sequence[str] = ()) -> list[str]:
@@ -52,28 +52,35 @@ def run(*words: str, flags: t.Sequence[str] = ()) -> subprocess.CompletedProcess
     )
 
 
-def machine(mark: str) -> set[str]:
-    """What can be seen of a sandbox from outside: mounts, loop devices, groups, and processes with a mark; of others, too."""
-    processes = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                line = file.read()
-        except OSError:
-            continue
-        if mark.encode() in line.split(b"\0"):
-            processes.append(pid)
+def made_by(mark: str, pid: int = 0) -> set[str]:
+    """What can be seen from outside of a sandbox with this mark and process id: others come and go beside it."""
+    found = set()
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        # it may end at this moment
+        with contextlib.suppress(OSError), open(f"/proc/{process}/cmdline", "rb") as file:
+            if mark.encode() in file.read().split(b"\0"):
+                found.add(f"process {process}")
     with open("/proc/self/mounts", encoding="utf-8") as file:
-        mounts = file.read()
-    ours = os.path.join(sandbox.CHECKOUT, ".nox", "sandbox-")
-    loops = []
+        found.update(line for line in file if mark in line)
+    found.update(loop for loop, text in loops().items() if mark in text)
+    end = f"hypervisor.oci-tests-{pid}"
+    found.update(folder for folder in groups() if mark in folder or end in folder.split("/"))
+    return found
+
+
+def loops() -> dict[str, str]:
+    """The files behind the loop devices, by their names."""
+    found = {}
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         # others may let go of theirs at this moment
         with contextlib.suppress(OSError):
-            text = path.read_text()
-            if text.startswith(ours) or mark in text:
-                loops.append(path.parts[3])
-    return {*mounts.splitlines(), *loops, *(f"process {pid}" for pid in processes), *groups()}
+            found[path.parts[3]] = path.read_text()
+    return found
+
+
+def disks() -> set[str]:
+    """The files of all sandboxes of this checkout."""
+    return {text for text in loops().values() if text.startswith(os.path.join(sandbox.CHECKOUT, ".nox", "sandbox-"))}
 
 
 def groups() -> set[str]:
@@ -123,7 +130,7 @@ def test_a_mark_that_somebody_made_is_no_sandbox(tmp_path: Path, lines: list[str
 
 def test_what_root_does_to_the_machine_is_gone(canaries: list[str]) -> None:
     mark = uuid.uuid4().hex
-    before = machine(mark)
+    before = disks()
     script = f"""
     set -ex
     [ "$(id -u)" = 0 ]
@@ -148,8 +155,10 @@ def test_what_root_does_to_the_machine_is_gone(canaries: list[str]) -> None:
     assert [folder for folder in _FOLDERS if os.path.exists(f"{folder}/made-{mark}")] == []
     assert os.path.exists("/etc/passwd")
     assert not os.path.exists(f"/srv/{mark}")
-    # what others have ended meanwhile is not missed, and what they have begun comes and goes
-    wait_until_equal(lambda: machine(mark) - before, set())
+    wait_until_equal(lambda: made_by(mark), set())
+    # its own, and those of others, which go as well
+    left = disks() - before
+    wait_until_equal(lambda: left & disks(), set())
 
 
 def wait_until_equal(seen: t.Callable[[], t.Any], wanted: t.Any) -> None:
@@ -164,24 +173,27 @@ def wait_until_equal(seen: t.Callable[[], t.Any], wanted: t.Any) -> None:
 
 def test_nothing_is_left_of_one_that_was_killed() -> None:
     mark = uuid.uuid4().hex
-    before = machine(mark)
+    before = disks()
     process = subprocess.Popen(
         command("sh", "-c", "echo started; sleep 1000; :", mark), env=environment(), stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
     assert process.stdout.readline() == "started\n"
-    assert len({line for line in machine(mark) if line.startswith("process ")}) > 1
-    made = {group for group in groups() if group.endswith(f"-{process.pid}")}
-    assert made
+    made, its_disk = made_by(mark, process.pid), disks() - before
+    assert len([line for line in made if line.startswith("process ")]) > 1
+    its_groups = made & groups()
+    assert its_groups
     process.send_signal(signal.SIGKILL)
     process.wait(_PATIENCE)
     process.stdout.close()
     # its groups stay until there is another sandbox
-    wait_until_equal(lambda: machine(mark) - before - made, set())
+    wait_until_equal(lambda: made_by(mark, process.pid) - its_groups, set())
+    # others' that were there as well go, too
+    wait_until_equal(lambda: its_disk & disks(), set())
 
     def left_by_the_next() -> set[str]:
         assert run("true").returncode == 0
-        return made & groups()
+        return its_groups & groups()
 
     # the next one removes its groups, once the kernel has ended all that is in them
     wait_until_equal(left_by_the_next, set())
