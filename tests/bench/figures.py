@@ -82,3 +82,11 @@ def table(head: t.Sequence[str], rows: t.Iterable[t.Sequence[str]]) -> str:
     rule = ["---:" if rows and rows[0][column][:1].isdigit() else "---" for column in range(len(head))]
     lines = [head, rule, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def goal(what: str, found: Spread, most: float | None) -> tuple[str, ...]:
+    """A row of a table: what, the value, its goal if it has one, and whether that was missed."""
+    if most is None:
+        return what, found.show(2), "–", ""
+    # compare the rounded value that the page shows
+    return what, found.show(2), f"{most:g}", "" if round(found.median, 2) <= most else "**missed**"

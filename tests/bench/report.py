@@ -185,10 +185,6 @@ that measuring works; `BENCH="--images DIR"` adds your own images (`DIR/NAME/oci
 what verifying costs, in a quarter of an hour.
 """
 
-_QUICK = """\
-> These numbers are from a quick run with tiny images, which only shows that measuring works.
-
-"""
 _STARTS = {
     "payload": "as Ansible sends it (a script with a zip, compiled anew each time)",
     "files": "started from its files with its arguments beside it",
@@ -212,7 +208,7 @@ def page(results: Results, written: str = "") -> str:
     has_goals = any(_goal(case, peer, ours) for case, peer, ours in _pairs(results["cases"]))
     text = string.Template(TEMPLATE).substitute(
         licence=LICENCE,
-        warning=_QUICK if settings["quick"] else "",
+        warning=sections.QUICK if settings["quick"] else "",
         plot=PLOT,
         start=_STARTS[settings["start"]],
         runs=settings["runs"],

@@ -443,6 +443,33 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def require_root() -> None:
+    """End with a sentence where this is not root."""
+    if os.geteuid():
+        sys.exit("this needs root: it mounts file systems")
+
+
+def measured(options: argparse.Namespace, measure: t.Callable[[Bench], Results]) -> Results:
+    """Return what was measured in a folder of its own, which goes in any case."""
+    confinement.require()
+    # an end by a signal must clean up as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder = make_folder("bench-", options.folder)
+    try:
+        return measure(Bench(options, folder))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; nothing was written")
+    finally:
+        remove_folder(folder)
+
+
+def keep(results: Results, options: argparse.Namespace) -> None:
+    """Write the results where ``--results`` wants them."""
+    if options.results:
+        with open(options.results, "w", encoding="utf-8") as file:
+            json.dump(results, file, indent=1)
+
+
 def main(arguments: t.Sequence[str] | None = None) -> None:
     """The command line."""
     options = parse(arguments)
@@ -450,19 +477,8 @@ def main(arguments: t.Sequence[str] | None = None) -> None:
         with open(options.render, encoding="utf-8") as file:
             results = json.load(file)
     else:
-        confinement.require()
-        # an end by a signal must clean up as Ctrl-C does
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        folder = make_folder("bench-", options.folder)
-        try:
-            results = run_all(Bench(options, folder))
-        except KeyboardInterrupt:
-            sys.exit("interrupted; nothing was written")
-        finally:
-            remove_folder(folder)
-        if options.results:
-            with open(options.results, "w", encoding="utf-8") as file:
-                json.dump(results, file, indent=1)
+        results = measured(options, run_all)
+        keep(results, options)
     write_page(results, options.output)
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What stands before numbers of a quick run.
+QUICK = "> These numbers are from a quick run with tiny images, which only shows that measuring works.\n\n"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -42,6 +45,13 @@ class Section:
         if not begin or not end:
             raise ValueError("the page has no marks of the section")
         return f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
+
+    def write(self, path: str, text: str) -> None:
+        """Put another text into the page at a path. Raises ``OSError``, and ``ValueError`` if it has no marks."""
+        with open(path, encoding="utf-8") as file:
+            page = self.put(file.read(), text)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(page)
 
 
 SHARING = Section("Many containers, many updates", "bench-sharing", "tests/bench/sharing_report.py")

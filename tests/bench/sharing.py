@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
 import typing as t
@@ -28,14 +27,13 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = os.path.abspath(__file__).rsplit(os.sep, 3)[0]
     __package__ = "tests.bench"
 
-from ..tools import confinement
-from ..tools.removal import make_folder, remove_below, remove_folder
+from ..tools.removal import remove_below
 from . import images, machine
 from .figures import Results
 from .filesystem import Btrfs, Ext4
 from .images import Case
 from .product import Modules, result_of
-from .run import Bench, warm
+from .run import Bench, keep, measured, require_root, warm
 from .sharing_report import write_section
 from .ways import Ours, Podman, Way, podman_drivers
 
@@ -243,21 +241,9 @@ def main(arguments: t.Sequence[str] | None = None) -> None:
         with contextlib.suppress(FileNotFoundError), open(earlier, encoding="utf-8") as file:
             results = json.load(file)
     if not options.render:
-        confinement.require()
-        if os.geteuid():
-            sys.exit("this needs root: it mounts file systems")
-        # an end by a signal must clean up as Ctrl-C does
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        folder = make_folder("bench-", options.folder)
-        try:
-            results = json.loads(json.dumps(run_all(Bench(options, folder), results)))
-        except KeyboardInterrupt:
-            sys.exit("interrupted; nothing was written")
-        finally:
-            remove_folder(folder)
-    if options.results:
-        with open(options.results, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=1)
+        require_root()
+        results = json.loads(json.dumps(measured(options, lambda bench: run_all(bench, results))))
+    keep(results, options)
     write_section(results, options.output)
 
 

@@ -12,9 +12,9 @@ import string
 import typing as t
 
 from .charts import Line, lines, svg
-from .figures import Results, Sample, Spread, ratios, spread, table
+from .figures import Results, Sample, Spread, ratios, spread, table, goal
 from .report import PAGE, wrapped
-from .sections import SHARING
+from .sections import QUICK, SHARING
 
 PLOT = "performance-sharing.svg"
 _MB = 1e6
@@ -62,24 +62,20 @@ $updates
 
 $machine
 """
-_QUICK = "> These numbers are from a quick run with tiny images, which only shows that measuring works.\n\n"
 
 
 def write_section(results: Results, folder: str) -> None:
     """Write the section into the page in ``folder``, and the plot beside it."""
-    path = os.path.join(folder, PAGE)
-    with open(path, encoding="utf-8") as file:
-        page = file.read()
-    for name, text in ((path, SHARING.put(page, section(results))), (os.path.join(folder, PLOT), plot(results))):
-        with open(name, "w", encoding="utf-8") as file:
-            file.write(text)
+    SHARING.write(os.path.join(folder, PAGE), section(results))
+    with open(os.path.join(folder, PLOT), "w", encoding="utf-8") as file:
+        file.write(plot(results))
 
 
 def section(results: Results) -> str:
     """Return the section as Markdown, without its marks."""
     settings = results["settings"]
     text = string.Template(TEMPLATE).substitute(
-        warning=_QUICK if settings["quick"] else "",
+        warning=QUICK if settings["quick"] else "",
         plot=PLOT,
         images=_images_table(results),
         goals=_goals_table(results),
@@ -145,19 +141,19 @@ def _goals_of(image: Results, most: float) -> t.Iterator[tuple[str, ...]]:
     def above(what: int, value: t.Callable[[Results, int], float]) -> Spread:
         return spread(value(turn, what) - _nothing(turn, what) for turn in shared)
 
-    yield _goal("first container, wall, by a tree of its own", _by(image, lambda turn: turn["made"][0][_WALL]), most)
-    yield _goal("first container, CPU, by a tree of its own", _by(image, lambda turn: turn["made"][0][_CPU]), None)
-    yield _goal("a further container, s above nothing", above(_WALL, _further), 0.15)
-    yield _goal("a further container, CPU s above nothing", above(_CPU, _further), None)
-    yield _goal("a further container, MB", spread(_further(turn, _DISK) / _MB for turn in shared), 1)
+    yield goal("first container, wall, by a tree of its own", _by(image, lambda turn: turn["made"][0][_WALL]), most)
+    yield goal("first container, CPU, by a tree of its own", _by(image, lambda turn: turn["made"][0][_CPU]), None)
+    yield goal("a further container, s above nothing", above(_WALL, _further), 0.15)
+    yield goal("a further container, CPU s above nothing", above(_CPU, _further), None)
+    yield goal("a further container, MB", spread(_further(turn, _DISK) / _MB for turn in shared), 1)
     if image["changed"]:
         part = f"update, the top layer of {image['changed'][0] / _MB:.1f} MB changed"
-        yield _goal(f"{part}, s above nothing", above(_WALL, _update), 0.4)
-        yield _goal(f"{part}, CPU s above nothing", above(_CPU, _update), None)
-        yield _goal(f"{part}, MB", spread(_update(turn, _DISK) / _MB for turn in shared), 2)
+        yield goal(f"{part}, s above nothing", above(_WALL, _update), 0.4)
+        yield goal(f"{part}, CPU s above nothing", above(_CPU, _update), None)
+        yield goal(f"{part}, MB", spread(_update(turn, _DISK) / _MB for turn in shared), 2)
     if count > 3:
         for what, title, limit in ((_WALL, "wall", 0.22), (_CPU, "CPU", None), (_DISK, "disk", 0.15)):
-            yield _goal(f"{count} containers, {title}, by trees of their own", _by(image, _sum_of(what)), limit)
+            yield goal(f"{count} containers, {title}, by trees of their own", _by(image, _sum_of(what)), limit)
 
 
 def _update(turn: Results, what: int) -> float:
@@ -167,14 +163,6 @@ def _update(turn: Results, what: int) -> float:
 
 def _sum_of(what: int) -> t.Callable[[Results], float]:
     return lambda turn: float(sum(step[what] for step in turn["made"]))
-
-
-def _goal(what: str, found: Spread, most: float | None) -> tuple[str, ...]:
-    if most is None:
-        return what, found.show(2), "–", ""
-    # compare the rounded value that the page shows
-    kept = round(found.median, 2) <= most
-    return what, found.show(2), f"{most:g}", "" if kept else "**missed**"
 
 
 def _baseline_rows(baseline: Results | None) -> list[tuple[str, ...]]:
@@ -187,7 +175,7 @@ def _baseline_rows(baseline: Results | None) -> list[tuple[str, ...]]:
         )
         for kind, words in (("wall", "wall"), ("cpu", "CPU")):
             title_of = f"without a store: {title}, {words}, by the version before there was one, {len(ours)} pairs"
-            rows.append(("app", *_goal(title_of, ratios(ours, older, kind), 1.01)))
+            rows.append(("app", *goal(title_of, ratios(ours, older, kind), 1.01)))
     return rows
 
 

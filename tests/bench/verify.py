@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 
@@ -26,14 +25,13 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = os.path.abspath(__file__).rsplit(os.sep, 3)[0]
     __package__ = "tests.bench"
 
-from ..tools import confinement
-from ..tools.removal import make_folder, remove_below, remove_folder
+from ..tools.removal import remove_below
 from . import images, machine
 from .figures import Results
 from .filesystem import Ext4
 from .images import Case
 from .product import OURS, Modules, result_of
-from .run import Bench, warm
+from .run import Bench, keep, measured, require_root, warm
 from .verify_report import write_section
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -170,21 +168,9 @@ def main(arguments: list[str] | None = None) -> None:
         with open(options.render, encoding="utf-8") as file:
             results = json.load(file)
     else:
-        confinement.require()
-        if os.geteuid():
-            sys.exit("this needs root: it mounts file systems")
-        # an end by a signal must clean up as Ctrl-C does
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        folder = make_folder("bench-", options.folder)
-        try:
-            results = json.loads(json.dumps(run_all(Bench(options, folder))))
-        except KeyboardInterrupt:
-            sys.exit("interrupted; nothing was written")
-        finally:
-            remove_folder(folder)
-    if options.results:
-        with open(options.results, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=1)
+        require_root()
+        results = json.loads(json.dumps(measured(options, run_all)))
+    keep(results, options)
     write_section(results, options.output)
 
 

@@ -11,9 +11,9 @@ import statistics
 import string
 import typing as t
 
-from .figures import Results, Spread, spread, table
+from .figures import Results, spread, table, goal
 from .report import PAGE, wrapped
-from .sections import VERIFYING
+from .sections import QUICK, VERIFYING
 
 _WALL, _CPU = 0, 1
 
@@ -37,17 +37,11 @@ $absolute
 
 $machine
 """
-_QUICK = "> These numbers are from a quick run with tiny images, which only shows that measuring works.\n\n"
 
 
 def write_section(results: Results, folder: str) -> None:
     """Write the section into the page in ``folder``."""
-    path = os.path.join(folder, PAGE)
-    with open(path, encoding="utf-8") as file:
-        page = file.read()
-    text = VERIFYING.put(page, section(results))
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    VERIFYING.write(os.path.join(folder, PAGE), section(results))
 
 
 def section(results: Results) -> str:
@@ -55,7 +49,7 @@ def section(results: Results) -> str:
     settings, facts = results["settings"], results["machine"]
     text = string.Template(TEMPLATE).substitute(
         title=VERIFYING.title,
-        warning=_QUICK if settings["quick"] else "",
+        warning=QUICK if settings["quick"] else "",
         goals=table(
             ("image", "what", "measured", "at most", ""),
             [(name, *row) for name, image in results["images"].items() for row in _goals(name, image)],
@@ -74,20 +68,20 @@ def section(results: Results) -> str:
 
 def _goals(name: str, image: Results) -> t.Iterator[tuple[str, ...]]:
     size, entries = image["record"]
-    yield _goal("record, bytes an entry", spread([size / max(entries, 1)]), 20)
+    yield goal("record, bytes an entry", spread([size / max(entries, 1)]), 20)
     # for npm, and for anything smaller
     most = {"app": 0.3}.get(name, 1.5)
     turns = image["turns"]
     for how, limit in (("metadata", most), ("content", None)):
         for unit, what in (("wall", _WALL), ("CPU", _CPU)):
             above = spread(_median(turn, how, what) - _median(turn, "nothing", what) for turn in turns)
-            yield _goal(f"`verify: {how}`, {unit} s above nothing", above, limit if what == _WALL else None)
+            yield goal(f"`verify: {how}`, {unit} s above nothing", above, limit if what == _WALL else None)
     content = spread(_median(turn, "content", _CPU) / _median(turn, "unpack", _CPU) for turn in turns)
-    yield _goal("`verify: content`, CPU, by unpacking", content, 1.1)
+    yield goal("`verify: content`, CPU, by unpacking", content, 1.1)
     if all("unpack, older" in turn for turn in turns):
         for unit, what, limit in (("wall", _WALL, 1.04), ("CPU", _CPU, None)):
             by_older = spread(_median(turn, "unpack", what) / _median(turn, "unpack, older", what) for turn in turns)
-            yield _goal(f"unpacking, {unit}, by that without a record", by_older, limit)
+            yield goal(f"unpacking, {unit}, by that without a record", by_older, limit)
 
 
 def _seconds(name: str, image: Results) -> t.Iterator[tuple[str, ...]]:
@@ -99,10 +93,3 @@ def _seconds(name: str, image: Results) -> t.Iterator[tuple[str, ...]]:
 
 def _median(turn: Results, what: str, unit: int) -> float:
     return statistics.median(run[unit] for run in turn[what])
-
-
-def _goal(what: str, found: Spread, most: float | None) -> tuple[str, ...]:
-    if most is None:
-        return what, found.show(2), "–", ""
-    # compare the rounded value that the page shows
-    return what, found.show(2), f"{most:g}", "" if round(found.median, 2) <= most else "**missed**"

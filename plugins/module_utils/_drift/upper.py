@@ -17,8 +17,8 @@ from .._fs.beneath import ELSEWHERE, Beneath
 from .._fs.descriptors import opened
 from .._rootfs import journal as events
 from .compare import Compared, Place, Walk, compared_by
-from .objects import Looks
 from .exclusions import Rules
+from .objects import Looks
 from .recorded import Recorded
 
 _OPAQUE = "trusted.overlay.opaque"
